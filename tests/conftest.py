@@ -1,0 +1,73 @@
+"""Fixtures every test may use: where real images and weights are, and what missing hardware means."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import filelock
+import pytest
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by ONNX Runtime when it is imported
+
+_REQUIRED = {"gpu": "TRTBENCH_REQUIRE_GPU", "tensorrt": "TRTBENCH_REQUIRE_TENSORRT"}
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _has_tensorrt() -> bool:
+    from trtbench._optional import is_installed
+
+    return is_installed("tensorrt") and _has_cuda()
+
+
+_PRESENT = {"gpu": _has_cuda, "tensorrt": _has_tensorrt}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a hardware test where the hardware is absent; fail it where the environment demands the hardware."""
+    for marker, variable in _REQUIRED.items():
+        if item.get_closest_marker(marker) is None or _PRESENT[marker]():
+            continue
+        if os.environ.get(variable) == "1":
+            pytest.fail(f"{variable}=1, but {marker} is not available here", pytrace=False)
+        pytest.skip(f"needs {marker}; set {variable}=1 to fail instead")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real images and weights, from $SHARED."""
+    folder = Path(os.environ.get("SHARED", "../shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"SHARED={folder} holds no data; set SHARED to the folder of real images and weights")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights(shared: Path) -> Path:
+    """The folder of other people's checkpoints."""
+    return shared / "weights"
+
+
+@pytest.fixture(scope="session")
+def cifar10_lossless(shared: Path) -> Path:
+    """Real CIFAR-10 images as PATH/train/CLASS and PATH/test/CLASS, unpacked once into the cache."""
+    return _unpacked(shared / "data" / "cifar10-lossless.tar.xz")
+
+
+def _unpacked(archive: Path) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trtbench" / "shared"
+    cache.mkdir(parents=True, exist_ok=True)
+    name = archive.name.removesuffix(".tar.xz")
+    done = cache / f".{name}-{archive.stat().st_size}"
+    with filelock.FileLock(cache / ".lock"):
+        if not done.exists():
+            with tarfile.open(archive) as tar:
+                tar.extractall(cache, filter="data")
+            done.touch()
+    return cache / name

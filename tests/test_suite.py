@@ -1,0 +1,167 @@
+"""A suite is validated once; each fault is told with file, key, expectation, finding and cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trtbench.errors import ConfigError
+from trtbench.suite import (
+    BenchConfig,
+    Suite,
+    adhoc_suite,
+    load_suite,
+    options,
+    parse_suite,
+    shipped_suites,
+    suite_template,
+)
+from trtbench.suite import DataConfig as _Data
+
+_MODEL = "model: {name: resnet20, train: {epochs: 1}}\n"
+_VARIANTS = "variants: [{kind: dense, name: dense}]\n"
+_GOOD = "name: mine\n" + _MODEL + _VARIANTS
+
+
+def test_a_short_suite_is_complete() -> None:
+    suite = parse_suite(_GOOD, origin="s.yaml")
+
+    assert suite.bench.batch_sizes == (1, 32)
+    assert suite.builds_int8
+
+
+@pytest.mark.parametrize("name", shipped_suites())
+def test_every_shipped_suite_is_valid(name: str) -> None:
+    assert load_suite(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        (_GOOD + "bogus: 1\n", "bogus", "no such key"),
+        (_GOOD + "data: {sorce: digits}\n", "data.sorce", "no such key"),
+        (_GOOD + "calibration: {per_class: 0}\n", "calibration.per_class", "greater than 0, got 0"),
+        (_GOOD + "bench: {batch_sizes: [-1]}\n", "bench.batch_sizes.0", "greater than 0, got -1"),
+        (_GOOD + "bench: {batch_sizes: one}\n", "bench.batch_sizes", "got 'one'"),
+        (_GOOD + "fine_tune: {epochs: many}\n", "fine_tune.epochs", "got 'many'"),
+        (_GOOD + "data: {mean: [0.5]}\n", "data", "mean and std together"),
+        (_GOOD + "data: {mean: [0.5], std: [0.5, 0.5]}\n", "data", "one number per channel"),
+        (_GOOD + "data: {mean: [0.5], std: [0]}\n", "data", "every std greater than 0"),
+        (_GOOD + "calibration: {per_class: 1, total: 10}\n", "calibration", "per_class or total"),
+        (_GOOD + "decision: {batch_size: 7}\n", "the whole file", "decision.batch_size 7"),
+        (_GOOD + "fine_tune: {lr: .nan}\n", "fine_tune.lr", "finite number"),
+        ("name: mine\n" + _VARIANTS, "model", "this key, got nothing"),
+        ("name: mine\nmodel: {name: resnet20}\n" + _VARIANTS, "model", "untrained weights answer nothing"),
+        (
+            "name: mine\nmodel: {name: resnet20, checkpoint: a.pt, train: {epochs: 1}}\n" + _VARIANTS,
+            "model",
+            "not both",
+        ),
+        ("name: mine\nmodel: {name: resnett20, train: {epochs: 1}}\n" + _VARIANTS, "model.name", "resnet20"),
+        ("name: mine\n" + _MODEL + "variants: []\n", "variants", "at least 1"),
+        ("name: mine\n" + _MODEL + "variants: [{kind: magic, name: a}]\n", "variants.0", "'dense', 'channels'"),
+        ("name: mine\n" + _MODEL + "variants: [{name: a}]\n", "variants.0", "kind"),
+        (
+            "name: mine\n" + _MODEL + "variants: [{kind: channels, name: a, ratio: 1.2}]\n",
+            "variants.0.ratio",
+            "less than 1, got 1.2",
+        ),
+        (
+            "name: mine\n" + _MODEL + "variants: [{kind: channels, name: a}]\n",
+            "variants.0",
+            "exactly one of ratio, macs, params",
+        ),
+        (
+            "name: mine\n" + _MODEL + "variants: [{kind: dense, name: a}, {kind: dense, name: a}]\n",
+            "the whole file",
+            "a stands twice",
+        ),
+    ],
+)
+def test_each_fault_names_file_key_finding_and_cure(text: str, key: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_suite(text, origin="s.yaml")
+
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"s.yaml: {key}: expected")
+    assert words in lines[0]
+    assert lines[0].count(";") >= 1
+
+
+def test_all_faults_are_told_at_once() -> None:
+    text = _GOOD + "bogus: 1\ncalibration: {per_class: 0}\n"
+
+    with pytest.raises(ConfigError) as caught:
+        parse_suite(text, origin="s.yaml")
+
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(("text", "words"), [("a: [", "not valid YAML"), ("- 1", "a mapping"), ("", "a mapping")])
+def test_what_is_no_mapping_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_suite(text, origin="s.yaml")
+
+
+def test_a_missing_file_names_the_shipped_suites() -> None:
+    with pytest.raises(ConfigError, match="quickstart"):
+        load_suite("no-such-suite.yaml")
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_suite(path)
+
+
+def test_relative_paths_are_taken_from_the_suite_files_folder(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    model = "model: {name: resnet20, checkpoint: weights/a.pt}\n"
+    path.write_text(
+        "name: mine\ndata: {source: 'folder:images'}\n" + model + _VARIANTS + "calibration: {manifest: m.json}\n"
+    )
+
+    suite = load_suite(path)
+
+    assert suite.model.checkpoint == tmp_path / "weights/a.pt"
+    assert suite.data.source == f"folder:{tmp_path}/images"
+    assert suite.calibration.manifest == tmp_path / "m.json"
+
+
+@pytest.mark.parametrize("checkpoint", [None, Path("a.pt")])
+def test_the_template_is_a_valid_suite(checkpoint: Path | None) -> None:
+    suite = parse_suite(suite_template(model="resnet20", data="digits", checkpoint=checkpoint), origin="template")
+
+    assert suite.model.checkpoint == checkpoint
+    assert suite.model.name == "resnet20"
+
+
+def test_a_single_step_is_a_suite_of_one_dense_variant() -> None:
+    suite = adhoc_suite(
+        model="torchvision:resnet18", checkpoint=Path("a.pt"), data=_Data(), precisions=("fp32", "int8")
+    )
+
+    assert suite.name == "torchvision-resnet18"
+    assert [variant.name for variant in suite.variants] == ["dense"]
+
+
+def test_an_option_that_cannot_be_is_told_like_a_key() -> None:
+    with pytest.raises(ConfigError, match=r"command line: iterations: expected greater than or equal to 30, got 3"):
+        options(BenchConfig, iterations=3, duration=None)
+
+
+def test_the_schema_describes_every_key() -> None:
+    properties = Suite.model_json_schema()["properties"]
+
+    assert set(properties) == set(Suite.model_fields)
+
+
+def test_the_zoo_of_the_suite_is_that_of_the_models_room() -> None:
+    from trtbench.models import model_names
+    from trtbench.suite import ZOO
+
+    assert model_names() == ZOO

@@ -1,0 +1,5 @@
+"""`python -m trtbench`."""
+
+from trtbench.cli import main
+
+main()

@@ -1,0 +1,66 @@
+"""The one door to packages that may be absent; "installed" and "has a device" are two questions."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata, util
+from typing import TYPE_CHECKING, Any
+
+from trtbench.errors import CapabilityError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+# package -> the command that brings it
+_CURES = {
+    "tensorrt": "install the extra that fits the driver: pip install 'trtbench[cu12]' or 'trtbench[cu13]'",
+    "cupy": "install the extra that fits the driver: pip install 'trtbench[cu12-base]' or 'trtbench[cu13-base]'",
+    "pycuda": "pip install 'trtbench[pycuda]' (it builds with nvcc and the CUDA headers)",
+    "timm": "pip install 'trtbench[timm]'",
+    "pynvml": "pip install nvidia-ml-py",
+}
+
+
+def is_installed(package: str) -> bool:
+    """Say whether `package` can be found, without importing it."""
+    try:
+        return util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def version(distribution: str) -> str | None:
+    """Return the installed version of a distribution, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def load(package: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        CapabilityError: it is absent or broken; the message carries the loader's words and the cure.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise CapabilityError(
+            f"package {package!r}",
+            expected="an importable installation",
+            got=str(error),
+            cure=_CURES.get(package, f"pip install {package}"),
+        ) from error
+
+
+def cupy_with_device() -> Any | None:
+    """Return CuPy when it is installed and sees a device, else None."""
+    if not is_installed("cupy"):
+        return None
+    try:
+        cupy = importlib.import_module("cupy")
+        # cupy.is_available() raises on 13.x without a driver; this spelling is False on 13.x and 14.x.
+        return cupy if cupy.cuda.is_available() else None
+    except ImportError:
+        return None

@@ -1,0 +1,123 @@
+"""The exception tree and its exit codes; nothing here prints or exits.
+
+TrtbenchError                     exit
+* ConfigError                     2   a suite, an option or an argument is wrong
+  + DataError                     2   images or labels are missing, truncated or too few
+  + CheckpointError               2   a checkpoint cannot be read or does not fit the model
+* RowError                        3   one row cannot be made; the others go on
+  + LeakError                     3   calibration images overlap with test or validation
+  + GraphError                    3   export, Q/DQ insertion or the lint failed
+  + CalibrationError              3   ranges could not be collected
+  + EngineError                   3   a build or a run failed
+    - ProviderError               3   the runtime fell back to another device in silence
+    - SidecarError                3   an engine does not match its sidecar or this machine
+    - WorkerError                 3   a worker process died
+    - OutOfMemoryError            3   the device or the host ran out of memory
+  + UnsupportedError              3   this backend cannot do what the row asks
+* StoreError                      3   an artefact cannot be written or read (a full disk, a lock)
+* GateError                       4   a limit on drop, latency or regression broke
+* CapabilityError                 5   a GPU, a package or a precision was demanded and is absent
+* InconclusiveError               6   the measurement cannot decide
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TrtbenchError(Exception):
+    """Any error trtbench raises on purpose, told in four facts.
+
+    Args:
+        what: the thing that is wrong, named as the user knows it.
+        expected: what would have been right.
+        got: what was found instead.
+        cure: what the user can do about it.
+    """
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self, what: str, *, expected: str = "", got: str = "", cure: str = "") -> None:
+        self.what = what
+        self.expected = expected
+        self.got = got
+        self.cure = cure
+        facts = [f"expected {expected}" if expected else "", f"got {got}" if got else ""]
+        found = ", ".join(fact for fact in facts if fact)
+        super().__init__("; ".join(part for part in (": ".join(p for p in (what, found) if p), cure) if part))
+
+
+class ConfigError(TrtbenchError):
+    """A suite, an option or an argument is wrong."""
+
+    exit_code = 2
+
+
+class DataError(ConfigError):
+    """Images or labels are missing, truncated or too few."""
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint cannot be read or does not fit the model."""
+
+
+class RowError(TrtbenchError):
+    """One row cannot be made; the others go on."""
+
+
+class LeakError(RowError):
+    """Calibration images overlap with the test or validation images."""
+
+
+class GraphError(RowError):
+    """Export, Q/DQ insertion or the lint of an ONNX graph failed."""
+
+
+class CalibrationError(RowError):
+    """Activation ranges could not be collected."""
+
+
+class EngineError(RowError):
+    """An engine could not be built or run."""
+
+
+class ProviderError(EngineError):
+    """The runtime fell back to another device in silence."""
+
+
+class SidecarError(EngineError):
+    """An engine does not match its sidecar or this machine."""
+
+
+class WorkerError(EngineError):
+    """A worker process died or answered out of turn."""
+
+
+class OutOfMemoryError(EngineError):
+    """The device or the host ran out of memory."""
+
+
+class UnsupportedError(RowError):
+    """This backend cannot do what the row asks for."""
+
+
+class StoreError(TrtbenchError):
+    """An artefact cannot be written or read."""
+
+
+class GateError(TrtbenchError):
+    """A limit on drop, latency or regression broke."""
+
+    exit_code = 4
+
+
+class CapabilityError(TrtbenchError):
+    """A GPU, a package or a precision was demanded and is absent."""
+
+    exit_code = 5
+
+
+class InconclusiveError(TrtbenchError):
+    """The measurement cannot decide."""
+
+    exit_code = 6

@@ -1,0 +1,182 @@
+"""Frozen records that pass between rooms; they know nothing of where they come from or go to."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping  # noqa: TC003  the report's schema is built from these annotations at run time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Status = Literal["ok", "failed", "oom", "unsupported", "skipped"]
+Role = Literal["candidate", "baseline", "reference"]
+
+
+def canonical_json(value: Any) -> str:
+    """Write `value` as JSON with sorted keys and no spaces, so that equal values hash equally."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def sha256_of(value: Any) -> str:
+    """Return the sha256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(to_jsonable(value)).encode()).hexdigest()
+
+
+def to_jsonable(record: Any) -> Any:
+    """Turn a record, and what it holds, into dicts, lists and scalars for `json.dumps`."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {field.name: to_jsonable(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    if isinstance(record, dict):
+        return {str(key): to_jsonable(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [to_jsonable(value) for value in record]
+    return record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How uint8 pixels become the network's input: (pixel / 255 - mean) / std, per channel.
+
+    One object serves training, calibration, scoring and timing; its fingerprint stands in every sidecar.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
+    layout: Literal["NCHW"] = "NCHW"
+    dtype: Literal["float32"] = "float32"
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 (hex) of all fields."""
+        return sha256_of(dataclasses.asdict(self))
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of one image."""
+        return (len(self.mean), self.size, self.size)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Images of one split: `images` uint8 (N, C, H, W), `labels` int64 (N,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The sha256 (hex) over shape, pixels and labels."""
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        digest.update(self.images.tobytes())
+        digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """A labelled image set in three disjoint splits, with the one preprocessing that fits it."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    preprocessing: Preprocessing
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the labels count."""
+        return len(self.classes)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The sha256 (hex) of all three splits."""
+        return sha256_of([self.train.sha256, self.validation.sha256, self.test.sha256, list(self.classes)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyRecord:
+    """Counts on the whole test split, and what they prove against the reference.
+
+    `drop_upper_pp` is the one-sided 95 % upper bound of the paired drop in percentage points;
+    `true_arithmetic_correct` counts what the same Q/DQ graph gets right without the runtime's fused kernels.
+    """
+
+    correct: int
+    total: int
+    top1: float
+    top5: float | None
+    ci95: tuple[float, float]
+    drop_pp: float | None = None
+    drop_upper_pp: float | None = None
+    mcnemar_p: float | None = None
+    agreement: float | None = None
+    per_class: tuple[int, ...] = ()
+    true_arithmetic_correct: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyRecord:
+    """What the raw samples of one row say; a sample is one synchronised inference of a whole batch.
+
+    `p99_ms` is None below 1,000 samples. `ratio` is the paired ratio to the anchor engine with its 95 % interval.
+    """
+
+    scope: Literal["host-to-host", "device"]
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float | None
+    mean_ms: float
+    cov: float
+    ms_per_image: float
+    n: int
+    verdict: str
+    ratio: float | None = None
+    ratio_ci95: tuple[float, float] | None = None
+    anchor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One (variant, precision, backend, device, batch size) of a report."""
+
+    variant: str
+    precision: str
+    backend: str
+    device: str
+    batch_size: int
+    role: Role = "candidate"
+    status: Status = "ok"
+    reason: str = ""
+    simulated: bool = False
+    params: int | None = None
+    macs: int | None = None
+    sparsity: float | None = None
+    engine_bytes: int | None = None
+    weight_bytes: int | None = None
+    engine_sha256: str | None = None
+    build_s: float | None = None
+    load_ms: float | None = None
+    first_inference_ms: float | None = None
+    accuracy: AccuracyRecord | None = None
+    latency: LatencyRecord | None = None
+    throughput_ips: float | None = None
+    memory_bytes: int | None = None
+    energy_j: float | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The row's name as people say it."""
+        return f"{self.variant} {self.precision} {self.backend} b{self.batch_size}"

@@ -1,0 +1,244 @@
+"""Content-keyed artefacts on disk: made once, verified when reused, whole or absent.
+
+An artefact is a folder `<root>/<kind>/<key>/` with an `artefact.json` that lists the sha256 of its files. The key is
+the sha256 of what it was made from; its own sha256 covers its content files only, so that logs and timings beside
+them do not change what is made from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from trtbench.errors import StoreError
+from trtbench.records import sha256_of, to_jsonable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+_FORMAT = 1  # of artefact.json; part of every key
+_LISTING = "artefact.json"
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write a file so that a reader, or a killed run, finds the old bytes or the new ones, never a part.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written.
+    """
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Map the operating system's refusals to store below `path` to StoreError."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        cure = "free some space (`trtbench store prune`) and run again: it goes on where it stopped"
+        raise StoreError(
+            f"cannot write {path}",
+            got=error.strerror or str(error),
+            cure=cure if full else "choose a folder that can be written, with --out or --engines",
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artefact:
+    """A finished artefact: its folder, what it was made from, and facts its maker noted."""
+
+    kind: str
+    key: str
+    folder: Path
+    sha256: str
+    facts: Mapping[str, Any]
+    seconds: float
+    is_cached: bool
+
+    def path(self, name: str) -> Path:
+        """Return the path of one of its files."""
+        return self.folder / name
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of all its files."""
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
+
+class Store:
+    """The artefacts below one folder.
+
+    Args:
+        root: the folder; it is made when the first artefact is.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def key(self, kind: str, inputs: Mapping[str, Any]) -> str:
+        """Return the key of the artefact of this kind made from these inputs."""
+        return sha256_of({"format": _FORMAT, "kind": kind, "inputs": to_jsonable(inputs)})[:24]
+
+    def find(self, kind: str, inputs: Mapping[str, Any]) -> Artefact | None:
+        """Return the artefact if it is there and whole, else None."""
+        return self._read(self.root / kind / self.key(kind, inputs))
+
+    def make(
+        self,
+        kind: str,
+        inputs: Mapping[str, Any],
+        maker: Callable[[Path], Mapping[str, Any]],
+        *,
+        content: tuple[str, ...],
+        label: str = "",
+    ) -> Artefact:
+        """Return the artefact, making it first if it is absent or damaged.
+
+        Args:
+            kind: the folder it stands in.
+            inputs: everything that decides what is made, as JSON-able values.
+            label: what people call it; `changed_inputs` finds an earlier one of the same label.
+            maker: fills the folder it is given and returns facts to keep. What an interrupted maker left in that
+                folder is still there when it is called again.
+            content: the names of the files that are the artefact; others in the folder are kept, but not hashed.
+
+        Raises:
+            StoreError: the disk is full or cannot be written.
+        """
+        key = self.key(kind, inputs)
+        folder = self.root / kind / key
+        with storing(folder), self._lock(f"{kind}-{key}"):
+            if (found := self._read(folder)) is not None:
+                return found
+            partial = folder.with_name(f"{key}.partial")
+            self._clear_damaged(folder)
+            partial.mkdir(parents=True, exist_ok=True)
+            start = time.monotonic()
+            facts = to_jsonable(maker(partial))
+            seconds = time.monotonic() - start
+            files = {name: file_sha256(partial / name) for name in content}
+            listing = {
+                "kind": kind,
+                "label": label,
+                "inputs": to_jsonable(inputs),
+                "files": files,
+                "facts": facts,
+                "seconds": seconds,
+            }
+            write_atomically(partial / _LISTING, json.dumps(listing, indent=1))
+            partial.replace(folder)
+            self._note(event="made", kind=kind, key=key, seconds=round(seconds, 3))
+        made = self._read(folder)
+        assert made is not None, "an artefact just written is whole"
+        return Artefact(
+            kind=kind, key=key, folder=folder, sha256=made.sha256, facts=made.facts, seconds=seconds, is_cached=False
+        )
+
+    def changed_inputs(self, kind: str, inputs: Mapping[str, Any], *, label: str) -> tuple[str, ...]:
+        """Return which inputs differ from those of the newest artefact of this label; empty if there is none."""
+        listings = sorted((self.root / kind).glob(f"*/{_LISTING}"), key=lambda path: path.stat().st_mtime, reverse=True)
+        wanted = to_jsonable(inputs)
+        for path in listings:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                before = json.loads(path.read_bytes())
+                if before["label"] == label:
+                    names = {*before["inputs"], *wanted}
+                    return tuple(sorted(name for name in names if before["inputs"].get(name) != wanted.get(name)))
+        return ()
+
+    def artefacts(self) -> Iterator[Artefact]:
+        """Yield every whole artefact, by kind and key."""
+        for listing in sorted(self.root.glob(f"*/*/{_LISTING}")):
+            if (found := self._read(listing.parent)) is not None:
+                yield found
+
+    def expected_seconds(self, kind: str) -> float | None:
+        """Return the median seconds that artefacts of this kind took here before, or None."""
+        took = sorted(
+            entry["seconds"] for entry in self.journal() if entry.get("event") == "made" and entry.get("kind") == kind
+        )
+        return took[len(took) // 2] if took else None
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Return what happened in this store, oldest first; a line cut short by a kill is passed over."""
+        path = self.root / "journal.jsonl"
+        entries = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            with contextlib.suppress(json.JSONDecodeError):
+                entries.append(json.loads(line))
+        return entries
+
+    def prune(self, *, older_than_days: float = 0.0) -> int:
+        """Remove artefacts, whole or partial, last used before that many days ago; return the bytes freed."""
+        limit = time.time() - older_than_days * 86400
+        freed = 0
+        with storing(self.root), self._lock("prune"):
+            for folder in sorted(self.root.glob("*/*")):
+                if not folder.is_dir() or folder.stat().st_mtime > limit:
+                    continue
+                freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+                shutil.rmtree(folder)
+            self._note(event="pruned", bytes=freed)
+        return freed
+
+    def _read(self, folder: Path) -> Artefact | None:
+        try:
+            listing = json.loads((folder / _LISTING).read_bytes())
+            whole = all(file_sha256(folder / name) == digest for name, digest in listing["files"].items())
+            if not whole:
+                return None
+            os.utime(folder)  # prune goes by the last use
+            return Artefact(
+                kind=listing["kind"],
+                key=folder.name,
+                folder=folder,
+                sha256=sha256_of(listing["files"]),
+                facts=listing["facts"],
+                seconds=listing["seconds"],
+                is_cached=True,
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def _clear_damaged(self, folder: Path) -> None:
+        if folder.exists():
+            shutil.rmtree(folder)
+            self._note(event="damaged", kind=folder.parent.name, key=folder.name)
+
+    @contextlib.contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(locks / name):
+            yield
+
+    def _note(self, **entry: Any) -> None:
+        with (self.root / "journal.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": time.time(), **entry}) + "\n")

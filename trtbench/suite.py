@@ -1,0 +1,454 @@
+"""The suite file: YAML validated once, at the edge, into frozen models; no defaults live anywhere else."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from trtbench.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+Precision = Literal["fp32", "int8"]
+Objective = Literal["p50_ms", "ms_per_image", "engine_bytes"]
+Method = Literal["minmax", "percentile", "entropy", "mse"]
+
+
+# The networks of the zoo, by name; a test holds it equal to models.model_names(), which needs torch.
+ZOO = (
+    "mobilenet_v2",
+    "mobilenet_v2_cifar",
+    "resnet18",
+    "resnet18_3x3",
+    "resnet18_imagenet",
+    "resnet20",
+    "resnet20_a",
+    "resnet32",
+    "resnet32_a",
+    "resnet44",
+    "resnet44_a",
+    "resnet56",
+    "resnet56_a",
+)
+
+
+class _Part(BaseModel):
+    """A part of the suite: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_P = TypeVar("_P", bound=_Part)
+
+
+class DataConfig(_Part):
+    """Where the images come from, and how the training set is split."""
+
+    source: str = Field("digits", description="digits | cifar10[:ROOT] | cifar100[:ROOT] | folder:PATH")
+    size: PositiveInt = Field(32, description="height and width the network sees, in pixels")
+    validation: PositiveFraction = Field(0.1, description="share of the training images held out, stratified")
+    mean: tuple[float, ...] | None = Field(None, description="per-channel mean in [0, 1]; the source's own by default")
+    std: tuple[float, ...] | None = Field(None, description="per-channel deviation; the source's own by default")
+    download: bool = Field(default=False, description="let torchvision download CIFAR where it is missing")
+    seed: int = Field(0, description="seed of the train/validation split")
+
+    @model_validator(mode="after")
+    def _mean_and_std_belong_together(self) -> DataConfig:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std together or neither")
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise ValueError("one number per channel in mean and in std")
+        if self.std is not None and min(self.std, default=0.0) <= 0:
+            raise ValueError("every std greater than 0")
+        return self
+
+
+class AugmentConfig(_Part):
+    """Whole-batch augmentation of training images."""
+
+    crop_padding: Annotated[int, Field(ge=0)] = Field(
+        4, description="reflect-pad by this many pixels and crop back; 0 is off"
+    )
+    flip: bool = Field(default=True, description="mirror half of the images; off for digits")
+    cutout: Annotated[int, Field(ge=0)] = Field(
+        0, description="side of the square that is blanked, in pixels; 0 is off"
+    )
+
+
+class DistillConfig(_Part):
+    """Knowledge distillation from the dense teacher (Hinton et al. 2015)."""
+
+    temperature: PositiveFloat = 4.0
+    alpha: PositiveFraction = Field(0.9, description="weight of the teacher's term; the rest is cross-entropy")
+
+
+class TrainConfig(_Part):
+    """One training budget."""
+
+    epochs: Annotated[int, Field(ge=0)] = 100
+    batch_size: PositiveInt = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: PositiveFloat = 0.1
+    momentum: Fraction = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["cosine", "one-cycle", "multistep", "constant"] = "cosine"
+    milestones: tuple[PositiveFraction, ...] = Field((0.5, 0.75), description="multistep: shares of the epochs")
+    gamma: PositiveFraction = Field(0.1, description="multistep: factor at each milestone")
+    label_smoothing: Fraction = 0.0
+    augment: AugmentConfig = AugmentConfig()
+    distill: DistillConfig | None = None
+    amp: Literal["off", "bf16", "fp16"] = Field("off", description="mixed precision, on CUDA only")
+    channels_last: bool = False
+    seed: int = 0
+
+
+class ModelConfig(_Part):
+    """The dense network: an architecture and where its weights come from."""
+
+    name: str = Field(
+        "resnet20", description="resnet20 | torchvision:NAME | timm:NAME | package.module:callable | onnx:PATH"
+    )
+    checkpoint: Path | None = Field(None, description="trained weights; without them `train` runs first")
+    train: TrainConfig | None = Field(None, description="the budget of training from scratch")
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if ":" in name or name in ZOO:
+            return name
+        nearest = difflib.get_close_matches(name, ZOO, n=3) or ZOO
+        raise ValueError(f"{', '.join(nearest)}, torchvision:NAME, timm:NAME, package.module:callable or onnx:PATH")
+
+    @model_validator(mode="after")
+    def _weights_come_from_somewhere(self) -> ModelConfig:
+        if self.checkpoint is not None and self.train is not None:
+            raise ValueError("a checkpoint or a training budget, not both")
+        if self.checkpoint is None and self.train is None and not self.name.startswith("onnx:"):
+            raise ValueError("a checkpoint or a training budget: untrained weights answer nothing")
+        return self
+
+
+class DenseVariant(_Part):
+    """The network as it is; with `fine_tune` it is the control every compressed variant is compared with."""
+
+    kind: Literal["dense"]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    fine_tune: bool = False
+
+
+class ChannelsVariant(_Part):
+    """Structured channel pruning (torch-pruning); exactly one of `ratio`, `macs`, `params` is the target."""
+
+    kind: Literal["channels"]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    ratio: Fraction | None = Field(None, description="share of the channels of each layer that go")
+    macs: PositiveFraction | None = Field(None, description="target: MACs as a share of the dense network's")
+    params: PositiveFraction | None = Field(None, description="target: parameters as a share of the dense network's")
+    importance: Literal["l2", "l1", "bn-scale", "taylor", "lamp"] = "l2"
+    scope: Literal["uniform", "global"] = "uniform"
+    steps: PositiveInt = Field(1, description="iterative steps to the target")
+    round_to: PositiveInt | None = Field(
+        None, description="widths become multiples of this; 16 where int8 is built, else 8"
+    )
+    fine_tune: bool = True
+
+    @model_validator(mode="after")
+    def _one_target(self) -> ChannelsVariant:
+        if sum(target is not None for target in (self.ratio, self.macs, self.params)) != 1:
+            raise ValueError("exactly one of ratio, macs, params")
+        return self
+
+
+Variant = Annotated[DenseVariant | ChannelsVariant, Field(discriminator="kind")]
+
+
+class ExportConfig(_Part):
+    """PyTorch to ONNX."""
+
+    exporter: Literal["dynamo", "torchscript"] = "dynamo"
+    opset: Annotated[int, Field(ge=13, le=24)] = 20
+
+
+class CalibrationConfig(_Part):
+    """Which training images calibrate INT8, and how their ranges become scales."""
+
+    per_class: PositiveInt | None = Field(None, description="images of each class")
+    total: PositiveInt | None = Field(None, description="images in all, spread evenly over the classes")
+    method: Method = "entropy"
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    batch_size: PositiveInt = 32
+    seed: int = 0
+    manifest: Path | None = Field(None, description="a committed manifest to use instead of sampling")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> CalibrationConfig:
+        if self.per_class is not None and self.total is not None:
+            raise ValueError("per_class or total, not both")
+        return self
+
+
+class EngineConfig(_Part):
+    """One runtime and the precisions it builds; `auto` is TensorRT where it can run, else ONNX Runtime's CPU engine."""
+
+    backend: Literal["auto", "onnxruntime-cpu"] = "auto"
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32", "int8")
+
+
+class BenchConfig(_Part):
+    """How latency is measured; names follow trtexec."""
+
+    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 32)
+    warm_up: Annotated[float, Field(ge=0)] = Field(200, description="milliseconds, and at least 3 inferences")
+    duration: PositiveFloat = Field(3.0, description="seconds a row is timed, at least")
+    iterations: Annotated[int, Field(ge=30)] = Field(30, description="samples a row keeps, at least")
+    block_ms: PositiveFloat = Field(50.0, description="length of one interleaved block")
+    threads: PositiveInt = Field(1, description="intra-op threads of CPU engines")
+    spin: bool = Field(default=False, description="let CPU threads spin between operators")
+    baselines: tuple[Literal["eager"], ...] = ("eager",)
+    ort_placement: bool = Field(default=True, description="time ONNX Runtime's own Q/DQ placement once beside ours")
+
+
+class DecisionConfig(_Part):
+    """The constraints and the objective of the recommendation."""
+
+    max_drop_pp: Annotated[float, Field(ge=0)] = Field(1.0, description="largest accepted drop in top-1, proven")
+    objective: Objective = "p50_ms"
+    batch_size: PositiveInt = 1
+    max_engine_mb: PositiveFloat | None = Field(None, description="MB = 10^6 bytes")
+
+
+class Suite(_Part):
+    """One question: these variants of this network, on these images, on this machine."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    data: DataConfig = DataConfig()
+    model: ModelConfig
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    fine_tune: TrainConfig = TrainConfig(epochs=10, lr=0.01)
+    export: ExportConfig = ExportConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+    engines: Annotated[tuple[EngineConfig, ...], Field(min_length=1)] = (EngineConfig(),)
+    bench: BenchConfig = BenchConfig()
+    decision: DecisionConfig = DecisionConfig()
+
+    @model_validator(mode="after")
+    def _names_are_unique_and_known(self) -> Suite:
+        names = [variant.name for variant in self.variants]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"unique variant names, but {', '.join(twice)} stands twice")
+        if self.decision.batch_size not in self.bench.batch_sizes:
+            raise ValueError(
+                f"decision.batch_size {self.decision.batch_size} among bench.batch_sizes {list(self.bench.batch_sizes)}"
+            )
+        return self
+
+    @property
+    def builds_int8(self) -> bool:
+        """Whether any engine of the suite is INT8."""
+        return any("int8" in engine.precisions for engine in self.engines)
+
+
+def adhoc_suite(
+    *,
+    model: str,
+    checkpoint: Path | None,
+    data: DataConfig,
+    precisions: tuple[str, ...] = ("fp32",),
+    backend: str = "auto",
+    export: ExportConfig | None = None,
+    calibration: CalibrationConfig | None = None,
+) -> Suite:
+    """Return the suite that a single step on one trained model amounts to.
+
+    Raises:
+        ConfigError: an option cannot be.
+    """
+    raw = {
+        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-."),
+        "data": data.model_dump(),
+        "model": {"name": model, "checkpoint": checkpoint},
+        "variants": [{"kind": "dense", "name": "dense"}],
+        "export": (export or ExportConfig()).model_dump(),
+        "calibration": (calibration or CalibrationConfig()).model_dump(),
+        "engines": [{"backend": backend, "precisions": precisions}],
+        "bench": {"ort_placement": False},
+    }
+    return _validated(Suite, raw, origin="command line")
+
+
+def options(part: type[_P], /, **values: Any) -> _P:
+    """Validate one part of a suite that came as command-line options; None stands for the default.
+
+    Raises:
+        ConfigError: a value that cannot be, named as in the suite file.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    return _validated(part, given, origin="command line")
+
+
+def suite_template(*, model: str, data: str, checkpoint: Path | None) -> str:
+    """Return the text of a suite for this model and these images, commented and ready to edit."""
+    weights = (
+        f"  checkpoint: {json.dumps(str(checkpoint))}"
+        if checkpoint is not None
+        else "  train: {epochs: 100, lr: 0.1, schedule: one-cycle}"
+    )
+    return _TEMPLATE.format(model=json.dumps(model), data=json.dumps(data), weights=weights)
+
+
+_TEMPLATE = """\
+# trtbench suite; `trtbench schema` says what every key takes.
+name: my-suite
+
+data:
+  source: {data}
+  validation: 0.1              # share of the training images held out
+
+model:
+  name: {model}
+{weights}
+
+variants:
+  - {{kind: dense, name: dense}}
+  - {{kind: dense, name: dense-tuned, fine_tune: true}}   # the control: same budget, nothing pruned
+  - {{kind: channels, name: channels-30, ratio: 0.3}}
+  - {{kind: channels, name: channels-50, ratio: 0.5}}
+
+fine_tune: {{epochs: 10, lr: 0.01}}   # one budget for every variant
+
+calibration: {{per_class: 50, method: entropy}}
+
+engines:
+  - {{backend: auto, precisions: [fp32, int8]}}
+
+decision: {{max_drop_pp: 1.0, objective: p50_ms, batch_size: 1}}
+"""
+
+_EXPECTED = {
+    "extra_forbidden": "no such key",
+    "missing": "this key",
+    "union_tag_invalid": "a kind of {expected_tags}",
+    "union_tag_not_found": "a kind",
+    "too_short": "at least {min_length}",
+}
+_CURES = {
+    "extra_forbidden": "remove the key or mend its spelling: `trtbench schema` lists the keys",
+    "missing": "add the key; `trtbench init` writes a complete suite",
+    "union_tag_invalid": "use one of the kinds named",
+    "union_tag_not_found": "add `kind: dense` or `kind: channels`",
+}
+
+
+def shipped_suites() -> tuple[str, ...]:
+    """Return the names of the suites inside the package."""
+    folder = resources.files("trtbench") / "suites"
+    return tuple(sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")))
+
+
+def load_suite(source: str | Path) -> Suite:
+    """Read a suite from a file, or by the name of a shipped one.
+
+    Relative paths inside the suite (checkpoint, manifest, folder: data) are taken from the suite file's folder.
+
+    Raises:
+        ConfigError: no such file, no YAML, or a value that cannot be; the message names file, key and cure.
+    """
+    path = Path(source)
+    if str(source) in shipped_suites():
+        text = (resources.files("trtbench") / "suites" / f"{source}.yaml").read_text(encoding="utf-8")
+        base = Path.cwd()
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"suite {str(source)!r}",
+                expected=f"a YAML file or one of the shipped suites ({', '.join(shipped_suites())})",
+                got=getattr(error, "strerror", None) or "bytes that are not UTF-8 text",
+                cure="`trtbench init` writes one",
+            ) from error
+        base = path.resolve().parent
+    return parse_suite(text, origin=str(source), base=base)
+
+
+def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
+    """Validate the text of a suite.
+
+    Raises:
+        ConfigError: one line per fault, each with file, key, expectation, finding and cure.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{origin}: not valid YAML", got=" ".join(str(error).split()), cure="mend the line named"
+        ) from error
+    if not isinstance(raw, dict):
+        raise ConfigError(
+            f"{origin}: the whole file",
+            expected="a mapping of keys",
+            got=type(raw).__name__,
+            cure="`trtbench init` writes a suite",
+        )
+    if base is not None:
+        raw = _anchor_paths(raw, base)
+    return _validated(Suite, raw, origin=origin)
+
+
+def _validated(kind: type[_P], raw: dict[Any, Any], *, origin: str) -> _P:
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        faults = [_fault(origin, fault) for fault in found if not _follows(fault, found)]
+        raise ConfigError("\n".join(faults)) from error
+
+
+def _follows(fault: Any, others: list[Any]) -> bool:
+    """Say whether a list is too short only because its items were refused."""
+    where = fault["loc"]
+    return fault["type"] == "too_short" and any(
+        other is not fault and other["loc"][: len(where)] == where for other in others
+    )
+
+
+def _fault(origin: str, fault: Any) -> str:
+    """Put one of pydantic's faults into our words: file, key, expected, got, cure."""
+    kinds = {"dense", "channels"}  # the tag pydantic adds to the path of a union is no key of the file
+    key = ".".join(str(part) for part in fault["loc"] if part not in kinds) or "the whole file"
+    cure = _CURES.get(fault["type"], "mend the value; `trtbench schema` says what each key takes")
+    expected = _EXPECTED.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").removeprefix(
+        "Input should be "
+    )
+    expected = expected.format(**fault.get("ctx", {}))
+    is_scalar = not isinstance(fault["input"], (dict, list, tuple, BaseModel))
+    got = "nothing" if fault["type"] == "missing" else repr(fault["input"]) if is_scalar else ""
+    return f"{origin}: {key}: expected {expected}{f', got {got}' if got else ''}; {cure}"
+
+
+def _anchor_paths(raw: dict[Any, Any], base: Path) -> dict[Any, Any]:
+    """Resolve the relative paths of a suite against the folder of its file."""
+
+    def anchored(section: str, key: str, prefix: str = "") -> None:
+        part = raw.get(section)
+        value = part.get(key) if isinstance(part, dict) else None
+        if isinstance(part, dict) and isinstance(value, str) and value.startswith(prefix):
+            raw[section] = {**part, key: f"{prefix}{base / value.removeprefix(prefix)}"}
+
+    raw = dict(raw)
+    anchored("model", "checkpoint")
+    anchored("model", "name", "onnx:")
+    anchored("calibration", "manifest")
+    anchored("data", "source", "folder:")
+    return raw
