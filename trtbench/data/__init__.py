@@ -1,0 +1,8 @@
+"""Datasets, their split, their preprocessing, and the identity and likeness of images."""
+
+from trtbench.data.duplicates import near_duplicates
+from trtbench.data.hashing import pixel_sha256
+from trtbench.data.load import load_dataset
+from trtbench.data.preprocess import normalise
+
+__all__ = ["load_dataset", "near_duplicates", "normalise", "pixel_sha256"]

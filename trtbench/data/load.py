@@ -1,0 +1,108 @@
+"""From a suite's `data` section to a Dataset: one function, four sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from trtbench.data import cifar, digits
+from trtbench.data.folder import load_folder
+from trtbench.data.preprocess import measure_mean_std
+from trtbench.data.split import stratified_split
+from trtbench.errors import ConfigError
+from trtbench.records import Dataset, Preprocessing, Split
+
+if TYPE_CHECKING:
+    from trtbench.suite import DataConfig
+
+_CHANNELS = 3
+
+
+class _Source(NamedTuple):
+    """What a source brings; without a mean and deviation of its own they are measured."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None
+
+
+def load_dataset(config: DataConfig) -> Dataset:
+    """Load the images a suite names, split them, and give them their preprocessing.
+
+    `digits` has one fixed split (1,077 / 360 / 360): `config.validation` and `config.seed` do not touch it. The other
+    sources keep their published test split, whatever the seed, and `config.validation` of their training images is
+    held out, stratified by class.
+
+    Mean and deviation are the source's own unless the suite gives them: constants for digits and CIFAR, measured on
+    the training split for folders.
+
+    Returns:
+        Images uint8 (N, 3, size, size), labels int64.
+
+    Raises:
+        ConfigError: an unknown source, or a size, mean or validation share that cannot be.
+        DataError: images are missing, damaged or too few.
+        CapabilityError: CIFAR is asked for and torchvision cannot be imported.
+    """
+    _check(config)
+    source = _read(config)
+    if config.mean is not None and config.std is not None:
+        mean, std = config.mean, config.std
+    else:
+        mean, std = source.mean_std or measure_mean_std(source.train.images)
+    return Dataset(
+        name=source.name,
+        classes=source.classes,
+        train=source.train,
+        validation=source.validation,
+        test=source.test,
+        preprocessing=Preprocessing(mean=mean, std=std, size=config.size),
+    )
+
+
+def _check(config: DataConfig) -> None:
+    if config.mean is not None and len(config.mean) != _CHANNELS:
+        raise ConfigError(
+            "data.mean and data.std",
+            expected=f"{_CHANNELS} numbers each",
+            got=str(len(config.mean)),
+            cure="give one per colour channel",
+        )
+    if config.validation >= 1:
+        raise ConfigError(
+            "data.validation",
+            expected="a share below 1",
+            got=str(config.validation),
+            cure="leave images to train on; 0.1 is the default",
+        )
+
+
+def _read(config: DataConfig) -> _Source:
+    kind, _, place = config.source.partition(":")
+    if config.source == "digits":
+        return _Source("digits", digits.CLASSES, *digits.load_splits(size=config.size), (digits.MEAN, digits.STD))
+    if kind in cifar.MEANS:
+        classes, pool, test = cifar.load_cifar(kind, root=place, size=config.size, download=config.download)
+        return _Source(kind, classes, *_held_out(pool, classes, config), test, (cifar.MEANS[kind], cifar.STDS[kind]))
+    if kind == "folder" and place:
+        root = Path(place).expanduser()
+        classes, pool, test = load_folder(root, size=config.size)
+        # The name goes into manifests that are committed: it must not carry this machine's paths.
+        return _Source(f"folder:{root.resolve().name}", classes, *_held_out(pool, classes, config), test, None)
+    raise ConfigError(
+        "data.source",
+        expected="digits, cifar10[:ROOT], cifar100[:ROOT] or folder:PATH",
+        got=repr(config.source),
+        cure="mend the name; folder:PATH reads PATH/train/CLASS/* and PATH/test/CLASS/*",
+    )
+
+
+def _held_out(pool: Split, classes: tuple[str, ...], config: DataConfig) -> tuple[Split, Split]:
+    """Split the training images of a source into train and validation."""
+    count = round(config.validation * len(pool))
+    kept, held = stratified_split(pool.labels, classes=classes, count=count, seed=config.seed)
+    train, validation = (Split(images=pool.images[part], labels=pool.labels[part]) for part in (kept, held))
+    return train, validation
