@@ -1,0 +1,141 @@
+"""Load a network from a checkpoint as users really have them, and save one so that it loads again, pruned or not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+from torch import Tensor
+
+from trtbench.errors import CheckpointError, ConfigError, StoreError
+from trtbench.models.architecture import Request, compare, misfit_error
+from trtbench.models.files import MAX_BYTES, read_content
+from trtbench.models.states import clean_state
+from trtbench.models.widths import narrow, narrowed_layers, shapes_of
+from trtbench.models.zoo import build_model
+from trtbench.records import canonical_json
+from trtbench.store import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+_FACTS = "trtbench"  # the one metadata key: safetensors writes several in an order that changes from run to run
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A network in eval mode on the CPU, and what was done to its checkpoint to make it fit."""
+
+    model: nn.Module
+    notes: tuple[str, ...]
+
+
+def load_model(name: str, *, num_classes: int, checkpoint: Path | None, in_channels: int = 3) -> LoadedModel:
+    """Build a network and fill it from a checkpoint, pruned or not.
+
+    Args:
+        name: as in `build_model`.
+        num_classes: logits.
+        checkpoint: a state dict, bare or wrapped, as a torch pickle or safetensors; None leaves fresh weights.
+            No code of the file runs; files above 4 GB are refused.
+        in_channels: channels of the images.
+
+    Raises:
+        ConfigError: no such network.
+        CheckpointError: the file cannot be read or does not fit; the message names the first layers and the cure.
+    """
+    model = build_model(name, num_classes=num_classes, in_channels=in_channels).eval()
+    if checkpoint is None:
+        return LoadedModel(model=model, notes=("the weights are untrained: there is no checkpoint",))
+    content = read_content(checkpoint)
+    state = clean_state(content.value, path=checkpoint, max_bytes=MAX_BYTES)
+    request = Request(
+        name=name,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        path=checkpoint,
+        is_ordered=content.is_ordered,
+    )
+    origin = _origin_note(content.metadata, name=name)
+    return LoadedModel(model=model, notes=(*origin, *state.notes, *_fill(model, state.tensors, request)))
+
+
+def save_model(path: Path, model: nn.Module, *, name: str, num_classes: int, metadata: Mapping[str, str]) -> None:
+    """Write a network's weights as safetensors, whole or not at all; equal weights and metadata give equal bytes.
+
+    The widths of a pruned network lie in the shapes of its tensors, so that `load_model` needs no pruner.
+
+    Args:
+        path: the file.
+        model: a network on any device.
+        name: what `load_model` will be called with.
+        num_classes: likewise.
+        metadata: text to keep beside the weights.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    facts = canonical_json({"name": name, "num_classes": num_classes, "metadata": dict(metadata)})
+    state = model.state_dict().items()
+    try:
+        # Tied weights share memory, which the format refuses: each key gets its own copy.
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state if isinstance(value, Tensor)}
+        data = safetensors.torch.save(tensors, metadata={_FACTS: facts})
+    except (RuntimeError, ValueError) as error:
+        raise StoreError(
+            f"cannot write {path}",
+            expected="dense tensors",
+            got=str(error),
+            cure="save the network before quantization",
+        ) from error
+    write_atomically(path, data)
+
+
+def _origin_note(metadata: Mapping[str, str], *, name: str) -> list[str]:
+    facts: Any = None
+    with contextlib.suppress(ValueError):
+        facts = json.loads(metadata.get(_FACTS, ""))
+    saved = facts.get("name") if isinstance(facts, dict) else None
+    return [f"saved as {saved!r}, loaded as {name!r}"] if isinstance(saved, str) and saved != name else []
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor], request: Request) -> list[str]:
+    naming, misfits = compare(model, shapes_of(tensors), request)
+    if misfits:
+        raise misfit_error(model, shapes_of(tensors), misfits, request)
+    state = {key: tensors[theirs] for key, theirs in naming.keys.items()}
+    narrowed = narrowed_layers(model, shapes_of(state))
+    if shapes_of(state) != {key: shape for key, shape in shapes_of(model.state_dict()).items() if key in state}:
+        _narrow(model, state, request)
+    # On top of the network's own state: that carries the format versions some layers ask for (MNASNet), and the
+    # num_batches_tracked that older checkpoints lack.
+    whole = model.state_dict()
+    whole.update(state)
+    model.load_state_dict(whole)
+    return [*naming.notes, *_narrowed_note(narrowed, request.name)]
+
+
+def _narrow(model: nn.Module, state: Mapping[str, Tensor], request: Request) -> None:
+    try:
+        narrow(model, shapes_of(state))
+    except ConfigError as error:
+        raise CheckpointError(
+            f"checkpoint {request.path}: the widths of its layers",
+            expected=f"a {request.name} with fewer channels",
+            got=str(error),
+            cure="name the network that it was pruned from",
+        ) from error
+
+
+def _narrowed_note(narrowed: Mapping[str, tuple[int, int]], name: str) -> list[str]:
+    if not narrowed:
+        return []
+    shown = ", ".join(f"{layer} {full} -> {got}" for layer, (full, got) in list(narrowed.items())[:_SHOWN])
+    return [f"pruned: {len(narrowed)} layers are narrower than {name}'s, as {shown}"]

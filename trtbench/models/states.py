@@ -1,0 +1,194 @@
+"""Checkpoint contents to one clean state dict: wrappers opened, training's leftovers dropped, float32, finite."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trtbench.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Wrapper keys in the order they are looked for; averaged weights first, as timm does: they are the ones that score.
+_WRAPPERS = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
+)
+_MAX_DEPTH = 4
+# Buffers of profilers (thop), averaging (torch.optim.swa_utils) and auxiliary classifiers used in training only.
+_LEFTOVERS = re.compile(r"(^|\.)(total_ops|total_params|n_averaged)$|^(module\.)?(aux1|aux2|AuxLogits)\.")
+# Tensors that hold weights whatever the layer; others (counters, index tables) may be integers.
+_NUMBERS = {"weight", "bias", "running_mean", "running_var"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Tensors by key in the checkpoint's order: finite, dense, float32 (counters int64); and what was done to them."""
+
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+
+def clean_state(content: Any, *, path: Path, max_bytes: int) -> State:
+    """Find the state dict inside a checkpoint's content and bring it into float32.
+
+    Args:
+        content: what the file held.
+        path: the file, for messages.
+        max_bytes: the most the tensors may take in float32.
+
+    Raises:
+        CheckpointError: no state dict, tensors that are no plain numbers, or NaN or infinite weights.
+    """
+    found, notes = _unwrap(content, path=path)
+    tensors, dropped = _tensors_of(found)
+    if dropped:
+        notes.append(f"left out of the checkpoint: {_some(dropped)}")
+    tensors, masked = _merge_masks(tensors, path=path)
+    if masked:
+        notes.append(f"weight masks of torch.nn.utils.prune multiplied in: {_some(masked)}")
+    _check_kinds(tensors, path=path, max_bytes=max_bytes)
+    tensors, converted = _to_float32(tensors)
+    notes += converted
+    _check_finite(tensors, path=path)
+    return State(tensors=tensors, notes=tuple(notes))
+
+
+def _some(names: list[str], *, limit: int = 3) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _unwrap(content: Any, *, path: Path) -> tuple[Mapping[Any, Any], list[str]]:
+    notes: list[str] = []
+    for _ in range(_MAX_DEPTH):
+        if not isinstance(content, Mapping):
+            break
+        key = _wrapper_key(content)
+        if key is None:
+            if any(isinstance(value, Tensor) for value in content.values()):
+                return content, notes
+            break
+        beside = [str(name) for name in content if name != key]
+        notes.append(f"took {key!r} of the checkpoint" + (f", beside {_some(beside)}" if beside else ""))
+        content = content[key]
+    raise CheckpointError(
+        f"checkpoint {path}",
+        expected="a state dict, or one under 'state_dict', 'model' or 'net'",
+        got=_described(content),
+        cure="save the weights alone: torch.save(model.state_dict(), path)",
+    )
+
+
+def _described(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return type(content).__name__
+    return f"keys {_some([str(key) for key in content])}" if content else "nothing"
+
+
+def _wrapper_key(content: Mapping[Any, Any]) -> Any | None:
+    """Return the key under which the weights lie, or None where the mapping is itself the state dict, or nothing."""
+    inner = [key for key, value in content.items() if isinstance(value, Mapping) and value]
+    named = [key for key in _WRAPPERS if key in inner]
+    if named:
+        return named[0]
+    if any(isinstance(value, Tensor) for value in content.values()):
+        return None
+    # An unknown name is followed only where there is no choice: a GAN's checkpoint holds two networks.
+    return inner[0] if len(inner) == 1 else None
+
+
+def _tensors_of(found: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    tensors = {str(key).replace("_orig_mod.", ""): value for key, value in found.items() if isinstance(value, Tensor)}
+    kept = {key: value for key, value in tensors.items() if not _LEFTOVERS.search(key)}
+    others = [str(key) for key, value in found.items() if not isinstance(value, Tensor)]
+    return kept, [key for key in tensors if key not in kept] + others
+
+
+def _merge_masks(tensors: dict[str, Tensor], *, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Turn NAME_orig and NAME_mask of torch.nn.utils.prune into NAME."""
+    bases = [key.removesuffix("_orig") for key in tensors if key.endswith("_orig")]
+    masked = [base for base in bases if f"{base}_mask" in tensors]
+    for base in masked:
+        if tensors[f"{base}_orig"].shape != tensors[f"{base}_mask"].shape:
+            raise CheckpointError(
+                f"checkpoint {path}: {base}_mask",
+                expected=f"the shape {tuple(tensors[f'{base}_orig'].shape)} of its weight",
+                got=str(tuple(tensors[f"{base}_mask"].shape)),
+                cure="call torch.nn.utils.prune.remove before saving",
+            )
+    merged = {
+        **{base: tensors[f"{base}_orig"] * tensors[f"{base}_mask"] for base in masked},
+        **{
+            key: value
+            for key, value in tensors.items()
+            if key.removesuffix("_orig").removesuffix("_mask") not in masked
+        },
+    }
+    return {key: merged[key] for key in _order(tensors, merged)}, masked
+
+
+def _order(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
+    """Keep the order of modules: a merged weight stands where its module's first tensor stood."""
+    rank: dict[str, int] = {}
+    for key in before:
+        rank.setdefault(key.rpartition(".")[0], len(rank))
+    return sorted(after, key=lambda key: rank[key.rpartition(".")[0]])
+
+
+def _check_kinds(tensors: dict[str, Tensor], *, path: Path, max_bytes: int) -> None:
+    for key, tensor in tensors.items():
+        kind = _odd_kind(key, tensor)
+        if kind:
+            raise CheckpointError(
+                f"checkpoint {path}: {key}",
+                expected="a dense tensor of floating-point numbers",
+                got=kind,
+                cure="save the network in float32, before quantization: model.float().state_dict()",
+            )
+    # A stride of 0 makes a small file claim any size.
+    claimed = 4 * sum(tensor.numel() for tensor in tensors.values())
+    if claimed > max_bytes:
+        raise CheckpointError(
+            f"checkpoint {path}",
+            expected=f"at most {max_bytes / 1e9:g} GB of weights",
+            got=f"{claimed / 1e9:.3g} GB",
+            cure="use a smaller network",
+        )
+
+
+def _odd_kind(key: str, tensor: Tensor) -> str:
+    if tensor.is_meta:
+        return "a tensor without data (device meta)"
+    if tensor.is_quantized or tensor.layout != torch.strided:
+        return f"a {tensor.dtype} tensor of layout {tensor.layout}".replace("torch.", "")
+    if key.rpartition(".")[2] in _NUMBERS and not tensor.is_floating_point():
+        return f"a tensor of {str(tensor.dtype).removeprefix('torch.')}"
+    return ""
+
+
+def _to_float32(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    odd: dict[str, int] = {}
+    for tensor in tensors.values():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            name = str(tensor.dtype).removeprefix("torch.")
+            odd[name] = odd.get(name, 0) + 1
+    converted = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    return converted, [f"{count} tensors converted from {name} to float32" for name, count in odd.items()]
+
+
+def _check_finite(tensors: dict[str, Tensor], *, path: Path) -> None:
+    bad = [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        raise CheckpointError(
+            f"checkpoint {path}: {len(bad)} of {len(tensors)} tensors",
+            expected="finite weights in float32",
+            got=f"NaN or infinity in {_some(bad)}",
+            cure="the training diverged or the file is damaged: use an earlier checkpoint",
+        )

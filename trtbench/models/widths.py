@@ -1,0 +1,158 @@
+"""Pruned networks: infer each layer's width from the tensors of a checkpoint, and give the network these widths."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from trtbench.errors import ConfigError
+from trtbench.models.counts import CONVOLUTIONS, evaluating, run_zeros
+from trtbench.models.names import Misfit, units_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trtbench.models.names import Shape
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# Sizes of the images that the zoos' networks are made for, in pixels; the first that a network takes is used.
+_SIZES = (32, 64, 224, 299)
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """Return the shape of each tensor by its name."""
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+
+
+def classifier_of(model: nn.Module, *, num_classes: int) -> str | None:
+    """Return the name of the last convolution or linear layer with as many outputs as there are classes."""
+    layers = [(name, outputs_of(module)) for name, module in model.named_modules()]
+    return next((name for name, outputs in reversed(layers) if outputs == num_classes), None)
+
+
+def first_convolution_of(model: nn.Module) -> str | None:
+    """Return the name of the first convolution, which sees the image."""
+    return next((name for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS)), None)
+
+
+def outputs_of(module: nn.Module) -> int | None:
+    """Return the outputs of a convolution or linear layer, None of anything else."""
+    if isinstance(module, CONVOLUTIONS):
+        return module.out_channels
+    return module.out_features if isinstance(module, nn.Linear) else None
+
+
+def width_misfits(model: nn.Module, shapes: Mapping[str, Shape], *, num_classes: int) -> tuple[Misfit, ...]:
+    """Name the tensors whose shape no pruning of channels explains.
+
+    Pruning leaves the number of dimensions, the kernel, the image's channels and the classes, and widens nothing.
+    """
+    network = shapes_of(model.state_dict())
+    classifier = classifier_of(model, num_classes=num_classes)
+    first = first_convolution_of(model)
+    fixed = {f"{classifier}.weight": 0, f"{classifier}.bias": 0}  # key -> the dimension that may not change
+    misfits = []
+    for key, got in shapes.items():
+        full = network[key]
+        is_narrower = (
+            len(got) == len(full) and got[2:] == full[2:] and all(0 < g <= f for g, f in zip(got, full, strict=True))
+        )
+        keeps_images = key != f"{first}.weight" or got[1:2] == full[1:2]
+        keeps_classes = key not in fixed or got[:1] == full[:1]
+        if not (is_narrower and keeps_images and keeps_classes):
+            misfits.append(Misfit(layer=key, expected=_times(full), got=_times(got), shapes=(full, got)))
+    return tuple(misfits)
+
+
+def _times(shape: Shape) -> str:
+    return " x ".join(map(str, shape)) or "one number"
+
+
+def narrowed_layers(model: nn.Module, shapes: Mapping[str, Shape]) -> dict[str, tuple[int, int]]:
+    """Return (outputs of the network, outputs of the checkpoint) of each layer that the checkpoint has narrower."""
+    pairs = {
+        name: (outputs, shapes[f"{name}.weight"][0])
+        for name, module in model.named_modules()
+        if (outputs := outputs_of(module)) is not None and f"{name}.weight" in shapes
+    }
+    return {name: pair for name, pair in pairs.items() if pair[1] < pair[0]}
+
+
+def narrow(model: nn.Module, shapes: Mapping[str, Shape]) -> None:
+    """Give the network the shapes of a pruned state dict, in place; the new tensors hold zeros.
+
+    Grouped convolutions keep their number of groups, as torch-pruning leaves them; depthwise ones keep one channel per
+    group.
+
+    Raises:
+        ConfigError: widths that cannot stand together; the message names the layer or the operation.
+    """
+    size = _size_taken(model)
+    by_path = {unit.path: unit.shapes for unit in units_of(shapes)}
+    for name, module in model.named_modules():
+        own = by_path.get(name, {})
+        _narrow_tensors(module, own)
+        _narrow_numbers(name, module, own.get("weight") or own.get("running_mean"))
+    if size is not None:
+        _run(model, size)
+
+
+def _narrow_tensors(module: nn.Module, shapes: Mapping[str, Shape]) -> None:
+    for leaf, shape in shapes.items():
+        old: Tensor = getattr(module, leaf)
+        if tuple(old.shape) == shape:
+            continue
+        new = torch.zeros(shape, dtype=old.dtype, device=old.device)
+        setattr(
+            module, leaf, nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
+        )
+
+
+def _narrow_numbers(name: str, module: nn.Module, shape: Shape | None) -> None:
+    """Bring the numbers that a module keeps beside its tensors up to date."""
+    if shape is None:
+        return
+    if isinstance(module, CONVOLUTIONS):
+        _narrow_convolution(name, module, shape)
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = shape
+    elif isinstance(module, _BATCH_NORMS):
+        module.num_features = shape[0]
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = shape
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = shape[0]
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = shape[0]
+
+
+def _narrow_convolution(name: str, module: nn.Conv1d | nn.Conv2d | nn.Conv3d, shape: Shape) -> None:
+    outputs, inputs_per_group = shape[:2]
+    is_depthwise = module.groups > 1 and module.groups == module.in_channels
+    groups = outputs * module.groups // module.out_channels if is_depthwise else module.groups
+    if groups == 0 or outputs % groups:
+        raise ConfigError(
+            f"convolution {name!r}", expected=f"a multiple of its {module.groups} groups", got=f"{outputs} outputs"
+        )
+    module.groups, module.out_channels, module.in_channels = groups, outputs, inputs_per_group * groups
+
+
+def _size_taken(model: nn.Module) -> int | None:
+    for size in _SIZES:
+        try:
+            _run(model, size)
+        except ConfigError:
+            continue
+        return size
+    return None
+
+
+def _run(model: nn.Module, size: int) -> None:
+    """Run the network on the meta device: shapes are checked, nothing is computed."""
+    twin = copy.deepcopy(model).to("meta")
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    with evaluating(twin):
+        run_zeros(twin, (3 if first is None else first.in_channels, size, size))

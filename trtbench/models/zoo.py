@@ -1,0 +1,162 @@
+"""Networks by name: our own, torchvision's, timm's, or any callable of the user's."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torchvision
+from torch import nn
+
+from trtbench import _optional
+from trtbench.errors import ConfigError
+from trtbench.models.mobilenet import mobilenet_v2, mobilenet_v2_cifar
+from trtbench.models.resnet import Shortcut, cifar_resnet, resnet18
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_SHORTCUTS: Mapping[str, Shortcut] = {"": "B", "_a": "A"}
+_OWN: Mapping[str, Callable[..., nn.Module]] = {
+    **{
+        f"resnet{depth}{suffix}": partial(cifar_resnet, depth, shortcut=shortcut)
+        for suffix, shortcut in _SHORTCUTS.items()
+        for depth in (20, 32, 44, 56)
+    },
+    "resnet18": partial(resnet18, stem="3x3-pool"),
+    "resnet18_3x3": partial(resnet18, stem="3x3"),
+    "resnet18_imagenet": partial(resnet18, stem="7x7-pool"),
+}
+# torchvision's networks take no in_channels: their first convolution is replaced.
+_FOREIGN: Mapping[str, Callable[..., nn.Module]] = {
+    "mobilenet_v2": mobilenet_v2,
+    "mobilenet_v2_cifar": mobilenet_v2_cifar,
+}
+_FORMS = "a name of the zoo, torchvision:NAME, timm:NAME or package.module:callable"
+
+
+def model_names() -> tuple[str, ...]:
+    """Return the names of the zoo's own networks."""
+    return tuple(sorted({*_OWN, *_FOREIGN}))
+
+
+def build_model(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Build a network with fresh weights, in training mode on the CPU.
+
+    The initial weights come from torch's global generator: call `torch.manual_seed` before, for equal weights.
+
+    Args:
+        name: a name of the zoo, `torchvision:NAME`, `timm:NAME`, or `package.module:callable`, which is called with
+            `num_classes` and, where the images have other than 3 channels, `in_channels`.
+        num_classes: logits.
+        in_channels: channels of the images.
+
+    Raises:
+        ConfigError: no such network, or it cannot be built so; the message names the nearest names.
+        CapabilityError: timm is asked for and absent.
+    """
+    for what, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if value < 1:
+            raise ConfigError(f"model {name!r}: {what}", expected="at least 1", got=str(value), cure=f"raise {what}")
+    source, colon, rest = name.partition(":")
+    if not colon:
+        return _own(name, num_classes=num_classes, in_channels=in_channels)
+    if source == "onnx":
+        raise ConfigError(
+            f"model {name!r}",
+            expected="a network with PyTorch source",
+            got="an ONNX file",
+            cure="score, calibrate, build or bench it as it is; to train or prune, name its network: " + _FORMS,
+        )
+    builder = {"torchvision": _torchvision, "timm": _timm}.get(source, partial(_callable, module_name=source))
+    return builder(rest, num_classes=num_classes, in_channels=in_channels)
+
+
+def _own(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
+    if name in _OWN:
+        return _OWN[name](num_classes=num_classes, in_channels=in_channels)
+    if name in _FOREIGN:
+        return _with_input_channels(_FOREIGN[name](num_classes=num_classes), in_channels)
+    raise _unknown(name, known=model_names(), expected=_FORMS)
+
+
+def _torchvision(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise _unknown(name, known=known, prefix="torchvision:", expected="a classification network of torchvision")
+    # Their auxiliary classifiers would turn the output of training into a tuple.
+    extra = {"init_weights": True, "aux_logits": False} if name in {"googlenet", "inception_v3"} else {}
+    model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **extra)
+    return _with_input_channels(model, in_channels)
+
+
+def _timm(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
+    timm = _optional.load("timm")
+    if not timm.is_model(name):
+        raise _unknown(name, known=timm.list_models(), prefix="timm:", expected="a network of timm")
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels)
+    return model
+
+
+def _callable(name: str, *, module_name: str, num_classes: int, in_channels: int) -> nn.Module:
+    what = f"model '{module_name}:{name}'"
+    function = _attribute(name, module_name=module_name, what=what)
+    arguments = {"num_classes": num_classes} | ({} if in_channels == 3 else {"in_channels": in_channels})  # noqa: PLR2004  RGB
+    try:
+        model = function(**arguments)
+    except Exception as error:  # the user's own code may raise anything
+        raise ConfigError(
+            f"{what}: the call with {', '.join(f'{key}={value}' for key, value in arguments.items())}",
+            expected="an nn.Module",
+            got=f"{type(error).__name__}: {error}",
+            cure="mend the callable, or name one that takes these keywords",
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            what, expected="an nn.Module", got=type(model).__name__, cure="return the network from the callable"
+        )
+    return model
+
+
+def _attribute(name: str, *, module_name: str, what: str) -> Callable[..., Any]:
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # importing runs the user's own code, which may raise anything
+        raise ConfigError(
+            what,
+            expected=f"an importable module {module_name!r} ({_FORMS})",
+            got=f"{type(error).__name__}: {error}",
+            cure="install it, or put its folder on PYTHONPATH",
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise _unknown(name, known=known, prefix=f"{module_name}:", expected=f"a callable of {module_name!r}")
+    found: Callable[..., Any] = function
+    return found
+
+
+def _unknown(name: str, *, known: list[str] | tuple[str, ...], expected: str, prefix: str = "") -> ConfigError:
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5) or sorted(known)[:12]
+    cure = "nearest names: " + ", ".join(prefix + one for one in near) if near else "check the name"
+    return ConfigError(f"model {prefix + name!r}", expected=expected, got="an unknown name", cure=cure)
+
+
+def _with_input_channels(model: nn.Module, in_channels: int) -> nn.Module:
+    """Replace the first convolution of a network made for RGB images by one of the same geometry."""
+    name, first = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    if first.in_channels == in_channels:
+        return model
+    parent, _, leaf = name.rpartition(".")
+    replacement = nn.Conv2d(
+        in_channels,
+        first.out_channels,
+        first.kernel_size,  # type: ignore[arg-type]  # torch types the stored pair as an open tuple
+        first.stride,  # type: ignore[arg-type]  # as above
+        first.padding,  # type: ignore[arg-type]  # as above
+        bias=first.bias is not None,
+    )
+    setattr(model.get_submodule(parent), leaf, replacement)
+    return model
