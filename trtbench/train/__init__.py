@@ -1,0 +1,9 @@
+"""One fit loop for training, fine-tuning and distillation, and the logits of a network on a set of images."""
+
+from __future__ import annotations
+
+from trtbench.train.evaluate import predict
+from trtbench.train.loop import fit
+from trtbench.train.records import EpochRecord, FitRecord
+
+__all__ = ["EpochRecord", "FitRecord", "fit", "predict"]

@@ -1,0 +1,71 @@
+"""Augmentation of whole batches by index maths; the generator passed in decides everything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from trtbench.suite import AugmentConfig
+    from trtbench.train.images import DeviceImages
+
+
+def augmented_batch(
+    images: DeviceImages, indices: Tensor, *, config: AugmentConfig, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Gather a batch, cropped and mirrored, normalise it and blank squares.
+
+    Args:
+        images: the split on its device.
+        indices: int64 (N,) on the CPU.
+        config: what to do.
+        generator: on the CPU, so that every device sees the same batches.
+
+    Returns:
+        The network's input float32 (N, C, H, W) and the labels int64 (N,), on the device of the images.
+    """
+    height, width = images.pixels.shape[1:3]
+    device = images.pixels.device
+    rows = crop_positions(len(indices), height, padding=config.crop_padding, generator=generator)
+    cols = crop_positions(len(indices), width, padding=config.crop_padding, generator=generator)
+    if config.flip:
+        mirrored = torch.rand(len(indices), 1, generator=generator) < 0.5  # noqa: PLR2004  half of the images
+        cols = torch.where(mirrored, cols.flip(1), cols)
+    where = indices.to(device)
+    pixels = images.pixels[where[:, None, None], rows.to(device)[:, :, None], cols.to(device)[:, None, :]]
+    inputs = images.normalised(pixels)
+    if config.cutout:
+        # Blanked after the normalisation: zero is the mean image (DeVries and Taylor 2017, section 3.2).
+        inputs = inputs * cutout_mask(len(indices), height, width, side=config.cutout, generator=generator).to(device)
+    return inputs, images.labels[where]
+
+
+def crop_positions(count: int, size: int, *, padding: int, generator: Generator) -> Tensor:
+    """Draw, per image, which source pixels a crop of a reflection-padded image shows along one axis.
+
+    Returns:
+        int64 (count, size) in [0, size), as `padding` pixels reflected without the border repeated, cropped at a
+        uniform offset in [0, 2 * padding].
+    """
+    shifts = torch.randint(-padding, padding + 1, (count, 1), generator=generator)
+    positions = torch.arange(size) + shifts
+    return (size - 1) - ((size - 1) - positions.abs()).abs()
+
+
+def cutout_mask(count: int, height: int, width: int, *, side: int, generator: Generator) -> Tensor:
+    """Draw float32 (count, 1, height, width): 0 inside a square of `side` pixels, clipped at the border, else 1.
+
+    The square's centre is uniform over the image (DeVries and Taylor 2017, section 3.2).
+    """
+    rows = _outside(count, height, side=side, generator=generator)
+    cols = _outside(count, width, side=side, generator=generator)
+    return (rows[:, None, :, None] | cols[:, None, None, :]).float()
+
+
+def _outside(count: int, size: int, *, side: int, generator: Generator) -> Tensor:
+    first = torch.randint(0, size, (count, 1), generator=generator) - side // 2
+    positions = torch.arange(size)
+    return (positions < first) | (positions >= first + side)

@@ -1,0 +1,55 @@
+"""Optimizers and learning rate schedules of a budget; every schedule is torch's own and counts batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import lr_scheduler
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trtbench.suite import TrainConfig
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Build SGD or AdamW over the trainable parameters; `momentum` is AdamW's first beta."""
+    groups = parameter_groups(model, weight_decay=config.weight_decay)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
+    # Without momentum Nesterov's step is the plain one, and torch refuses the flag.
+    nesterov = config.nesterov and config.momentum > 0
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
+
+
+def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+    """Split the trainable parameters: weights of convolutions and linear layers decay, biases and norms do not.
+
+    He et al., "Bag of Tricks for Image Classification" (2018), section 3.1, "no bias decay"; timm's default too.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, *, steps_per_epoch: int
+) -> lr_scheduler.LRScheduler:
+    """Build the schedule; it advances once per batch.
+
+    cosine: lr to 0 (Loshchilov and Hutter 2016). one-cycle: lr / 25 to lr in 30 % of the batches, then to lr / 250,000
+    (Smith and Topin 2017, torch's defaults); the momentum stays. multistep: times gamma at each share of the budget.
+    """
+    total = config.epochs * steps_per_epoch
+    if config.schedule == "cosine":
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=total)
+    if config.schedule == "one-cycle":
+        return lr_scheduler.OneCycleLR(optimizer, max_lr=config.lr, total_steps=total, cycle_momentum=False)
+    if config.schedule == "multistep":
+        # A milestone of 0 would shrink the rate before the first step.
+        milestones = sorted(max(1, round(share * total)) for share in config.milestones)
+        return lr_scheduler.MultiStepLR(optimizer, milestones=milestones, gamma=config.gamma)
+    return lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -1,0 +1,136 @@
+"""Where an interrupted fit goes on: its whole state after an epoch, in one file that is whole or absent."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trtbench.records import sha256_of, to_jsonable
+from trtbench.store import write_atomically
+from trtbench.train.records import EpochRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor, nn
+    from torch.optim import lr_scheduler
+
+    from trtbench.records import Dataset
+    from trtbench.suite import TrainConfig
+
+FILE_NAME = "epoch.pt"
+_FORMAT = 1  # of epoch.pt; part of the fingerprint
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Progress:
+    """Everything that changes while a network learns, after `len(history)` epochs.
+
+    `best_weights` is the state_dict after epoch `best_epoch`, None before the first.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+    history: list[EpochRecord] = dataclasses.field(default_factory=list)
+    best_epoch: int = 0
+    best_weights: dict[str, Tensor] | None = None
+
+    def note_epoch(self, record: EpochRecord) -> None:
+        """Append an epoch; keep its weights if it has more right, then a lower loss, than all before."""
+        self.history.append(record)
+        if self.best_epoch and _rank(record) <= _rank(self.history[self.best_epoch - 1]):
+            return
+        self.best_epoch = record.epoch
+        self.best_weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
+    def use_best_weights(self) -> None:
+        """Put the best epoch's weights into the model."""
+        assert self.best_weights is not None, "the first epoch is always the best so far"
+        self.model.load_state_dict(self.best_weights)
+
+
+def _rank(record: EpochRecord) -> tuple[int, float]:
+    return (record.val_correct, -record.val_loss)
+
+
+def fingerprint_of(
+    model: nn.Module, dataset: Dataset, config: TrainConfig, *, teacher: nn.Module | None
+) -> dict[str, str]:
+    """Return, by name, the sha256 (hex) of everything that decides how a fit runs; the test split is not read."""
+    return {
+        "format": str(_FORMAT),
+        "config": sha256_of(config.model_dump(mode="json")),
+        "training images": dataset.train.sha256,
+        "validation images": dataset.validation.sha256,
+        "preprocessing": dataset.preprocessing.fingerprint,
+        "start weights": _weights_sha256(model),
+        "teacher": _weights_sha256(teacher) if teacher is not None else "none",
+    }
+
+
+def _weights_sha256(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        # As bytes: NumPy has no bfloat16.
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_progress(path: Path, progress: Progress, *, fingerprint: Mapping[str, str]) -> None:
+    """Write the state as a file that `torch.load(weights_only=True)` reads.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written.
+    """
+    state = {
+        "fingerprint": dict(fingerprint),
+        "model": progress.model.state_dict(),
+        "optimizer": progress.optimizer.state_dict(),
+        "scheduler": progress.scheduler.state_dict(),
+        "scaler": progress.scaler.state_dict(),
+        "history": to_jsonable(progress.history),
+        "best_epoch": progress.best_epoch,
+        "best_weights": progress.best_weights,
+    }
+    file = io.BytesIO()
+    torch.save(state, file)
+    write_atomically(path, file.getvalue())
+
+
+def load_progress(path: Path, progress: Progress, *, fingerprint: Mapping[str, str]) -> str:
+    """Restore the state of an interrupted run of the same fit, if there is one.
+
+    Returns:
+        An empty string, or why the file that is there is of no use: nothing was restored.
+    """
+    if not path.exists():
+        return ""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        written = dict(state["fingerprint"])
+    except (OSError, EOFError, RuntimeError, ValueError, TypeError, KeyError, pickle.UnpicklingError):
+        return f"{path.name} was damaged: the fit started afresh"
+    different = [name for name, value in fingerprint.items() if written.get(name) != value]
+    if different:
+        return f"{path.name} was of another fit ({', '.join(different)} differ): this one started afresh"
+    _restore(progress, state)
+    return ""
+
+
+def _restore(progress: Progress, state: Mapping[str, Any]) -> None:
+    progress.model.load_state_dict(state["model"])
+    progress.optimizer.load_state_dict(state["optimizer"])
+    progress.scheduler.load_state_dict(state["scheduler"])
+    progress.scaler.load_state_dict(state["scaler"])
+    progress.history = [EpochRecord(**epoch) for epoch in state["history"]]
+    progress.best_epoch = state["best_epoch"]
+    progress.best_weights = state["best_weights"]
