@@ -1,0 +1,262 @@
+"""PyTorch to one ONNX file that computes the same logits, with the same bytes each time. Needs torch."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import warnings
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import torch
+from onnx import shape_inference
+
+from trtbench.errors import GraphError
+from trtbench.graph.names import rename
+from trtbench.graph.reference import run_reference
+from trtbench.graph.simplify import simplify
+from trtbench.store import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from trtbench.suite import ExportConfig
+
+INPUT = "input"
+OUTPUT = "logits"
+_IR_VERSION = 10  # the newest that every supported ONNX Runtime and TensorRT reads; onnx's own default is refused
+# Below its first opset the dynamo exporter writes that one all the same; past its last, the other dumps its graph.
+_OPSETS = {"dynamo": range(18, 25), "torchscript": range(13, 21)}
+_TOLERANCE = 1e-4
+_CHECKED_BATCHES = (1, 2)
+# What the exporters say of themselves; nothing here concerns the model.
+_KNOWN_WARNINGS = (
+    (DeprecationWarning, r"You are using the legacy TorchScript-based ONNX export"),
+    (DeprecationWarning, r"The feature will be removed\. Please remove usage of this function"),
+    (DeprecationWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"),
+    (FutureWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"),
+    (UserWarning, r"Constant folding - Only steps=1 can be constant folded"),
+    (Warning, r"Converting a tensor to a Python"),  # TracerWarning; a frozen batch would fail the comparison below
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphRecord:
+    """An exported graph file: what is in it, and how far its logits are from PyTorch's.
+
+    `max_abs_error` is the largest absolute difference of a logit; `weight_bytes` counts the initializers.
+    """
+
+    path: str
+    sha256: str
+    opset: int
+    ir_version: int
+    exporter: str
+    operators: Mapping[str, int]
+    max_abs_error: float
+    file_bytes: int
+    weight_bytes: int
+
+
+def export_onnx(
+    model: nn.Module,
+    path: Path,
+    *,
+    input_shape: tuple[int, ...],
+    config: ExportConfig,
+    images: NDArray[np.float32] | None = None,
+) -> GraphRecord:
+    """Write a network as one ONNX file with BatchNorm folded, and prove that it computes PyTorch's logits.
+
+    The file has one float32 input `input` (batch, *input_shape) and one output `logits` (batch, classes); `batch` is
+    its only free dimension. Equal models give equal bytes, whichever process exports them.
+
+    Args:
+        model: a network that maps (N, *input_shape) to logits (N, classes); it is not changed.
+        path: the file to write, atomically.
+        input_shape: channels, height and width of one image.
+        config: exporter and opset.
+        images: float32 (N >= 2, *input_shape), preprocessed, to compare logits on; seeded noise by default.
+
+    Raises:
+        GraphError: the model cannot be exported, a BatchNorm is left, the graph is invalid, or its logits differ.
+        StoreError: the file cannot be written.
+    """
+    frozen = copy.deepcopy(model).cpu().eval()
+    inputs = _inputs(images, input_shape)
+    expected = _logits(frozen, inputs)
+    proto = _finished(_traced(frozen, inputs[0], config), opset=config.opset)
+    error = _largest_error(proto, inputs, expected)
+    data = proto.SerializeToString(deterministic=True)
+    write_atomically(path, data)
+    return GraphRecord(
+        path=str(path),
+        sha256=hashlib.sha256(data).hexdigest(),
+        opset=config.opset,
+        ir_version=proto.ir_version,
+        exporter=config.exporter,
+        operators=dict(sorted(Counter(node.op_type for node in proto.graph.node).items())),
+        max_abs_error=error,
+        file_bytes=len(data),
+        weight_bytes=sum(onnx.numpy_helper.to_array(item).nbytes for item in proto.graph.initializer),
+    )
+
+
+def _inputs(images: NDArray[np.float32] | None, input_shape: tuple[int, ...]) -> list[NDArray[np.float32]]:
+    """Return one batch of each checked size, the largest first: tracing batch 1 would freeze it."""
+    largest = max(_CHECKED_BATCHES)
+    if images is None:
+        images = np.random.default_rng(0).standard_normal((largest, *input_shape), dtype=np.float32)
+    if images.shape[1:] != tuple(input_shape) or len(images) < largest:
+        raise GraphError(
+            "images to compare logits on",
+            expected=f"at least {largest} of shape {tuple(input_shape)}",
+            got=f"{len(images)} of shape {images.shape[1:]}",
+            cure="give preprocessed float32 images (N, C, H, W), or none",
+        )
+    return [np.ascontiguousarray(images[:size], dtype=np.float32) for size in sorted(_CHECKED_BATCHES, reverse=True)]
+
+
+def _logits(model: nn.Module, inputs: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    with torch.inference_mode():
+        try:
+            return [model(torch.from_numpy(batch)).numpy() for batch in inputs]
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            raise GraphError(
+                f"{type(model).__name__} on float32 images of shape {inputs[0].shape}",
+                expected="one tensor of logits (batch, classes)",
+                got=" ".join(str(error).split()),
+                cure="give the input shape the network was made for",
+            ) from error
+
+
+def _traced(model: nn.Module, batch: NDArray[np.float32], config: ExportConfig) -> onnx.ModelProto:
+    """Return the exporter's own graph."""
+    opsets, other = _OPSETS[config.exporter], "torchscript" if config.exporter == "dynamo" else "dynamo"
+    if config.opset not in opsets:
+        raise GraphError(
+            f"export.opset {config.opset}",
+            expected=f"{opsets[0]} to {opsets[-1]} with the {config.exporter} exporter",
+            cure=f"choose one of these, or set export.exporter to {other}",
+        )
+    trace = _trace_dynamo if config.exporter == "dynamo" else _trace_torchscript
+    try:
+        with _quiet():
+            return trace(model, torch.from_numpy(batch), config.opset)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise GraphError(
+            f"the {config.exporter} exporter on {type(model).__name__}",
+            got=" ".join(str(error).split())[:500],
+            cure=f"set export.exporter to {other}, or mend the network's forward",
+        ) from error
+
+
+def _trace_dynamo(model: nn.Module, batch: torch.Tensor, opset: int) -> onnx.ModelProto:
+    program = torch.onnx.export(
+        model,
+        (batch,),
+        dynamo=True,
+        opset_version=opset,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=({0: "batch"},),
+        verbose=False,
+    )
+    assert program is not None, "without a path the dynamo exporter returns its program"
+    return program.model_proto
+
+
+def _trace_torchscript(model: nn.Module, batch: torch.Tensor, opset: int) -> onnx.ModelProto:
+    file = io.BytesIO()
+    torch.onnx.export(
+        model,
+        (batch,),
+        file,  # type: ignore[arg-type]  # typed for paths, but this exporter writes to files in memory too
+        dynamo=False,
+        opset_version=opset,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+        verbose=False,
+    )
+    return onnx.load_from_string(file.getvalue())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for category, message in _KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message=message, category=category)
+        yield
+
+
+def _finished(traced: onnx.ModelProto, *, opset: int) -> onnx.ModelProto:
+    """Return the small, named, checked graph whose bytes depend on the model alone."""
+    proto = _stripped(rename(simplify(traced)))
+    proto.ir_version = _IR_VERSION
+    proto.producer_name = "trtbench"
+    _require_folded_batchnorm(proto)
+    try:
+        proto = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
+        raise GraphError(
+            "the exported graph is invalid",
+            got=" ".join(str(error).split()),
+            cure="try the other exporter",
+        ) from error
+    written = next(item.version for item in proto.opset_import if not item.domain)
+    if written != opset:
+        raise GraphError("the exported graph", expected=f"opset {opset}", got=f"{written}", cure="choose that opset")
+    return proto
+
+
+def _stripped(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what names source files, addresses and versions, so that equal models give equal bytes."""
+    graph = proto.graph
+    for field in ("producer_name", "producer_version", "domain", "doc_string", "metadata_props"):
+        proto.ClearField(field)
+    graph.name = "network"
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    graph.ClearField("value_info")
+    return proto
+
+
+def _require_folded_batchnorm(proto: onnx.ModelProto) -> None:
+    left = [node.name for node in proto.graph.node if node.op_type == "BatchNormalization"]
+    if left:
+        raise GraphError(
+            f"BatchNorm left in the graph: {', '.join(left)}",
+            expected="each folded into the convolution before it",
+            cure="place it directly after a convolution: weight scales are those of the folded weights",
+        )
+
+
+def _largest_error(
+    proto: onnx.ModelProto, inputs: list[NDArray[np.float32]], expected: list[NDArray[np.float32]]
+) -> float:
+    """Compare the graph's logits, in ONNX Runtime without optimisation, with PyTorch's."""
+    largest = 0.0
+    for batch, logits in zip(inputs, expected, strict=True):
+        got = run_reference(proto, {INPUT: batch})[OUTPUT]
+        error = float(np.abs(got - logits).max()) if got.shape == logits.shape else float("inf")
+        if not error <= _TOLERANCE:  # NaN is no agreement
+            raise GraphError(
+                f"logits of the exported graph at batch {len(batch)}",
+                expected=f"PyTorch's, shape {logits.shape}, within {_TOLERANCE:g}",
+                got=f"shape {got.shape}, largest difference {error:.3g}",
+                cure="try the other exporter; training-mode layers and data-dependent branches do not export",
+            )
+        largest = max(largest, error)
+    return largest

@@ -1,0 +1,269 @@
+"""Where Q/DQ pairs go so that TensorRT fuses INT8 kernels: a plan, no change of the graph. Pure.
+
+TensorRT computes a layer in INT8 where it finds a Q/DQ pair before each of its inputs. The rules, from NVIDIA's guide
+to explicit quantization, the ResNets of its toolkits and its answers on NVIDIA/TensorRT#1992:
+
+* the data input of Conv, ConvTranspose, Gemm and MatMul is quantized per tensor, the weight per output channel; biases
+  stay float;
+* nothing stands between a convolution and the ReLU, Clip or Add behind it, which become one kernel with it;
+* of an Add's two inputs only the residual one is quantized: Conv+Add+ReLU then is one INT8 kernel. Where convolutions
+  make both, the one on the longer branch is fused and the downsampling one is quantized;
+* pools read INT8: TensorRT moves Q and DQ through them;
+* a tensor has one Q/DQ pair for all its readers.
+
+Operators that only move values (Slice, Pad with zeros, Reshape, MaxPool, ...) hand the scale of their input on. So in a
+shortcut without parameters (option A: Slice, Slice, Pad) the block's input is quantized once, for the first convolution
+and for the Slice, and the Pad's output again before the Add, with the same scale. The second pair changes no number
+(int8 codes times the scale are its fixed points) and spares us to hope that TensorRT moves a DQ through a fill: Slice
+and Pad stand between DQ and Q and run in INT8, and the Add finds its pattern. A pair on the Pad alone would let the
+Slices run in float; a pair at the source alone would leave the Add without one if it did not move.
+
+ONNX Runtime's CPU kernels want two things otherwise: a pair on both inputs of an Add, whose kernel is one of its own,
+and unsigned codes behind a ReLU, which then vanishes into the rounding. Without them it computes every convolution of a
+ResNet in float between Q/DQ nodes, slower than the float graph.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from trtbench.errors import GraphError
+from trtbench.graph.plan import ActivationPoint, LayerPlacement, QdqPlan, Reader, WeightPoint
+from trtbench.graph.view import (
+    FIRST_QDQ_OPSET,
+    FUSED_BEHIND_LAYER,
+    LAYERS,
+    QUANTIZERS,
+    GraphView,
+    attribute,
+    node_name,
+    view,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    import onnx
+
+Runtime = Literal["tensorrt", "onnxruntime-cpu"]
+
+_POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool"})
+_MOVERS = frozenset({"Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+_KEEP_SIGN = _MOVERS | _POOLS
+_MATRIX_RANK = 2
+
+
+def plan_qdq(proto: onnx.ModelProto, *, exclude: Collection[str] = (), runtime: Runtime = "tensorrt") -> QdqPlan:
+    """Decide where the Q/DQ pairs of a float graph go.
+
+    Args:
+        proto: a float32 graph in topological order, BatchNorm folded; it is not changed.
+        exclude: names of nodes that stay in float: their inputs are read unquantized.
+        runtime: whose kernels the pairs are for.
+
+    Raises:
+        GraphError: the opset is below 13, the graph is quantized already, or an excluded name is unknown.
+    """
+    seen = view(proto)
+    _require_float_graph(seen)
+    _require_known(seen, exclude)
+    nodes = [node for node in seen.nodes if node.op_type in LAYERS]
+    layers = tuple(_layer(seen, node, exclude) for node in nodes)
+    quantized = {node.output[0] for node, layer in zip(nodes, layers, strict=True) if layer.is_quantized}
+    for_cpu = runtime == "onnxruntime-cpu"
+    edges = _Edges(view=seen, quantized=quantized, exclude=frozenset(exclude), adds_whole=for_cpu)
+    tensors = [tensor for tensor in _tensors_in_order(proto) if any(edges.needs(*read) for read in edges.of(tensor))]
+    ranges: dict[str, str] = {}
+    for tensor in tensors:
+        ranges[tensor] = _range_source(seen, tensor, ranges)
+    return QdqPlan(
+        activations=tuple(
+            ActivationPoint(
+                tensor=tensor,
+                range_of=ranges[tensor],
+                readers=edges.readers(tensor),
+                is_unsigned=for_cpu and _is_non_negative(seen, ranges[tensor]),
+            )
+            for tensor in tensors
+        ),
+        weights=tuple(_weights(seen, quantized)),
+        layers=layers,
+    )
+
+
+def activation_tensors(plan: QdqPlan) -> tuple[str, ...]:
+    """Return the tensors whose ranges a plan needs, in the order of the graph."""
+    return tuple(dict.fromkeys(point.range_of for point in plan.activations))
+
+
+def _require_float_graph(seen: GraphView) -> None:
+    if seen.opset < FIRST_QDQ_OPSET:
+        raise GraphError(
+            "the graph's opset", expected=f"{FIRST_QDQ_OPSET} or more", got=str(seen.opset), cure="export it anew"
+        )
+    if placed := [node_name(node) for node in seen.nodes if node.op_type in QUANTIZERS]:
+        raise GraphError(
+            f"the graph is quantized already, at {placed[0]}",
+            expected="a float graph",
+            cure="give the FP32 export; a graph with its own Q/DQ nodes is built as it is",
+        )
+
+
+def _require_known(seen: GraphView, names: Collection[str]) -> None:
+    known = {node_name(node) for node in seen.nodes}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+            raise GraphError(
+                f"excluded node {name!r}",
+                expected="a node of the graph",
+                cure=f"nearest names: {', '.join(near) or '-'}",
+            )
+
+
+def _layer(seen: GraphView, node: onnx.NodeProto, exclude: Collection[str]) -> LayerPlacement:
+    name = node_name(node)
+    reason = "excluded" if name in exclude else _obstacle(seen, node)
+    return LayerPlacement(node=name, op_type=node.op_type, is_quantized=not reason, reason=reason)
+
+
+def _obstacle(seen: GraphView, node: onnx.NodeProto) -> str:
+    """Say what keeps a layer in float; "" if nothing does."""
+    if node.input[0] in seen.constants:
+        return "its data input is constant"
+    weight = seen.constants.get(node.input[1])
+    if weight is None:
+        return "" if node.op_type in {"Gemm", "MatMul"} else "its weight is computed at run time"
+    if weight.dtype != np.float32:
+        return f"its weight is {weight.dtype}, not float32"
+    if node.op_type == "MatMul" and weight.ndim != _MATRIX_RANK:
+        return f"its weight has rank {weight.ndim}, not {_MATRIX_RANK}"
+    if node.op_type == "ConvTranspose" and attribute(node, "group", 1) != 1:
+        return "the output channels of a grouped transposed convolution share no axis of the weight"
+    return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Edges:
+    """The rules for one reading of one tensor by one node.
+
+    `quantized` holds the INT8 layers by their first output; `adds_whole` says that both inputs of an Add are quantized.
+    """
+
+    view: GraphView
+    quantized: Collection[str]
+    exclude: Collection[str]
+    adds_whole: bool
+
+    def of(self, tensor: str) -> tuple[tuple[onnx.NodeProto, int], ...]:
+        """Return the nodes that read a tensor, with the input they read it by."""
+        return self.view.readers.get(tensor, ())
+
+    def readers(self, tensor: str) -> tuple[Reader, ...]:
+        """Return the readings of a tensor that go through its Q/DQ pair."""
+        reads = [(node, index) for node, index in self.of(tensor) if self.takes(tensor, node, index)]
+        return tuple(Reader(node=node.output[0], index=index) for node, index in reads)
+
+    def needs(self, node: onnx.NodeProto, index: int) -> bool:
+        """Whether this reading is why a tensor is quantized."""
+        if node_name(node) in self.exclude:
+            return False
+        if node.op_type in LAYERS:
+            return index <= 1 and node.output[0] in self.quantized
+        if node.op_type == "Add":
+            residual = self.residual(node)
+            return residual is not None and (self.adds_whole or index == residual)
+        return node.op_type in _POOLS
+
+    def takes(self, tensor: str, node: onnx.NodeProto, index: int) -> bool:
+        """Whether this reading goes through the Q/DQ pair, given that the tensor has one."""
+        if self.needs(node, index):
+            return True
+        if node.op_type in LAYERS or node.op_type == "Add" or node_name(node) in self.exclude:
+            return False
+        return not (self.view.made_by(tensor) in LAYERS and node.op_type in FUSED_BEHIND_LAYER)
+
+    def residual(self, add: onnx.NodeProto) -> int | None:
+        """Return which input of an Add is its residual one; None where no INT8 layer stands before it to fuse with."""
+        if any(tensor in self.view.constants for tensor in add.input):
+            return None
+        fusable = [index for index, tensor in enumerate(add.input) if tensor in self.quantized]
+        if not fusable:
+            return None
+        # A layer read by others too cannot vanish into the Add's kernel; a longer branch is the block's main one.
+        main = max(fusable, key=lambda index: (len(self.of(add.input[index])) == 1, self._depth(add.input[index])))
+        return 1 - main
+
+    def _depth(self, tensor: str) -> int:
+        """Count the nodes on the longest way from an input to a tensor."""
+        depths: dict[str, int] = {}
+        for node in self.view.nodes:
+            depth = 1 + max((depths.get(source, 0) for source in node.input), default=0)
+            depths.update(dict.fromkeys(node.output, depth))
+            if tensor in depths:
+                break
+        return depths.get(tensor, 0)
+
+
+def _tensors_in_order(proto: onnx.ModelProto) -> Iterator[str]:
+    """Yield every tensor that changes with the image."""
+    constant = {item.name for item in proto.graph.initializer}
+    constant.update(node.output[0] for node in proto.graph.node if node.op_type == "Constant")
+    for item in proto.graph.input:
+        if item.name not in constant:
+            yield item.name
+    for node in proto.graph.node:
+        yield from (tensor for tensor in node.output if tensor and tensor not in constant)
+
+
+def _range_source(seen: GraphView, tensor: str, ranges: Mapping[str, str]) -> str:
+    """Return the quantized tensor that this one's values come from unchanged, or the tensor itself."""
+    source = tensor
+    while (maker := seen.maker.get(source)) is not None and _only_moves(seen, maker):
+        source = maker.input[0]
+        if source in ranges:
+            return ranges[source]
+    return tensor
+
+
+def _only_moves(seen: GraphView, node: onnx.NodeProto) -> bool:
+    """Whether every value of a node's output is a value of its input, or zero."""
+    if node.op_type == "Pad" and attribute(node, "mode", b"constant") == b"constant":
+        fill = next(iter(node.input[2:3]), "")
+        return not fill or (fill in seen.constants and not seen.constants[fill].any())
+    return node.op_type in _MOVERS
+
+
+def _is_non_negative(seen: GraphView, tensor: str) -> bool:
+    """Whether a tensor's maker lets nothing below zero through."""
+    maker = seen.maker.get(tensor)
+    if maker is None:
+        return False
+    if maker.op_type == "Clip":
+        lowest = seen.constants.get(next(iter(maker.input[1:2]), ""))
+        return lowest is not None and bool(lowest >= 0)
+    if maker.op_type in _KEEP_SIGN and (maker.op_type != "Pad" or _only_moves(seen, maker)):
+        return _is_non_negative(seen, maker.input[0])
+    return maker.op_type in {"Relu", "Sigmoid"}
+
+
+def _weights(seen: GraphView, quantized: Collection[str]) -> Iterator[WeightPoint]:
+    """Yield one point for each weight and axis, in the order of the first layer that reads it."""
+    readers: dict[tuple[str, int], list[Reader]] = {}
+    for node in seen.nodes:
+        if node.output[0] in quantized and node.input[1] in seen.constants:
+            reader = Reader(node=node.output[0], index=1)
+            readers.setdefault((node.input[1], _output_axis(node)), []).append(reader)
+    for (tensor, axis), found in readers.items():
+        yield WeightPoint(tensor=tensor, axis=axis, readers=tuple(found))
+
+
+def _output_axis(node: onnx.NodeProto) -> int:
+    """Return the axis of the output channels in a layer's weight."""
+    if node.op_type == "Gemm":
+        return 0 if attribute(node, "transB", 0) else 1
+    return {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}[node.op_type]

@@ -1,0 +1,163 @@
+"""Write a plan's Q/DQ pairs into a graph. Pure.
+
+Codes are symmetric int8 as TensorRT wants them: zero points 0, scale = amax / 127, one scale per activation, one per
+output channel of a weight; uint8 and amax / 255 only where a plan for another runtime says so. Weights stay float32
+before their own pair, so that the file shows what is rounded to what.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, shape_inference
+
+from trtbench.errors import GraphError
+from trtbench.graph.placement import activation_tensors
+from trtbench.graph.view import constants
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from trtbench.graph.plan import QdqPlan, Reader
+
+LEVELS = 127  # the largest int8 code whose negative is one too
+UNSIGNED_LEVELS = 255
+# A dead channel's weights are all 0, and so would be its scale, which TensorRT refuses. The smallest positive FP16
+# number stays positive in every type that scales may be converted to, and rounds nothing that matters.
+SMALLEST_SCALE = 2.0**-24
+
+
+def insert_qdq(proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[str, float]) -> onnx.ModelProto:
+    """Return the graph with its Q/DQ pairs.
+
+    Args:
+        proto: the float graph the plan was made for; it is not changed.
+        plan: where the pairs go.
+        activation_amax: for each of `activation_tensors(plan)` the largest magnitude to represent; more are ignored.
+
+    Raises:
+        GraphError: a range is missing, or no positive number; or a weight is not finite.
+    """
+    _require_ranges(plan, activation_amax)
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(proto)
+    del quantized.graph.node[:]
+    quantized.graph.node.extend(_rewired(proto.graph, _pairs(plan)))
+    unsigned = {point.range_of for point in plan.activations if point.is_unsigned}
+    for name, scale in _scales(proto, plan, activation_amax, unsigned):
+        zero_point = np.zeros(scale.shape, np.uint8 if name in unsigned else np.int8)
+        quantized.graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+        quantized.graph.initializer.append(numpy_helper.from_array(zero_point, f"{name}.zero_point"))
+    return shape_inference.infer_shapes(quantized, strict_mode=True, data_prop=True)
+
+
+def weight_scales(weight: NDArray[np.float32], *, axis: int) -> NDArray[np.float32]:
+    """Return amax / 127 of each slice of a weight along `axis`, float32 (channels,), never below 2^-24."""
+    others = tuple(index for index in range(weight.ndim) if index != axis)
+    scales = np.abs(weight).max(axis=others) / LEVELS
+    safe: NDArray[np.float32] = np.maximum(scales, SMALLEST_SCALE).astype(np.float32)
+    return safe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pair:
+    """One Q/DQ pair: `name` prefixes its nodes and tensors, `scale` those of its scale and zero point."""
+
+    name: str
+    tensor: str
+    scale: str
+    axis: int | None = None
+
+    @property
+    def output(self) -> str:
+        return f"{self.name}.dequantized"
+
+    def nodes(self) -> Iterator[onnx.NodeProto]:
+        axis: dict[str, Any] = {} if self.axis is None else {"axis": self.axis}
+        constants = [f"{self.scale}.scale", f"{self.scale}.zero_point"]
+        steps = (
+            ("QuantizeLinear", self.tensor, "quantized"),
+            ("DequantizeLinear", f"{self.name}.quantized", "dequantized"),
+        )
+        for operator, source, suffix in steps:
+            output = f"{self.name}.{suffix}"
+            yield helper.make_node(operator, [source, *constants], [output], name=f"{self.name}.{operator}", **axis)
+
+
+def _pairs(plan: QdqPlan) -> dict[tuple[str, int], _Pair]:
+    """Return the pair that each quantized input (node's first output, input index) reads through."""
+    pairs: dict[tuple[str, int], _Pair] = {}
+
+    def add(pair: _Pair, readers: tuple[Reader, ...]) -> None:
+        pairs.update({(reader.node, reader.index): pair for reader in readers})
+
+    for activation in plan.activations:
+        add(_Pair(name=activation.tensor, tensor=activation.tensor, scale=activation.range_of), activation.readers)
+    for weight in plan.weights:
+        name = _weight_name(weight.tensor, weight.axis)
+        add(_Pair(name=name, tensor=weight.tensor, scale=name, axis=weight.axis), weight.readers)
+    return pairs
+
+
+def _weight_name(tensor: str, axis: int) -> str:
+    """Name a weight's pair; a weight that two layers read along different axes has two."""
+    return tensor if axis == 0 else f"{tensor}.axis{axis}"
+
+
+def _rewired(graph: onnx.GraphProto, pairs: Mapping[tuple[str, int], _Pair]) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes in order, each pair before its first reader."""
+    placed: set[str] = set()
+    for original in graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        for index in range(len(node.input)):
+            pair = pairs.get((original.output[0], index))
+            if pair is None:
+                continue
+            node.input[index] = pair.output
+            if pair.name not in placed:
+                placed.add(pair.name)
+                yield from pair.nodes()
+        yield node
+
+
+def _scales(
+    proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[str, float], unsigned: Collection[str]
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    arrays = constants(proto.graph)
+    for tensor in activation_tensors(plan):
+        levels = UNSIGNED_LEVELS if tensor in unsigned else LEVELS
+        yield tensor, np.array(activation_amax[tensor] / levels, np.float32)
+    for point in plan.weights:
+        scales = weight_scales(arrays[point.tensor], axis=point.axis)
+        if not np.isfinite(scales).all():
+            raise GraphError(
+                f"weight {point.tensor!r}", expected="finite values", got="NaN or infinity", cure="train it anew"
+            )
+        yield _weight_name(point.tensor, point.axis), scales
+
+
+def _require_ranges(plan: QdqPlan, activation_amax: Mapping[str, float]) -> None:
+    wanted = activation_tensors(plan)
+    if missing := [tensor for tensor in wanted if tensor not in activation_amax]:
+        raise GraphError(
+            f"ranges of {len(missing)} tensors: {', '.join(missing[:5])}",
+            expected="one for each tensor of activation_tensors(plan)",
+            got="none",
+            cure="calibrate this very graph",
+        )
+    for tensor in wanted:
+        amax = activation_amax[tensor]
+        if not (math.isfinite(amax) and np.float32(amax / UNSIGNED_LEVELS) > 0):
+            raise GraphError(
+                f"range of tensor {tensor!r}",
+                expected="a positive float32",
+                got=f"{amax:g}",
+                cure="calibrate on images that reach it, or exclude the layers that read it",
+            )

@@ -1,0 +1,86 @@
+"""ONNX Runtime's one door, and a graph's true arithmetic: each node as the standard defines it, nothing fused.
+
+Nothing here imports torch: worker processes come through this door too.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from trtbench.errors import GraphError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import ModuleType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+_PROVIDER = "CPUExecutionProvider"
+
+
+def onnxruntime() -> ModuleType:
+    """Import ONNX Runtime with its telemetry off.
+
+    Official Linux builds since 1.29 send usage data, from a thread of their own that disturbs a benchmark, unless the
+    environment says no before the import.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime as ort
+
+    module: ModuleType = ort
+    return module
+
+
+def run_reference(
+    proto: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]], *, outputs: Sequence[str] = ()
+) -> dict[str, NDArray[np.float32]]:
+    """Run a graph on one CPU thread with every optimisation off, so that Q/DQ nodes round exactly where they stand.
+
+    Args:
+        proto: the graph, weights inside; it is not changed.
+        inputs: one array for each graph input.
+        outputs: the tensors wanted, inner ones included; by default the graph's outputs.
+
+    Returns:
+        The arrays by tensor name, in the order asked for.
+
+    Raises:
+        GraphError: ONNX Runtime refuses the graph or the inputs.
+    """
+    wanted = list(outputs) or [item.name for item in proto.graph.output]
+    computed = [name for name in wanted if name not in inputs]
+    try:
+        session = _session(_exposing(proto, computed))
+        values = dict(zip(computed, session.run(computed, dict(inputs)) if computed else (), strict=True))
+    except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
+        raise GraphError(
+            f"ONNX Runtime cannot run graph {proto.graph.name!r}",
+            got=" ".join(str(error).split()),
+            cure="`trtbench.graph.lint` names the nodes at fault; check names and shapes of the inputs",
+        ) from error
+    return {name: values[name] if name in values else inputs[name] for name in wanted}
+
+
+def _session(proto: onnx.ModelProto) -> Any:
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # the error comes back as an exception
+    return ort.InferenceSession(proto.SerializeToString(), options, providers=[_PROVIDER])
+
+
+def _exposing(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Return the graph with these inner tensors among its outputs."""
+    known = {item.name for item in proto.graph.output}
+    if hidden := [name for name in names if name not in known]:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in hidden)
+        return copy
+    return proto
