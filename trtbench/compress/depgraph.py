@@ -1,0 +1,143 @@
+"""torch-pruning's only door: one pruning in place, by importance and scope; no targets, no records.
+
+Fang et al., "DepGraph: Towards Any Structural Pruning" (2023): layers that share channels (a residual stream, a
+depthwise convolution and its neighbours) are ranked and cut together.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812  the name the whole field reads
+import torch_pruning
+
+from trtbench.errors import RowError
+from trtbench.models import protected_layers
+from trtbench.models.counts import evaluating
+from trtbench.models.widths import classifier_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor, nn
+
+    from trtbench.suite import ChannelsVariant
+
+_IMPORTANCES: Mapping[str, Callable[[], Any]] = {
+    "l2": partial(torch_pruning.importance.GroupMagnitudeImportance, p=2),
+    "l1": partial(torch_pruning.importance.GroupMagnitudeImportance, p=1),
+    "bn-scale": torch_pruning.importance.BNScaleImportance,  # Liu et al. 2017, "Network Slimming"
+    "taylor": torch_pruning.importance.GroupTaylorImportance,  # Molchanov et al. 2019, first order
+    "lamp": torch_pruning.importance.LAMPImportance,  # Lee et al. 2020
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """How channels are chosen; `batches` are gone through before every step of importance taylor."""
+
+    config: ChannelsVariant
+    input_shape: tuple[int, int, int]
+    round_to: int
+    batches: tuple[tuple[Tensor, Tensor], ...]
+
+
+def prune_in_place(model: nn.Module, cut: Cut, *, ratio: float) -> tuple[str, ...]:
+    """Prune a network; the classifier keeps its outputs, and each parameter learns or not as before.
+
+    Args:
+        model: pruned in place; its modes are kept, its gradients are dropped.
+        cut: how.
+        ratio: share of the channels that go, in (0, 1).
+
+    Returns:
+        What torch-pruning warned of.
+
+    Raises:
+        RowError: torch-pruning cannot follow the network.
+    """
+    learns = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    model.requires_grad_(True)  # the dependencies are read off the graph of the gradients
+    with warnings.catch_warnings(record=True) as caught, evaluating(model):
+        warnings.simplefilter("always")
+        _run(model, cut, ratio=ratio)
+    model.zero_grad(set_to_none=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(learns[name])
+    return tuple(dict.fromkeys(f"torch-pruning: {' '.join(str(one.message).split())}" for one in caught))
+
+
+def _run(model: nn.Module, cut: Cut, *, ratio: float) -> None:
+    try:
+        with torch.enable_grad():
+            pruner = _pruner(model, cut, ratio=ratio)
+            for _ in range(cut.config.steps):
+                _take_gradients(model, cut.batches)
+                pruner.step()
+    except Exception as error:
+        raise RowError(
+            f"variant {cut.config.name!r}: pruning {type(model).__name__}",
+            expected="a network whose channels torch-pruning can follow",
+            got=f"{type(error).__name__}: {error}",
+            cure="choose another network, or leave this variant out",
+        ) from error
+
+
+class _Pruner(torch_pruning.BasePruner):  # type: ignore[misc]  # torch-pruning has no types
+    """torch-pruning's pruner, with a floor under every width."""
+
+    def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
+        """Return how many channels go.
+
+        torch-pruning rounds the width down to 0 where less than `round_to` would stay, and then skips the layer with
+        all its channels. Here the layer keeps `round_to` of them.
+        """
+        kept = current_channels - n_pruned
+        return current_channels - max(kept - kept % round_to, min(round_to, current_channels))
+
+
+def _pruner(model: nn.Module, cut: Cut, *, ratio: float) -> _Pruner:
+    device = next(model.parameters()).device
+    return _Pruner(
+        model,
+        torch.zeros(1, *cut.input_shape, device=device),
+        importance=_IMPORTANCES[cut.config.importance](),
+        global_pruning=cut.config.scope == "global",
+        pruning_ratio=ratio,
+        iterative_steps=cut.config.steps,
+        ignored_layers=_ignored(model, cut.input_shape),
+        round_to=cut.round_to,
+        # torch-pruning fills its default dicts in place, for every later pruner of the process.
+        in_channel_groups={},
+        out_channel_groups={},
+        num_heads={},
+        channel_groups={},
+    )
+
+
+def _ignored(model: nn.Module, input_shape: tuple[int, int, int]) -> list[nn.Module]:
+    """List the layers that keep all outputs: modules only, for torch-pruning drops types and names in silence."""
+    classifier = classifier_of(model, num_classes=logits_of_noise(model, input_shape).shape[1])
+    own = [model.get_submodule(classifier)] if classifier is not None else []
+    return [*own, *protected_layers(model)]
+
+
+def _take_gradients(model: nn.Module, batches: tuple[tuple[Tensor, Tensor], ...]) -> None:
+    """Sum the gradients of the cross-entropy over all batches; anew before every step, for the widths change."""
+    model.zero_grad(set_to_none=True)
+    device = next(model.parameters()).device
+    for inputs, labels in batches:
+        torch.autograd.backward(F.cross_entropy(model(inputs.to(device)), labels.to(device)))
+
+
+def logits_of_noise(model: nn.Module, input_shape: tuple[int, int, int]) -> Tensor:
+    """Return the logits of two images of noise, always the same, in evaluation mode."""
+    device = next(model.parameters()).device
+    noise = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
+    with evaluating(model), torch.no_grad():
+        logits: Tensor = model(noise)
+    return logits
