@@ -1,0 +1,1 @@
+"""Which images calibrate INT8, and how their activations become ranges."""

@@ -1,0 +1,91 @@
+"""Which images calibrate: a class-balanced sample of labels; pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbench.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+def sample_balanced(
+    labels: NDArray[np.int64],
+    *,
+    num_classes: int,
+    per_class: int | None = None,
+    total: int | None = None,
+    seed: int,
+    exclude: Sequence[int] = (),
+) -> NDArray[np.int64]:
+    """Draw distinct images so that in every prefix the class counts differ by at most one.
+
+    Every class has a random order of its own, and round r takes the r-th image of every class, in random order.
+    Excluding an image only moves its class up by one: the others stay drawn.
+
+    Args:
+        labels: int64 (N,), each in [0, num_classes).
+        num_classes: how many classes there are, also those no label names.
+        per_class: images of each class; give this or `total`.
+        total: images in all; where it is no multiple of `num_classes`, some classes give one more.
+        seed: the same seed gives the same sample.
+        exclude: indices that are not drawn.
+
+    Returns:
+        int64 indices into `labels`, in the order of drawing.
+
+    Raises:
+        ConfigError: not exactly one of `per_class` and `total`, or below 1.
+        DataError: a label is out of range, or a class has too few images.
+    """
+    count = _count(num_classes, per_class=per_class, total=total)
+    _check_range(labels, num_classes)
+    is_free = np.ones(len(labels), np.bool_)
+    is_free[np.asarray(exclude, np.int64)] = False
+    sizes = np.bincount(labels[is_free], minlength=num_classes)
+    _check_sizes(sizes, count, wanted=f"per_class = {per_class}" if total is None else f"total = {total}")
+    own_order, between_classes = np.random.default_rng(seed).random((2, len(labels)))
+    free = np.flatnonzero(is_free)
+    by_class = free[np.lexsort((own_order[free], labels[free]))]
+    rank = np.arange(len(free)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return by_class[np.lexsort((between_classes[by_class], rank))[:count]].astype(np.int64)
+
+
+def _count(num_classes: int, *, per_class: int | None, total: int | None) -> int:
+    given = [size for size in (per_class, total) if size is not None]
+    if len(given) != 1 or given[0] < 1:
+        raise ConfigError(
+            "size of the calibration set",
+            expected="exactly one of per_class and total, at least 1",
+            got=f"per_class = {per_class}, total = {total}",
+            cure="set calibration.per_class, for example to 50",
+        )
+    return given[0] if per_class is None else per_class * num_classes
+
+
+def _check_range(labels: NDArray[np.int64], num_classes: int) -> None:
+    strangers = labels[(labels < 0) | (labels >= num_classes)]
+    if len(strangers):
+        raise DataError(
+            "labels",
+            expected=f"0 to {num_classes - 1}, for {num_classes} classes",
+            got=str(strangers[0]),
+            cure="count the classes again or mend the labels",
+        )
+
+
+def _check_sizes(sizes: NDArray[np.int64], count: int, *, wanted: str) -> None:
+    """Refuse classes below the whole rounds, or too few classes for the last, partial one."""
+    rounds, rest = divmod(count, len(sizes))
+    is_short = sizes < rounds
+    if not is_short.any() and np.count_nonzero(sizes > rounds) < rest:
+        is_short, rounds = sizes <= rounds, rounds + 1
+    if is_short.any():
+        small = int(np.flatnonzero(is_short)[0])
+        need = wanted if wanted.startswith("per_class") else f"the {rounds} that {wanted} takes of each class"
+        raise DataError(f"class {small} has {sizes[small]} images, fewer than {need}", cure="lower it or add images")
