@@ -1,0 +1,1 @@
+"""Runtimes: each builds engine files, opens them, runs and times them."""

@@ -1,0 +1,111 @@
+"""The sidecar: a JSON file beside every engine that says what it is, from what, and for which machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from trtbench.errors import SidecarError
+from trtbench.records import Preprocessing, to_jsonable
+from trtbench.store import file_sha256, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar:
+    """Everything a stranger needs to trust an engine file, or to build it again.
+
+    Args:
+        key: the sha256 of all that decided the build; a build with the same key is not repeated.
+        achieved: what the runtime made of the requested precision.
+        machine: the device the engine was built for; it is loaded nowhere else.
+        weight_bytes: bytes of weights inside the file; the rest of `engine_bytes` is the graph.
+    """
+
+    key: str
+    variant: str
+    precision: str
+    achieved: str
+    backend: str
+    backend_version: str
+    device: str
+    machine: str
+    engine_sha256: str
+    engine_bytes: int
+    weight_bytes: int
+    source_sha256: str
+    calibration_sha256: str | None
+    preprocessing: Preprocessing
+    model: str
+    num_classes: int
+    build_s: float
+    params: int | None = None
+    macs: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    rebuild: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+
+def sidecar_path(engine: Path) -> Path:
+    """Return where the sidecar of an engine file stands."""
+    return engine.with_name(f"{engine.name}.json")
+
+
+def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
+    """Write the sidecar beside its engine, atomically.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    document = {**to_jsonable(sidecar), "preprocessing_fingerprint": sidecar.preprocessing.fingerprint}
+    write_atomically(sidecar_path(engine), json.dumps(document, indent=1))
+
+
+def read_sidecar(engine: Path) -> Sidecar:
+    """Read the sidecar of an engine file, without touching the engine.
+
+    Raises:
+        SidecarError: it is absent, cut short, of another version, or its preprocessing was changed by hand.
+    """
+    path = sidecar_path(engine)
+    cure = "build the engine again: `trtbench build`"
+    try:
+        document = json.loads(path.read_bytes())
+        if document["schema_version"] != SCHEMA_VERSION:
+            version = str(document["schema_version"])
+            raise SidecarError(f"sidecar {path}: version", expected=str(SCHEMA_VERSION), got=version, cure=cure)
+        fingerprint = document["preprocessing_fingerprint"]
+        known = {item.name for item in fields(Sidecar)}
+        values = {name: value for name, value in document.items() if name in known}
+        kept = document["preprocessing"]
+        preprocessing = Preprocessing(**{**kept, "mean": tuple(kept["mean"]), "std": tuple(kept["std"])})
+        sidecar = Sidecar(**{**values, "preprocessing": preprocessing, "notes": tuple(document["notes"])})
+    except FileNotFoundError as error:
+        raise SidecarError(f"engine {engine}", expected=f"its sidecar {path.name} beside it", cure=cure) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SidecarError(f"sidecar {path}", expected="a whole sidecar", got=repr(error), cure=cure) from error
+    if preprocessing.fingerprint != fingerprint:
+        raise SidecarError(f"sidecar {path}: preprocessing", expected=f"fingerprint {fingerprint}", cure=cure)
+    return sidecar
+
+
+def check_engine(engine: Path, sidecar: Sidecar, *, machine: str) -> None:
+    """Refuse an engine that is not the one its sidecar describes, before any runtime reads it.
+
+    Raises:
+        SidecarError: the file is absent or has other bytes, or it was built for another machine.
+    """
+    cure = f"build it here: `{sidecar.rebuild or 'trtbench build'}`"
+    if not engine.is_file():
+        raise SidecarError(f"engine {engine}", expected="a file", got="nothing", cure=cure)
+    if (found := file_sha256(engine)) != sidecar.engine_sha256:
+        raise SidecarError(f"engine {engine}: sha256", expected=sidecar.engine_sha256, got=found, cure=cure)
+    if sidecar.machine != machine:
+        raise SidecarError(f"engine {engine}: machine", expected=machine, got=sidecar.machine, cure=cure)
