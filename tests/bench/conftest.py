@@ -1,0 +1,65 @@
+"""Engine files of the public fake, with sidecars, and images to score them on."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from trtbench.bench.measure import EngineFile, Images
+from trtbench.engines import fake
+from trtbench.engines.base import BuildRequest
+from trtbench.engines.sidecar import Sidecar, write_sidecar
+from trtbench.records import Preprocessing
+from trtbench.store import file_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
+
+CLASSES, SIZE, TOTAL = 4, 8, 10
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Images:
+    random = np.random.default_rng(0)
+    path = tmp_path / "test.npy"
+    np.save(path, random.integers(0, 256, (TOTAL, 3, SIZE, SIZE), dtype=np.uint8))
+    return Images(path=path, labels=random.integers(0, CLASSES, TOTAL))
+
+
+@pytest.fixture
+def fake_engine(tmp_path: Path) -> Callable[..., EngineFile]:
+    """Build a fake engine; keywords go into its script."""
+
+    def make(name: str, **script: Any) -> EngineFile:
+        source = tmp_path / f"{name}.script"
+        source.write_text(json.dumps(script))
+        path = tmp_path / f"{name}.json"
+        fake.build(BuildRequest(source=source, engine=path, precision="fp32", num_classes=CLASSES))
+        sidecar = Sidecar(
+            key="k",
+            variant=name,
+            precision="fp32",
+            achieved="fp32",
+            backend="fake",
+            backend_version="1",
+            device="simulated",
+            machine="any",
+            engine_sha256=file_sha256(path),
+            engine_bytes=path.stat().st_size,
+            weight_bytes=0,
+            source_sha256="0" * 64,
+            calibration_sha256=None,
+            preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), size=SIZE),
+            model="resnet20",
+            num_classes=CLASSES,
+            build_s=0.1,
+        )
+        write_sidecar(path, sidecar)
+        return EngineFile(name=name, backend="fake", path=path)
+
+    return make

@@ -1,0 +1,58 @@
+"""Accuracy is counts on every image, and a drop is what the paired counts prove."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trtbench.bench.accuracy import score
+from trtbench.errors import EngineError
+
+
+def _one_hot(classes: list[int], *, total: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return np.eye(total, dtype=np.float32)[classes]
+
+
+def test_counts_and_paired_figures_match_a_case_worked_by_hand() -> None:
+    labels = np.array([0, 1, 2, 2, 1, 0])
+    reference = _one_hot([0, 1, 2, 2, 0, 1], total=3)  # 4 right
+    logits = _one_hot([0, 1, 1, 1, 1, 1], total=3)  # 3 right: lost images 2 and 3, gained image 4
+
+    found = score(logits, labels, reference=reference)
+
+    assert (found.correct, found.total, found.top1) == (3, 6, 0.5)
+    assert found.per_class == (1, 2, 0)
+    assert found.drop_pp == pytest.approx(100 / 6)
+    assert found.drop_upper_pp is not None
+    assert found.drop_pp is not None
+    assert found.drop_upper_pp > found.drop_pp
+    assert found.mcnemar_p == pytest.approx(1.0)  # two lost, one gained
+    assert found.agreement == pytest.approx(3 / 6)
+    assert found.top5 is None
+
+
+def test_without_a_reference_there_is_no_drop() -> None:
+    found = score(_one_hot([0, 1], total=2), np.array([0, 1]))
+
+    assert (found.drop_pp, found.drop_upper_pp, found.mcnemar_p, found.agreement) == (None, None, None, None)
+
+
+def test_top5_counts_images_whose_label_is_among_the_five_best() -> None:
+    logits = np.tile(np.arange(10, dtype=np.float32), (3, 1))  # best first: 9 8 7 6 5
+
+    found = score(logits, np.array([9, 5, 4]))
+
+    assert found.top5 == pytest.approx(2 / 3)
+
+
+def test_logits_that_are_not_finite_are_an_error_with_their_number() -> None:
+    logits = _one_hot([0, 1, 1], total=2)
+    logits[1, 0] = np.nan
+
+    with pytest.raises(EngineError, match="NaN or infinity on 1 of 3 images"):
+        score(logits, np.array([0, 1, 1]))
+
+
+def test_a_missing_row_of_logits_is_an_error() -> None:
+    with pytest.raises(EngineError, match="one row for each of 3 images"):
+        score(_one_hot([0, 1], total=2), np.array([0, 1, 1]))

@@ -1,0 +1,223 @@
+"""What counts and samples prove, against SciPy, published values, exact enumeration and seeded simulation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from trtbench.bench.statistics import (
+    drop_upper_bound,
+    latency_summary,
+    latency_verdict,
+    mcnemar_exact,
+    paired_ratio,
+    smallest_provable_drop,
+    wilson_interval,
+)
+from trtbench.errors import ConfigError, DataError, InconclusiveError
+
+Z95 = 1.6448536269514722
+
+
+@pytest.mark.parametrize(("correct", "total"), [(0, 10), (10, 10), (7, 10), (351, 360), (9213, 10_000)])
+def test_the_wilson_interval_is_the_closed_form_of_1927(correct: int, total: int) -> None:
+    z, p = 1.959963984540054, correct / total
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    assert wilson_interval(correct, total) == pytest.approx((centre - half, centre + half), abs=1e-12)
+
+
+def test_the_wilson_interval_is_the_one_newcombe_printed() -> None:
+    # Newcombe (1998), Statistics in Medicine 17:857-872, table I: 81 of 263, method 3
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+@pytest.mark.parametrize(("lost", "gained"), list(itertools.product(range(9), repeat=2)))
+def test_mcnemar_is_the_sum_over_all_ways_the_discordant_images_can_fall(lost: int, gained: int) -> None:
+    n = lost + gained
+    ways = sum(math.comb(n, k) for k in range(n + 1) if math.comb(n, k) <= math.comb(n, lost))
+    assert mcnemar_exact(lost, gained) == pytest.approx(ways / 2**n)
+
+
+# PropCIs::scoreci.mp (R); ratesci (R) for the children of Bentur et al. 2009; Tango (1998), the lens crossover trial
+@pytest.mark.parametrize(
+    ("lost", "gained", "total", "two_sided", "published"),
+    [
+        (28, 25, 618, 0.90, (-0.0148, 0.0247)),
+        (1, 7, 21, 0.95, (-0.517, -0.026)),
+        (0, 1, 44, 0.90, (-0.096, 0.037)),
+    ],
+)
+def test_the_drop_bound_is_the_published_tango_limit(
+    lost: int, gained: int, total: int, two_sided: float, published: tuple[float, float]
+) -> None:
+    one_sided = (1 + two_sided) / 2
+    low = -drop_upper_bound(gained, lost, total, confidence=one_sided)
+    high = drop_upper_bound(lost, gained, total, confidence=one_sided)
+    assert (low, high) == pytest.approx(published, abs=6e-4)
+
+
+@pytest.mark.parametrize(("lost", "gained", "total"), [(3, 1, 40), (0, 4, 50), (12, 12, 100), (1, 0, 7), (5, 0, 6)])
+def test_the_drop_bound_is_where_the_score_test_begins_to_reject(lost: int, gained: int, total: int) -> None:
+    def score(drop: float) -> float:
+        gains = np.linspace(0, (1 - drop) / 2, 200_001)[1:-1]  # likelihood by brute force, not by its closed form
+        gains = gains[gains + drop > 0]
+        loglik = lost * np.log(gains + drop) + gained * np.log(gains)
+        loglik += (total - lost - gained) * np.log(1 - 2 * gains - drop)
+        gain = gains[np.argmax(loglik)]
+        return float((lost - gained - total * drop) / math.sqrt(total * (2 * gain + drop - drop**2)))
+
+    bound = drop_upper_bound(lost, gained, total)
+    assert score(bound) == pytest.approx(-Z95, abs=2e-3)
+
+
+@given(total=st.integers(1, 200_000))
+def test_without_a_discordant_image_the_bound_is_z2_over_n_plus_z2(total: int) -> None:
+    assert smallest_provable_drop(total) == pytest.approx(Z95**2 / (total + Z95**2), rel=1e-6)
+
+
+@given(total=st.integers(1, 500))
+def test_when_every_image_changes_the_bound_is_the_closed_form(total: int) -> None:
+    assert drop_upper_bound(total, 0, total) == 1
+    assert drop_upper_bound(0, total, total) == pytest.approx((Z95**2 - total) / (Z95**2 + total), abs=1e-6)
+
+
+@given(data=st.data(), total=st.integers(2, 3000))
+def test_the_bound_rises_with_each_loss_falls_with_each_gain_and_lies_above_the_estimate(
+    data: st.DataObject, total: int
+) -> None:
+    lost = data.draw(st.integers(0, total - 1))
+    gained = data.draw(st.integers(0, total - 1 - lost))
+    bound = drop_upper_bound(lost, gained, total)
+    assert (lost - gained) / total < bound <= 1
+    assert drop_upper_bound(lost + 1, gained, total) > bound
+    assert drop_upper_bound(lost, gained + 1, total) < bound
+
+
+# A score bound keeps 95 % on average, not at every point: least where images can only be gained.
+@pytest.mark.parametrize(
+    ("loss", "gain", "floor"),
+    [
+        (0.02, 0.02, 0.95),
+        (0.05, 0.01, 0.95),
+        (0.1, 0.1, 0.945),
+        (0.2, 0.05, 0.95),
+        (0.05, 0.0, 0.95),
+        (0.0, 0.05, 0.92),
+    ],
+)
+def test_the_bound_covers_the_true_drop_as_often_as_it_says(loss: float, gain: float, floor: float) -> None:
+    total = 50
+    covered = 0.0
+    for lost in range(total + 1):
+        for gained in range(total + 1 - lost):
+            chance = stats.multinomial.pmf([lost, gained, total - lost - gained], total, [loss, gain, 1 - loss - gain])
+            if chance > 1e-7 and drop_upper_bound(lost, gained, total) >= loss - gain:
+                covered += chance
+    assert covered > floor
+
+
+@pytest.mark.parametrize("counts", [(1, 0, 0), (-1, 0, 5), (0, -1, 5), (3, 3, 5)])
+def test_counts_that_cannot_be_are_refused(counts: tuple[int, int, int]) -> None:
+    with pytest.raises(DataError):
+        drop_upper_bound(*counts)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 1.0, float("nan")])
+def test_a_confidence_of_no_use_is_refused(confidence: float) -> None:
+    with pytest.raises(ConfigError, match="confidence"):
+        wilson_interval(3, 4, confidence=confidence)
+
+
+def test_a_summary_tells_milliseconds_of_the_batch_and_of_one_image() -> None:
+    summary = latency_summary(np.arange(1, 1001, dtype=np.int64) * 1_000_000, batch_size=4)
+    assert (summary.p50_ms, summary.p90_ms, summary.p99_ms) == pytest.approx((500.5, 900.1, 990.01))
+    assert (summary.mean_ms, summary.ms_per_image, summary.n) == pytest.approx((500.5, 500.5 / 4, 1000))
+    assert summary.cov == pytest.approx(math.sqrt(1000 * 1001 / 12) / 500.5)  # sample deviation of 1..n
+
+
+def test_p99_needs_a_thousand_samples() -> None:
+    assert latency_summary(np.full(999, 5, dtype=np.int64), batch_size=1).p99_ms is None
+
+
+@pytest.mark.parametrize("samples", [[], [5], [5, 0], [5, -1]])
+def test_samples_that_tell_nothing_are_inconclusive(samples: list[int]) -> None:
+    with pytest.raises(InconclusiveError, match="latency samples"):
+        latency_summary(np.array(samples, dtype=np.int64), batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("samples", "verdict"),
+    [
+        ([100, 100, 105, 105], "stable"),
+        ([105, 105, 100, 100], "stable"),
+        ([100, 100, 106, 106], "unsettled"),
+        ([106, 106, 100, 100], "unsettled"),
+        ([100, 900, 100], "stable"),  # the middle one belongs to neither half
+    ],
+)
+def test_a_row_is_stable_when_its_halves_agree_within_five_percent(samples: list[int], verdict: str) -> None:
+    assert latency_verdict(np.array(samples, dtype=np.int64)) == verdict
+
+
+@settings(max_examples=40)
+@given(st.lists(st.floats(0.5, 50), min_size=2, max_size=80), st.integers(0, 1000))
+def test_the_ratio_of_two_engines_is_the_reciprocal_of_the_other_way_round(medians: list[float], seed: int) -> None:
+    b = np.random.default_rng(seed).uniform(0.5, 50, len(medians))
+    ratio, low, high = paired_ratio(medians, b)
+    assert paired_ratio(b, medians) == pytest.approx((1 / ratio, 1 / high, 1 / low))
+    assert low <= ratio <= high
+
+
+def test_drift_that_hits_both_engines_cancels() -> None:
+    drift = np.exp(np.linspace(0, 1, 30))
+    assert paired_ratio(3 * drift, 2 * drift) == pytest.approx((1.5, 1.5, 1.5))
+
+
+def test_the_interval_of_many_blocks_lies_between_order_statistics() -> None:
+    ratios = np.arange(1.0, 11.0)  # n = 10: the second and the ninth, Conover (1999), table A3
+    assert paired_ratio(ratios, np.ones(10)) == pytest.approx((math.sqrt(5 * 6), 2, 9))
+
+
+def test_the_interval_of_few_blocks_is_student_s_on_the_logs() -> None:
+    logs = np.log([1.0, 1.2, 1.1])
+    low, high = stats.t.interval(0.95, 2, loc=logs.mean(), scale=stats.sem(logs))
+    assert paired_ratio([1.0, 1.2, 1.1], [1, 1, 1]) == pytest.approx(np.exp([logs.mean(), low, high]))
+
+
+def _coverage(blocks: int, *, disturbed: float, runs: int) -> tuple[float, float]:
+    """Return how often our interval, and Student's, hold a true ratio of 1.1 in seeded runs."""
+    random, ours, students = np.random.default_rng(20250101), 0, 0
+    for _ in range(runs):
+        drift = np.exp(random.normal(0, 0.3, blocks).cumsum())
+        bursts = (random.random(blocks) < disturbed) * random.exponential(0.3, blocks)
+        a = 1.1 * drift * np.exp(random.normal(0, 0.02, blocks) + bursts)
+        _, low, high = paired_ratio(a, drift)
+        ours += low <= 1.1 <= high
+        logs = np.log(a / drift)
+        t_low, t_high = stats.t.interval(0.95, blocks - 1, loc=logs.mean(), scale=stats.sem(logs))
+        students += t_low <= math.log(1.1) <= t_high
+    return ours / runs, students / runs
+
+
+@pytest.mark.parametrize("blocks", [4, 12, 40])
+def test_the_paired_interval_covers_the_true_ratio_through_any_drift(blocks: int) -> None:
+    ours, _ = _coverage(blocks, disturbed=0.0, runs=200)
+    assert ours >= 0.92  # 95 % less two standard errors of 200 runs
+
+
+def test_a_tenth_of_disturbed_blocks_spoils_student_s_interval_and_hardly_this_one() -> None:
+    ours, students = _coverage(60, disturbed=0.1, runs=200)
+    assert ours > 0.88
+    assert students < 0.7
+
+
+def test_unequal_numbers_of_blocks_are_inconclusive() -> None:
+    with pytest.raises(InconclusiveError, match="3 of each engine, got 2"):
+        paired_ratio([1, 2, 3], [1, 2])

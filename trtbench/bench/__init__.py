@@ -1,0 +1,1 @@
+"""Measurement: worker processes, latency, accuracy, statistics."""

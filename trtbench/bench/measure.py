@@ -1,0 +1,229 @@
+"""Measure engine files: one worker process each, scored on every image, then timed in interleaved blocks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbench.bench.accuracy import score
+from trtbench.bench.latency import TimedRow, measure_interleaved
+from trtbench.bench.workers import Workers
+from trtbench.errors import RowError, WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from trtbench.bench.workers import WorkerProcess
+    from trtbench.records import AccuracyRecord
+    from trtbench.suite import BenchConfig
+
+_SCORING_AT_ONCE = 2  # scoring is not timed, so two workers may share the machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFile:
+    """An engine to measure; `name` is unique."""
+
+    name: str
+    backend: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How an engine started: milliseconds to load it and to the first logits, where it runs, the settings in force."""
+
+    load_ms: float
+    first_inference_ms: float
+    device: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class Measured:
+    """What was learnt of one engine at one batch size before something failed, if anything did."""
+
+    engine: EngineFile
+    batch_size: int
+    opening: Opening | None = None
+    accuracy: AccuracyRecord | None = None
+    timed: TimedRow | None = None
+    memory_bytes: int | None = None
+    predictions: list[int] = field(default_factory=list)
+    error: RowError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """The labelled images to score on: a .npy of uint8 (N, C, H, W), int64 labels (N,), the reference's logits."""
+
+    path: Path
+    labels: NDArray[np.int64]
+    reference: NDArray[np.float32] | None = None
+
+
+def measure_engines(
+    engines: Sequence[EngineFile],
+    images: Images,
+    config: BenchConfig,
+    *,
+    folder: Path,
+    progress: Callable[[str, str, float], None],
+) -> list[Measured]:
+    """Open, score and time engine files at every batch size; an engine that fails ends alone.
+
+    The engine that is timed is the process that was scored. A worker that crashes while it is timed is started once
+    more and measured by itself.
+
+    Args:
+        engines: the files, with their sidecars beside them.
+        images: what they are scored on; the first images are those they are timed on.
+        config: batch sizes and the timing budget.
+        folder: the run's folder, for logs and logits.
+        progress: told stage, engine and share done.
+    """
+    found = [Measured(engine=engine, batch_size=size) for engine in engines for size in config.batch_sizes]
+    with Workers() as workers:
+        _score_all(workers, found, images, config, folder=folder, progress=progress)
+        for size in config.batch_sizes:
+            _time_all(workers, [one for one in found if one.batch_size == size], config, progress=progress)
+    crashed = [one for one in found if isinstance(one.error, WorkerError) and one.opening is not None]
+    for one in crashed:
+        _measure_again(one, images, config, folder=folder, progress=progress)
+    return found
+
+
+def cores(threads: int) -> list[int]:
+    """Return the cores a timed worker is bound to: the last ones, the first being where the system is busiest."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    return sorted(os.sched_getaffinity(0))[-threads:]
+
+
+def _score_all(
+    workers: Workers,
+    found: Sequence[Measured],
+    images: Images,
+    config: BenchConfig,
+    *,
+    folder: Path,
+    progress: Callable[[str, str, float], None],
+) -> None:
+    engines = {one.engine.name: one.engine for one in found}
+    done, lock = 0, threading.Lock()
+
+    def run(engine: EngineFile) -> None:
+        nonlocal done
+        _score_engine(workers, [one for one in found if one.engine is engine], images, config, folder=folder)
+        with lock:
+            done += 1
+            progress("score", engine.name, done / len(engines))
+
+    with ThreadPoolExecutor(max_workers=_SCORING_AT_ONCE) as pool:
+        list(pool.map(run, engines.values()))
+
+
+def _score_engine(
+    workers: Workers, rows: Sequence[Measured], images: Images, config: BenchConfig, *, folder: Path
+) -> None:
+    engine = rows[0].engine
+    slug = engine.name.replace(" ", "_")
+    opening = {
+        "backend_name": engine.backend,
+        "engine": str(engine.path),
+        "images": str(images.path),
+        "settings": {"threads": config.threads, "spin": config.spin},
+    }
+    try:
+        worker, answer = workers.start(engine.name, log=folder / "logs" / f"{slug}.log", opening=opening)
+        for one in rows:
+            one.opening = Opening(**answer)
+            logits = _logits(worker, one.batch_size, folder / f".{slug}-{one.batch_size}.npy")
+            one.accuracy = score(logits, images.labels, reference=images.reference)
+            one.predictions = logits.argmax(axis=1).tolist()
+    except RowError as error:
+        workers.drop(engine.name)
+        for one in rows:
+            one.error = error
+
+
+def _logits(worker: WorkerProcess, batch_size: int, path: Path) -> NDArray[np.float32]:
+    """Score every image at a batch size; the logits travel by a file that is gone afterwards."""
+    try:
+        worker.ask("score", batch=batch_size, logits=str(path))
+        logits: NDArray[np.float32] = np.load(path)
+        return logits
+    finally:
+        path.unlink(missing_ok=True)
+
+
+class _TimedWorker:
+    """A worker at one batch size, for `measure_interleaved`."""
+
+    def __init__(self, worker: WorkerProcess, row: Measured, config: BenchConfig) -> None:
+        self._worker = worker
+        self._row = row
+        self._config = config
+
+    def warm_up(self) -> float:
+        answer = self._worker.ask(
+            "warm_up", batch=self._row.batch_size, warm_up_ms=self._config.warm_up, cores=cores(self._config.threads)
+        )
+        return float(answer["inference_ns"])
+
+    def time(self, samples: int) -> NDArray[np.int64]:
+        answer = self._worker.ask("time", batch=self._row.batch_size, samples=samples, scope="device")
+        self._row.memory_bytes = answer["max_rss_bytes"]
+        return np.array(answer["ns"], dtype=np.int64)
+
+
+def _time_all(
+    workers: Workers,
+    rows: Sequence[Measured],
+    config: BenchConfig,
+    *,
+    progress: Callable[[str, str, float], None],
+) -> None:
+    waiting = [one for one in rows if one.error is None]
+    timers = {}
+    for one in waiting:
+        if (worker := workers.alive(one.engine.name)) is not None:
+            timers[one.engine.name] = _TimedWorker(worker, one, config)
+        else:
+            one.error = WorkerError(f"worker of {one.engine.name}", got="a crash at another batch size")
+    if not timers:
+        return
+    size = rows[0].batch_size
+    taken = measure_interleaved(
+        timers,
+        block_ms=config.block_ms,
+        duration_s=config.duration,
+        iterations=config.iterations,
+        seed=size,
+        on_round=lambda share: progress("time", f"batch {size}", share),
+    )
+    for one in waiting:
+        result = taken.get(one.engine.name)
+        if isinstance(result, TimedRow):
+            one.timed = result
+        elif result is not None:
+            workers.drop(one.engine.name)
+            one.error = result
+
+
+def _measure_again(
+    row: Measured, images: Images, config: BenchConfig, *, folder: Path, progress: Callable[[str, str, float], None]
+) -> None:
+    """Measure one row once more in a process of its own, after its worker crashed."""
+    row.error = None
+    with Workers() as workers:
+        _score_engine(workers, [row], images, config, folder=folder)
+        _time_all(workers, [row], config, progress=progress)

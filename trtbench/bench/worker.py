@@ -1,0 +1,146 @@
+"""The worker process of one engine: one command a line, one JSON line in answer, and no torch of its own.
+
+Commands come on standard input, so a parent that dies closes it and the worker ends. Whatever a runtime prints goes to
+standard error, which the parent keeps as the row's log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbench.data.preprocess import normalise
+from trtbench.engines.base import backend
+from trtbench.engines.sidecar import check_engine, read_sidecar
+from trtbench.errors import OutOfMemoryError, TrtbenchError, WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from trtbench.engines.base import Engine, Scope, Session
+
+_MIN_WARM_UP_INFERENCES = 3
+
+
+class Worker:
+    """The state between commands: one open engine and its sessions by batch size."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._sessions: dict[int, Session] = {}
+        self._images: NDArray[np.uint8] = np.zeros((0, 3, 1, 1), dtype=np.uint8)
+
+    def open(self, *, backend_name: str, engine: str, images: str, settings: dict[str, Any]) -> dict[str, Any]:
+        """Load the engine and map the images; answer load time, device and the settings in force."""
+        path = Path(engine)
+        runtime: Any = backend(backend_name)
+        sidecar = read_sidecar(path)
+        check_engine(path, sidecar, machine=runtime.machine())
+        self._preprocessing = sidecar.preprocessing
+        self._images = np.load(images, mmap_mode="r")
+        start = time.perf_counter_ns()
+        self._engine = runtime.open_engine(path, sidecar, settings)
+        loaded = time.perf_counter_ns()
+        session = self._session(1)
+        session.copy_in(self._batch(0, 1))
+        session.enqueue()
+        session.copy_out()
+        first = time.perf_counter_ns()
+        return {
+            "load_ms": (loaded - start) / 1e6,
+            "first_inference_ms": (first - loaded) / 1e6,
+            "device": self._engine.device,
+            "settings": dict(self._engine.settings),
+        }
+
+    def score(self, *, batch: int, logits: str) -> dict[str, Any]:
+        """Run every image, the last batch padded, and write the float32 logits (images, classes) as .npy."""
+        session = self._session(batch)
+        found = []
+        for start in range(0, len(self._images), batch):
+            session.copy_in(self._batch(start, batch))
+            session.enqueue()
+            session.synchronize()
+            found.append(session.copy_out())
+        scores = np.concatenate(found)[: len(self._images)]
+        with Path(logits).open("wb") as file:
+            np.save(file, scores)
+        return {"images": len(scores), "is_finite": bool(np.isfinite(scores).all())}
+
+    def warm_up(self, *, batch: int, warm_up_ms: float, cores: list[int]) -> dict[str, Any]:
+        """Pin the process, fill the input with real images and run for a while; answer the median inference in ns."""
+        _pin(cores)
+        session = self._session(batch)
+        session.copy_in(self._batch(0, batch))
+        durations = [*session.time(_MIN_WARM_UP_INFERENCES, launches_per_sample=1, scope="device")]
+        while sum(durations) < warm_up_ms * 1e6:
+            durations += [*session.time(1, launches_per_sample=1, scope="device")]
+        return {"inference_ns": float(np.median(durations[len(durations) // 2 :])), "n": len(durations)}
+
+    def time(self, *, batch: int, samples: int, scope: Scope) -> dict[str, Any]:
+        """Answer that many durations of one inference each, in nanoseconds."""
+        found = self._session(batch).time(samples, launches_per_sample=1, scope=scope)
+        return {"ns": found.tolist(), "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+    def close(self) -> dict[str, Any]:
+        """Free every session."""
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        return {}
+
+    def _session(self, batch: int) -> Session:
+        if self._engine is None:
+            raise WorkerError("worker", expected="the command `open` first")
+        if batch not in self._sessions:
+            self._sessions[batch] = self._engine.session(batch)
+        return self._sessions[batch]
+
+    def _batch(self, start: int, size: int) -> NDArray[np.float32]:
+        """Return the normalised images from `start` on, padded to `size` by repeating the last one."""
+        wanted = np.minimum(np.arange(start, start + size), len(self._images) - 1)
+        return normalise(self._images[wanted], self._preprocessing)
+
+
+def _pin(cores: list[int]) -> None:
+    """Bind every thread of this process to the cores; where the system has no such call, go on unbound."""
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        return
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), cores)
+
+
+def serve(commands: IO[str]) -> Iterator[dict[str, Any]]:
+    """Yield the answer to each command line until the input ends."""
+    worker = Worker()
+    for line in commands:
+        command = json.loads(line)
+        try:
+            answer = getattr(worker, command.pop("do"))(**command)
+        except TrtbenchError as error:
+            answer = {"error": type(error).__name__, "reason": str(error)}
+        except MemoryError:
+            answer = {"error": OutOfMemoryError.__name__, "reason": "the host ran out of memory"}
+        yield answer
+
+
+def main() -> None:
+    """Serve standard input; answers go where standard output was, all other output to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for answer in serve(sys.stdin):
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The parent's side of worker processes: start, command, and what a death means."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from trtbench import errors
+from trtbench.errors import EngineError, WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_TIMEOUT_S = 600.0  # the longest single command: scoring a whole test split at batch 1
+
+
+class WorkerProcess:
+    """One engine in a process of its own.
+
+    Args:
+        name: how messages call it.
+        log: where its standard error goes.
+    """
+
+    def __init__(self, name: str, *, log: Path) -> None:
+        self.name = name
+        self._log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "trtbench.bench.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # Ctrl-C is the parent's to handle
+            )
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """Send one command and return its answer.
+
+        Raises:
+            WorkerError: the process died or went silent; its last words are in the message.
+            EngineError: the worker answered with an error of the tree, raised here as the same class.
+        """
+        stdin, stdout = self._pipes()
+        try:
+            stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            stdin.flush()
+            answer = _read_line(stdout, timeout_s=_TIMEOUT_S)
+        except (BrokenPipeError, TimeoutError) as error:
+            raise self._died(do, str(error)) from error
+        if not answer:
+            raise self._died(do, "")
+        found: dict[str, Any] = json.loads(answer)
+        if "error" in found:
+            raise getattr(errors, found["error"], EngineError)(found["reason"])
+        return found
+
+    def close(self) -> None:
+        """End the process: kindly, then by force."""
+        with contextlib.suppress(WorkerError, EngineError):
+            self.ask("close")
+        stdin, stdout = self._pipes()
+        with contextlib.suppress(BrokenPipeError):
+            stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        stdout.close()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in self._pipes():
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+    def _pipes(self) -> tuple[IO[str], IO[str]]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        return self._process.stdin, self._process.stdout
+
+    def _died(self, do: str, reason: str) -> WorkerError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1)
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        words = next((line.strip() for line in reversed(lines) if line.strip()), "no last words")
+        code = self._process.poll()
+        state = reason or (f"exit code {code}" if code is not None else "no answer")
+        return WorkerError(f"worker of {self.name} during {do!r}", got=f"{state} ({words})", cure=f"see {self._log}")
+
+
+class Workers:
+    """All worker processes of a run; leaving the context ends them."""
+
+    def __init__(self) -> None:
+        self._alive: dict[str, WorkerProcess] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for worker in self._alive.values():
+            if kind is None:
+                worker.close()
+            else:
+                worker.kill()
+        self._alive.clear()
+
+    def start(self, name: str, *, log: Path, opening: Mapping[str, Any]) -> tuple[WorkerProcess, dict[str, Any]]:
+        """Start the worker called `name` and open its engine; a worker that crashes is started once more, alone.
+
+        Raises:
+            WorkerError: it crashed twice.
+            EngineError: its engine cannot be opened.
+        """
+        for is_last in (False, True):
+            worker = WorkerProcess(name, log=log)
+            try:
+                answer = worker.ask("open", **opening)
+            except BaseException as error:
+                worker.kill()
+                if is_last or not isinstance(error, WorkerError):
+                    raise
+            else:
+                self._alive[name] = worker
+                return worker, answer
+        raise AssertionError("the loop returns or raises")
+
+    def alive(self, name: str) -> WorkerProcess | None:
+        """Return the worker called `name`, or None if it was never started or was dropped."""
+        return self._alive.get(name)
+
+    def drop(self, name: str) -> None:
+        """Kill a worker that failed."""
+        if (worker := self._alive.pop(name, None)) is not None:
+            worker.kill()
+
+
+def _read_line(pipe: IO[str], *, timeout_s: float) -> str:
+    """Read one line, or "" at the end of the file.
+
+    Raises:
+        TimeoutError: nothing came in time.
+    """
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        deadline = time.monotonic() + timeout_s
+        if not selector.select(timeout=max(0.0, deadline - time.monotonic())):
+            raise TimeoutError(f"no answer within {timeout_s:.0f} s")
+    return pipe.readline()
