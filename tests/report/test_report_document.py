@@ -1,0 +1,188 @@
+"""report.json and report.md: written whole, read strictly, refused kindly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trtbench.errors import ConfigError, StoreError
+from trtbench.records import to_jsonable
+from trtbench.report import Report, read_report, report_schema, write_report
+from trtbench.report.document import schema_text, validate_report
+from trtbench.report.markdown import caveats, render_markdown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GOLDEN = Path(__file__).parent / "twenty-four-rows.json"
+REPORT = read_report(GOLDEN)
+
+
+def test_a_written_report_reads_back_equal_to_the_last_bit(tmp_path: Path) -> None:
+    write_report(REPORT, tmp_path)
+    assert read_report(tmp_path) == REPORT
+    assert read_report(tmp_path / "report.json") == REPORT
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")) == [
+        "plots/accuracy-latency.png",
+        "plots/latency.png",
+        "plots/size.png",
+        "report.json",
+        "report.md",
+    ]
+
+
+def test_the_shipped_schema_is_the_one_of_the_records() -> None:
+    shipped = (resources.files("trtbench") / "report" / "schema.json").read_text(encoding="utf-8")
+    assert shipped == schema_text(), "a record has changed; schema_text's docstring says how to write schema.json again"
+
+
+def test_the_schema_names_every_field_of_a_report_and_a_row() -> None:
+    schema = report_schema()
+    assert set(schema["properties"]) == {field.name for field in dataclasses.fields(Report)}
+    assert set(schema["$defs"]["Row"]["properties"]) == {field.name for field in dataclasses.fields(REPORT.rows[0])}
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["Row"]["additionalProperties"] is False
+
+
+def _without(raw: dict[str, Any]) -> None:
+    del raw["rows"][3]["variant"]
+
+
+def _unknown(raw: dict[str, Any]) -> None:
+    raw["rows"][3]["latency"]["p95_ms"] = 1.0
+
+
+def _text(raw: dict[str, Any]) -> None:
+    raw["rows"][3]["latency"]["p50_ms"] = "1.0"
+
+
+def _overflow(raw: dict[str, Any]) -> None:
+    raw["stages"]["train"] = 10**400
+
+
+def _newer(raw: dict[str, Any]) -> None:
+    raw["schema_version"] = "2"
+
+
+def _older(raw: dict[str, Any]) -> None:
+    raw["schema_version"] = 1
+
+
+def _unversioned(raw: dict[str, Any]) -> None:
+    del raw["schema_version"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (_without, ["run/report.json: rows.3.variant: expected", "write it again with `trtbench run`"]),
+        (_unknown, ["rows.3.latency.p95_ms: expected", "got 1.0", "remove the key"]),
+        (_text, ["rows.3.latency.p50_ms: expected a valid number, got '1.0'; mend the value"]),
+        (_overflow, ["stages.train: expected"]),
+        (_newer, ["schema_version: expected '1', got '2'; a newer trtbench wrote it; upgrade this one"]),
+        (_older, ["schema_version: expected '1', got 1; `trtbench run` writes a report"]),
+        (_unversioned, ["schema_version: expected '1', got none"]),
+    ],
+)
+def test_a_damaged_report_names_the_key_and_the_cure(damage: Callable[[dict[str, Any]], None], told: list[str]) -> None:
+    raw = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    damage(raw)
+    with pytest.raises(ConfigError) as caught:
+        validate_report(json.dumps(raw), origin="run/report.json")
+    assert all(words in str(caught.value) for words in told), str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": NaN}'])
+def test_what_is_no_report_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"report\.json"):
+        validate_report(text, origin="report.json")
+
+
+def test_a_report_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected a report\.json, got No such file"):
+        read_report(tmp_path)
+    (tmp_path / "report.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        read_report(tmp_path)
+
+
+def test_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    latency = REPORT.rows[0].latency
+    assert latency
+    endless = replace(REPORT, rows=(replace(REPORT.rows[0], latency=replace(latency, cov=float("nan"))),))
+    with pytest.raises(ConfigError, match="NaN, which JSON does not know"):
+        write_report(endless, tmp_path)
+    with pytest.raises(ConfigError, match="PosixPath is not JSON serializable"):
+        write_report(replace(REPORT, environment={"folder": Path("/")}), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError):
+        write_report(REPORT, tmp_path / "file")
+
+
+def test_the_markdown_says_the_sentence_first_and_everything_it_has() -> None:
+    text = render_markdown(REPORT, plots={"plots/a.png": "Accuracy"})
+    assert text.startswith(f"# twenty-four-rows\n\n**{REPORT.decision.sentence}**\n\n- channels-50 int8")
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert headings[1:] == [
+        "## CPU rows, never ranked with GPU rows",
+        "### Accuracy and size of each engine",
+        "### Latency of each row, ms",
+        "## Why not the others",
+        "## What these numbers do not say",
+        "## Environment",
+        "## Suite",
+        "## Run",
+    ]
+    for words in (
+        "![Accuracy](plots/a.png)",
+        "- 1: 20 of 22 layers run in int8",
+        "- channels-25 int8 onnxruntime-cpu b1: takes 1.38 times",
+        "- channels-50 int8 onnxruntime-cpu b1: its drop is not proven",
+        "Invented numbers",
+        "an example CPU",
+        "max_drop_pp: 2.0",
+        "command: trtbench run quickstart",
+        "train: 61.2 s",
+    ):
+        assert words in text
+    assert "b32: measured at batch" not in text
+
+
+def test_the_markdown_of_rows_that_all_failed_shows_only_why() -> None:
+    rows = tuple(replace(row, status="failed", reason="broken", accuracy=None, latency=None) for row in REPORT.rows)
+    bare = replace(REPORT.decision, losers=(), pareto=())
+    text = render_markdown(replace(REPORT, rows=rows, decision=bare, notes=()))
+    assert "### Rows without a result" in text
+    assert text.count("| failed   | broken   |") == 24
+    assert "CPU rows" not in text
+    assert "Why not" not in text
+    assert "Notes:" not in text
+
+
+def test_caveats_say_what_the_rows_cannot() -> None:
+    told = " ".join(caveats(REPORT.rows))
+    for words in ("nothing about a GPU", "360 test images", "below 0.75 pp", "one build", "fewer than 1,000 samples"):
+        assert words in told
+    assert "Simulated" not in told
+    latency = REPORT.rows[0].latency
+    assert latency
+    gpu = replace(REPORT.rows[0], device="cuda:0", simulated=True, latency=replace(latency, p99_ms=2.0))
+    told = " ".join(caveats([gpu]))
+    assert "Simulated" in told
+    assert "GPU." not in told
+    assert "p99" not in told
+    assert caveats([]) == ()
+
+
+def test_a_report_is_json_all_through() -> None:
+    assert json.loads(GOLDEN.read_text(encoding="utf-8")) == to_jsonable(REPORT)

@@ -1,0 +1,187 @@
+"""Plots: labels that do not cover, every row drawn, images that open."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.text import Annotation
+from PIL import Image
+
+from trtbench.report.bars import latency_figure, size_figure
+from trtbench.report.document import read_report
+from trtbench.report.labels import place_labels
+from trtbench.report.plots import draw_plots
+from trtbench.report.scatter import accuracy_figure
+from trtbench.report.style import kind, marker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.transforms import BboxBase
+
+REPORT = read_report(Path(__file__).parent / "twenty-four-rows.json")
+ROWS, DECISION = REPORT.rows, REPORT.decision
+FRAME = (0.0, 0.0, 1000.0, 600.0)
+Box = tuple[float, float, float, float]
+
+
+def meets(a: Box, b: Box) -> bool:
+    return max(a[0], b[0]) < min(a[2], b[2]) and max(a[1], b[1]) < min(a[3], b[3])
+
+
+def holds(a: Box, b: Box) -> bool:
+    return a[0] <= b[0] and a[1] <= b[1] and b[2] <= a[2] and b[3] <= a[3]
+
+
+def edges(box: BboxBase) -> Box:
+    return (box.x0, box.y0, box.x1, box.y1)
+
+
+def overlaps(boxes: Sequence[Box]) -> bool:
+    return any(meets(a, b) for a, b in itertools.combinations(boxes, 2))
+
+
+@pytest.fixture(scope="module")
+def plots() -> dict[str, Image.Image]:
+    return {plot.path: Image.open(io.BytesIO(plot.png)) for plot in draw_plots(ROWS, DECISION)}
+
+
+def test_a_report_has_three_images_of_a_size_to_read(plots: dict[str, Image.Image]) -> None:
+    assert list(plots) == ["plots/accuracy-latency.png", "plots/latency.png", "plots/size.png"]
+    assert all(image.format == "PNG" and image.width >= 1100 and image.height >= 700 for image in plots.values())
+
+
+def test_labels_cover_neither_each_other_nor_a_point() -> None:
+    figure = accuracy_figure(ROWS, DECISION)
+    assert figure
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    labels = [text for text in axes.texts if isinstance(text, Annotation)]
+    boxes = [edges(label.get_window_extent()) for label in labels]
+    points = [axes.transData.transform(label.xy) for label in labels]
+    assert len(labels) == 12
+    assert not overlaps(boxes)
+    assert not any(meets(box, (x - 5, y - 5, x + 5, y + 5)) for box in boxes for x, y in points)
+    assert all(holds(edges(axes.bbox), box) for box in boxes)
+
+
+def test_the_label_names_variant_and_precision_and_eager_as_eager() -> None:
+    figure = accuracy_figure(ROWS, DECISION)
+    assert figure
+    names = {text.get_text() for text in figure.axes[0].texts}
+    assert {"channels-50 int8", "dense eager"} < names
+
+
+def test_only_the_decision_s_batch_and_one_device_are_drawn_together() -> None:
+    gpu = [replace(row, device="cuda:0", backend="tensorrt") for row in ROWS if row.variant == "dense"]
+    by_batch = accuracy_figure(gpu, replace(DECISION, batch_size=32))
+    assert by_batch
+    assert "batch 32, on cuda:0" in by_batch.axes[0].get_title(loc="left")
+    mixed, alone = draw_plots([*ROWS, *gpu], DECISION), draw_plots(gpu, DECISION)
+    assert [plot.png for plot in mixed] == [plot.png for plot in alone]
+
+
+def test_the_pareto_line_runs_through_candidates_only_and_the_winner_has_a_ring() -> None:
+    figure = accuracy_figure(ROWS, DECISION)
+    assert figure
+    line = next(line for line in figure.axes[0].lines if line.get_linestyle() == "--")
+    best = {row.name: row for row in ROWS}
+    xs = np.asarray(line.get_xdata(), dtype=np.float64)
+    winner = best["channels-50 fp32 onnxruntime-cpu b1"].latency
+    assert winner
+    assert xs[0] == winner.p50_ms
+    assert len(xs) == 4
+    keys = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert keys[-1] == "recommended"
+
+
+def test_baselines_alone_have_neither_line_nor_ring() -> None:
+    figure = accuracy_figure([replace(row, role="baseline") for row in ROWS], replace(DECISION, winner=None))
+    assert figure
+    keys = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert keys == ["hollow: baseline or reference"]
+
+
+def test_candidates_alone_have_no_key_for_baselines() -> None:
+    figure = accuracy_figure([row for row in ROWS if row.role == "candidate"], DECISION)
+    assert figure
+    keys = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert keys == ["fp32", "int8", "Pareto line of the candidates", "recommended"]
+
+
+def test_bars_are_as_long_as_the_median_and_a_panel_holds_one_batch_size() -> None:
+    figure = latency_figure(ROWS)
+    assert figure
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["batch 1", "batch 32"]
+    drawn = sorted(patch.get_width() for patch in figure.axes[0].patches)  # type: ignore[attr-defined]  # bars are rectangles
+    assert drawn == sorted(row.latency.p50_ms for row in ROWS if row.latency and row.batch_size == 1)
+
+
+def test_the_bars_of_a_file_add_up_to_its_size() -> None:
+    rows = [replace(ROWS[0], weight_bytes=None), replace(ROWS[2], weight_bytes=99_000_000), *ROWS[4:]]
+    figure = size_figure(rows)
+    assert figure
+    widths = [patch.get_width() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]  # as above
+    total = sum({(row.variant, kind(row, rows)): (row.engine_bytes or 0) / 1e6 for row in rows}.values())
+    assert sum(widths) == pytest.approx(total)
+    assert min(widths) >= 0
+
+
+def test_without_numbers_nothing_is_drawn() -> None:
+    empty = [replace(row, accuracy=None, latency=None, engine_bytes=None) for row in ROWS]
+    assert draw_plots(empty, DECISION) == ()
+    assert draw_plots([replace(row, status="failed") for row in ROWS], DECISION) == ()
+
+
+def test_the_same_rows_draw_the_same_bytes(plots: dict[str, Image.Image]) -> None:
+    again = draw_plots(ROWS, DECISION)
+    assert all(Image.open(io.BytesIO(plot.png)).tobytes() == plots[plot.path].tobytes() for plot in again)
+
+
+def test_a_simulated_row_is_titled_so() -> None:
+    figure = accuracy_figure([replace(row, simulated=True) for row in ROWS], DECISION)
+    assert figure
+    assert figure.axes[0].get_title(loc="left").endswith("(simulated)")
+
+
+def test_the_backend_is_named_where_there_are_two() -> None:
+    other = replace(ROWS[0], backend="tensorrt")
+    assert kind(ROWS[0], ROWS) == "fp32"
+    assert kind(ROWS[0], [*ROWS, other]) == "fp32 onnxruntime-cpu"
+    half = replace(next(row for row in ROWS if row.role == "baseline"), precision="fp16")
+    assert kind(half, ROWS) == "eager fp16"
+    assert len({marker(precision) for precision in ("fp32", "int8", "fp16", "int8-ort")}) == 4
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(150, 850), st.floats(100, 500)), min_size=1, max_size=6))
+def test_few_labels_always_find_room_inside_the_frame(points: list[tuple[float, float]]) -> None:
+    placed = place_labels(points, [(80.0, 14.0)] * len(points), frame=FRAME)
+    assert all(holds(FRAME, box) for box in placed)
+    assert not overlaps(placed)
+
+
+def test_a_label_goes_round_what_is_solid_and_rather_not_over_a_line() -> None:
+    point, size = [(500.0, 300.0)], [(80.0, 14.0)]
+    (free,) = place_labels(point, size, frame=FRAME)
+    line = (free[0] + 5, 0.0, free[0] + 7, 600.0)
+    assert not meets(place_labels(point, size, frame=FRAME, thin=[line])[0], line)
+    assert not meets(place_labels(point, size, frame=FRAME, solid=[free])[0], free)
+
+
+def test_the_line_to_a_label_does_not_run_through_another_point() -> None:
+    other = (515.0, 290.0, 535.0, 310.0)  # a label beyond it would be the nearest that hides nothing
+    wall = [(0.0, 0.0, 499.0, 600.0), (499.0, 320.0, 900.0, 600.0), (499.0, 0.0, 900.0, 280.0)]
+    free, walled = (
+        place_labels([(500.0, 300.0)], [(40.0, 14.0)], frame=FRAME, solid=solid)[0] for solid in ([], [*wall, other])
+    )
+    assert free[0] > 510
+    assert not holds((535.0, 280.0, 900.0, 320.0), walled)

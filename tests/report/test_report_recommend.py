@@ -1,0 +1,286 @@
+"""The recommendation: who may win, who wins, what is said in each situation, and why the others lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trtbench.bench.statistics import drop_upper_bound, wilson_interval
+from trtbench.records import AccuracyRecord, LatencyRecord, Row
+from trtbench.report.document import read_report
+from trtbench.report.recommend import recommend
+from trtbench.suite import DecisionConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TWENTY_FOUR = read_report(Path(__file__).parent / "twenty-four-rows.json").rows
+TWO_PP = DecisionConfig(max_drop_pp=2.0)
+
+
+def accuracy(*, lost: int = 0, gained: int = 0, total: int = 10_000) -> AccuracyRecord:
+    correct = total * 9 // 10 - lost + gained
+    return AccuracyRecord(
+        correct=correct,
+        total=total,
+        top1=correct / total,
+        top5=None,
+        ci95=wilson_interval(correct, total),
+        drop_pp=100 * (lost - gained) / total,
+        drop_upper_pp=100 * drop_upper_bound(lost, gained, total),
+    )
+
+
+def latency(p50_ms: float, **changes: Any) -> LatencyRecord:
+    plain = LatencyRecord(
+        scope="device",
+        p50_ms=p50_ms,
+        p90_ms=p50_ms * 1.1,
+        p99_ms=None,
+        mean_ms=p50_ms,
+        cov=0.02,
+        ms_per_image=p50_ms,
+        n=900,
+        verdict="stable",
+    )
+    return replace(plain, **changes)
+
+
+def anchored(p50_ms: float, *, low: float = 0.99, high: float = 1.01) -> LatencyRecord:
+    return latency(p50_ms, ratio=p50_ms, ratio_ci95=(p50_ms * low, p50_ms * high), anchor="dense fp32")
+
+
+def row(variant: str, precision: str = "fp32", **changes: Any) -> Row:
+    plain = Row(
+        variant=variant,
+        precision=precision,
+        backend="tensorrt",
+        device="cuda:0",
+        batch_size=1,
+        params=270_000,
+        macs=41_000_000,
+        engine_bytes=1_100_000,
+        accuracy=accuracy(),
+        latency=anchored(1.0),
+    )
+    return replace(plain, **changes)
+
+
+def reason(rows: Sequence[Row], name: str, decision: DecisionConfig = TWO_PP) -> str:
+    return next(loser.reason for loser in recommend(rows, decision).losers if loser.name.startswith(name))
+
+
+DENSE = row("dense")
+SMALL = row("small", params=90_000, engine_bytes=400_000, accuracy=accuracy(lost=60, gained=20), latency=anchored(0.5))
+
+
+def test_a_clear_winner_is_told_with_its_numbers_and_its_runner_up() -> None:
+    found = recommend([DENSE, SMALL], TWO_PP)
+    assert (found.winner, found.runner_up, found.separable) == (
+        "small fp32 tensorrt b1",
+        "dense fp32 tensorrt b1",
+        True,
+    )
+    assert found.sentence == (
+        "Ship small fp32 (tensorrt on cuda:0, batch 1): 0.500 ms median, 2.00 times as fast as dense fp32, 0.400 MB,"
+        " top-1 89.60 % with a drop of 0.56 pp at most (95 % confidence, limit 2.00 pp);"
+        " the runner-up dense fp32 takes 2.00 times (95 % interval 1.97 to 2.03) as long."
+    )
+
+
+def test_a_tie_goes_to_fewer_bytes_and_says_why() -> None:
+    large = row("large", engine_bytes=900_000, latency=anchored(0.498))
+    found = recommend([DENSE, large, SMALL], TWO_PP)
+    assert (found.winner, found.runner_up, found.separable) == (
+        "small fp32 tensorrt b1",
+        "large fp32 tensorrt b1",
+        False,
+    )
+    assert found.ratio == pytest.approx(0.996)
+    assert found.sentence.endswith(
+        "the runner-up large fp32 is not separable from it, taking 1.00 times (95 % interval 0.98 to 1.01) as long,"
+        " but has more bytes (0.900 MB against 0.400 MB)."
+    )
+
+
+def test_a_third_row_level_with_the_winner_is_not_called_slower() -> None:
+    rows = [SMALL, row("large", latency=anchored(0.502)), row("larger", engine_bytes=None, latency=anchored(0.503))]
+    assert reason(rows, "larger") == (
+        "takes 1.01 times (95 % interval 0.99 to 1.02) as long as small fp32, so not separable, and is not smaller"
+    )
+
+
+def test_where_nothing_is_proven_the_closest_is_named_and_what_it_lacks() -> None:
+    strict = DecisionConfig(max_drop_pp=0.5)
+    tiny = row("tiny", accuracy=accuracy(lost=200, gained=50), latency=anchored(0.2))
+    found = recommend([SMALL, tiny], strict)
+    assert (found.winner, found.closest) == (None, "small fp32 tensorrt b1")
+    assert found.sentence == (
+        "Nothing qualifies: none of 2 candidates (tensorrt on cuda:0, batch 1) keeps every limit; the closest is small"
+        " fp32, but its drop is not proven: it may be 0.56 pp (95 % confidence) against a limit of 0.50 pp, and the"
+        " smallest drop 10,000 images can show is 0.03 pp."
+    )
+
+
+def test_too_few_images_are_blamed_where_no_row_could_have_qualified() -> None:
+    found = recommend([row("dense", accuracy=accuracy(total=200))], DecisionConfig(max_drop_pp=1.0))
+    assert "the only candidate (tensorrt on cuda:0, batch 1) does not keep every limit" in found.sentence
+    assert found.sentence.endswith("the smallest drop 200 images can show is 1.33 pp, so score more images.")
+
+
+def test_where_nothing_was_measured_the_statuses_are_counted() -> None:
+    failed = [row("dense", status="failed"), row("small", status="oom"), row("tiny", status="failed")]
+    found = recommend(failed, TWO_PP)
+    assert found.sentence == (
+        "Nothing qualifies: no candidate has a score and a rankable time at batch 1 (2 failed, 1 oom)."
+    )
+    assert recommend([], TWO_PP).sentence.endswith("at batch 1.")
+
+
+def test_int8_slower_than_fp32_is_said_plainly() -> None:
+    rows = [DENSE, SMALL, replace(SMALL, precision="int8", latency=anchored(0.7), engine_bytes=100_000)]
+    assert recommend(rows, TWO_PP).sentence.endswith(
+        "; INT8 is slower than FP32 here: small int8 takes 1.40 times (95 % interval 1.38 to 1.42) as long as small"
+        " fp32."
+    )
+
+
+def test_int8_that_is_not_slower_is_not_complained_of() -> None:
+    rows = [SMALL, replace(SMALL, precision="int8", latency=anchored(0.3), engine_bytes=100_000)]
+    found = recommend(rows, TWO_PP)
+    assert found.winner == "small int8 tensorrt b1"
+    assert "INT8 is slower" not in found.sentence
+
+
+def test_a_single_row_that_qualifies_has_no_runner_up() -> None:
+    found = recommend([DENSE], TWO_PP)
+    assert (found.runner_up, found.separable, found.ratio) == (None, None, None)
+    assert found.sentence.endswith("; no other candidate qualifies.")
+    assert "as fast as" not in found.sentence
+
+
+@pytest.mark.parametrize("sentence_of", [[DENSE, SMALL], [], [DENSE], [row("dense", accuracy=None)]])
+def test_the_recommendation_is_one_sentence(sentence_of: list[Row]) -> None:
+    sentence = recommend(sentence_of, TWO_PP).sentence
+    assert sentence.count(". ") == 0
+    assert sentence.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"role": "baseline"}, "a baseline, shown for comparison"),
+        ({"role": "reference"}, "the reference, shown for comparison"),
+        ({"status": "oom", "reason": "2 GiB asked, 1 GiB free"}, "oom: 2 GiB asked, 1 GiB free"),
+        ({"status": "skipped"}, "skipped"),
+        ({"simulated": True}, "simulated under a test double, never ranked"),
+        ({"batch_size": 32}, "measured at batch 32, the decision is at batch 1"),
+        ({"device": "cpu"}, "a CPU row, never ranked with GPU rows"),
+        ({"accuracy": None}, "not scored"),
+        ({"accuracy": replace(accuracy(), drop_upper_pp=None)}, "its drop against the reference was not measured"),
+        ({"latency": None}, "not timed"),
+        ({"latency": latency(0.1, verdict="unsettled")}, "its latency is unsettled, so it cannot be ranked"),
+    ],
+)
+def test_a_row_that_may_not_win_says_why(changes: dict[str, Any], told: str) -> None:
+    fastest = replace(row("other", latency=anchored(0.01)), **changes)
+    assert recommend([DENSE, fastest], TWO_PP).winner == "dense fp32 tensorrt b1"
+    assert reason([DENSE, fastest], "other") == told
+
+
+def test_a_bound_equal_to_the_limit_proves_nothing() -> None:
+    limit = DecisionConfig(max_drop_pp=1.0)
+    at_limit = row("dense", accuracy=replace(accuracy(), drop_upper_pp=1.0))
+    assert recommend([at_limit], limit).winner is None
+    assert recommend([replace(at_limit, accuracy=replace(accuracy(), drop_upper_pp=0.999))], limit).winner is not None
+
+
+def test_a_file_above_the_limit_loses_and_one_of_unknown_size_cannot_be_judged() -> None:
+    limit = DecisionConfig(max_drop_pp=2.0, max_engine_mb=0.4)
+    rows = [replace(DENSE, latency=anchored(0.1)), SMALL, row("odd", engine_bytes=None)]
+    assert recommend(rows, limit).winner == "small fp32 tensorrt b1"
+    assert reason(rows, "dense", limit) == "its file is too large: 1.10 MB against a limit of 0.400 MB"
+    assert reason(rows, "odd", limit) == "its file size is unknown"
+
+
+def test_the_closest_breaks_fewest_limits() -> None:
+    limit = DecisionConfig(max_drop_pp=0.5, max_engine_mb=0.5)
+    both = row("both", accuracy=accuracy(lost=60, gained=20))
+    assert recommend([both, replace(SMALL, accuracy=accuracy(lost=90))], limit).closest == "small fp32 tensorrt b1"
+
+
+def test_cpu_rows_are_ranked_where_no_gpu_was_tried_and_an_unsettled_one_may_win() -> None:
+    cpu = replace(SMALL, device="cpu", backend="onnxruntime-cpu", latency=latency(0.5, verdict="unsettled"))
+    absent = row("dense", status="unsupported", reason="no GPU here")
+    found = recommend([absent, cpu], TWO_PP)
+    assert found.winner == "small fp32 onnxruntime-cpu b1"
+    assert "(onnxruntime-cpu on the CPU, batch 1)" in found.sentence
+
+
+def test_a_gpu_that_failed_is_not_replaced_by_the_cpu() -> None:
+    rows = [row("dense", status="failed", reason="driver"), replace(SMALL, device="cpu")]
+    assert recommend(rows, TWO_PP).winner is None
+
+
+def test_paired_ratios_decide_over_medians_taken_apart() -> None:
+    slow_now = replace(SMALL, latency=replace(anchored(0.5), p50_ms=9.0))
+    assert recommend([DENSE, slow_now], TWO_PP).winner == "small fp32 tensorrt b1"
+
+
+def test_medians_decide_where_the_rows_share_no_anchor() -> None:
+    rows = [row("dense", latency=latency(1.0)), replace(SMALL, latency=latency(2.0))]
+    found = recommend(rows, TWO_PP)
+    assert (found.winner, found.separable, found.ratio_ci95) == ("dense fp32 tensorrt b1", None, None)
+    assert found.sentence.endswith("small fp32 takes 2.00 times (medians, not timed side by side) as long.")
+
+
+def test_raw_blocks_come_before_ratios_to_the_anchor() -> None:
+    def paired(first: Row, second: Row) -> tuple[float, float, float] | None:
+        return (1.02, 0.9, 1.1) if {first.variant, second.variant} == {"dense", "small"} else None
+
+    found = recommend([replace(DENSE, latency=anchored(0.4)), SMALL], TWO_PP, paired=paired)
+    assert (found.winner, found.separable, found.ratio_ci95) == ("small fp32 tensorrt b1", False, (0.9, 1.1))
+
+
+def test_the_smallest_file_wins_where_bytes_are_the_objective() -> None:
+    by_size = DecisionConfig(max_drop_pp=2.0, objective="engine_bytes")
+    rows = [DENSE, replace(SMALL, latency=anchored(3.0))]
+    found = recommend(rows, by_size)
+    assert (found.winner, found.ratio, found.separable) == ("small fp32 tensorrt b1", 2.75, True)
+    assert found.sentence.endswith("the runner-up dense fp32 has 2.75 times the bytes.")
+    assert reason(rows, "dense", by_size) == "has 2.75 times the bytes of small fp32"
+    assert reason([*rows, row("odd", engine_bytes=None)], "odd", by_size) == "its file size is unknown"
+
+
+def test_equal_files_go_to_the_faster_row() -> None:
+    by_size = DecisionConfig(max_drop_pp=2.0, objective="engine_bytes")
+    found = recommend([DENSE, row("quick", latency=anchored(0.9))], by_size)
+    assert (found.winner, found.separable) == ("quick fp32 tensorrt b1", False)
+    assert found.sentence.endswith("the runner-up dense fp32 has as many bytes and is slower.")
+
+
+def test_ms_per_image_ranks_by_all_time_over_all_images() -> None:
+    rows = [row("dense", latency=latency(1.0, ms_per_image=0.5)), row("small", latency=latency(0.9, ms_per_image=0.6))]
+    by_image = DecisionConfig(max_drop_pp=2.0, objective="ms_per_image")
+    assert recommend(rows, by_image).winner == "dense fp32 tensorrt b1"
+
+
+def test_the_pareto_set_is_what_no_row_beats_in_accuracy_latency_and_size_together() -> None:
+    worse = row("worse", accuracy=accuracy(lost=70, gained=20), engine_bytes=500_000, latency=anchored(0.6))
+    unproven = row("quickest", accuracy=accuracy(lost=900), latency=anchored(0.1))
+    assert recommend([DENSE, SMALL, worse, unproven], TWO_PP).pareto == (
+        "dense fp32 tensorrt b1",
+        "small fp32 tensorrt b1",
+        "quickest fp32 tensorrt b1",
+    )
+
+
+def test_every_other_row_has_its_reason() -> None:
+    found = recommend(TWENTY_FOUR, TWO_PP)
+    assert found.winner == "channels-50 fp32 onnxruntime-cpu b1"
+    assert {loser.name for loser in found.losers} == {row.name for row in TWENTY_FOUR} - {found.winner}
+    assert all(loser.reason for loser in found.losers)
+    assert "INT8 is slower than FP32 here: channels-50 int8" in found.sentence

@@ -1,0 +1,110 @@
+"""Tables people read: width, sections, marks, failures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from trtbench.report.document import read_report
+from trtbench.report.footnotes import footnotes
+from trtbench.report.table import engine_table, failure_table, latency_table, rows_for_terminal, sections, to_markdown
+
+ROWS = read_report(Path(__file__).parent / "twenty-four-rows.json").rows
+MARKS = footnotes(ROWS)
+
+
+def test_the_tables_of_24_rows_fit_120_columns() -> None:
+    tables = (to_markdown(engine_table(ROWS, MARKS)), to_markdown(latency_table(ROWS, MARKS)))
+    assert max(len(line) for table in tables for line in table.splitlines()) <= 120
+    terminal = rows_for_terminal(ROWS)
+    columns = zip(terminal.headers, *terminal.cells, strict=True)
+    assert sum(max(map(len, column)) for column in columns) + 3 * len(terminal.headers) + 1 <= 120
+
+
+def test_an_engine_has_one_line_for_all_its_batch_sizes() -> None:
+    table = engine_table(ROWS, MARKS)
+    assert len(table.cells) == 12
+    assert table.cells[1] == (
+        "dense",
+        "int8",
+        "onnxruntime-cpu",
+        "97.22 (95.0-98.5)",
+        "0.28 <=1.42",
+        "0.316",
+        "0.272",
+        "41.2",
+        "1",
+    )
+
+
+def test_an_engine_whose_batch_sizes_differ_has_a_line_each_and_names_them() -> None:
+    odd = [replace(row, engine_bytes=5) if row.name == "dense fp32 onnxruntime-cpu b32" else row for row in ROWS]
+    table = engine_table(odd, MARKS)
+    assert (table.headers[3], table.left, len(table.cells)) == ("Batch", 4, 13)
+    assert [line[3] for line in table.cells[:3]] == ["1", "1, 32", "1, 32"]
+
+
+def test_latency_has_one_line_a_row_by_batch_size_with_both_speed_ups() -> None:
+    table = latency_table(ROWS, MARKS)
+    assert [line[3] for line in table.cells] == ["1"] * 12 + ["32"] * 12
+    fields = dict(zip(table.headers, table.cells[10], strict=True))
+    assert (fields["Variant"], fields["Precision"], fields["Note"]) == ("channels-50", "int8", "1")
+    rows = {row.name: row.latency for row in ROWS}
+    mine, eager, dense = (
+        rows[f"{name} b1"]
+        for name in ("channels-50 int8 onnxruntime-cpu", "channels-50 fp32 eager", "dense fp32 onnxruntime-cpu")
+    )
+    assert mine
+    assert eager
+    assert dense
+    assert mine.ratio
+    assert eager.ratio
+    assert fields["eager"] == f"{eager.ratio / mine.ratio:.2f}x"
+    assert fields["dense"] == f"{1 / mine.ratio:.2f}x"
+    assert fields["p50"] == f"{mine.p50_ms:.3f}"
+
+
+def test_cpu_rows_stand_in_their_own_section_after_the_gpus() -> None:
+    gpu = [replace(row, device="cuda:0", backend="tensorrt") for row in ROWS[:3]]
+    titles = [(title, len(here)) for title, here in sections([*ROWS, *gpu])]
+    assert titles == [("GPU rows on cuda:0", 3), ("CPU rows, never ranked with GPU rows", 24)]
+    backends = [line[2] for line in rows_for_terminal([*ROWS, *gpu]).cells]
+    assert backends[:3] == ["tensorrt"] * 3
+    assert set(backends[3:]) == {"onnxruntime-cpu", "eager (CPU)"}
+
+
+def test_a_failed_row_shows_its_status_and_its_reason() -> None:
+    failed = replace(ROWS[0], status="oom", reason="too\nlarge | for 1 GiB", accuracy=None, latency=None)
+    table = failure_table([failed, *ROWS[1:]])
+    assert table.cells == (("dense", "fp32", "onnxruntime-cpu", "1", "oom", "too\nlarge | for 1 GiB"),)
+    assert to_markdown(table).splitlines()[-1].endswith(r"| oom      | too large \| for 1 GiB |")
+    terminal = rows_for_terminal([failed])
+    assert terminal.cells[0][4:] == ("oom", "-", "-", "-", "-", "-", "1")
+    assert terminal.notes[1] == "1: oom: too\nlarge | for 1 GiB"
+    assert all(len(line) == len(terminal.headers) for line in terminal.cells)
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    bare = replace(ROWS[0], accuracy=None, latency=None, engine_bytes=None, params=None, macs=None)
+    assert engine_table([bare], MARKS).cells[0][3:] == ("-", "-", "-", "-", "-", "")
+    assert latency_table([bare], MARKS).cells[0][4:] == ("-", "-", "-", "-", "-", "")
+    assert rows_for_terminal([bare]).cells[0][4:] == ("-", "-", "-", "-", "-", "-", "")
+    assert ROWS[0].accuracy
+    unpaired = replace(ROWS[0], accuracy=replace(ROWS[0].accuracy, drop_upper_pp=None))
+    assert engine_table([unpaired], MARKS).cells[0][4] == "0.00"
+
+
+def test_marks_number_each_distinct_remark_once_in_order() -> None:
+    latency = ROWS[0].latency
+    assert latency
+    first = replace(ROWS[0], notes=("b", "a"), latency=replace(latency, verdict="unsettled"))
+    second = replace(ROWS[1], notes=("a",), simulated=True)
+    marks = footnotes([first, second])
+    assert (marks.marks(first), marks.marks(second), marks.marks(first, second)) == ("1 2 3", "3 4", "1 2 3 4")
+    assert marks.lines()[1:3] == ("2: b", "3: a")
+    assert "unsettled" in marks.lines()[0]
+    assert "simulated" in marks.lines()[3]
+
+
+def test_an_empty_table_is_only_its_header() -> None:
+    assert len(to_markdown(engine_table([], MARKS)).splitlines()) == 2

@@ -1,0 +1,20 @@
+"""Everything a person reads, rendered from rows: the recommendation, tables, plots, report.json and report.md."""
+
+from __future__ import annotations
+
+from trtbench.report.document import Report, read_report, report_schema
+from trtbench.report.recommend import Loser, Recommendation, recommend
+from trtbench.report.table import Table, rows_for_terminal
+from trtbench.report.write import write_report
+
+__all__ = [
+    "Loser",
+    "Recommendation",
+    "Report",
+    "Table",
+    "read_report",
+    "recommend",
+    "report_schema",
+    "rows_for_terminal",
+    "write_report",
+]

@@ -1,0 +1,125 @@
+"""The report as a record, its JSON Schema, and its strict reader; `write` puts it on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of Report at run time
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from trtbench.errors import ConfigError
+from trtbench.records import Row  # noqa: TC001  as above
+from trtbench.report.recommend import Recommendation  # noqa: TC001  as above
+
+SCHEMA_VERSION = "1"
+
+_CURES = {
+    "missing": "the report is not whole; write it again with `trtbench run`",
+    "unexpected_keyword_argument": "remove the key, or read the report with the version of trtbench that wrote it",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One run: what was asked, where it ran, every row, the answer, and the seconds each stage took.
+
+    `created` is ISO 8601 as the caller gives it. `environment`, `suite` and `git` hold JSON values only.
+    """
+
+    # Rows and records inherit this: an unknown key or a number that JSON does not know is refused.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    run_id: str
+    created: str
+    argv: tuple[str, ...]
+    git: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    suite: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    decision: Recommendation
+    stages: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    schema_version: str = SCHEMA_VERSION
+
+
+def report_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of report.json, built from the records; `schema.json` is its copy."""
+    schema = _adapter().json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def schema_text() -> str:
+    """Return the text of `schema.json`.
+
+    After a record has changed: `python -c "from trtbench.report.document import schema_text; print(schema_text(),
+    end='')" > trtbench/report/schema.json`.
+    """
+    return json.dumps(report_schema(), indent=2) + "\n"
+
+
+def validate_report(text: str, *, origin: str) -> Report:
+    """Read a report from the text of report.json, taking nothing on trust.
+
+    Raises:
+        ConfigError: no JSON, a newer schema, or a value that cannot be; the message names file, key and cure.
+    """
+    try:
+        raw = json.loads(text, parse_constant=_refuse)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: not valid JSON", got=str(error), cure="`trtbench run` writes a report") from error
+    _check_version(raw, origin=origin)
+    try:
+        return _adapter().validate_json(text, strict=True)
+    except ValidationError as error:
+        faults = [_fault(origin, fault) for fault in error.errors(include_url=False)]
+        raise ConfigError("\n".join(faults)) from error
+
+
+def read_report(path: str | Path) -> Report:
+    """Read report.json, or the one in a run's folder.
+
+    Raises:
+        ConfigError: there is none, or it is not a report of this version.
+    """
+    file = Path(path) / "report.json" if Path(path).is_dir() else Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        got = getattr(error, "strerror", None) or "bytes that are not UTF-8 text"
+        cure = "name a folder under runs/; `trtbench run` writes one"
+        raise ConfigError(f"report {str(file)!r}", expected="a report.json", got=got, cure=cure) from error
+    return validate_report(text, origin=str(file))
+
+
+@cache
+def _adapter() -> TypeAdapter[Report]:
+    return TypeAdapter(Report)
+
+
+def _refuse(constant: str) -> None:
+    """Refuse NaN and Infinity, which Python writes and no other reader takes."""
+    raise ValueError(f"{constant}, which JSON does not know")
+
+
+def _check_version(raw: Any, *, origin: str) -> None:
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version == SCHEMA_VERSION:
+        return
+    is_newer = isinstance(version, str) and version.isdecimal() and int(version) > int(SCHEMA_VERSION)
+    raise ConfigError(
+        f"{origin}: schema_version",
+        expected=repr(SCHEMA_VERSION),
+        got="none" if version is None else repr(version),
+        cure="a newer trtbench wrote it; upgrade this one" if is_newer else "`trtbench run` writes a report",
+    )
+
+
+def _fault(origin: str, fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"]) or "the whole file"
+    expected = fault["msg"].removeprefix("Input should be ")
+    got = "" if fault["type"] == "missing" or isinstance(fault["input"], (dict, list)) else f", got {fault['input']!r}"
+    return f"{origin}: {key}: expected {expected}{got}; {_CURES.get(fault['type'], 'mend the value, or run again')}"

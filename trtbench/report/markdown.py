@@ -1,0 +1,130 @@
+"""report.md: the sentence first, then the tables, the plots, what the marks mean, and what the numbers do not say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from trtbench.bench.statistics import smallest_provable_drop
+from trtbench.records import to_jsonable
+from trtbench.report.footnotes import footnotes
+from trtbench.report.observations import observations
+from trtbench.report.ratios import is_cpu
+from trtbench.report.table import Table, engine_table, failure_table, latency_table, sections, to_markdown
+from trtbench.report.units import fixed, significant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from trtbench.records import Row
+    from trtbench.report.document import Report
+
+_ENGINE_LEGEND = (
+    "Top-1 with its 95 % Wilson interval. Drop pp: percentage points lost against the dense network on the same images"
+    " (after <= the one-sided 95 % upper bound). MB = 10^6 bytes of the file that was timed."
+    " Params and MACs, of one image, are in millions."
+)
+_LATENCY_LEGEND = (
+    "One sample is one synchronised inference of a whole batch; p50 and p90 are its percentiles, ms/image is all time"
+    " over all images. eager: times as fast as the same network under PyTorch eager; dense: as the dense FP32 network"
+    " on the same backend."
+)
+
+
+def render_markdown(report: Report, *, plots: Mapping[str, str] | None = None) -> str:
+    """Return report.md; `plots` maps the path of each image, relative to the file, to what it shows."""
+    parts = [
+        f"# {report.run_id}",
+        f"**{report.decision.sentence}**",
+        *_bullets(observations(report.rows)),
+        *_tables(report.rows),
+        *(f"![{caption}]({path})" for path, caption in (plots or {}).items()),
+        *_why(report),
+        "## What these numbers do not say",
+        *_bullets(caveats(report.rows)),
+        *_bullets(report.notes),
+        *_about(report),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def caveats(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the limits of these rows, each in a sentence or two."""
+    told = []
+    measured = [row for row in rows if row.latency is not None]
+    if any(is_cpu(row) for row in measured):
+        told.append("CPU rows tell the latency of this CPU and nothing about a GPU.")
+    if any(row.simulated for row in rows):
+        told.append("Simulated rows come from a test double and are no measurement.")
+    for total in sorted({row.accuracy.total for row in rows if row.accuracy is not None}):
+        smallest = fixed(100 * smallest_provable_drop(total))
+        told.append(
+            f"Accuracy was counted on {total:,} test images: with none lost or gained they show a drop below"
+            f" {smallest} pp, and nothing finer. Each bound holds for its row, not for all rows at once, and the"
+            " winner was chosen on the same images."
+        )
+    if measured:
+        told.append(
+            "Latency is of one build of each engine, in one session on one machine; another build or another day may"
+            " differ by more than the intervals here."
+        )
+    if any(row.latency is not None and row.latency.p99_ms is None for row in measured):
+        told.append("p99 is left out where a row has fewer than 1,000 samples.")
+    return tuple(told)
+
+
+def _tables(rows: Sequence[Row]) -> Iterator[str]:
+    marks = footnotes([row for row in rows if row.status == "ok"])
+    for title, here in sections([row for row in rows if row.status == "ok"]):
+        yield f"## {title}"
+        yield from _table("Accuracy and size of each engine", engine_table(here, marks), _ENGINE_LEGEND)
+        yield from _table("Latency of each row, ms", latency_table(here, marks), _LATENCY_LEGEND)
+    if marks.texts:
+        yield "Notes:"
+        yield "\n".join(f"- {line}" for line in marks.lines())
+    failures = failure_table(rows)
+    if failures.cells:
+        yield from _table("Rows without a result", failures, "")
+
+
+def _table(title: str, table: Table, legend: str) -> Iterator[str]:
+    yield f"### {title}"
+    yield to_markdown(table)
+    if legend:
+        yield legend
+
+
+def _why(report: Report) -> Iterator[str]:
+    """Tell why each comparable row lost; rows of other batch sizes and baselines are plain from the tables."""
+    names = {
+        row.name for row in report.rows if row.role == "candidate" and row.batch_size == report.decision.batch_size
+    }
+    losers = [loser for loser in report.decision.losers if loser.name in names]
+    if losers:
+        yield "## Why not the others"
+        yield "\n".join(f"- {loser.name}: {loser.reason}" for loser in losers)
+    if report.decision.pareto:
+        names_told = ", ".join(report.decision.pareto)
+        yield f"No comparable row beats these in accuracy, latency and size together: {names_told}."
+
+
+def _about(report: Report) -> Iterator[str]:
+    yield "## Environment"
+    yield _block(report.environment)
+    yield "## Suite"
+    yield f"<details><summary>Every key, with its default</summary>\n\n{_block(report.suite)}\n\n</details>"
+    yield "## Run"
+    seconds = {stage: f"{significant(value)} s" for stage, value in report.stages.items()}
+    facts = {"run": report.run_id, "created": report.created, "command": " ".join(report.argv), "git": dict(report.git)}
+    yield _block({**facts, "stages": seconds})
+
+
+def _block(values: Mapping[str, Any]) -> str:
+    text = yaml.safe_dump(to_jsonable(dict(values)), sort_keys=False, allow_unicode=True, width=110)
+    return f"```yaml\n{text}```"
+
+
+def _bullets(lines: Sequence[str]) -> Iterator[str]:
+    if lines:
+        yield "\n".join(f"- {line}" for line in lines)

@@ -1,0 +1,131 @@
+"""How many times as long one row takes as another, and which rows it makes sense to compare."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtbench.report.units import times
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from trtbench.records import LatencyRecord, Row
+
+    # What knows the raw blocks answers with trtbench.bench.statistics.paired_ratio(first, second), or None.
+    PairedRatio = Callable[[Row, Row], tuple[float, float, float] | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """Time of one row over time of another; `ci95` is None where both were not timed side by side."""
+
+    value: float
+    ci95: tuple[float, float] | None = None
+
+    @property
+    def is_above_one(self) -> bool:
+        """Whether the first row is slower beyond the interval, or in the medians where there is none."""
+        return (self.ci95[0] if self.ci95 else self.value) > 1
+
+    @property
+    def words(self) -> str:
+        """The ratio as in "takes 1.38 times (95 % interval 1.37 to 1.40) as long"."""
+        return times(self.value, self.ci95)
+
+
+def is_cpu(row: Row) -> bool:
+    """Whether the row ran on a CPU."""
+    return row.device.lower().startswith("cpu")
+
+
+def device_words(row: Row) -> str:
+    """Return the row's device as it stands in a sentence."""
+    return "the CPU" if is_cpu(row) else row.device
+
+
+def is_measured(row: Row) -> bool:
+    """Whether the row has a status of ok, and a latency."""
+    return row.status == "ok" and row.latency is not None
+
+
+def latency_ratio(row: Row, base: Row, *, paired: PairedRatio | None = None) -> Ratio | None:
+    """Return the time of `row` over the time of `base`, from the best evidence there is.
+
+    First what `paired` answers from the raw blocks; then the quotient of both rows' ratios to a common anchor, its
+    interval by the method of variance estimates recovery (Zou & Donner 2008, Statistics in Medicine 27:1693-1702,
+    on the log scale; the anchor's own noise is in both, so it is wider than it need be); then the quotient of the
+    medians, without an interval. None where one of them has no latency or they differ in batch size.
+    """
+    if row.latency is None or base.latency is None or row.batch_size != base.batch_size:
+        return None
+    if paired is not None and (answer := paired(row, base)) is not None:
+        value, low, high = answer
+        return Ratio(value=value, ci95=(low, high))
+    if share_anchor((row, base)):
+        return _quotient(row.latency, base.latency)
+    return Ratio(value=row.latency.p50_ms / base.latency.p50_ms)
+
+
+def share_anchor(rows: Sequence[Row]) -> bool:
+    """Whether all rows carry a paired ratio to one and the same anchor."""
+    latencies = [row.latency for row in rows]
+    anchors = {latency.anchor for latency in latencies if latency is not None}
+    return len(anchors) == 1 and all(latency is not None and latency.ratio is not None for latency in latencies)
+
+
+def dense_variant(rows: Sequence[Row]) -> str | None:
+    """Return the name of the uncompressed network.
+
+    That is the variant of the reference row in FP32; without one, the first of the variants with most parameters.
+    """
+    references = [row.variant for row in rows if row.role == "reference" and row.precision == "fp32"]
+    sized = [row for row in rows if row.params is not None]
+    largest = max(sized, key=lambda row: row.params or 0, default=None)
+    return references[0] if references else largest.variant if largest else None
+
+
+def counterpart(
+    row: Row,
+    rows: Sequence[Row],
+    *,
+    variant: str | None = None,
+    precision: str | None = None,
+    backend: str | None = None,
+) -> Row | None:
+    """Return the first measured row that differs from `row` in what is named only; it may be `row` itself."""
+    network = (variant or row.variant, precision or row.precision, backend or row.backend)
+    for other in rows:
+        if (other.variant, other.precision, other.backend) != network or not is_measured(other):
+            continue
+        if (other.device, other.batch_size) == (row.device, row.batch_size):
+            return other
+    return None
+
+
+def eager_of(row: Row, rows: Sequence[Row]) -> Row | None:
+    """Return the same variant in FP32 under PyTorch eager, on the same device at the same batch size."""
+    return counterpart(row, rows, precision="fp32", backend="eager")
+
+
+def dense_fp32_of(row: Row, rows: Sequence[Row]) -> Row | None:
+    """Return the dense network in FP32 on the same backend and device at the same batch size."""
+    return counterpart(row, rows, variant=dense_variant(rows), precision="fp32")
+
+
+def speed_up(row: Row, base: Row | None) -> float | None:
+    """Return how many times as fast `row` is as `base`."""
+    ratio = None if base is None else latency_ratio(row, base)
+    return None if ratio is None else 1 / ratio.value
+
+
+def _quotient(first: LatencyRecord, second: LatencyRecord) -> Ratio:
+    assert first.ratio is not None
+    assert second.ratio is not None
+    value = math.log(first.ratio / second.ratio)
+    if first.ratio_ci95 is None or second.ratio_ci95 is None:
+        return Ratio(value=math.exp(value))
+    below = math.hypot(math.log(first.ratio / first.ratio_ci95[0]), math.log(second.ratio_ci95[1] / second.ratio))
+    above = math.hypot(math.log(first.ratio_ci95[1] / first.ratio), math.log(second.ratio / second.ratio_ci95[0]))
+    return Ratio(value=math.exp(value), ci95=(math.exp(value - below), math.exp(value + above)))

@@ -1,0 +1,188 @@
+"""Accuracy against latency: one point a row, its interval, its name, and the line no candidate beats."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from trtbench.report.labels import place_labels
+from trtbench.report.pareto import pareto_front
+from trtbench.report.style import GREY, colours, kind, log_milliseconds, marker, new_figure, quieten, title
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from trtbench.records import AccuracyRecord, LatencyRecord, Row
+    from trtbench.report.labels import Box
+    from trtbench.report.recommend import Recommendation
+
+_KEEP_OFF = 12  # pixels around a point that labels leave free
+_RING = 18  # the same around the recommended one
+_PADDING = 2  # pixels of air around a label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Point:
+    row: Row
+    accuracy: AccuracyRecord
+    latency: LatencyRecord
+    label: str
+    colour: str
+    is_winner: bool
+
+    @property
+    def xy(self) -> tuple[float, float]:
+        return (self.latency.p50_ms, 100 * self.accuracy.top1)
+
+
+def accuracy_figure(rows: Sequence[Row], decision: Recommendation) -> Figure | None:
+    """Return top-1 with Wilson intervals against median latency at the decision's batch size, or None without rows."""
+    shown = [row for row in rows if row.batch_size == decision.batch_size]
+    points = _points(shown, decision)
+    if not points:
+        return None
+    figure = new_figure(9.5, 6)
+    axes = figure.subplots()
+    for point in points:
+        _draw_point(axes, point)
+    front = _front([point.xy for point in points if point.row.role == "candidate"])
+    if front:
+        axes.step(*zip(*front, strict=True), where="post", color=GREY, linewidth=1, linestyle="--", zorder=1)
+    quieten(axes)
+    axes.grid(color="#E6E6E6", linewidth=0.6)
+    log_milliseconds(axes)
+    axes.margins(x=0.18, y=0.08)
+    axes.set_xlabel(f"median latency at batch {decision.batch_size}, ms (log scale; left is better)")
+    axes.set_ylabel("top-1, % (up is better; bars: 95 % interval)")
+    axes.set_title(title(f"Accuracy against latency at batch {decision.batch_size}", points[0].row), loc="left")
+    _draw_legend(axes, points)
+    _draw_labels(figure, axes, points, front)
+    return figure
+
+
+def _points(rows: Sequence[Row], decision: Recommendation) -> list[_Point]:
+    by_variant = colours([row.variant for row in rows])
+    return [
+        _Point(
+            row=row,
+            accuracy=row.accuracy,
+            latency=row.latency,
+            label=f"{row.variant} {kind(row, rows)}",
+            colour=by_variant[row.variant],
+            is_winner=row.name == decision.winner,
+        )
+        for row in rows
+        if row.accuracy is not None and row.latency is not None
+    ]
+
+
+def _draw_point(axes: Axes, point: _Point) -> None:
+    x, y = point.xy
+    low, high = (100 * bound for bound in point.accuracy.ci95)
+    axes.errorbar(x, y, yerr=[[y - low], [high - y]], color=point.colour, linewidth=1, alpha=0.45, capsize=2, zorder=2)
+    axes.scatter(
+        x,
+        y,
+        s=46,
+        marker=marker(point.row.precision),
+        facecolors=point.colour if point.row.role == "candidate" else "white",
+        edgecolors=point.colour,
+        linewidths=1.4,
+        zorder=3,
+    )
+    if point.is_winner:
+        axes.scatter(x, y, s=210, marker="o", facecolors="none", edgecolors="black", linewidths=1.4, zorder=4)
+
+
+def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points (ms, %) that reach the best top-1 within their latency, fastest first."""
+    return sorted(points[index] for index in pareto_front([(x, -y) for x, y in points]))
+
+
+def _draw_legend(axes: Axes, points: Sequence[_Point]) -> None:
+    precisions = dict.fromkeys(point.row.precision for point in points if point.row.role == "candidate")
+    keys = [_key(precision, marker(precision), face=GREY) for precision in precisions]
+    if any(point.row.role != "candidate" for point in points):
+        keys.append(_key("hollow: baseline or reference", "o", face="white"))
+    if precisions:
+        keys.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="Pareto line of the candidates"))
+    if any(point.is_winner for point in points):
+        keys.append(_key("recommended", "o", face="none", size=13, edge="black"))
+    axes.figure.legend(handles=keys, loc="outside lower left", ncols=len(keys), frameon=False, fontsize=8)
+
+
+def _key(label: str, shape: str, *, face: str, size: float = 7, edge: str = GREY) -> Line2D:
+    return Line2D(
+        [], [], linestyle="none", marker=shape, markersize=size, markerfacecolor=face, markeredgecolor=edge, label=label
+    )
+
+
+def _draw_labels(figure: Figure, axes: Axes, points: Sequence[_Point], front: Sequence[tuple[float, float]]) -> None:
+    """Write each point's name where it covers least, with a line to points that are not next to it."""
+    texts = [axes.annotate(point.label, point.xy, fontsize=8) for point in points]
+    figure.draw_without_rendering()  # settles the layout, so that pixels mean something
+    figure.set_layout_engine("none")
+    extents = [text.get_window_extent() for text in texts]
+    pixels = [_pixels(axes, point.xy) for point in points]
+    places = place_labels(
+        pixels,
+        [(extent.width + 2 * _PADDING, extent.height + 2 * _PADDING) for extent in extents],
+        frame=(axes.bbox.x0, axes.bbox.y0, axes.bbox.x1, axes.bbox.y1),
+        solid=[_around(xy, _RING if point.is_winner else _KEEP_OFF) for point, xy in zip(points, pixels, strict=True)],
+        thin=[*_intervals(axes, points), *_steps(axes, front)],
+    )
+    for text, point, place, (x, y) in zip(texts, points, places, pixels, strict=True):
+        text.remove()
+        _draw_label(axes, point, offset=(place[0] + _PADDING - x, place[1] + _PADDING - y), is_near=_near(place, x, y))
+
+
+def _draw_label(axes: Axes, point: _Point, *, offset: tuple[float, float], is_near: bool) -> None:
+    leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 5}
+    axes.annotate(
+        point.label,
+        point.xy,
+        xytext=offset,
+        textcoords="offset pixels",
+        fontsize=8,
+        color=point.colour,
+        zorder=5,
+        arrowprops=None if is_near else leader,
+        path_effects=[withStroke(linewidth=2, foreground="white")],
+    )
+
+
+def _pixels(axes: Axes, xy: tuple[float, float]) -> tuple[float, float]:
+    x, y = axes.transData.transform(xy)
+    return (float(x), float(y))
+
+
+def _near(place: Box, x: float, y: float) -> bool:
+    """Whether a label stands so close to its point that no line is needed."""
+    left, bottom, right, top = place
+    return math.hypot(max(left - x, x - right, 0), max(bottom - y, y - top, 0)) < 2 * _KEEP_OFF
+
+
+def _around(xy: tuple[float, float], reach: float) -> Box:
+    return (xy[0] - reach, xy[1] - reach, xy[0] + reach, xy[1] + reach)
+
+
+def _intervals(axes: Axes, points: Sequence[_Point]) -> Iterator[Box]:
+    """Yield the vertical bars of the Wilson intervals."""
+    for point in points:
+        ends = (_pixels(axes, (point.latency.p50_ms, 100 * bound)) for bound in point.accuracy.ci95)
+        (x, low), (_, high) = ends
+        yield (x - 2, low, x + 2, high)
+
+
+def _steps(axes: Axes, front: Sequence[tuple[float, float]]) -> Iterator[Box]:
+    """Yield the level parts of the Pareto line."""
+    for (x, y), (end, _) in itertools.pairwise(_pixels(axes, xy) for xy in front):
+        yield (x, y - 2, end, y + 2)

@@ -1,0 +1,74 @@
+"""How plots look: colours and markers that do not rest on telling red from green, and quiet axes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from trtbench.report.ratios import device_words
+from trtbench.report.units import significant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from trtbench.records import Row
+
+# Okabe & Ito, "Color Universal Design" (2008), without black and without yellow, which fades on white
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = {"fp32": "o", "int8": "s", "fp16": "^", "bf16": "v", "tf32": "p", "int8+fp16": "X"}
+_OTHER_MARKER = "D"
+GREY = "#595959"
+PALE = "#BFBFBF"
+DPI = 150
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return a figure of that size in inches with an Agg canvas; pyplot and its global state stay out."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """Give each distinct name a colour, in order; a seventh name begins anew."""
+    return {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(dict.fromkeys(names))}
+
+
+def marker(precision: str) -> str:
+    """Return the marker of a precision."""
+    return _MARKERS.get(precision, _OTHER_MARKER)
+
+
+def kind(row: Row, rows: Sequence[Row]) -> str:
+    """Say how a row computes, as briefly as the rows allow: its precision, with the backend where that is needed."""
+    backends = {other.backend for other in rows if other.role != "baseline"}
+    if row.role == "baseline":
+        return row.backend if row.precision == "fp32" else f"{row.backend} {row.precision}"
+    return row.precision if len(backends) == 1 else f"{row.precision} {row.backend}"
+
+
+def title(topic: str, row: Row) -> str:
+    """Return a title that says where the row, and those drawn with it, ran."""
+    return f"{topic}, on {device_words(row)}{' (simulated)' if row.simulated else ''}"
+
+
+def quieten(axes: Axes) -> None:
+    """Leave the axes no more ink than they need."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(colors=GREY, labelcolor="black")
+    axes.set_axisbelow(True)
+
+
+def log_milliseconds(axes: Axes) -> None:
+    """Make the horizontal axis logarithmic, with ticks at 1, 2, 3, 5 and 7 that read as plain numbers."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value, digits=1)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()

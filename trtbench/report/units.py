@@ -1,0 +1,44 @@
+"""Numbers as people read them: the only place that rounds."""
+
+from __future__ import annotations
+
+import math
+
+BYTES_PER_MB = 1_000_000
+ABSENT = "-"
+
+
+def significant(value: float | None, *, digits: int = 3) -> str:
+    """Write `value` with `digits` significant digits and no exponent; whole digits are never dropped."""
+    if value is None:
+        return ABSENT
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}"
+
+
+def fixed(value: float | None, *, decimals: int = 2) -> str:
+    """Write `value` with a fixed number of decimals, so that a column can be compared by eye."""
+    return ABSENT if value is None else f"{value:.{decimals}f}"
+
+
+def megabytes(size_bytes: int | None) -> str:
+    """Write a size in MB of 10^6 bytes."""
+    return ABSENT if size_bytes is None else significant(size_bytes / BYTES_PER_MB)
+
+
+def millions(count: int | None) -> str:
+    """Write a count in millions."""
+    return ABSENT if count is None else significant(count / 1e6)
+
+
+def percent(proportion: float | None) -> str:
+    """Write a proportion in percent."""
+    return ABSENT if proportion is None else f"{100 * proportion:.2f}"
+
+
+def times(value: float, ci95: tuple[float, float] | None) -> str:
+    """Write a ratio as "1.38 times", and how sure it is."""
+    told = "medians, not timed side by side" if ci95 is None else f"95 % interval {fixed(ci95[0])} to {fixed(ci95[1])}"
+    return f"{fixed(value)} times ({told})"
