@@ -1,0 +1,292 @@
+"""The command line: every verb, its JSON, and how an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trtbench.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TINY = "--size 16 --data digits"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def trtbench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], Answer]:
+    """Run a command line in a folder of its own, in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["trtbench", *arguments.split()])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return Answer(code=code, out=captured.out, err=captured.err)
+
+    return run
+
+
+_SUITE = """
+name: tiny
+data: {source: digits, size: 16}
+model: {name: resnet20, checkpoint: resnet20.safetensors}
+variants: [{kind: dense, name: dense}]
+export: {exporter: torchscript}
+calibration: {per_class: 1, method: minmax}
+bench: {batch_sizes: [1], duration: 0.01, warm_up: 0, block_ms: 2, ort_placement: false}
+decision: {max_drop_pp: 40}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A suite of one dense variant on 16x16 digits, with weights beside it."""
+    import torch
+
+    from trtbench.models import build_model, save_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_model("resnet20", num_classes=10).eval()
+    save_model(tmp_path / "resnet20.safetensors", network, name="resnet20", num_classes=10, metadata={})
+    path = tmp_path / "tiny.yaml"
+    path.write_text(_SUITE)
+    return path
+
+
+def test_build_bench_report_plan_and_store_work_on_one_suite(trtbench: Callable[[str], Answer], tiny: Path) -> None:
+    built = trtbench(f"build {tiny}")
+    assert built.code == 0, built.err
+    assert "dense int8 onnxruntime-cpu" in built.out
+    assert "done" in built.err
+
+    again = trtbench(f"build {tiny} --json --quiet")
+    assert [engine["status"] for engine in again.json["engines"]] == ["ok", "ok", "ok"]
+    assert again.err == ""
+
+    planned = trtbench(f"plan {tiny}")
+    assert "3 rows" in planned.out
+    assert "nothing: only to measure" in planned.out
+    assert trtbench(f"plan {tiny} --json").json["disk_bytes"] == 0
+
+    benched = trtbench(f"bench {tiny}")
+    assert benched.code == 0, benched.err
+    assert "CPU" in benched.out or "cpu" in benched.out
+    assert "report.md" in benched.err
+
+    shown = trtbench("report --json")
+    assert shown.json["schema_version"] == "1"
+    assert "onnxruntime-cpu" in trtbench("report runs/latest/report.json").out
+
+    kinds = {one["kind"] for one in trtbench("store list --json").json["artefacts"]}
+    assert kinds == {"dense", "graph", "images", "manifest", "qdq", "ranges"}
+    assert "artefacts" in trtbench("store list").out
+    assert trtbench("store prune --older-than-days 1").err.startswith("Freed 0.00 MB")
+    assert "Freed" in trtbench("store prune").err
+    assert trtbench("store list --json").json["artefacts"] == []
+
+
+def test_run_does_everything_and_answers_in_json(trtbench: Callable[[str], Answer], tiny: Path) -> None:
+    found = trtbench(f"run {tiny} --json --quiet")
+
+    assert found.code == 0, found.err
+    assert [row["status"] for row in found.json["rows"]] == ["ok"] * 3
+
+
+def test_a_failed_row_exits_3(trtbench: Callable[[str], Answer], tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trtbench.engines import eager
+    from trtbench.errors import EngineError
+
+    def fail(_: object) -> None:
+        raise EngineError("this engine", got="a fault")
+
+    monkeypatch.setattr(eager, "build", fail)
+
+    found = trtbench(f"build {tiny}")
+
+    assert found.code == 3
+    assert "this engine: got a fault" in found.out
+
+
+def test_a_fault_in_a_suite_exits_2_with_one_line_a_fault(trtbench: Callable[[str], Answer], tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(_SUITE + "bogus: 1\nexports: {}\n")
+
+    found = trtbench("plan bad.yaml")
+
+    assert found.code == 2
+    assert found.err.count("error: bad.yaml: ") == 2
+    assert "Traceback" not in found.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("build quickstart --model resnet20", "SUITE and --model"),
+        ("bench quickstart --engine e.onnx", "SUITE and --engine"),
+        ("bench --engine none.onnx", "an engine file"),
+        ("evaluate --model resnet20 --checkpoint none.pt", "none.pt"),
+        ("evaluate --model resnet20", "untrained weights"),
+        ("evaluate --model resnet20 --checkpoint a.pt --mean 1,b,c --std 1,1,1", "numbers joined by commas"),
+        ("prune --model resnet20", "exactly one of ratio, macs, params"),
+        ("prune --model resnett --ratio 0.5", "resnet"),
+        ("prune --model resnet20 --ratio 0.5 --importance taylor", "taylor"),
+        ("export --model resnet20 --output m.onnx --exporter magic", "exporter"),
+        ("report nothing", "report.json"),
+        ("gpu-info --require magic", "magic"),
+        ("plan none.yaml", "quickstart"),
+    ],
+)
+def test_a_mistake_of_the_user_exits_2_and_says_what_is_wrong(
+    trtbench: Callable[[str], Answer], arguments: str, words: str
+) -> None:
+    found = trtbench(arguments)
+
+    assert found.code == 2
+    assert words in found.err
+    assert "Traceback" not in found.err
+
+
+@pytest.mark.parametrize("arguments", ["no-such-verb", "prune", "plan --bogus"])
+def test_a_wrong_command_line_exits_2_with_the_usage(trtbench: Callable[[str], Answer], arguments: str) -> None:
+    found = trtbench(arguments)
+
+    assert found.code == 2
+    assert "Usage" in found.err
+
+
+def test_an_interrupt_exits_130_and_says_how_to_go_on(
+    trtbench: Callable[[str], Answer], tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trtbench import pipeline
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "build_suite", interrupted)
+
+    found = trtbench(f"build {tiny}")
+
+    assert found.code == 130
+    assert "go on where it stopped" in found.err
+
+
+def test_demanding_a_gpu_where_there_is_none_exits_5(
+    trtbench: Callable[[str], Answer], tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    assert trtbench(f"build {tiny} --require-gpu").code == 5
+    assert trtbench("gpu-info --require fp16,int8").code == 5
+
+
+def test_gpu_info_tells_the_host_and_the_packages(trtbench: Callable[[str], Answer]) -> None:
+    told = trtbench("gpu-info")
+    found = trtbench("gpu-info --json")
+
+    assert told.code == 0
+    assert "torch" in told.out
+    assert found.json["host"]["cpu"]["logical_cores"] >= 1
+
+
+def test_gpu_info_shows_a_gpu_its_clashes_and_what_tensorrt_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import replace
+
+    from trtbench.cli.machine_verbs import _show
+    from trtbench.environment import Driver, Gpu, Package, collect_environment, gpu_info
+
+    gpu = Gpu(index=0, uuid="GPU-1", name="H100", compute_capability=(9, 0), memory_bytes=80 * 2**30)
+    old = Driver(version="525.60", cuda=(12, 0))
+    torch = Package(module="torch", distribution="torch", version="2.15.0", cuda="13.2")
+    here = collect_environment()
+    environment = replace(here, gpus=(gpu,), driver=old, packages=(torch,), cuda_visible_devices=None)
+
+    _show(gpu_info(environment))
+    shown = capsys.readouterr().out
+
+    assert "GPU 0: H100, SM 9.0, 80 GiB" in shown
+    assert "error:" in shown
+    assert "TensorRT engines cannot be built here:" in shown
+
+    _show(replace(gpu_info(environment), tensorrt_ready=True))
+    assert "TensorRT engines can be built here." in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_schema_is_json_and_init_writes_a_suite_that_plans(trtbench: Callable[[str], Answer]) -> None:
+    assert "properties" in trtbench("schema").json
+    assert trtbench("init --model resnet20 --data digits --checkpoint resnet20.safetensors").code == 0
+    assert trtbench("init --model resnet20 --data digits").code == 2
+    assert trtbench("plan suite.yaml").code == 0
+    assert trtbench("init --model resnet20 --data digits --force").code == 0
+
+
+def test_prune_answers_params_macs_and_widths(trtbench: Callable[[str], Answer]) -> None:
+    found = trtbench("prune --model resnet20 --ratio 0.5 --round-to 1 --output p.safetensors --json").json
+
+    assert found["params"] == 68_786
+    assert found["macs"] == pytest.approx(10.31e6, rel=1e-3)
+    assert set(found["widths"].values()) == {8, 16, 32}
+    assert Path("p.safetensors").exists()
+    assert "68,786 parameters" in trtbench("prune --model resnet20 --ratio 0.5 --round-to 1").out
+
+
+@pytest.mark.usefixtures("tiny")
+def test_each_step_answers_in_json_and_in_words(trtbench: Callable[[str], Answer]) -> None:
+    weights = "--model resnet20 --checkpoint resnet20.safetensors"
+
+    evaluated = trtbench(f"evaluate {weights} {_TINY} --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 --json").json
+    assert (evaluated["total"], evaluated["notes"]) == (360, [])
+    assert re.search(r"of 360 correct", trtbench(f"evaluate {weights} {_TINY}").out)
+
+    exported = trtbench(f"export {weights} --output m.onnx --exporter torchscript --size 16 --json").json
+    assert exported["opset"] == 20
+
+    calibrated = trtbench(f"calibrate {weights} {_TINY} --per-class 1 --method minmax --output cal --json").json
+    assert calibrated["images"] == 10
+
+    trained = trtbench(f"train --model resnet20 {_TINY} --epochs 0 --output t --quiet --json").json
+    assert trained["best_epoch"] == 0
+
+    built = trtbench(f"build {weights} {_TINY} --precision int8 --backend onnxruntime-cpu --per-class 1 --quiet --json")
+    engine = built.json["engines"][0]
+    assert engine["status"] == "ok"
+
+    options = "--duration 0.01 --warm-up 0 --batch 2 --quiet"
+    measured = trtbench(f"bench --engine {engine['path']} {options} --json").json
+    assert measured["rows"][0]["accuracy"]["total"] == 360
+    assert "of 360 correct, p50" in trtbench(f"bench --engine {engine['path']} {options}").out
+
+
+def test_a_damaged_engine_is_a_row_that_says_so(trtbench: Callable[[str], Answer], tiny: Path) -> None:
+    path = trtbench(f"build {tiny} --json --quiet").json["engines"][0]["path"]
+    Path(path).write_bytes(b"another file")
+
+    found = trtbench(f"bench --engine {path} --quiet")
+
+    assert "failed: engine" in found.out

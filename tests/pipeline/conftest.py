@@ -1,0 +1,75 @@
+"""A suite small enough to run for real: a tiny folder of images, untrained weights, real exports and engines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from trtbench.models import build_model, save_model
+from trtbench.pipeline import Places
+from trtbench.suite import parse_suite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from trtbench.suite import Suite
+
+CLASSES = ("circle", "square", "star")
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PATH/train and PATH/test with three classes of noise around a colour of their own."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 6)):
+        for index, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 100, (16, 16, 3), dtype=np.uint8)
+                pixels[..., index] += 120
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "resnet20.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_model("resnet20", num_classes=len(CLASSES)).eval()
+    save_model(path, network, name="resnet20", num_classes=len(CLASSES), metadata={})
+    return path
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(runs=tmp_path / "runs", engines=tmp_path / "engines", calib=tmp_path / "calib")
+
+
+@pytest.fixture
+def suite(images: Path, checkpoint: Path) -> Callable[..., Suite]:
+    """Write the tiny suite; `more` is YAML appended to it, `variants` replaces its variants."""
+
+    def make(more: str = "", variants: str = "[{kind: dense, name: dense}]") -> Suite:
+        text = f"""
+name: tiny
+data: {{source: 'folder:{images}', size: 16, validation: 0.25}}
+model: {{name: resnet20, checkpoint: '{checkpoint}'}}
+variants: {variants}
+fine_tune: {{epochs: 1, batch_size: 9, lr: 0.01}}
+export: {{exporter: torchscript}}
+calibration: {{per_class: 4, method: minmax}}
+bench: {{batch_sizes: [1, 2], duration: 0.01, warm_up: 0, block_ms: 2}}
+decision: {{max_drop_pp: 40}}
+{more}
+"""
+        return parse_suite(text, origin="tiny.yaml")
+
+    return make

@@ -1,0 +1,272 @@
+"""A build makes each artefact and engine once, says what it reuses and why it makes something again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trtbench.engines.sidecar import read_sidecar, sidecar_path
+from trtbench.errors import CalibrationError, ConfigError, LeakError, UnsupportedError
+from trtbench.pipeline import Artefacts, Event, build_suite, outlook, plan_engines
+from trtbench.store import file_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from trtbench.pipeline import Places
+    from trtbench.suite import Suite
+
+    Make = Callable[..., Suite]
+
+_BOTH = "[{kind: dense, name: dense}, {kind: channels, name: half, ratio: 0.5, round_to: 8, fine_tune: false}]"
+
+
+def _states(told: list[Event], stage: str) -> list[str]:
+    return [event.state for event in told if event.stage == stage and event.state in {"done", "cached", "failed"}]
+
+
+def test_every_engine_of_the_plan_is_built_with_a_sidecar(suite: Make, places: Places) -> None:
+    built = build_suite(suite(variants=_BOTH), places)
+
+    assert [one.plan.name for one in built] == [
+        "dense fp32 onnxruntime-cpu",
+        "dense int8 onnxruntime-cpu",
+        "dense fp32 eager",
+        "half fp32 onnxruntime-cpu",
+        "half int8 onnxruntime-cpu",
+        "half fp32 eager",
+        "dense int8-ort onnxruntime-cpu",
+    ]
+    assert [one.reason for one in built] == [""] * 7
+    for one in built:
+        assert one.path is not None
+        sidecar = read_sidecar(one.path)
+        assert sidecar == one.sidecar
+        assert sidecar.engine_sha256 == file_sha256(one.path)
+        assert sidecar.engine_bytes == one.path.stat().st_size
+        assert (sidecar.calibration_sha256 is None) == (sidecar.precision == "fp32")
+    dense, half = built[0].sidecar, built[3].sidecar
+    assert dense is not None
+    assert half is not None
+    assert dense.params is not None
+    assert half.params is not None
+    assert half.params < dense.params
+    assert half.engine_bytes < dense.engine_bytes
+
+
+def test_a_second_build_makes_nothing_again(suite: Make, places: Places) -> None:
+    first = build_suite(suite(), places)
+    told: list[Event] = []
+
+    second = build_suite(suite(), places, tell=told.append)
+
+    assert second == first
+    assert not [event for event in told if event.state == "started" and event.stage != "data"]
+    assert _states(told, "engine") == ["cached"] * len(first)
+
+
+def test_another_method_makes_the_ranges_again_and_says_so(suite: Make, places: Places) -> None:
+    build_suite(suite(), places)
+    told: list[Event] = []
+    text = suite()
+    other = text.model_copy(update={"calibration": text.calibration.model_copy(update={"method": "percentile"})})
+
+    build_suite(other, places, tell=told.append)
+
+    notes = [event.detail for event in told if event.stage == "ranges" and event.state == "note"]
+    assert notes == ["made again: method, percentile changed"]
+    assert _states(told, "dense") == ["cached"]
+
+
+def test_an_engine_that_was_damaged_is_built_again(suite: Make, places: Places) -> None:
+    built = build_suite(suite(), places)
+    path = built[0].path
+    assert path is not None
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+    again = build_suite(suite(), places)
+
+    assert path.read_bytes() == whole
+    assert again[0].sidecar is not None
+    assert again[0].sidecar.engine_sha256 == file_sha256(path)
+
+
+def test_an_engine_that_cannot_be_built_does_not_stop_the_others(
+    suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trtbench.engines import eager
+
+    def refuse(_: object) -> None:
+        raise UnsupportedError("this device", cure="use another")
+
+    monkeypatch.setattr(eager, "build", refuse)
+    told: list[Event] = []
+
+    built = build_suite(suite(), places, tell=told.append)
+
+    assert [(one.plan.backend, one.status) for one in built] == [
+        ("onnxruntime-cpu", "ok"),
+        ("onnxruntime-cpu", "ok"),
+        ("eager", "unsupported"),
+        ("onnxruntime-cpu", "ok"),
+    ]
+    assert built[2].reason == "this device; use another"
+    assert "failed" in _states(told, "engine")
+
+
+def test_the_manifest_is_written_for_committing_and_then_verified(suite: Make, places: Places) -> None:
+    build_suite(suite(), places)
+    path = places.calib / "tiny.json"
+    before = path.read_bytes()
+    told: list[Event] = []
+
+    again = Artefacts(suite(), places, tell=told.append).manifest
+
+    assert path.read_bytes() == before == again.path("manifest.json").read_bytes()
+    assert again.facts["images"] == 12
+
+
+def test_a_committed_manifest_of_another_size_is_sampled_again_and_said(suite: Make, places: Places) -> None:
+    build_suite(suite(), places)
+    told: list[Event] = []
+    text = suite()
+    other = text.model_copy(update={"calibration": text.calibration.model_copy(update={"per_class": 5})})
+
+    made = Artefacts(other, places, tell=told.append).manifest
+
+    assert made.facts["images"] == 15
+    assert any("sampled again" in event.detail for event in told)
+    assert json.loads((places.calib / "tiny.json").read_text())["histogram"] == [5, 5, 5]
+
+
+def test_a_manifest_given_by_the_user_is_never_replaced(suite: Make, places: Places, tmp_path: Path) -> None:
+    from trtbench.calibrate.manifest import load_manifest, save_manifest
+
+    build_suite(suite(), places)
+    given = tmp_path / "mine.json"
+    found = load_manifest(places.calib / "tiny.json")
+    save_manifest(given, replace(found, classes=("a", "b", "c")))
+    text = suite()
+    other = text.model_copy(update={"calibration": text.calibration.model_copy(update={"manifest": given})})
+
+    with pytest.raises(CalibrationError, match="classes"):
+        _ = Artefacts(other, places).manifest
+
+
+def test_a_manifest_whose_images_stand_in_the_test_set_fails_the_build(
+    suite: Make, places: Places, images: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    leaky = tmp_path / "leaky"
+    shutil.copytree(images, leaky)
+    build_suite(suite(), places)
+    for source in (leaky / "train" / "star").iterdir():
+        shutil.copyfile(source, leaky / "test" / "star" / f"copy-{source.name}")
+    text = suite()
+    data = text.data.model_copy(update={"source": f"folder:{leaky}"})
+    given = text.calibration.model_copy(update={"manifest": places.calib / "tiny.json"})
+    other = text.model_copy(update={"data": data, "calibration": given})
+
+    with pytest.raises(LeakError):
+        _ = Artefacts(other, places).manifest
+
+
+def test_fine_tuning_changes_the_weights_and_keeps_its_log(suite: Make, places: Places) -> None:
+    artefacts = Artefacts(suite(variants="[{kind: dense, name: tuned, fine_tune: true}]"), places)
+
+    tuned = artefacts.variant(artefacts.suite.variants[0])
+
+    assert tuned.sha256 != artefacts.dense().sha256
+    assert tuned.facts["fit"]["epochs"] == 1
+    assert tuned.path("train.log").exists()
+
+
+def test_taylor_importance_gets_training_images(suite: Make, places: Places) -> None:
+    variants = "[{kind: channels, name: t, ratio: 0.5, importance: taylor, round_to: 8, fine_tune: false}]"
+    artefacts = Artefacts(suite(variants=variants), places)
+
+    pruned = artefacts.variant(artefacts.suite.variants[0])
+
+    assert pruned.facts["params"] < artefacts.dense().facts["params"]
+
+
+def test_training_from_scratch_starts_from_the_seed(suite: Make, places: Places) -> None:
+    text = suite()
+    model = text.model.model_copy(update={"checkpoint": None, "train": text.fine_tune})
+    artefacts = Artefacts(text.model_copy(update={"model": model}), places)
+
+    made = artefacts.dense()
+
+    assert made.facts["fit"]["epochs"] == 1
+    assert made.path("model.safetensors").exists()
+
+
+def test_a_missing_checkpoint_is_a_configuration_error(suite: Make, places: Places, tmp_path: Path) -> None:
+    text = suite()
+    model = text.model.model_copy(update={"checkpoint": tmp_path / "none.pt"})
+
+    with pytest.raises(ConfigError, match=r"none\.pt"):
+        build_suite(text.model_copy(update={"model": model}), places)
+
+
+def test_a_network_given_as_onnx_is_built_without_its_source(suite: Make, places: Places) -> None:
+    text = suite()
+    graph = Artefacts(text, places).graph(text.variants[0]).path("model.onnx")
+    model = text.model.model_copy(update={"name": f"onnx:{graph}", "checkpoint": None})
+    given = text.model_copy(update={"model": model, "name": "given"})
+
+    built = build_suite(given, places)
+
+    assert [(one.plan.precision, one.status) for one in built] == [("fp32", "ok"), ("int8", "ok"), ("int8-ort", "ok")]
+
+
+def test_a_network_given_as_onnx_cannot_be_pruned(suite: Make, places: Places) -> None:
+    text = suite(variants=_BOTH)
+    graph = Artefacts(text, places).graph(text.variants[0]).path("model.onnx")
+    model = text.model.model_copy(update={"name": f"onnx:{graph}", "checkpoint": None})
+
+    built = build_suite(text.model_copy(update={"model": model, "name": "given"}), places)
+
+    statuses = {one.plan.variant.name: one.status for one in built}
+    assert statuses == {"dense": "ok", "half": "unsupported"}
+
+
+def test_a_missing_onnx_file_is_a_configuration_error(suite: Make, places: Places) -> None:
+    text = suite()
+    model = text.model.model_copy(update={"name": "onnx:/none.onnx", "checkpoint": None})
+
+    with pytest.raises(ConfigError, match="an ONNX file"):
+        build_suite(text.model_copy(update={"model": model}), places)
+
+
+def test_the_outlook_names_what_is_still_to_make(suite: Make, places: Places) -> None:
+    before = outlook(suite(), places)
+    assert not (places.store / "dense").exists()
+    build_suite(suite(), places)
+    after = outlook(suite(), places)
+
+    assert len(before.rows) == len(after.rows) == 2 * len(plan_engines(suite()))
+    assert before.rows[2].missing == ("dense", "graph", "manifest", "ranges", "qdq")
+    assert before.seconds is None
+    assert before.disk_bytes > 0
+    assert {row.missing for row in after.rows} == {()}
+    assert after.seconds == pytest.approx(after.timing_s)
+    assert after.disk_bytes == 0
+
+
+def test_the_sidecar_is_written_after_its_engine(suite: Make, places: Places) -> None:
+    built = build_suite(suite(), places)
+    path = built[0].path
+    assert path is not None
+    sidecar_path(path).unlink()
+
+    again = build_suite(suite(), places)
+
+    assert again[0].status == "ok"
+    assert sidecar_path(path).exists()

@@ -1,0 +1,208 @@
+"""A run measures every engine of a suite, decides, and leaves a report that can be read again."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trtbench.errors import ConfigError, WorkerError
+from trtbench.pipeline import Event, run_suite
+from trtbench.pipeline.steps import (
+    bench_engine,
+    calibrate_model,
+    evaluate_model,
+    export_model,
+    prune_model,
+    train_model,
+)
+from trtbench.report.document import read_report
+from trtbench.suite import BenchConfig, ChannelsVariant, DataConfig, ExportConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from trtbench.pipeline import Places
+    from trtbench.suite import Suite
+
+    Make = Callable[..., Suite]
+
+_NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def test_a_run_leaves_a_report_with_every_row(suite: Make, places: Places) -> None:
+    told: list[Event] = []
+
+    report, folder = run_suite(suite(), places, argv=["trtbench", "run"], now=_NOW, tell=told.append)
+
+    assert [row.status for row in report.rows] == ["ok"] * 8
+    assert {row.role for row in report.rows} == {"candidate", "baseline", "reference"}
+    assert read_report(places.runs / "latest") == read_report(folder)
+    assert (folder / "report.md").exists()
+    assert list((folder / "plots").glob("*.png"))
+    int8 = next(row for row in report.rows if row.precision == "int8")
+    assert int8.accuracy is not None
+    assert int8.accuracy.true_arithmetic_correct is not None
+    assert any("true Q/DQ arithmetic" in note for note in int8.notes)
+    fp32 = next(row for row in report.rows if (row.precision, row.backend) == ("fp32", "onnxruntime-cpu"))
+    assert fp32.accuracy is not None
+    assert fp32.accuracy.drop_pp == 0
+    assert fp32.latency is not None
+    assert fp32.latency.ratio == pytest.approx(1.0)
+    raw = json.loads((folder / "raw" / f"{fp32.name.replace(' ', '_')}.json").read_text())
+    assert sum(map(len, raw["blocks_ns"])) == fp32.latency.n >= 30
+    assert len(raw["predictions"]) == 18
+    assert not list(folder.glob(".*.npy"))
+    assert report.decision.sentence
+    assert folder.name == "20260102-030405-tiny"
+    assert {"score", "time"} <= {event.stage for event in told}
+
+
+def test_a_row_that_fails_is_told_and_the_others_are_measured(
+    suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trtbench.bench import measure
+
+    honest = measure._score_engine
+
+    def crash(workers: object, rows: list[measure.Measured], *args: object, **kwargs: object) -> None:
+        if rows[0].engine.backend == "eager":
+            for one in rows:
+                one.error = WorkerError("worker of eager", got="exit code -9")
+            return
+        honest(workers, rows, *args, **kwargs)  # type: ignore[arg-type]  # passed on as it came
+
+    monkeypatch.setattr(measure, "_score_engine", crash)
+
+    report, _ = run_suite(suite(), places, argv=[], now=_NOW)
+
+    failed = [row for row in report.rows if row.status == "failed"]
+    assert {row.backend for row in failed} == {"eager"}
+    assert failed[0].reason == "worker of eager: got exit code -9"
+    assert report.decision.sentence
+
+
+def test_an_engine_that_was_not_built_is_a_row_with_its_reason(
+    suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trtbench.engines import eager
+    from trtbench.errors import UnsupportedError
+
+    def refuse(_: object) -> None:
+        raise UnsupportedError("this device", cure="use another")
+
+    monkeypatch.setattr(eager, "build", refuse)
+
+    report, _ = run_suite(suite(), places, argv=[], now=_NOW)
+
+    absent = [row for row in report.rows if row.status == "unsupported"]
+    assert [(row.backend, row.batch_size) for row in absent] == [("eager", 1), ("eager", 2)]
+
+
+def test_a_network_given_as_onnx_is_compared_with_its_own_float_arithmetic(suite: Make, places: Places) -> None:
+    from trtbench.pipeline import Artefacts
+
+    text = suite()
+    graph = Artefacts(text, places).graph(text.variants[0]).path("model.onnx")
+    model = text.model.model_copy(update={"name": f"onnx:{graph}", "checkpoint": None})
+
+    report, _ = run_suite(text.model_copy(update={"model": model, "name": "given"}), places, argv=[], now=_NOW)
+
+    fp32 = next(row for row in report.rows if row.precision == "fp32")
+    assert fp32.accuracy is not None
+    assert fp32.accuracy.agreement == 1.0
+    assert {row.role for row in report.rows} == {"candidate", "reference"}
+
+
+def test_evaluate_counts_what_the_network_gets_right(suite: Make) -> None:
+    found = evaluate_model(suite())
+
+    assert found["total"] == 18
+    assert 0 <= found["correct"] <= 18
+    assert found["top1"] == found["correct"] / 18
+
+
+def test_prune_saves_a_network_that_reloads_with_its_widths(checkpoint: Path, tmp_path: Path) -> None:
+    from trtbench.models import conv_widths, load_model
+
+    variant = ChannelsVariant(kind="channels", name="p", ratio=0.5, round_to=1)
+    output = tmp_path / "pruned.safetensors"
+
+    found = prune_model("resnet20", checkpoint, variant, num_classes=3, input_size=16, output=output)
+
+    again = load_model("resnet20", num_classes=3, checkpoint=output)
+    assert conv_widths(again.model) == found["widths"]
+    assert found["params"] < 272_474 / 2
+
+
+def test_train_writes_a_checkpoint_and_its_log(images: Path, tmp_path: Path) -> None:
+    told: list[Event] = []
+    data = DataConfig(source=f"folder:{images}", size=16, validation=0.25)
+    config = TrainConfig(epochs=2, batch_size=9, lr=0.01)
+
+    found = train_model("resnet20", None, data, config, output=tmp_path / "out", tell=told.append)
+
+    assert found["epochs"] == 2
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    assert [event.share for event in told] == [0.5, 1.0]
+
+
+def test_fine_tuning_starts_from_the_checkpoint(images: Path, checkpoint: Path, tmp_path: Path) -> None:
+    data = DataConfig(source=f"folder:{images}", size=16, validation=0.25)
+
+    found = train_model("resnet20", checkpoint, data, TrainConfig(epochs=0), output=tmp_path)
+
+    assert found["best_epoch"] == 0
+
+
+def test_export_writes_a_graph_that_is_close_to_pytorch(checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "folder" / "model.onnx"
+
+    found = export_model(
+        "resnet20", checkpoint, ExportConfig(exporter="torchscript"), num_classes=3, input_size=16, output=output
+    )
+
+    assert output.exists()
+    assert found["max_abs_error"] < 1e-4
+    assert found["opset"] == 20
+
+
+def test_calibrate_writes_manifest_ranges_and_graph(suite: Make, tmp_path: Path) -> None:
+    found = calibrate_model(suite(), output=tmp_path / "out")
+
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "manifest.json",
+        "model.qdq.onnx",
+        "ranges.json",
+    ]
+    assert found["images"] == 12
+
+
+def test_one_engine_file_is_measured_with_the_preprocessing_of_its_sidecar(
+    suite: Make, places: Places, images: Path, tmp_path: Path
+) -> None:
+    from trtbench.pipeline import build_suite
+
+    text = suite()
+    built = build_suite(text, places)
+    assert built[0].path is not None
+    config = BenchConfig(batch_sizes=(1,), duration=0.01, warm_up=0, block_ms=2)
+
+    rows = bench_engine(built[0].path, f"folder:{images}", config, out=tmp_path)
+
+    assert [row.status for row in rows] == ["ok"]
+    assert rows[0].accuracy is not None
+    assert rows[0].accuracy.correct == evaluate_model(text)["correct"]
+
+
+def test_an_engine_is_not_scored_on_images_of_other_classes(suite: Make, places: Places, tmp_path: Path) -> None:
+    from trtbench.pipeline import build_suite
+
+    built = build_suite(suite(), places)
+    assert built[0].path is not None
+
+    with pytest.raises(ConfigError, match="expected images of 3 classes, got 10 in digits"):
+        bench_engine(built[0].path, "digits", BenchConfig(), out=tmp_path)

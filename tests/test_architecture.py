@@ -1,0 +1,108 @@
+"""The house rules that a reader can check with `ast` and `sys.modules`."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trtbench
+
+_PACKAGE = Path(trtbench.__file__).parent
+# A room imports only rooms that stand before it.
+_ORDER = (
+    "errors",
+    "records",
+    "_optional",
+    "store",
+    "environment",
+    "suite",
+    "data",
+    "models",
+    "train",
+    "graph",
+    "compress",
+    "calibrate",
+    "engines",
+    "bench",
+    "report",
+    "pipeline",
+    "cli",
+)
+_HEAVY = ("torch", "onnxruntime", "onnx", "cupy", "tensorrt", "pycuda", "matplotlib", "sklearn", "scipy")
+
+
+def _room(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "trtbench" and len(parts) > 1 else None
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+_MODULES = sorted(path for path in _PACKAGE.rglob("*.py") if path.parent != _PACKAGE or path.stem in _ORDER)
+
+
+@pytest.mark.parametrize("path", _MODULES, ids=lambda path: str(path.relative_to(_PACKAGE)))
+def test_a_room_imports_only_rooms_that_stand_before_it(path: Path) -> None:
+    room = path.relative_to(_PACKAGE).parts[0].removesuffix(".py")
+
+    later = {
+        other
+        for module in _imports(path)
+        if (other := _room(module)) in _ORDER and _ORDER.index(other) > _ORDER.index(room)
+    }
+
+    assert later == set()
+
+
+@pytest.mark.parametrize("path", sorted(_PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(_PACKAGE)))
+def test_only_the_command_line_prints_or_exits(path: Path) -> None:
+    if path.relative_to(_PACKAGE).parts[0] == "cli" or path.name == "__main__.py":
+        return
+    calls = {
+        node.func.id
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+
+    assert calls.isdisjoint({"print", "exit", "quit", "input"})
+
+
+def _loaded_after(code: str) -> set[str]:
+    """Return the heavy packages in sys.modules after running code in a fresh interpreter."""
+    ask = f"import sys\n{code}\nprint(' '.join(m for m in {_HEAVY!r} if m in sys.modules))"
+    run = subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True)
+    return set(run.stdout.split("\n")[-2].split())
+
+
+@pytest.mark.parametrize("code", ["import trtbench", "import trtbench.cli", "import trtbench.__init__"])
+def test_importing_the_package_or_its_command_line_loads_no_heavy_package(code: str) -> None:
+    assert _loaded_after(code) == set()
+
+
+def test_showing_the_help_loads_no_heavy_package() -> None:
+    code = (
+        "import contextlib, io\n"
+        "sys.argv = ['trtbench', '--help']\n"
+        "from trtbench.cli import main\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()"
+    )
+
+    assert _loaded_after(code) == set()
+
+
+def test_a_worker_of_onnx_runtime_loads_no_torch() -> None:
+    code = "import trtbench.bench.worker, trtbench.engines.onnxruntime"
+
+    assert "torch" not in _loaded_after(code)

@@ -1,0 +1,7 @@
+"""The command line: the only place that prints, reads argv or exits."""
+
+from __future__ import annotations
+
+from trtbench.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,115 @@
+"""What people see: progress while it lasts, lines for what is done, tables, JSON; all but results go to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from trtbench.records import to_jsonable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+    from rich.progress import TaskID
+
+    from trtbench.pipeline.events import Event
+
+_MARKS = {
+    "done": "[green]done  [/green]",
+    "cached": "[cyan]kept  [/cyan]",
+    "failed": "[red]failed[/red]",
+    "note": "note  ",
+}
+
+
+def complain(error: Exception | str) -> None:
+    """Write an error to stderr, one line a fault."""
+    console = Console(stderr=True, soft_wrap=True)
+    for line in str(error).splitlines():
+        console.print(f"[red]error:[/red] {line}", highlight=False, markup=True)
+
+
+def say(text: str) -> None:
+    """Write a line for people to stderr."""
+    Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
+
+
+def show(text: str) -> None:
+    """Write a result to stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def show_json(value: Any) -> None:
+    """Write one JSON object to stdout."""
+    show(json.dumps(to_jsonable(value), indent=2))
+
+
+def show_table(title: str, headers: Sequence[str], cells: Iterable[Sequence[str]], *, left: int = 99) -> None:
+    """Write a table to stdout; the first `left` columns are words, the others numbers."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="left" if index < left else "right", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+class Screen:
+    """A listener of pipeline events: a live line on a terminal, plain lines elsewhere, nothing when quiet."""
+
+    def __init__(self, *, is_quiet: bool) -> None:
+        self._console = Console(stderr=True, quiet=is_quiet, soft_wrap=True)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[stage]:<15} {task.description}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=is_quiet or not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._shown: tuple[str, str] | None = None
+        self.stages: dict[str, float] = {}
+        self._counted: set[tuple[str, str]] = set()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event, and add its seconds to its stage."""
+        self._count(event)
+        if event.state in {"started", "progress"}:
+            self._follow(event)
+            return
+        took = f" [dim]{event.seconds:.1f} s[/dim]" if event.state == "done" and event.seconds is not None else ""
+        detail = f" [dim]{event.detail}[/dim]" if event.detail else ""
+        self._console.print(f"{_MARKS[event.state]} {event.stage:<15} {event.item}{took}{detail}", highlight=False)
+
+    def _follow(self, event: Event) -> None:
+        if self._shown != (event.stage, event.item):
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(event.item, total=None, stage=event.stage)
+            self._shown = (event.stage, event.item)
+        if event.share is not None and self._task is not None:
+            text = f"{event.item} {event.detail}".strip()
+            self._progress.update(self._task, total=1.0, completed=event.share, description=text)
+
+    def _count(self, event: Event) -> None:
+        """Sum what each stage took when it was really done, now or in an earlier run, each item once."""
+        if event.seconds is not None and (event.stage, event.item) not in self._counted:
+            self._counted.add((event.stage, event.item))
+            self.stages[event.stage] = self.stages.get(event.stage, 0.0) + event.seconds

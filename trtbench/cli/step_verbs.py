@@ -1,0 +1,313 @@
+"""Verbs that do one step on one model: train, prune, export, calibrate, evaluate; build and bench take a suite too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trtbench.cli.app import app
+from trtbench.cli.screen import Screen, say, show, show_json
+from trtbench.cli.suite_verbs import (
+    CalibOption,
+    EnginesOption,
+    JsonOption,
+    OutOption,
+    QuietOption,
+    RequireGpuOption,
+    bench_engines,
+    build_engines,
+    places_of,
+    show_built,
+)
+from trtbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trtbench.suite import DataConfig, Suite
+
+ModelOption = Annotated[
+    str, typer.Option(help="resnet20, torchvision:NAME, timm:NAME, package.module:callable or onnx:PATH.")
+]
+CheckpointOption = Annotated[Path | None, typer.Option(help="Weights as you have them: .pth, .pt, .th, .safetensors.")]
+DataOption = Annotated[str, typer.Option(help="digits, cifar10[:ROOT], cifar100[:ROOT] or folder:PATH.")]
+MeanOption = Annotated[str | None, typer.Option(help="Per-channel mean, joined by commas.")]
+StdOption = Annotated[str | None, typer.Option(help="Per-channel deviation, joined by commas.")]
+SizeOption = Annotated[int, typer.Option(help="Height and width the network sees.")]
+OutputOption = Annotated[Path | None, typer.Option(help="Where the result is written.")]
+SuiteOption = Annotated[str | None, typer.Argument(help="A suite file or a shipped suite [default: quickstart].")]
+ClassesOption = Annotated[int, typer.Option(help="How many classes the network tells apart.")]
+
+
+@app.command()
+def build(
+    *,
+    suite: SuiteOption = None,
+    model: Annotated[str | None, typer.Option(help="Build one model instead of a suite.")] = None,
+    checkpoint: CheckpointOption = None,
+    data: DataOption = "digits",
+    mean: MeanOption = None,
+    std: StdOption = None,
+    size: SizeOption = 32,
+    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    backend: Annotated[str, typer.Option(help="auto or onnxruntime-cpu.")] = "auto",
+    per_class: Annotated[int | None, typer.Option(help="Calibration images of each class.")] = None,
+    out: OutOption = Path("runs"),
+    engines: EnginesOption = Path("engines"),
+    calib: CalibOption = Path("calib"),
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    require_gpu: RequireGpuOption = False,
+) -> None:
+    """Build the engines of a suite, or of one model."""
+    places = places_of(out, engines, calib)
+    if model is None:
+        build_engines(suite or "quickstart", places, is_quiet=quiet, as_json=as_json, require_gpu=require_gpu)
+        return
+    if suite is not None:
+        raise ConfigError("SUITE and --model", expected="one of them", got="both", cure="leave one out")
+    from trtbench.pipeline import build_suite
+    from trtbench.suite import CalibrationConfig, adhoc_suite, options
+
+    one = adhoc_suite(
+        model=model,
+        checkpoint=checkpoint,
+        data=_data(data, mean=mean, std=std, size=size),
+        precisions=(precision,),
+        backend=backend,
+        calibration=options(CalibrationConfig, per_class=per_class),
+    )
+    with Screen(is_quiet=quiet) as screen:
+        built = build_suite(one, places, tell=screen)
+    show_built(tuple(found for found in built if found.plan.role == "candidate"), as_json=as_json)
+
+
+@app.command()
+def bench(
+    *,
+    suite: SuiteOption = None,
+    engine: Annotated[Path | None, typer.Option(help="Measure one engine file instead of a suite.")] = None,
+    data: DataOption = "digits",
+    batch: Annotated[list[int] | None, typer.Option(help="Batch size; may be given several times.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Seconds a row is timed, at least.")] = None,
+    warm_up: Annotated[float | None, typer.Option(help="Milliseconds of warm-up.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Samples, at least.")] = None,
+    out: OutOption = Path("runs"),
+    engines: EnginesOption = Path("engines"),
+    calib: CalibOption = Path("calib"),
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    require_gpu: RequireGpuOption = False,
+) -> None:
+    """Score and time the engines of a suite and write the report, or measure one engine file."""
+    if engine is None:
+        places = places_of(out, engines, calib)
+        bench_engines(suite or "quickstart", places, is_quiet=quiet, as_json=as_json, require_gpu=require_gpu)
+        return
+    if suite is not None:
+        raise ConfigError("SUITE and --engine", expected="one of them", got="both", cure="leave one out")
+    from trtbench.pipeline.steps import bench_engine
+    from trtbench.suite import BenchConfig, options
+
+    config = options(
+        BenchConfig,
+        batch_sizes=tuple(batch) if batch else None,
+        duration=duration,
+        warm_up=warm_up,
+        iterations=iterations,
+    )
+    with Screen(is_quiet=quiet) as screen:
+        rows = bench_engine(engine, data, config, out=out, tell=screen)
+    if as_json:
+        show_json({"rows": rows})
+        return
+    for row in rows:
+        accuracy, latency = row.accuracy, row.latency
+        if accuracy is None or latency is None:
+            show(f"{row.name}: {row.status}: {row.reason}")
+        else:
+            show(f"{row.name}: {accuracy.correct} of {accuracy.total} correct, p50 {latency.p50_ms:.3f} ms")
+
+
+@app.command()
+def evaluate(
+    *,
+    model: ModelOption,
+    data: DataOption = "digits",
+    checkpoint: CheckpointOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    size: SizeOption = 32,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a model on the whole test split."""
+    from trtbench.pipeline.steps import evaluate_model
+
+    found = evaluate_model(_one(model, checkpoint, _data(data, mean=mean, std=std, size=size)))
+    _tell(found, f"{found['correct']} of {found['total']} correct ({100 * found['top1']:.2f} %)", as_json=as_json)
+
+
+@app.command()
+def prune(
+    *,
+    model: ModelOption,
+    checkpoint: CheckpointOption = None,
+    ratio: Annotated[float | None, typer.Option(help="Share of each layer's channels that go.")] = None,
+    macs: Annotated[float | None, typer.Option(help="Target: MACs as a share of the dense network's.")] = None,
+    params: Annotated[float | None, typer.Option(help="Target: parameters as a share of the dense network's.")] = None,
+    importance: Annotated[str, typer.Option(help="l2, l1, bn-scale, taylor or lamp.")] = "l2",
+    scope: Annotated[str, typer.Option(help="uniform or global.")] = "uniform",
+    steps: Annotated[int, typer.Option(help="Iterative steps to the target.")] = 1,
+    round_to: Annotated[int, typer.Option(help="Widths become multiples of this.")] = 8,
+    data: Annotated[str | None, typer.Option(help="Training images, for taylor importance only.")] = None,
+    classes: ClassesOption = 10,
+    size: SizeOption = 32,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove channels from a model; without --checkpoint from fresh weights, which shows the structure only."""
+    from trtbench.pipeline.steps import prune_model
+    from trtbench.suite import ChannelsVariant, options
+
+    variant = options(
+        ChannelsVariant,
+        kind="channels",
+        name="pruned",
+        ratio=ratio,
+        macs=macs,
+        params=params,
+        importance=importance,
+        scope=scope,
+        steps=steps,
+        round_to=round_to,
+    )
+    images = None if data is None else _data(data, mean=None, std=None, size=size)
+    found = prune_model(model, checkpoint, variant, num_classes=classes, input_size=size, data=images, output=output)
+    words = f"{found['params']:,} parameters, {found['macs'] / 1e6:.2f} M MACs; widths {found['widths']}"
+    _tell(found, words, as_json=as_json)
+
+
+@app.command()
+def train(
+    *,
+    model: ModelOption,
+    output: Annotated[Path, typer.Option(help="Folder of the checkpoint, its curves and its log.")],
+    data: DataOption = "digits",
+    checkpoint: CheckpointOption = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images of a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="cosine, one-cycle, multistep or constant.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Label smoothing.")] = None,
+    amp: Annotated[str | None, typer.Option(help="off, bf16 or fp16 (CUDA only).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    size: SizeOption = 32,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model, or fine-tune a checkpoint; a second call goes on from the last epoch."""
+    from trtbench.pipeline.steps import train_model
+    from trtbench.suite import TrainConfig, options
+
+    config = options(
+        TrainConfig,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        optimizer=optimizer,
+        schedule=schedule,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        amp=amp,
+        seed=seed,
+        augment={"flip": False} if data == "digits" else None,
+    )
+    with Screen(is_quiet=quiet) as screen:
+        found = train_model(
+            model, checkpoint, _data(data, mean=mean, std=std, size=size), config, output=output, tell=screen
+        )
+    words = f"validation {found['val_correct']} of {found['val_total']} in epoch {found['best_epoch']}"
+    _tell(found, words, as_json=as_json)
+
+
+@app.command()
+def export(
+    *,
+    model: ModelOption,
+    output: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    checkpoint: CheckpointOption = None,
+    exporter: Annotated[str, typer.Option(help="dynamo or torchscript (faster).")] = "dynamo",
+    opset: Annotated[int, typer.Option(help="ONNX operator set.")] = 20,
+    classes: ClassesOption = 10,
+    size: SizeOption = 32,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a model to one checked ONNX file with the batch norms folded."""
+    from trtbench.pipeline.steps import export_model
+    from trtbench.suite import ExportConfig, options
+
+    config = options(ExportConfig, exporter=exporter, opset=opset)
+    found = export_model(model, checkpoint, config, num_classes=classes, input_size=size, output=output)
+    words = f"{output}: opset {found['opset']}, logits within {found['max_abs_error']:.1e} of PyTorch's"
+    _tell(found, words, as_json=as_json)
+
+
+@app.command()
+def calibrate(
+    *,
+    model: ModelOption,
+    output: Annotated[Path, typer.Option(help="Folder of manifest.json, ranges.json and the Q/DQ graph.")],
+    data: DataOption = "digits",
+    checkpoint: CheckpointOption = None,
+    per_class: Annotated[int | None, typer.Option(help="Training images of each class.")] = None,
+    total: Annotated[int | None, typer.Option(help="Training images in all.")] = None,
+    method: Annotated[str, typer.Option(help="entropy, minmax, percentile or mse.")] = "entropy",
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    size: SizeOption = 32,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose class-balanced training images and turn their activations into a Q/DQ graph."""
+    from trtbench.pipeline.steps import calibrate_model
+    from trtbench.suite import CalibrationConfig, options
+
+    config = options(CalibrationConfig, per_class=per_class, total=total, method=method, seed=seed)
+    one = _one(model, checkpoint, _data(data, mean=mean, std=std, size=size), calibration=config)
+    found = calibrate_model(one, output=output)
+    _tell(found, f"{output}: {found['tensors']} tensors from {found['images']} images", as_json=as_json)
+
+
+def _one(model: str, checkpoint: Path | None, data: DataConfig, **parts: Any) -> Suite:
+    from trtbench.suite import adhoc_suite
+
+    return adhoc_suite(model=model, checkpoint=checkpoint, data=data, **parts)
+
+
+def _data(source: str, *, mean: str | None, std: str | None, size: int) -> DataConfig:
+    from trtbench.suite import DataConfig, options
+
+    return options(DataConfig, source=source, size=size, mean=_numbers("--mean", mean), std=_numbers("--std", std))
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            option, expected="numbers joined by commas", got=repr(text), cure="e.g. 0.5,0.5,0.5"
+        ) from error
+
+
+def _tell(found: dict[str, Any], words: str, *, as_json: bool) -> None:
+    """Show a step's result, and its notes beside it."""
+    if as_json:
+        show_json(found)
+        return
+    show(words)
+    for note in found.get("notes", ()):
+        say(f"note: {note}")

@@ -1,0 +1,25 @@
+"""From a suite to rows: what is planned, what is made once and kept, what is measured."""
+
+from __future__ import annotations
+
+from trtbench.pipeline.artefacts import Artefacts, Places
+from trtbench.pipeline.bench import bench_suite
+from trtbench.pipeline.build import BuiltEngine, build_suite
+from trtbench.pipeline.events import Event
+from trtbench.pipeline.plan import EnginePlan, Outlook, PlannedRow, outlook, plan_engines
+from trtbench.pipeline.run import run_suite
+
+__all__ = [
+    "Artefacts",
+    "BuiltEngine",
+    "EnginePlan",
+    "Event",
+    "Outlook",
+    "Places",
+    "PlannedRow",
+    "bench_suite",
+    "build_suite",
+    "outlook",
+    "plan_engines",
+    "run_suite",
+]

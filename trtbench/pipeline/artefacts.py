@@ -1,0 +1,486 @@
+"""Each artefact of a suite by name: made once, kept in the store, keyed by what it is made from."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbench._optional import version
+from trtbench.calibrate.leaks import check_leak
+from trtbench.calibrate.manifest import load_manifest, make_manifest, save_manifest, verify_manifest
+from trtbench.errors import ConfigError, GraphError, UnsupportedError
+from trtbench.pipeline.events import Event, Listener, nobody
+from trtbench.records import sha256_of, to_jsonable
+from trtbench.store import Artefact, Store, file_sha256, write_atomically
+from trtbench.suite import ChannelsVariant, DenseVariant, Suite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from trtbench.calibrate.manifest import CalibrationManifest
+    from trtbench.records import Dataset
+    from trtbench.suite import TrainConfig, Variant
+
+_ONNX = "onnx:"
+_DEFAULT_PER_CLASS = 50  # source study 001: 500 images of CIFAR-10
+_TAYLOR_BATCHES, _TAYLOR_BATCH = 10, 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where things stand: runs and the store below them, engines, committed manifests."""
+
+    runs: Path = Path("runs")
+    engines: Path = Path("engines")
+    calib: Path = Path("calib")
+
+    @property
+    def store(self) -> Path:
+        """The folder of the content-keyed store."""
+        return self.runs / ".store"
+
+
+def labelled_batches(dataset: Dataset) -> list[tuple[Tensor, Tensor]]:
+    """Return the first training images, normalised, with their labels, for importances that need gradients."""
+    import torch
+
+    from trtbench.data import normalise
+
+    train = dataset.train
+    return [
+        (
+            torch.from_numpy(normalise(train.images[start : start + _TAYLOR_BATCH], dataset.preprocessing)),
+            torch.from_numpy(train.labels[start : start + _TAYLOR_BATCH]),
+        )
+        for start in range(0, min(len(train), _TAYLOR_BATCHES * _TAYLOR_BATCH), _TAYLOR_BATCH)
+    ]
+
+
+class Absent(Exception):  # noqa: N818  it is no error: it says that something is still to be made
+    """An artefact is not there yet, and this look-up makes none."""
+
+
+class Artefacts:
+    """The artefacts of one suite.
+
+    Args:
+        suite: the validated suite.
+        places: folders.
+        tell: told what is made, reused, or rebuilt and why.
+        is_dry: look up only; what is not there raises Absent.
+    """
+
+    def __init__(self, suite: Suite, places: Places, *, tell: Listener = nobody, is_dry: bool = False) -> None:
+        self.suite = suite
+        self.places = places
+        self.store = Store(places.store)
+        self._tell = tell
+        self._is_dry = is_dry
+        self._at_hand: dict[str, Artefact] = {}
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The images of the suite, loaded once."""
+        from trtbench.data import load_dataset
+
+        self._tell(Event(stage="data", item=self.suite.data.source, state="started"))
+        dataset = load_dataset(self.suite.data)
+        counts = f"{len(dataset.train)} train, {len(dataset.validation)} validation, {len(dataset.test)} test"
+        self._tell(Event(stage="data", item=dataset.name, state="done", detail=counts))
+        return dataset
+
+    @functools.cached_property
+    def device(self) -> str:
+        """Where training and eager run."""
+        import torch
+
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether the network comes as ONNX, without its PyTorch source."""
+        return self.suite.model.name.startswith(_ONNX)
+
+    def dense(self) -> Artefact:
+        """The dense network: trained here, or a checkpoint brought into our form."""
+        model = self.suite.model
+        inputs: dict[str, Any] = {"model": model.name, "classes": self.dataset.classes, "torch": version("torch")}
+        if model.checkpoint is not None:
+            if not model.checkpoint.is_file():
+                raise ConfigError(f"checkpoint {model.checkpoint}", expected="a file", cure="mend model.checkpoint")
+            inputs |= {"checkpoint": file_sha256(model.checkpoint), "input_shape": self._input_shape}
+            return self._make("dense", "dense", inputs, self._take_checkpoint)
+        assert model.train is not None, "the suite has a checkpoint or a training budget"
+        inputs |= self._training_inputs(model.train)
+        return self._make("dense", "dense", inputs, functools.partial(self._train_dense, model.train))
+
+    def variant(self, variant: Variant) -> Artefact:
+        """One compressed network, fine-tuned where the suite says so."""
+        dense = self.dense()
+        if isinstance(variant, DenseVariant) and not variant.fine_tune:
+            return dense
+        inputs: dict[str, Any] = {"dense": dense.sha256, "variant": variant.model_dump(mode="json", exclude={"name"})}
+        if isinstance(variant, ChannelsVariant):
+            inputs |= {"round_to": self._round_to(variant), "torch-pruning": version("torch-pruning")}
+        if variant.fine_tune:
+            inputs |= self._training_inputs(self.suite.fine_tune)
+        return self._make(
+            "variant", variant.name, inputs, functools.partial(self._compress, variant, dense.path("model.safetensors"))
+        )
+
+    def graph(self, variant: Variant) -> Artefact:
+        """The float ONNX graph of a variant."""
+        if self.is_onnx:
+            return self._given_graph(variant)
+        network = self.variant(variant)
+        config = self.suite.export
+        inputs = {
+            "network": network.sha256,
+            "export": config.model_dump(mode="json"),
+            "input_shape": self._input_shape,
+            "torch": version("torch"),
+            "onnx": version("onnx"),
+        }
+
+        def export(folder: Path) -> Mapping[str, Any]:
+            from trtbench.graph.export import export_onnx
+
+            record = export_onnx(
+                self.network(network), folder / "model.onnx", input_shape=self._input_shape, config=config
+            )
+            return {"graph": to_jsonable(record), **network.facts}
+
+        return self._make("graph", variant.name, inputs, export, content=("model.onnx",))
+
+    @functools.cached_property
+    def manifest(self) -> Artefact:
+        """The calibration manifest: the committed one if it fits, else sampled and written under calib/."""
+        config = self.suite.calibration
+        sizes = {"per_class": config.per_class, "total": config.total}
+        if config.per_class is None and config.total is None:
+            sizes["per_class"] = _DEFAULT_PER_CLASS
+        committed = self._committed_manifest(sizes)
+        inputs = {
+            "dataset": self.dataset.sha256,
+            "preprocessing": self.dataset.preprocessing.fingerprint,
+            **sizes,
+            "seed": config.seed,
+        }
+        sampled = self.store.find("manifest", inputs)
+        if committed is not None and (sampled is None or sampled.facts["sha256"] != committed.sha256):
+            inputs["committed"] = committed.sha256
+
+        def sample(folder: Path) -> Mapping[str, Any]:
+            if committed is not None:
+                verify_manifest(committed, self.dataset)
+                check_leak(self.dataset, committed.indices)
+            manifest = committed or make_manifest(self.dataset, **sizes, seed=config.seed)
+            save_manifest(folder / "manifest.json", manifest)
+            return {"images": len(manifest.images), "sha256": manifest.sha256}
+
+        made = self._make("manifest", self.suite.name, inputs, sample, content=("manifest.json",))
+        if committed is None:
+            write_atomically(self._manifest_path, made.path("manifest.json").read_bytes())
+        return made
+
+    def ranges(self, variant: Variant) -> Artefact:
+        """The clip threshold of every activation of a variant, by the suite's method."""
+        from trtbench.graph.placement import activation_tensors, plan_qdq
+
+        graph, manifest, config = self.graph(variant), self.manifest, self.suite.calibration
+        inputs = {
+            "graph": graph.sha256,
+            "manifest": manifest.facts["sha256"],
+            "method": config.method,
+            "percentile": config.percentile if config.method == "percentile" else None,
+            "batch_size": config.batch_size,
+            "onnxruntime": version("onnxruntime-gpu") or version("onnxruntime"),
+            "numpy": version("numpy"),
+        }
+
+        def collect(folder: Path) -> Mapping[str, Any]:
+            import onnx
+
+            from trtbench.calibrate.ranges import collect_ranges
+            from trtbench.engines.onnxruntime import iterate_activations
+
+            path = graph.path("model.onnx")
+            tensors = tuple(activation_tensors(plan_qdq(onnx.load(path))))
+            images = self.calibration_batches(load_manifest(manifest.path("manifest.json")))
+            amax = collect_ranges(
+                iterate_activations(path, tensors, images), method=config.method, percentile=config.percentile
+            )
+            write_atomically(folder / "ranges.json", json.dumps(amax, indent=1, sort_keys=True))
+            return {"tensors": len(amax)}
+
+        return self._make("ranges", variant.name, inputs, collect, content=("ranges.json",))
+
+    def quantized_graph(self, variant: Variant) -> Artefact:
+        """The ONNX graph of a variant with Q/DQ nodes."""
+        graph, ranges = self.graph(variant), self.ranges(variant)
+        inputs = {"graph": graph.sha256, "ranges": ranges.sha256, "onnx": version("onnx")}
+
+        def insert(folder: Path) -> Mapping[str, Any]:
+            import onnx
+
+            from trtbench.graph.lint import lint
+            from trtbench.graph.placement import plan_qdq
+            from trtbench.graph.qdq import insert_qdq
+
+            proto = onnx.load(graph.path("model.onnx"))
+            amax = json.loads(ranges.path("ranges.json").read_bytes())
+            quantized = insert_qdq(proto, plan_qdq(proto), amax)
+            if findings := lint(quantized):
+                raise GraphError(
+                    f"Q/DQ graph of {variant.name}",
+                    got="; ".join(f"{found.node}: {found.message} ({found.rule})" for found in findings[:10]),
+                    cure="exclude the layer, or export the model another way",
+                )
+            write_atomically(folder / "model.onnx", quantized.SerializeToString(deterministic=True))
+            return {}
+
+        return self._make("qdq", variant.name, inputs, insert, content=("model.onnx",))
+
+    def ort_placement_graph(self, variant: Variant) -> Artefact:
+        """The graph quantized by ONNX Runtime's own tool, with its own placement, on the same images."""
+        graph, manifest, config = self.graph(variant), self.manifest, self.suite.calibration
+        inputs = {
+            "graph": graph.sha256,
+            "manifest": manifest.facts["sha256"],
+            "batch_size": config.batch_size,
+            "onnxruntime": version("onnxruntime-gpu") or version("onnxruntime"),
+        }
+
+        def quantize(folder: Path) -> Mapping[str, Any]:
+            from trtbench.engines.onnxruntime import quantize_by_onnxruntime
+
+            images = self.calibration_batches(load_manifest(manifest.path("manifest.json")))
+            quantize_by_onnxruntime(graph.path("model.onnx"), folder / "model.onnx", images)
+            return {}
+
+        return self._make("ort-qdq", variant.name, inputs, quantize, content=("model.onnx",))
+
+    def test_images(self) -> Path:
+        """The test split's uint8 pixels as .npy, for worker processes to map."""
+
+        def save(folder: Path) -> Mapping[str, Any]:
+            with (folder / "test.npy").open("wb") as file:
+                np.save(file, self.dataset.test.images)
+            return {}
+
+        inputs = {"test": self.dataset.test.sha256}
+        return self._make("images", self.dataset.name, inputs, save, content=("test.npy",)).path("test.npy")
+
+    def network(self, artefact: Artefact) -> Any:
+        """Load the PyTorch network of a `dense` or `variant` artefact, in eval mode on the CPU."""
+        from trtbench.models import load_model
+
+        return load_model(
+            self.suite.model.name,
+            num_classes=self.dataset.num_classes,
+            checkpoint=artefact.path("model.safetensors"),
+            in_channels=self._input_shape[0],
+        ).model
+
+    def calibration_batches(self, manifest: CalibrationManifest) -> Iterator[NDArray[np.float32]]:
+        """Yield the manifest's images, normalised, in batches; only one batch is in memory at a time."""
+        from trtbench.data import normalise
+
+        size = self.suite.calibration.batch_size
+        for start in range(0, len(manifest.indices), size):
+            wanted = np.asarray(manifest.indices[start : start + size])
+            yield normalise(self.dataset.train.images[wanted], self.dataset.preprocessing)
+
+    @property
+    def _input_shape(self) -> tuple[int, int, int]:
+        return self.dataset.preprocessing.input_shape
+
+    @property
+    def _manifest_path(self) -> Path:
+        return self.suite.calibration.manifest or self.places.calib / f"{self.suite.name}.json"
+
+    def _committed_manifest(self, sizes: Mapping[str, int | None]) -> CalibrationManifest | None:
+        """Return the manifest under calib/ if it is of these images and this size; say so where it is not."""
+        given = self.suite.calibration.manifest
+        if not self._manifest_path.exists() and given is None:
+            return None
+        found = load_manifest(self._manifest_path)
+        wanted = (self.dataset.train.sha256, self.dataset.preprocessing.fingerprint)
+        images = sizes["total"] or (sizes["per_class"] or 0) * self.dataset.num_classes
+        seed = self.suite.calibration.seed
+        if given is not None:
+            return found  # the user's own choice: verified against the pixels, never replaced
+        is_same = (found.train_sha256, found.preprocessing) == wanted
+        if is_same and len(found.indices) == images and found.seed == seed:
+            return found
+        detail = f"{self._manifest_path} is of other images, size or seed: sampled again"
+        self._tell(Event(stage="manifest", item=self.suite.name, state="note", detail=detail))
+        return None
+
+    def _make(
+        self,
+        kind: str,
+        item: str,
+        inputs: Mapping[str, Any],
+        maker: Callable[[Path], Mapping[str, Any]],
+        *,
+        content: tuple[str, ...] = ("model.safetensors",),
+    ) -> Artefact:
+        """Find or make an artefact and tell which it was; a stale one is named with what changed."""
+        key = self.store.key(kind, inputs)
+        if key not in self._at_hand:
+            self._at_hand[key] = self._found_or_made(kind, item, inputs, maker, content=content)
+        return self._at_hand[key]
+
+    def _found_or_made(
+        self,
+        kind: str,
+        item: str,
+        inputs: Mapping[str, Any],
+        maker: Callable[[Path], Mapping[str, Any]],
+        *,
+        content: tuple[str, ...],
+    ) -> Artefact:
+        found = self.store.find(kind, inputs)
+        if found is not None:
+            self._tell(Event(stage=kind, item=item, state="cached", seconds=found.seconds))
+            return found
+        if self._is_dry:
+            raise Absent(kind)
+        label = f"{self.suite.name}/{item}"
+        if changed := self.store.changed_inputs(kind, inputs, label=label):
+            detail = f"made again: {', '.join(changed)} changed"
+            self._tell(Event(stage=kind, item=item, state="note", detail=detail))
+        self._tell(Event(stage=kind, item=item, state="started"))
+        made = self.store.make(kind, inputs, maker, content=content, label=label)
+        self._tell(Event(stage=kind, item=item, state="done", seconds=made.seconds))
+        return made
+
+    def _given_graph(self, variant: Variant) -> Artefact:
+        path = Path(self.suite.model.name.removeprefix(_ONNX))
+        if not isinstance(variant, DenseVariant) or variant.fine_tune:
+            raise UnsupportedError(
+                f"variant {variant.name!r} of {self.suite.model.name}",
+                expected="the dense network as it is: a graph cannot be pruned or trained",
+                cure="name the PyTorch architecture under model.name",
+            )
+        if not path.is_file():
+            raise ConfigError(f"model {self.suite.model.name}", expected="an ONNX file", got="nothing there")
+        inputs = {"graph": file_sha256(path), "input_shape": self._input_shape, "classes": self.dataset.num_classes}
+
+        def take(folder: Path) -> Mapping[str, Any]:
+            from trtbench.graph.given import import_onnx
+
+            target = folder / "model.onnx"
+            import_onnx(path, target, input_shape=self._input_shape, num_classes=self.dataset.num_classes)
+            return {"notes": []}
+
+        return self._make("graph", variant.name, inputs, take, content=("model.onnx",))
+
+    def _round_to(self, variant: ChannelsVariant) -> int:
+        return variant.round_to or (16 if self.suite.builds_int8 else 8)
+
+    def _training_inputs(self, config: TrainConfig) -> dict[str, Any]:
+        return {
+            "train": config.model_dump(mode="json"),
+            "images": sha256_of([self.dataset.train.sha256, self.dataset.validation.sha256]),
+            "preprocessing": self.dataset.preprocessing.fingerprint,
+            "device": self.device.split(":")[0],
+        }
+
+    def _take_checkpoint(self, folder: Path) -> Mapping[str, Any]:
+        from trtbench.models import load_model
+
+        model = self.suite.model
+        loaded = load_model(
+            model.name,
+            num_classes=self.dataset.num_classes,
+            checkpoint=model.checkpoint,
+            in_channels=self._input_shape[0],
+        )
+        return {**self._save(loaded.model, folder), "notes": list(loaded.notes)}
+
+    def _train_dense(self, config: TrainConfig, folder: Path) -> Mapping[str, Any]:
+        import torch
+
+        from trtbench.models import build_model
+
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            network = build_model(
+                self.suite.model.name, num_classes=self.dataset.num_classes, in_channels=self._input_shape[0]
+            )
+        facts = self._fit(network, config, folder, item="dense")
+        return {**self._save(network, folder), **facts}
+
+    def _compress(self, variant: Variant, dense: Path, folder: Path) -> Mapping[str, Any]:
+        from trtbench.models import load_model
+
+        network = load_model(
+            self.suite.model.name,
+            num_classes=self.dataset.num_classes,
+            checkpoint=dense,
+            in_channels=self._input_shape[0],
+        ).model
+        facts: dict[str, Any] = {"notes": []}
+        teacher = network
+        if isinstance(variant, ChannelsVariant):
+            from trtbench.compress.channels import prune_channels
+
+            pruned = prune_channels(
+                network,
+                variant,
+                input_shape=self._input_shape,
+                round_to=self._round_to(variant),
+                batches=labelled_batches(self.dataset) if variant.importance == "taylor" else None,
+            )
+            network = pruned.model
+            facts = {"prune": to_jsonable(pruned.record), "notes": list(pruned.record.notes)}
+        if variant.fine_tune:
+            config = self.suite.fine_tune
+            tuned = self._fit(network, config, folder, item=variant.name, teacher=teacher if config.distill else None)
+            facts = {**facts, **tuned, "notes": [*facts["notes"], *tuned["notes"]]}
+        return {**self._save(network, folder), **facts}
+
+    def _fit(
+        self, network: Any, config: TrainConfig, folder: Path, *, item: str, teacher: Any = None
+    ) -> dict[str, Any]:
+        import copy
+
+        from trtbench.train import fit
+
+        def tell(epoch: Any) -> None:
+            share = epoch.epoch / config.epochs
+            detail = (
+                f"epoch {epoch.epoch}/{config.epochs}, validation {100 * epoch.val_correct / epoch.val_total:.1f} %"
+            )
+            self._tell(Event(stage="train", item=item, state="progress", detail=detail, share=share))
+
+        teacher = copy.deepcopy(teacher) if teacher is network else teacher
+        record = fit(network, self.dataset, config, folder=folder, teacher=teacher, device=self.device, on_epoch=tell)
+        network.to("cpu")
+        return {"fit": to_jsonable(record), "notes": list(record.notes)}
+
+    def _save(self, network: Any, folder: Path) -> dict[str, Any]:
+        from trtbench.models import conv_widths, count_macs, count_params, save_model
+
+        save_model(
+            folder / "model.safetensors",
+            network,
+            name=self.suite.model.name,
+            num_classes=self.dataset.num_classes,
+            metadata={"preprocessing": self.dataset.preprocessing.fingerprint},
+        )
+        return {
+            "params": count_params(network),
+            "macs": count_macs(network, self._input_shape),
+            "widths": conv_widths(network),
+        }

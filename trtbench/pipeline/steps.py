@@ -1,0 +1,213 @@
+"""Single steps on one model as plain functions: what the command line's steps call, and a notebook can."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbench.bench.accuracy import score
+from trtbench.bench.measure import EngineFile, Images, measure_engines
+from trtbench.engines.sidecar import read_sidecar
+from trtbench.errors import ConfigError
+from trtbench.pipeline.artefacts import Artefacts, Places, labelled_batches
+from trtbench.pipeline.bench import measured_row, reference_logits
+from trtbench.pipeline.events import Event, Listener, nobody
+from trtbench.records import to_jsonable
+from trtbench.store import storing
+
+if TYPE_CHECKING:
+    from trtbench.records import Row
+    from trtbench.suite import BenchConfig, ChannelsVariant, DataConfig, ExportConfig, Suite, TrainConfig
+
+
+def evaluate_model(suite: Suite) -> dict[str, Any]:
+    """Score the dense network of a suite on its whole test split.
+
+    Returns:
+        `correct`, `total`, `top1`, `top5`, `ci95`, `per_class` and the `notes` of loading its checkpoint.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        artefacts = Artefacts(suite, Places(runs=Path(folder)))
+        found = score(reference_logits(artefacts), artefacts.dataset.test.labels)
+        notes = [] if artefacts.is_onnx else artefacts.dense().facts["notes"]
+    return {**to_jsonable(found), "notes": notes}
+
+
+def prune_model(
+    model: str,
+    checkpoint: Path | None,
+    variant: ChannelsVariant,
+    *,
+    num_classes: int,
+    input_size: int,
+    data: DataConfig | None = None,
+    output: Path | None = None,
+) -> dict[str, Any]:
+    """Remove channels from a network and save it where `output` says.
+
+    Returns:
+        `params`, `macs`, `widths` after, the record of the pruning, and `output`.
+
+    Raises:
+        ConfigError: an importance needs images and `data` is None.
+        RowError: the target cannot be reached.
+    """
+    from trtbench.compress.channels import prune_channels
+    from trtbench.models import load_model, save_model
+
+    loaded = load_model(model, num_classes=num_classes, checkpoint=checkpoint)
+    pruned = prune_channels(
+        loaded.model,
+        variant,
+        input_shape=(3, input_size, input_size),
+        round_to=variant.round_to or 1,
+        batches=None if data is None else labelled_batches(_dataset(data)),
+    )
+    if output is not None:
+        save_model(output, pruned.model, name=model, num_classes=num_classes, metadata={})
+    record = to_jsonable(pruned.record)
+    return {
+        "params": record["params_after"],
+        "macs": record["macs_after"],
+        "widths": record["widths_after"],
+        "output": None if output is None else str(output),
+        "record": record,
+        "notes": [*loaded.notes, *record["notes"]],
+    }
+
+
+def train_model(
+    model: str,
+    checkpoint: Path | None,
+    data: DataConfig,
+    config: TrainConfig,
+    *,
+    output: Path,
+    tell: Listener = nobody,
+) -> dict[str, Any]:
+    """Train a network, from fresh weights or a checkpoint, into `output/model.safetensors`.
+
+    Returns:
+        The record of the training.
+    """
+    import torch
+
+    from trtbench.models import build_model, load_model, save_model
+    from trtbench.train import fit
+
+    dataset = _dataset(data)
+    classes = dataset.num_classes
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        network = (
+            build_model(model, num_classes=classes)
+            if checkpoint is None
+            else load_model(model, num_classes=classes, checkpoint=checkpoint).model
+        )
+
+    def follow(epoch: Any) -> None:
+        detail = f"epoch {epoch.epoch}/{config.epochs}, validation {100 * epoch.val_correct / epoch.val_total:.1f} %"
+        share = epoch.epoch / config.epochs
+        tell(Event(stage="train", item=model, state="progress", detail=detail, share=share))
+
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    with storing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    record = fit(network, dataset, config, folder=output, device=device, on_epoch=follow)
+    network.to("cpu")
+    path = output / "model.safetensors"
+    metadata = {"preprocessing": dataset.preprocessing.fingerprint}
+    save_model(path, network, name=model, num_classes=classes, metadata=metadata)
+    return {**to_jsonable(record), "output": str(path)}
+
+
+def export_model(
+    model: str, checkpoint: Path | None, config: ExportConfig, *, num_classes: int, input_size: int, output: Path
+) -> dict[str, Any]:
+    """Export a network to one ONNX file.
+
+    Returns:
+        The record of the graph and the `notes` of loading the checkpoint.
+    """
+    from trtbench.graph.export import export_onnx
+    from trtbench.models import load_model
+
+    loaded = load_model(model, num_classes=num_classes, checkpoint=checkpoint)
+    with storing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    record = export_onnx(loaded.model, output, input_shape=(3, input_size, input_size), config=config)
+    return {**to_jsonable(record), "path": str(output), "notes": list(loaded.notes)}
+
+
+def calibrate_model(suite: Suite, *, output: Path) -> dict[str, Any]:
+    """Write manifest.json, ranges.json and model.qdq.onnx of a suite's first variant into `output`.
+
+    Returns:
+        `images`, `tensors`, `manifest_sha256`, `method` and `output`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        artefacts = Artefacts(suite, Places(runs=Path(folder), calib=Path(folder) / "calib"))
+        variant = suite.variants[0]
+        manifest, ranges = artefacts.manifest, artefacts.ranges(variant)
+        quantized = artefacts.quantized_graph(variant)
+        with storing(output):
+            output.mkdir(parents=True, exist_ok=True)
+            for source, name in (
+                (manifest.path("manifest.json"), "manifest.json"),
+                (ranges.path("ranges.json"), "ranges.json"),
+                (quantized.path("model.onnx"), "model.qdq.onnx"),
+            ):
+                (output / name).write_bytes(source.read_bytes())
+    return {
+        "images": manifest.facts["images"],
+        "tensors": ranges.facts["tensors"],
+        "manifest_sha256": manifest.facts["sha256"],
+        "method": suite.calibration.method,
+        "output": str(output),
+    }
+
+
+def bench_engine(
+    engine: Path, source: str, config: BenchConfig, *, out: Path, tell: Listener = nobody
+) -> tuple[Row, ...]:
+    """Score and time one engine file on a test split, with the preprocessing of its sidecar.
+
+    Raises:
+        ConfigError: there is no such file, or it tells other classes apart than the images have.
+        SidecarError: its sidecar is absent or does not fit.
+    """
+    from trtbench.suite import DataConfig, options
+
+    if not engine.is_file():
+        raise ConfigError(f"engine {engine}", expected="an engine file", got="nothing there", cure="`trtbench build`")
+    sidecar = read_sidecar(engine)
+    fit = sidecar.preprocessing
+    dataset = _dataset(options(DataConfig, source=source, size=fit.size, mean=fit.mean, std=fit.std))
+    if dataset.num_classes != sidecar.num_classes:
+        raise ConfigError(
+            f"engine {engine}",
+            expected=f"images of {sidecar.num_classes} classes",
+            got=f"{dataset.num_classes} in {source}",
+            cure="give the --data it was trained on",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder) / "test.npy"
+        np.save(images, dataset.test.images)
+        name = f"{sidecar.variant} {sidecar.precision} {sidecar.backend}"
+        measured = measure_engines(
+            [EngineFile(name=name, backend=sidecar.backend, path=engine)],
+            Images(path=images, labels=dataset.test.labels),
+            config,
+            folder=out,
+            progress=lambda stage, item, share: tell(Event(stage=stage, item=item, state="progress", share=share)),
+        )
+    return tuple(measured_row(one, sidecar) for one in measured)
+
+
+def _dataset(config: DataConfig) -> Any:
+    from trtbench.data import load_dataset
+
+    return load_dataset(config)
