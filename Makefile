@@ -1,0 +1,64 @@
+# Every target sets itself up in .venv first; what a target does is `trtbench`, pytest, ruff or mypy.
+PYTHON ?= python3
+VENV ?= .venv
+SUITE ?= quickstart
+OUT ?= runs
+SHARED ?= ../shared
+export SHARED
+
+# The extra that fits the NVIDIA driver: empty, cu12 or cu13. EXTRAS= overrides it.
+EXTRAS ?= $(shell $(PYTHON) -m trtbench.environment)
+CONSTRAINTS ?= $(if $(findstring cu12,$(EXTRAS)),docker/constraints-cu12.txt,constraints.txt)
+
+empty :=
+comma := ,
+space := $(empty) $(empty)
+ALL_EXTRAS := $(subst $(space),$(comma),$(strip dev $(EXTRAS)))
+INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(ALL_EXTRAS))
+BIN := $(VENV)/bin
+
+.PHONY: setup engines bench report gpu-info test test-all test-gpu test-tensorrt lint type check clean
+
+engines: setup
+	$(BIN)/trtbench build $(SUITE) --out $(OUT)
+
+bench: setup
+	$(BIN)/trtbench bench $(SUITE) --out $(OUT)
+
+report: setup
+	$(BIN)/trtbench report $(OUT)/latest
+
+gpu-info: setup
+	$(BIN)/trtbench gpu-info
+
+test: setup
+	$(BIN)/pytest -m "not slow" --cov --cov-report=term:skip-covered
+
+test-all: setup
+	$(BIN)/pytest
+
+test-gpu: setup
+	TRTBENCH_REQUIRE_GPU=1 $(BIN)/pytest -m gpu
+
+test-tensorrt: setup
+	TRTBENCH_REQUIRE_TENSORRT=1 $(BIN)/pytest -m tensorrt
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: setup
+	$(BIN)/mypy
+
+check: lint type test
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[$(ALL_EXTRAS)]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
