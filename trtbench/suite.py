@@ -216,7 +216,7 @@ class BenchConfig(_Part):
     threads: PositiveInt = Field(1, description="intra-op threads of CPU engines")
     spin: bool = Field(default=False, description="let CPU threads spin between operators")
     baselines: tuple[Literal["eager"], ...] = ("eager",)
-    ort_placement: bool = Field(default=True, description="time ONNX Runtime's own Q/DQ placement once beside ours")
+    ort_placement: bool = Field(default=True, description="time once the Q/DQ placement that ONNX Runtime's CPU fuses")
 
 
 class DecisionConfig(_Part):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import torch_pruning
 from torch import Tensor, nn
 
 from trtbench.compress import PrunedModel, prune_channels
@@ -158,6 +160,17 @@ def test_pruning_twice_gives_the_same_network(resnet20: nn.Module) -> None:
     first, second = (_prune(resnet20, ratio=0.4).model.state_dict() for _ in range(2))
 
     torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_grouped_convolutions_leave_nothing_behind_for_later_pruners() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3, groups=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)
+    ).eval()
+
+    assert _prune(model, ratio=0.5).record.widths_after == {"0": 4, "1": 8}
+
+    parameters = inspect.signature(torch_pruning.BasePruner.__init__).parameters
+    assert all(parameters[f"{side}_channel_groups"].default == {} for side in ("in", "out"))  # its mutable defaults
 
 
 class _Small(nn.Module):

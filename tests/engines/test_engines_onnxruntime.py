@@ -15,7 +15,7 @@ from trtbench.errors import EngineError, OutOfMemoryError, ProviderError, Unsupp
 from trtbench.graph.reference import run_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -170,22 +170,3 @@ def test_activations_are_those_of_the_float_graph_batch_by_batch(
         np.testing.assert_array_equal(values["input"], batch)
         np.testing.assert_allclose(values["r"], expected["r"], atol=1e-5)
         np.testing.assert_allclose(values["logits"], expected["logits"], atol=1e-5)
-
-
-def test_onnx_runtimes_own_placement_quantizes_the_same_network(
-    float_graph: Path, tmp_path: Path, images: NDArray[np.float32]
-) -> None:
-    def batches() -> Iterator[NDArray[np.float32]]:
-        yield images
-
-    runtime.quantize_by_onnxruntime(float_graph, tmp_path / "own.onnx", batches())
-
-    operators = {node.op_type for node in onnx.load(tmp_path / "own.onnx").graph.node}
-    assert {"QuantizeLinear", "DequantizeLinear"} <= operators
-
-
-def test_a_graph_that_onnx_runtimes_tool_refuses_is_an_engine_error(tmp_path: Path) -> None:
-    (tmp_path / "broken.onnx").write_bytes(b"no graph")
-
-    with pytest.raises(EngineError, match="own quantization"):
-        runtime.quantize_by_onnxruntime(tmp_path / "broken.onnx", tmp_path / "own.onnx", iter(()))

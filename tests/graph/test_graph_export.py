@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trtbench.errors import GraphError, StoreError
-from trtbench.graph.export import GraphRecord, export_onnx
+from trtbench.graph.export import GraphRecord, _finished, export_onnx
 from trtbench.graph.lint import lint
 from trtbench.graph.reference import run_reference
 from trtbench.suite import ExportConfig
@@ -225,6 +225,24 @@ def test_nan_logits_are_no_agreement(tmp_path: Path) -> None:
 def test_an_input_shape_the_network_does_not_take_is_a_graph_error(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match=r"_Net on float32 images of shape \(2, 1, 8, 8\)"):
         export_onnx(_trained(), tmp_path / "net.onnx", input_shape=(1, 8, 8), config=ExportConfig())
+
+
+def _traced(opset: int, *, operator: str = "Relu") -> onnx.ModelProto:
+    signature = "net (float[batch, 4] input) => (float[batch, 4] logits)"
+    return onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : {opset}]> {signature} {{ logits = {operator}(input) }}'
+    )
+
+
+def test_another_opset_than_asked_for_is_refused() -> None:
+    assert _finished(_traced(18), opset=18).ir_version == 10
+    with pytest.raises(GraphError, match="expected opset 20, got 18"):
+        _finished(_traced(18), opset=20)
+
+
+def test_an_invalid_graph_is_refused() -> None:
+    with pytest.raises(GraphError, match="the exported graph is invalid"):
+        _finished(_traced(20, operator="Concat"), opset=20)
 
 
 def test_given_images_are_compared_instead_of_noise(tmp_path: Path) -> None:

@@ -220,3 +220,25 @@ def test_unsigned_codes_divide_the_range_by_255() -> None:
     assert found["x.zero_point"].dtype == np.uint8
     assert found["input.scale"] == np.float32(4 / 127)
     assert found["a.zero_point"].dtype == np.int8
+
+
+@pytest.mark.parametrize("runtime", get_args(Runtime))
+def test_a_dead_channel_with_a_bias_overflows_no_kernel_of_onnx_runtime(runtime: Runtime) -> None:
+    weight = _WEIGHTS["w"].copy()
+    weight[1:3] *= np.array([0, 1e-9], np.float32)[:, None, None, None]
+    model = _model(f"a = {_CONV}(input, w, b) r = Relu(a) out = {_CONV}(r, w2)", w=weight, b=np.full(4, 5, np.float32))
+    plan = plan_qdq(model, runtime=runtime)
+    quantized = insert_qdq(model, plan, {"input": 2.0, "r": 20.0})
+    images = _images(2)
+    session = onnxruntime().InferenceSession(quantized.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = run_reference(quantized, {"input": images})["out"]
+    # One step of an input code may tip over, where an int32 overflow is off by the whole channel.
+    np.testing.assert_allclose(session.run(None, {"input": images})[0], expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_a_bias_of_another_shape_sets_no_floor() -> None:
+    body = "f = Flatten(input) r = Reshape(f, shape) out = Gemm<transB = 1>(r, fc, c)"
+    model = _model(body, c=np.full((6, 3), 1e6, np.float32), fc=np.full((3, 24), 127, np.float32))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([6, 24], np.int64), "shape"))
+    quantized = insert_qdq(model, plan_qdq(model), {"r": 127.0})
+    assert _initializers(quantized)["fc.scale"].tolist() == [1, 1, 1]

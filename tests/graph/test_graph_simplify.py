@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from trtbench.graph.reference import run_reference
-from trtbench.graph.simplify import simplify
+from trtbench.graph.simplify import _tail, simplify
 
 
 def _model(body: str, *, inputs: str = "float[batch, 4, 6, 6] input", opset: int = 20) -> onnx.ModelProto:
@@ -123,3 +123,8 @@ def test_quantized_constants_are_not_folded() -> None:
 def test_a_constant_output_is_kept() -> None:
     simple = simplify(_model("out = Constant<value = float[1] {1.0}>()"))
     assert [node.output[0] for node in simple.graph.node] == ["out"]
+
+
+def test_two_unknown_sizes_behind_the_batch_are_not_guessed() -> None:
+    assert _tail(["batch", 4, 6], ["batch", "a", "b"]) is None
+    assert _tail(["batch", 4, 6], ["batch", "a", 3]) == [8, 3]

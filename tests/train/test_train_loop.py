@@ -296,6 +296,15 @@ def test_a_split_without_images_is_a_data_error(
         fit(build(), dataclasses.replace(digits, **splits), _config(), folder=tmp_path)
 
 
+def test_a_network_of_other_classes_is_a_configuration_error(
+    digits: Dataset, build: Callable[..., nn.Module], tmp_path: Path
+) -> None:
+    data = dataclasses.replace(digits, classes=digits.classes[:7])
+
+    with pytest.raises(ConfigError, match="the logits of Network: expected 7, one per class of the data, got 10"):
+        fit(build(), data, _config(), folder=tmp_path)
+
+
 class _Greedy(nn.Module):
     """A network that asks for more memory than there is."""
 

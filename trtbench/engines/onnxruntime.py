@@ -6,7 +6,6 @@ the kernels of this CPU are chosen when it is loaded, so `load_ms` holds that wo
 
 from __future__ import annotations
 
-import logging
 import platform
 import tempfile
 import time
@@ -191,40 +190,6 @@ def iterate_activations(
         yield {tensor: batch if tensor == name else values[tensor] for tensor in tensors}
 
 
-def quantize_by_onnxruntime(graph: Path, quantized: Path, batches: Iterator[NDArray[np.float32]]) -> None:
-    """Quantize a float graph with ONNX Runtime's own tool: its placement, min-max ranges, symmetric int8.
-
-    Raises:
-        EngineError: the tool refuses the graph.
-    """
-    onnxruntime()  # telemetry is off before anything of ONNX Runtime is imported
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime publishes no types
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            batch = next(batches, None)
-            return None if batch is None else {"input": batch}
-
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # it logs advice through the root logger
-    try:
-        quantize_static(
-            graph,
-            quantized,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
-        )
-    except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
-        raise EngineError("ONNX Runtime's own quantization", got=" ".join(str(error).split())) from error
-    finally:
-        root.setLevel(level)
-
-
 def _options(ort: Any, *, level: Any, settings: Mapping[str, Any]) -> Any:
     options = ort.SessionOptions()
     options.graph_optimization_level = level
@@ -279,10 +244,11 @@ def _achieved(precision: str, operators: Counter[str]) -> tuple[str, tuple[str, 
     convolutions = integer + sum(operators[name] for name in _FLOAT_CONVOLUTIONS)
     achieved = f"int8 in {integer} of {convolutions} convolutions"
     if integer == convolutions:
-        note = (
-            f"requested int8, achieved {integer} of {convolutions} convolutions: ONNX Runtime's CPU engine has no int8 "
-            "kernel for the placement of the others, so they run in float and pay for Q/DQ"
-        )
+        return achieved, ()
+    note = (
+        f"requested int8, achieved {integer} of {convolutions} convolutions: ONNX Runtime's CPU engine has no int8 "
+        "kernel for TensorRT's placement of the others, so they run in float and pay for Q/DQ"
+    )
     return achieved, (note,)
 
 

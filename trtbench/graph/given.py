@@ -9,6 +9,7 @@ import onnx
 
 from trtbench.errors import ConfigError, GraphError
 from trtbench.graph.reference import run_reference
+from trtbench.graph.simplify import simplify
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def import_onnx(path: Path, target: Path, *, input_shape: tuple[int, int, int], 
         raise ConfigError(f"model {path}", expected="one input and one output", got=got, cure=_CURE)
     _rename(proto.graph, inputs[0].name, INPUT)
     _rename(proto.graph, proto.graph.output[0].name, OUTPUT)
+    proto = simplify(proto)
     _check_fit(proto, path, input_shape=input_shape, num_classes=num_classes)
     write_atomically(target, proto.SerializeToString(deterministic=True))
 

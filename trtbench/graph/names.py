@@ -89,13 +89,11 @@ def _unique(names: Iterator[str]) -> Iterator[str]:
         yield candidate
 
 
-def _slots(node: onnx.NodeProto, version: int) -> Iterator[str]:
-    """Yield the standard's names of a node's inputs; `weight` and `bias` where a layer has them."""
-    layer = {"Conv": ("X", "weight", "bias"), "ConvTranspose": ("X", "weight", "bias"), "Gemm": ("A", "weight", "bias")}
-    if node.op_type in layer:
-        yield from layer[node.op_type]
-        return
-    schema = onnx.defs.get_schema(node.op_type, version, node.domain)
-    for index in range(len(node.input)):
-        slot = schema.inputs[min(index, len(schema.inputs) - 1)].name
-        yield slot if index < len(schema.inputs) else f"{slot}{index}"  # the last input of Concat may repeat
+def _slots(node: onnx.NodeProto, version: int) -> list[str]:
+    """Return the standard's names of a node's inputs; `weight` and `bias` where a layer has them."""
+    if node.op_type in {"Conv", "ConvTranspose", "Gemm"}:
+        return ["input", "weight", "bias"]
+    named = [slot.name for slot in onnx.defs.get_schema(node.op_type, version, node.domain).inputs]
+    # The last input of an operator like Concat may repeat.
+    repeated = [f"{named[-1]}{index}" for index in range(len(named), len(node.input))]
+    return named + repeated

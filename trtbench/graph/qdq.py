@@ -20,7 +20,7 @@ from trtbench.graph.placement import activation_tensors
 from trtbench.graph.view import constants
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -31,6 +31,10 @@ UNSIGNED_LEVELS = 255
 # A dead channel's weights are all 0, and so would be its scale, which TensorRT refuses. The smallest positive FP16
 # number stays positive in every type that scales may be converted to, and rounds nothing that matters.
 SMALLEST_SCALE = 2.0**-24
+# ONNX Runtime's kernels add the bias as int32 codes of (input scale x weight scale). A dead channel's bias would
+# overflow them, in silence; so a weight scale is at least what keeps the bias within half of int32. What that rounds
+# away of the weights is less than the bias's own float32 resolution.
+LARGEST_BIAS_CODE = 2.0**30
 
 
 def insert_qdq(proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[str, float]) -> onnx.ModelProto:
@@ -50,7 +54,8 @@ def insert_qdq(proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[s
     del quantized.graph.node[:]
     quantized.graph.node.extend(_rewired(proto.graph, _pairs(plan)))
     unsigned = {point.range_of for point in plan.activations if point.is_unsigned}
-    for name, scale in _scales(proto, plan, activation_amax, unsigned):
+    scales = _activation_scales(plan, activation_amax)
+    for name, scale in (*scales.items(), *_weight_scales(proto, plan, scales)):
         zero_point = np.zeros(scale.shape, np.uint8 if name in unsigned else np.int8)
         quantized.graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
         quantized.graph.initializer.append(numpy_helper.from_array(zero_point, f"{name}.zero_point"))
@@ -127,19 +132,32 @@ def _rewired(graph: onnx.GraphProto, pairs: Mapping[tuple[str, int], _Pair]) -> 
         yield node
 
 
-def _scales(
-    proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[str, float], unsigned: Collection[str]
+def _activation_scales(plan: QdqPlan, activation_amax: Mapping[str, float]) -> dict[str, NDArray[np.float32]]:
+    levels = {point.range_of: UNSIGNED_LEVELS if point.is_unsigned else LEVELS for point in plan.activations}
+    return {tensor: np.array(activation_amax[tensor] / count, np.float32) for tensor, count in levels.items()}
+
+
+def _weight_scales(
+    proto: onnx.ModelProto, plan: QdqPlan, activation_scales: Mapping[str, NDArray[np.float32]]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     arrays = constants(proto.graph)
-    for tensor in activation_tensors(plan):
-        levels = UNSIGNED_LEVELS if tensor in unsigned else LEVELS
-        yield tensor, np.array(activation_amax[tensor] / levels, np.float32)
+    layers = {node.output[0]: node for node in proto.graph.node}
+    inputs = {
+        reader.node: activation_scales[point.range_of]
+        for point in plan.activations
+        for reader in point.readers
+        if reader.index == 0
+    }
     for point in plan.weights:
-        scales = weight_scales(arrays[point.tensor], axis=point.axis)
-        if not np.isfinite(scales).all():
-            raise GraphError(
-                f"weight {point.tensor!r}", expected="finite values", got="NaN or infinity", cure="train it anew"
-            )
+        weight = arrays[point.tensor]
+        if not np.isfinite(weight).all():
+            what = f"weight {point.tensor!r}"
+            raise GraphError(what, expected="finite values", got="NaN or infinity", cure="train it anew")
+        scales = weight_scales(weight, axis=point.axis)
+        for reader in point.readers:
+            bias = arrays.get(next(iter(layers[reader.node].input[2:3]), ""))
+            if bias is not None and bias.size in {1, scales.size}:
+                scales = np.maximum(scales, np.abs(bias).reshape(-1) / (inputs[reader.node] * LARGEST_BIAS_CODE))
         yield _weight_name(point.tensor, point.axis), scales
 
 

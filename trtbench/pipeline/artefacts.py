@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trtbench.calibrate.manifest import CalibrationManifest
+    from trtbench.graph.placement import Runtime
     from trtbench.records import Dataset
     from trtbench.suite import TrainConfig, Variant
 
 _ONNX = "onnx:"
 _DEFAULT_PER_CLASS = 50  # source study 001: 500 images of CIFAR-10
 _TAYLOR_BATCHES, _TAYLOR_BATCH = 10, 64
+# precision -> whose kernels its Q/DQ nodes are placed for
+_PLACEMENTS: Mapping[str, Runtime] = {"int8": "tensorrt", "int8-ort": "onnxruntime-cpu"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +159,8 @@ class Artefacts:
             record = export_onnx(
                 self.network(network), folder / "model.onnx", input_shape=self._input_shape, config=config
             )
-            return {"graph": to_jsonable(record), **network.facts}
+            facts = {name: value for name, value in to_jsonable(record).items() if name != "path"}
+            return {"graph": facts, **network.facts}
 
         return self._make("graph", variant.name, inputs, export, content=("model.onnx",))
 
@@ -192,9 +196,7 @@ class Artefacts:
         return made
 
     def ranges(self, variant: Variant) -> Artefact:
-        """The clip threshold of every activation of a variant, by the suite's method."""
-        from trtbench.graph.placement import activation_tensors, plan_qdq
-
+        """The clip threshold of every activation that a placement may quantize, by the suite's method."""
         graph, manifest, config = self.graph(variant), self.manifest, self.suite.calibration
         inputs = {
             "graph": graph.sha256,
@@ -211,9 +213,11 @@ class Artefacts:
 
             from trtbench.calibrate.ranges import collect_ranges
             from trtbench.engines.onnxruntime import iterate_activations
+            from trtbench.graph.placement import activation_tensors, plan_qdq
 
             path = graph.path("model.onnx")
-            tensors = tuple(activation_tensors(plan_qdq(onnx.load(path))))
+            plans = [plan_qdq(onnx.load(path), runtime=runtime) for runtime in _PLACEMENTS.values()]
+            tensors = tuple(dict.fromkeys(tensor for plan in plans for tensor in activation_tensors(plan)))
             images = self.calibration_batches(load_manifest(manifest.path("manifest.json")))
             amax = collect_ranges(
                 iterate_activations(path, tensors, images), method=config.method, percentile=config.percentile
@@ -223,10 +227,11 @@ class Artefacts:
 
         return self._make("ranges", variant.name, inputs, collect, content=("ranges.json",))
 
-    def quantized_graph(self, variant: Variant) -> Artefact:
-        """The ONNX graph of a variant with Q/DQ nodes."""
+    def quantized_graph(self, variant: Variant, *, precision: str = "int8") -> Artefact:
+        """The ONNX graph of a variant with Q/DQ nodes: where TensorRT wants them, or where ONNX Runtime's CPU does."""
         graph, ranges = self.graph(variant), self.ranges(variant)
-        inputs = {"graph": graph.sha256, "ranges": ranges.sha256, "onnx": version("onnx")}
+        runtime = _PLACEMENTS[precision]
+        inputs = {"graph": graph.sha256, "ranges": ranges.sha256, "runtime": runtime, "onnx": version("onnx")}
 
         def insert(folder: Path) -> Mapping[str, Any]:
             import onnx
@@ -237,36 +242,18 @@ class Artefacts:
 
             proto = onnx.load(graph.path("model.onnx"))
             amax = json.loads(ranges.path("ranges.json").read_bytes())
-            quantized = insert_qdq(proto, plan_qdq(proto), amax)
-            if findings := lint(quantized):
+            plan = plan_qdq(proto, runtime=runtime)
+            quantized = insert_qdq(proto, plan, amax)
+            if runtime == "tensorrt" and (findings := lint(quantized)):
                 raise GraphError(
                     f"Q/DQ graph of {variant.name}",
                     got="; ".join(f"{found.node}: {found.message} ({found.rule})" for found in findings[:10]),
                     cure="exclude the layer, or export the model another way",
                 )
             write_atomically(folder / "model.onnx", quantized.SerializeToString(deterministic=True))
-            return {}
+            return {"placement": plan.summary}
 
-        return self._make("qdq", variant.name, inputs, insert, content=("model.onnx",))
-
-    def ort_placement_graph(self, variant: Variant) -> Artefact:
-        """The graph quantized by ONNX Runtime's own tool, with its own placement, on the same images."""
-        graph, manifest, config = self.graph(variant), self.manifest, self.suite.calibration
-        inputs = {
-            "graph": graph.sha256,
-            "manifest": manifest.facts["sha256"],
-            "batch_size": config.batch_size,
-            "onnxruntime": version("onnxruntime-gpu") or version("onnxruntime"),
-        }
-
-        def quantize(folder: Path) -> Mapping[str, Any]:
-            from trtbench.engines.onnxruntime import quantize_by_onnxruntime
-
-            images = self.calibration_batches(load_manifest(manifest.path("manifest.json")))
-            quantize_by_onnxruntime(graph.path("model.onnx"), folder / "model.onnx", images)
-            return {}
-
-        return self._make("ort-qdq", variant.name, inputs, quantize, content=("model.onnx",))
+        return self._make("qdq", f"{variant.name}/{precision}", inputs, insert, content=("model.onnx",))
 
     def test_images(self) -> Path:
         """The test split's uint8 pixels as .npy, for worker processes to map."""

@@ -109,9 +109,9 @@ def source(artefacts: Artefacts, engine: EnginePlan) -> Artefact:
     """Return the artefact an engine is built from."""
     if engine.backend == "eager":
         return artefacts.variant(engine.variant)
-    if engine.precision == "int8-ort":
-        return artefacts.ort_placement_graph(engine.variant)
-    return artefacts.graph(engine.variant) if engine.precision == "fp32" else artefacts.quantized_graph(engine.variant)
+    if engine.precision == "fp32":
+        return artefacts.graph(engine.variant)
+    return artefacts.quantized_graph(engine.variant, precision=engine.precision)
 
 
 def _missing(artefacts: Artefacts, engine: EnginePlan) -> tuple[str, ...]:
@@ -123,14 +123,12 @@ def _missing(artefacts: Artefacts, engine: EnginePlan) -> tuple[str, ...]:
             steps += [("variant", lambda: artefacts.variant(engine.variant))]
     if engine.backend != "eager":
         steps += [("graph", lambda: artefacts.graph(engine.variant))]
-    if engine.precision == "int8":
+    if engine.precision != "fp32":
         steps += [
             ("manifest", lambda: artefacts.manifest),
             ("ranges", lambda: artefacts.ranges(engine.variant)),
-            ("qdq", lambda: artefacts.quantized_graph(engine.variant)),
+            ("qdq", lambda: artefacts.quantized_graph(engine.variant, precision=engine.precision)),
         ]
-    if engine.precision == "int8-ort":
-        steps += [("ort-qdq", lambda: artefacts.ort_placement_graph(engine.variant))]
     return tuple(kind for kind, look_up in steps if _is_absent(look_up))
 
 

@@ -1,17 +1,21 @@
-"""Whether a budget fits the data and the device, before anything is computed."""
+"""Whether budget, data, device and network fit together, before anything is learnt."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from trtbench.errors import ConfigError, DataError
+from trtbench.models.counts import evaluating
+from trtbench.train.evaluate import logits_of
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from trtbench.records import Dataset
     from trtbench.suite import TrainConfig
+    from trtbench.train.images import DeviceImages
 
 
 def check_budget(dataset: Dataset, config: TrainConfig, device: torch.device, *, teacher: nn.Module | None) -> None:
@@ -43,4 +47,21 @@ def check_budget(dataset: Dataset, config: TrainConfig, device: torch.device, *,
             expected=f"less than the image's {size} pixels, which are reflected",
             got=str(config.augment.crop_padding),
             cure="lower it; 0 is off",
+        )
+
+
+def check_classes(model: nn.Module, images: DeviceImages, *, num_classes: int) -> None:
+    """Run one image; a label without a logit would stop a GPU for good, with no word of the cause.
+
+    Raises:
+        ConfigError: the network has another number of logits than there are classes.
+    """
+    with evaluating(model), torch.no_grad():
+        count = logits_of(model, images.normalised(images.pixels[:1])).shape[1]
+    if count != num_classes:
+        raise ConfigError(
+            f"the logits of {type(model).__name__}",
+            expected=f"{num_classes}, one per class of the data",
+            got=str(count),
+            cure="build the network with the classes of the data",
         )

@@ -3,8 +3,8 @@
 The data set is one tensor on the device and a batch is index maths (after Keller Jordan's airbench). The best epoch is
 chosen on the validation split; the test split is never read.
 
-On two cores of an AMD EPYC (torch 2.15, float32) ResNet-20 takes 110 ms a step of 64 one-channel 32x32 images with
-`channels_last` and 165 ms without; the optimizer's share is 3 ms, whether looped, foreach or fused.
+On two cores of an AMD EPYC (torch 2.15, float32) an epoch of ResNet-20 over 1,077 32x32 images in batches of 64, with
+its validation on 360, takes 2.1 s with `channels_last` and 3.1 s without, as long as no other process wants the cores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 from trtbench.errors import OutOfMemoryError, RowError
 from trtbench.train.augment import augmented_batch
-from trtbench.train.checks import check_budget
+from trtbench.train.checks import check_budget, check_classes
 from trtbench.train.device import as_device
 from trtbench.train.evaluate import logits_of, score
 from trtbench.train.images import DeviceImages, place
@@ -80,6 +80,7 @@ def fit(
     check_budget(dataset, config, target, teacher=teacher)
     with _deterministic_convolutions(), _memory_of(target, config):
         task = _Task.prepare(model, dataset, config, target, teacher=teacher)
+        check_classes(model, task.validation, num_classes=dataset.num_classes)
         fingerprint = fingerprint_of(model, dataset, config, teacher=task.teacher)
         write_config(folder, config, fingerprint=fingerprint)
         if not config.epochs:
