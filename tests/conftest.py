@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tarfile
 from pathlib import Path
 
-import filelock
 import pytest
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by ONNX Runtime when it is imported
@@ -39,6 +37,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"needs {marker}; set {variable}=1 to fail instead")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Let tests run side by side: OpenMP threads that wait for a core another process holds take minutes."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real images and weights, from $SHARED."""
@@ -57,17 +63,6 @@ def weights(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def cifar10_lossless(shared: Path) -> Path:
     """Real CIFAR-10 images as PATH/train/CLASS and PATH/test/CLASS, unpacked once into the cache."""
-    return _unpacked(shared / "data" / "cifar10-lossless.tar.xz")
+    from trtbench.data.archive import unpacked
 
-
-def _unpacked(archive: Path) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trtbench" / "shared"
-    cache.mkdir(parents=True, exist_ok=True)
-    name = archive.name.removesuffix(".tar.xz")
-    done = cache / f".{name}-{archive.stat().st_size}"
-    with filelock.FileLock(cache / ".lock"):
-        if not done.exists():
-            with tarfile.open(archive) as tar:
-                tar.extractall(cache, filter="data")
-            done.touch()
-    return cache / name
+    return unpacked(shared / "data" / "cifar10-lossless.tar.xz")

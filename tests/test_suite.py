@@ -132,6 +132,17 @@ def test_relative_paths_are_taken_from_the_suite_files_folder(tmp_path: Path) ->
     assert suite.calibration.manifest == tmp_path / "m.json"
 
 
+def test_a_variable_in_a_path_is_that_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("name: mine\nmodel: {name: resnet20, checkpoint: '${WEIGHTS}/a.pt'}\n" + _VARIANTS)
+
+    with pytest.raises(ConfigError, match=r"model\.checkpoint: expected the variable WEIGHTS to be set"):
+        load_suite(path)
+    monkeypatch.setenv("WEIGHTS", "/weights")
+
+    assert load_suite(path).model.checkpoint == Path("/weights/a.pt")
+
+
 @pytest.mark.parametrize("checkpoint", [None, Path("a.pt")])
 def test_the_template_is_a_valid_suite(checkpoint: Path | None) -> None:
     suite = parse_suite(suite_template(model="resnet20", data="digits", checkpoint=checkpoint), origin="template")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -54,7 +55,9 @@ _P = TypeVar("_P", bound=_Part)
 class DataConfig(_Part):
     """Where the images come from, and how the training set is split."""
 
-    source: str = Field("digits", description="digits | cifar10[:ROOT] | cifar100[:ROOT] | folder:PATH")
+    source: str = Field(
+        "digits", description="digits | cifar10[:ROOT] | cifar100[:ROOT] | folder:PATH (a folder or an archive)"
+    )
     size: PositiveInt = Field(32, description="height and width the network sees, in pixels")
     validation: PositiveFraction = Field(0.1, description="share of the training images held out, stratified")
     mean: tuple[float, ...] | None = Field(None, description="per-channel mean in [0, 1]; the source's own by default")
@@ -109,7 +112,7 @@ class TrainConfig(_Part):
     augment: AugmentConfig = AugmentConfig()
     distill: DistillConfig | None = None
     amp: Literal["off", "bf16", "fp16"] = Field("off", description="mixed precision, on CUDA only")
-    channels_last: bool = False
+    channels_last: bool = Field(default=False, description="memory format of training, on CUDA only")
     seed: int = 0
 
 
@@ -359,7 +362,8 @@ def shipped_suites() -> tuple[str, ...]:
 def load_suite(source: str | Path) -> Suite:
     """Read a suite from a file, or by the name of a shipped one.
 
-    Relative paths inside the suite (checkpoint, manifest, folder: data) are taken from the suite file's folder.
+    Relative paths inside the suite (checkpoint, manifest, folder: data) are taken from the suite file's folder;
+    ${NAME} in them is the environment variable of that name.
 
     Raises:
         ConfigError: no such file, no YAML, or a value that cannot be; the message names file, key and cure.
@@ -402,7 +406,7 @@ def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
             cure="`trtbench init` writes a suite",
         )
     if base is not None:
-        raw = _anchor_paths(raw, base)
+        raw = _anchor_paths(raw, base, origin=origin)
     return _validated(Suite, raw, origin=origin)
 
 
@@ -437,14 +441,29 @@ def _fault(origin: str, fault: Any) -> str:
     return f"{origin}: {key}: expected {expected}{f', got {got}' if got else ''}; {cure}"
 
 
-def _anchor_paths(raw: dict[Any, Any], base: Path) -> dict[Any, Any]:
-    """Resolve the relative paths of a suite against the folder of its file."""
+def _expanded(place: str, *, key: str, origin: str) -> str:
+    """Put the value of an environment variable where ${NAME} stands.
+
+    Raises:
+        ConfigError: it is not set.
+    """
+    for name in re.findall(r"\$\{(\w+)\}", place):
+        if name not in os.environ:
+            cure = f"set it: {name}=... trtbench ..."
+            raise ConfigError(f"{origin}: {key}", expected=f"the variable {name} to be set", got="nothing", cure=cure)
+        place = place.replace(f"${{{name}}}", str(Path(os.environ[name]).absolute()))
+    return place
+
+
+def _anchor_paths(raw: dict[Any, Any], base: Path, *, origin: str) -> dict[Any, Any]:
+    """Resolve the relative paths of a suite against the folder of its file, and ${NAME} by the environment."""
 
     def anchored(section: str, key: str, prefix: str = "") -> None:
         part = raw.get(section)
         value = part.get(key) if isinstance(part, dict) else None
         if isinstance(part, dict) and isinstance(value, str) and value.startswith(prefix):
-            raw[section] = {**part, key: f"{prefix}{base / value.removeprefix(prefix)}"}
+            place = _expanded(value.removeprefix(prefix), key=f"{section}.{key}", origin=origin)
+            raw[section] = {**part, key: f"{prefix}{base / place}"}
 
     raw = dict(raw)
     anchored("model", "checkpoint")

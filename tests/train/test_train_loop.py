@@ -102,7 +102,7 @@ def test_every_training_image_is_seen_once_an_epoch(
 _KINDS: list[dict[str, Any]] = [
     {"schedule": "one-cycle"},
     {"schedule": "cosine", "optimizer": "adamw", "lr": 0.01},
-    {"schedule": "multistep", "channels_last": True, "label_smoothing": 0.1},
+    {"schedule": "multistep", "label_smoothing": 0.1},
     {"schedule": "constant", "momentum": 0.0, "distill": DistillConfig()},
 ]
 
@@ -213,21 +213,32 @@ def test_no_epochs_leave_the_weights_and_give_their_accuracy(
     assert record.notes == ("0 epochs: the weights are those it came with",)
 
 
-def test_channels_last_changes_nothing_but_rounding_and_ends_contiguous(
+def test_channels_last_is_left_out_on_the_cpu_and_said(
     digits: Dataset, build: Callable[..., nn.Module], tmp_path: Path
 ) -> None:
     formats: set[bool] = set()
-    model, plain = build(), build()
+    model = build()
     model.get_submodule("features").register_forward_pre_hook(
         lambda _, inputs: formats.add(inputs[0].is_contiguous(memory_format=torch.channels_last))
     )
 
     record = fit(model, digits, _config(epochs=1, channels_last=True), folder=tmp_path / "last")
 
-    assert formats == {True}
+    assert formats == {False}
+    assert record.notes == ("channels_last was left out: it is for CUDA; on CPUs it crashes on some pruned widths",)
+
+
+@pytest.mark.gpu
+def test_channels_last_changes_nothing_but_rounding_and_ends_contiguous(
+    digits: Dataset, build: Callable[..., nn.Module], tmp_path: Path
+) -> None:
+    model, plain = build(), build()
+
+    record = fit(model, digits, _config(epochs=1, channels_last=True), folder=tmp_path / "last", device="cuda")
+
     assert all(parameter.is_contiguous() for parameter in model.parameters())
-    expected = fit(plain, digits, _config(epochs=1), folder=tmp_path / "first").history[0]
-    assert record.history[0].train_loss == pytest.approx(expected.train_loss, rel=1e-3)
+    expected = fit(plain, digits, _config(epochs=1), folder=tmp_path / "first", device="cuda").history[0]
+    assert record.history[0].train_loss == pytest.approx(expected.train_loss, rel=1e-2)
 
 
 def test_a_teacher_is_followed_and_left_as_it_is(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from trtbench.bench.workers import Workers
 from trtbench.errors import RowError, WorkerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from trtbench.records import AccuracyRecord
     from trtbench.suite import BenchConfig
 
+Progress = Callable[[str, str, float], None]  # told stage, item and share done in [0, 1]
 _SCORING_AT_ONCE = 2  # scoring is not timed, so two workers may share the machine
 
 
@@ -76,7 +78,7 @@ def measure_engines(
     config: BenchConfig,
     *,
     folder: Path,
-    progress: Callable[[str, str, float], None],
+    progress: Progress,
 ) -> list[Measured]:
     """Open, score and time engine files at every batch size; an engine that fails ends alone.
 
@@ -115,7 +117,7 @@ def _score_all(
     config: BenchConfig,
     *,
     folder: Path,
-    progress: Callable[[str, str, float], None],
+    progress: Progress,
 ) -> None:
     engines = {one.engine.name: one.engine for one in found}
     done, lock = 0, threading.Lock()
@@ -190,7 +192,7 @@ def _time_all(
     rows: Sequence[Measured],
     config: BenchConfig,
     *,
-    progress: Callable[[str, str, float], None],
+    progress: Progress,
 ) -> None:
     waiting = [one for one in rows if one.error is None]
     timers = {}
@@ -219,9 +221,7 @@ def _time_all(
             one.error = result
 
 
-def _measure_again(
-    row: Measured, images: Images, config: BenchConfig, *, folder: Path, progress: Callable[[str, str, float], None]
-) -> None:
+def _measure_again(row: Measured, images: Images, config: BenchConfig, *, folder: Path, progress: Progress) -> None:
     """Measure one row once more in a process of its own, after its worker crashed."""
     row.error = None
     with Workers() as workers:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trtbench.data import cifar, digits
+from trtbench.data.archive import is_archive, stem, unpacked
 from trtbench.data.folder import load_folder
 from trtbench.data.preprocess import measure_mean_std
 from trtbench.data.split import stratified_split
@@ -88,10 +89,11 @@ def _read(config: DataConfig) -> _Source:
         classes, pool, test = cifar.load_cifar(kind, root=place, size=config.size, download=config.download)
         return _Source(kind, classes, *_held_out(pool, classes, config), test, (cifar.MEANS[kind], cifar.STDS[kind]))
     if kind == "folder" and place:
-        root = Path(place).expanduser()
+        given = Path(place).expanduser()
+        root = unpacked(given) if is_archive(given) else given
         classes, pool, test = load_folder(root, size=config.size)
         # The name goes into manifests that are committed: it must not carry this machine's paths.
-        return _Source(f"folder:{root.resolve().name}", classes, *_held_out(pool, classes, config), test, None)
+        return _Source(f"folder:{stem(given.resolve())}", classes, *_held_out(pool, classes, config), test, None)
     raise ConfigError(
         "data.source",
         expected="digits, cifar10[:ROOT], cifar100[:ROOT] or folder:PATH",

@@ -440,8 +440,6 @@ class Artefacts:
     def _fit(
         self, network: Any, config: TrainConfig, folder: Path, *, item: str, teacher: Any = None
     ) -> dict[str, Any]:
-        import copy
-
         from trtbench.train import fit
 
         def tell(epoch: Any) -> None:
@@ -451,7 +449,6 @@ class Artefacts:
             )
             self._tell(Event(stage="train", item=item, state="progress", detail=detail, share=share))
 
-        teacher = copy.deepcopy(teacher) if teacher is network else teacher
         record = fit(network, self.dataset, config, folder=folder, teacher=teacher, device=self.device, on_epoch=tell)
         network.to("cpu")
         return {"fit": to_jsonable(record), "notes": list(record.notes)}

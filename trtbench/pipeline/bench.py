@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.measure import EngineFile, Images, measure_engines
+from trtbench.bench.measure import EngineFile, Images, Progress, measure_engines
 from trtbench.bench.statistics import latency_summary, latency_verdict, paired_ratio
 from trtbench.engines.base import backend
 from trtbench.pipeline.artefacts import Artefacts
@@ -59,9 +60,9 @@ def bench_suite(
         images,
         suite.bench,
         folder=folder,
-        progress=lambda stage, item, share: tell(Event(stage=stage, item=item, state="progress", share=share)),
+        progress=_Clock(tell),
     )
-    true_counts = _true_arithmetic(artefacts, built, images, tell)
+    true_counts = _true_arithmetic(artefacts, built, images, _Clock(tell))
     rows = [
         measured_row(one, _sidecar(engines[one.engine.name]), role=engines[one.engine.name].plan.role)
         for one in measured
@@ -72,6 +73,24 @@ def bench_suite(
         _write_raw(folder, row, one)
     blocks = {row.name: one.timed for row, one in zip(rows, measured, strict=False) if one.timed}
     return tuple(rows), blocks
+
+
+class _Clock:
+    """Passes progress on as events, and tells what a thing took when it is done."""
+
+    def __init__(self, tell: Listener) -> None:
+        self._tell = tell
+        self._since = time.monotonic()
+
+    def __call__(self, stage: str, item: str, share: float) -> None:
+        """Tell that this share of a stage is done; with the last one, what it took since the one before."""
+        self._tell(Event(stage=stage, item=item, state="progress", share=share))
+        if share >= 1:
+            now = time.monotonic()
+            self._tell(
+                Event(stage=stage, item="all" if stage == "score" else item, state="done", seconds=now - self._since)
+            )
+            self._since = now
 
 
 def reference_logits(artefacts: Artefacts) -> NDArray[np.float32]:
@@ -91,7 +110,7 @@ def _engine_file(built: BuiltEngine) -> EngineFile:
 
 
 def _true_arithmetic(
-    artefacts: Artefacts, built: Sequence[BuiltEngine], images: Images, tell: Listener
+    artefacts: Artefacts, built: Sequence[BuiltEngine], images: Images, progress: Progress
 ) -> dict[str, int]:
     """Count what each variant's Q/DQ graph gets right in true arithmetic, so that the kernels' share shows."""
     wanted = [one for one in built if (one.plan.precision, one.status) == ("int8", "ok")]
@@ -99,8 +118,7 @@ def _true_arithmetic(
     for index, one in enumerate(wanted):
         logits = _reference_run(artefacts.quantized_graph(one.plan.variant).path("model.onnx"), artefacts)
         counts[one.plan.variant.name] = int((logits.argmax(axis=1) == images.labels).sum())
-        share = (index + 1) / len(wanted)
-        tell(Event(stage="true arithmetic", item=one.plan.variant.name, state="progress", share=share))
+        progress("true arithmetic", "all int8 variants", (index + 1) / len(wanted))
     return counts
 
 

@@ -68,7 +68,7 @@ def run_suite(
     )
     write_report(report, folder)
     _point_latest(places.runs, folder)
-    tell(Event(stage="report", item=str(folder), state="done"))
+    tell(Event(stage="report", item=folder.name, state="done"))
     return report, folder
 
 
