@@ -17,7 +17,7 @@ ALL_EXTRAS := $(subst $(space),$(comma),$(strip dev $(EXTRAS)))
 INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(ALL_EXTRAS))
 BIN := $(VENV)/bin
 
-.PHONY: setup engines bench report gpu-info test test-all test-gpu test-tensorrt lint type check clean
+.PHONY: setup engines bench report gpu-info test test-all test-gpu test-tensorrt kill-test lint type check clean
 
 engines: setup
 	$(BIN)/trtbench build $(SUITE) --out $(OUT)
@@ -32,16 +32,19 @@ gpu-info: setup
 	$(BIN)/trtbench gpu-info
 
 test: setup
-	$(BIN)/pytest -m "not slow" --cov --cov-report=term:skip-covered
+	$(BIN)/pytest -m "not slow" -n auto --maxprocesses 4 --cov --cov-report=term:skip-covered
 
 test-all: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4
 
 test-gpu: setup
 	TRTBENCH_REQUIRE_GPU=1 $(BIN)/pytest -m gpu
 
 test-tensorrt: setup
 	TRTBENCH_REQUIRE_TENSORRT=1 $(BIN)/pytest -m tensorrt
+
+kill-test: setup
+	$(BIN)/python tests/kill_and_resume.py --suite $(SUITE) --times 20
 
 lint: setup
 	$(BIN)/ruff check .

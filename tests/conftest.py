@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+# The same examples each time; how long one takes says nothing on a shared machine.
+hypothesis.settings.register_profile("trtbench", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("trtbench")
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by ONNX Runtime when it is imported
 
 _REQUIRED = {"gpu": "TRTBENCH_REQUIRE_GPU", "tensorrt": "TRTBENCH_REQUIRE_TENSORRT"}

@@ -141,6 +141,7 @@ def test_a_variable_in_a_path_is_that_of_the_environment(tmp_path: Path, monkeyp
     monkeypatch.setenv("WEIGHTS", "/weights")
 
     assert load_suite(path).model.checkpoint == Path("/weights/a.pt")
+    assert load_suite(path).as_written()["model"]["checkpoint"] == "${WEIGHTS}/a.pt"
 
 
 @pytest.mark.parametrize("checkpoint", [None, Path("a.pt")])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from trtbench.errors import ConfigError
 
@@ -244,6 +244,7 @@ class Suite(_Part):
     engines: Annotated[tuple[EngineConfig, ...], Field(min_length=1)] = (EngineConfig(),)
     bench: BenchConfig = BenchConfig()
     decision: DecisionConfig = DecisionConfig()
+    _written: dict[tuple[str, str], str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_are_unique_and_known(self) -> Suite:
@@ -255,6 +256,13 @@ class Suite(_Part):
                 f"decision.batch_size {self.decision.batch_size} among bench.batch_sizes {list(self.bench.batch_sizes)}"
             )
         return self
+
+    def as_written(self) -> dict[str, Any]:
+        """Return the whole suite as JSON values, its paths as the file has them: no machine's own folders."""
+        found = self.model_dump(mode="json")
+        for (section, key), value in self._written.items():
+            found[section][key] = value
+        return found
 
     @property
     def builds_int8(self) -> bool:
@@ -338,6 +346,13 @@ engines:
 decision: {{max_drop_pp: 1.0, objective: p50_ms, batch_size: 1}}
 """
 
+# (section, key, what stands before the path)
+_PATHS = (
+    ("model", "checkpoint", ""),
+    ("model", "name", "onnx:"),
+    ("calibration", "manifest", ""),
+    ("data", "source", "folder:"),
+)
 _EXPECTED = {
     "extra_forbidden": "no such key",
     "missing": "this key",
@@ -405,9 +420,12 @@ def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
             got=type(raw).__name__,
             cure="`trtbench init` writes a suite",
         )
+    places = _places(raw)
     if base is not None:
-        raw = _anchor_paths(raw, base, origin=origin)
-    return _validated(Suite, raw, origin=origin)
+        raw = _anchored(raw, places, base, origin=origin)
+    suite = _validated(Suite, raw, origin=origin)
+    suite._written.update({where: prefix + place for where, (prefix, place) in places.items()})  # noqa: SLF001  its own room
+    return suite
 
 
 def _validated(kind: type[_P], raw: dict[Any, Any], *, origin: str) -> _P:
@@ -455,19 +473,23 @@ def _expanded(place: str, *, key: str, origin: str) -> str:
     return place
 
 
-def _anchor_paths(raw: dict[Any, Any], base: Path, *, origin: str) -> dict[Any, Any]:
-    """Resolve the relative paths of a suite against the folder of its file, and ${NAME} by the environment."""
-
-    def anchored(section: str, key: str, prefix: str = "") -> None:
+def _places(raw: dict[Any, Any]) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return where a raw suite names a path: (section, key) -> (prefix, path)."""
+    found = {}
+    for section, key, prefix in _PATHS:
         part = raw.get(section)
         value = part.get(key) if isinstance(part, dict) else None
-        if isinstance(part, dict) and isinstance(value, str) and value.startswith(prefix):
-            place = _expanded(value.removeprefix(prefix), key=f"{section}.{key}", origin=origin)
-            raw[section] = {**part, key: f"{prefix}{base / place}"}
+        if isinstance(value, str) and value.startswith(prefix):
+            found[section, key] = (prefix, value.removeprefix(prefix))
+    return found
 
+
+def _anchored(
+    raw: dict[Any, Any], places: dict[tuple[str, str], tuple[str, str]], base: Path, *, origin: str
+) -> dict[Any, Any]:
+    """Resolve the relative paths of a suite against the folder of its file, and ${NAME} by the environment."""
     raw = dict(raw)
-    anchored("model", "checkpoint")
-    anchored("model", "name", "onnx:")
-    anchored("calibration", "manifest")
-    anchored("data", "source", "folder:")
+    for (section, key), (prefix, place) in places.items():
+        expanded = _expanded(place, key=f"{section}.{key}", origin=origin)
+        raw[section] = {**raw[section], key: f"{prefix}{base / expanded}"}
     return raw

@@ -197,7 +197,12 @@ def bench_engines(suite: str, places: Places, *, is_quiet: bool, as_json: bool, 
     loaded = _load(suite, require_gpu=require_gpu)
     with Screen(is_quiet=is_quiet) as screen:
         found, folder = run_suite(
-            loaded, places, argv=sys.argv, now=datetime.now(UTC).astimezone(), stages=screen.stages, tell=screen
+            loaded,
+            places,
+            argv=[Path(sys.argv[0]).name, *sys.argv[1:]],
+            now=datetime.now(UTC).astimezone(),
+            stages=screen.stages,
+            tell=screen,
         )
     _show_report(found, folder, as_json=as_json)
     _exit_where_failed([row.status for row in found.rows])

@@ -61,7 +61,7 @@ def run_suite(
         argv=tuple(argv),
         git=to_jsonable(environment.git) or {},
         environment=to_jsonable(environment),
-        suite=suite.model_dump(mode="json"),
+        suite=suite.as_written(),
         rows=rows,
         decision=recommend(rows, suite.decision, paired=_paired(blocks)),
         stages=dict(stages or {}),
