@@ -51,7 +51,7 @@ def compare(suite: str, folder: Path, *, times: int, longest: float, seed: int) 
     start = time.monotonic()
     _run("build", suite, peace)
     whole_s = time.monotonic() - start
-    longest = longest or max(1.0, 2 * whole_s / times)
+    longest = longest or max(2.0, 0.3 * whole_s)
     moments = _kill(suite, killed, times=times, longest=longest, seed=seed)
     _run("build", suite, killed)
     for place in (peace, killed):
@@ -91,10 +91,12 @@ def state(folder: Path) -> dict[str, Any]:
 
 
 def _kill(suite: str, folder: Path, *, times: int, longest: float, seed: int) -> list[float]:
-    """Start a build and kill it after a random while, as often as asked; return the moments."""
-    moments = []
+    """Start a build and kill it after a random while until that many were killed; return the moments."""
+    moments: list[float] = []
     pick = random.Random(seed)
-    for _ in range(times):
+    for _ in range(10 * times):
+        if len(moments) == times:
+            break
         moment = pick.uniform(0.2, longest)
         process = subprocess.Popen(_command("build", suite, folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:

@@ -125,6 +125,15 @@ def test_bars_are_as_long_as_the_median_and_a_panel_holds_one_batch_size() -> No
     assert drawn == sorted(row.latency.p50_ms for row in ROWS if row.latency and row.batch_size == 1)
 
 
+def test_bars_of_a_variant_stand_together_and_none_covers_another() -> None:
+    one = replace(ROWS[0], precision="int8-ort", role="reference")
+    figure = latency_figure((*ROWS, one))
+
+    for axes in figure.axes:
+        spans = sorted((patch.get_y(), patch.get_y() + patch.get_height()) for patch in axes.patches)  # type: ignore[attr-defined]  # bars are rectangles
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+
+
 def test_the_bars_of_a_file_add_up_to_its_size() -> None:
     rows = [replace(ROWS[0], weight_bytes=None), replace(ROWS[2], weight_bytes=99_000_000), *ROWS[4:]]
     figure = size_figure(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,11 +75,16 @@ def plan_engines(suite: Suite) -> tuple[EnginePlan, ...]:
                 for baseline in suite.bench.baselines
             ]
         plans |= {engine.name: engine for engine in engines}
-    cpu_int8 = (plan for plan in plans.values() if (plan.precision, plan.backend) == ("int8", "onnxruntime-cpu"))
-    if suite.bench.ort_placement and (first := next(cpu_int8, None)) is not None:
-        reference = EnginePlan(variant=first.variant, precision="int8-ort", backend=first.backend, role="reference")
-        plans[reference.name] = reference
-    return tuple(plans.values())
+    return tuple(_with_reference(list(plans.values())) if suite.bench.ort_placement else plans.values())
+
+
+def _with_reference(plans: list[EnginePlan]) -> list[EnginePlan]:
+    """Put the placement that ONNX Runtime's CPU fuses right behind the first int8 engine there, once."""
+    for index, plan in enumerate(plans):
+        if (plan.precision, plan.backend) == ("int8", "onnxruntime-cpu"):
+            reference = replace(plan, precision="int8-ort", role="reference")
+            return [*plans[: index + 1], reference, *plans[index + 1 :]]
+    return plans
 
 
 def outlook(suite: Suite, places: Places) -> Outlook:

@@ -64,9 +64,10 @@ def size_figure(rows: Sequence[Row]) -> Figure | None:
 
 
 def _places(names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
-    """Return where the bar of each (variant, kind) stands, with a gap between variants."""
+    """Return where the bar of each (variant, kind) stands: those of a variant together, with a gap between variants."""
     variants = list(dict.fromkeys(variant for variant, _ in names))
-    return {name: index + 0.45 * variants.index(name[0]) for index, name in enumerate(names)}
+    together = sorted(names, key=lambda name: variants.index(name[0]))
+    return {name: index + 0.45 * variants.index(name[0]) for index, name in enumerate(together)}
 
 
 def _name_bars(axes: Axes, places: dict[tuple[str, str], float]) -> None:

@@ -1,0 +1,116 @@
+"""What the README shows comes from committed results and from commands that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tabulate import tabulate
+
+from trtbench.report.document import read_report
+from trtbench.report.units import fixed, significant
+
+_ROOT = Path(__file__).parent.parent
+_README = _ROOT / "README.md"
+_EVIDENCE = _ROOT / "docs" / "evidence"
+_STAGES = {
+    "train the dense network": ("dense",),
+    "prune and fine-tune": ("variant",),
+    "export, calibrate, build": ("graph", "manifest", "ranges", "qdq", "engine"),
+    "score": ("score", "true arithmetic"),
+    "time": ("time",),
+}
+
+
+def quickstart_block() -> str:
+    """Write the README's block from the committed report: the sentence, a short table, the seconds of each stage."""
+    report = read_report(_EVIDENCE / "quickstart")
+    batch = report.decision.batch_size
+    rows = [row for row in report.rows if row.batch_size == batch and row.accuracy and row.latency]
+    cells = [
+        (
+            row.variant,
+            row.precision,
+            row.backend,
+            fixed(100 * row.accuracy.top1),
+            fixed(row.accuracy.drop_upper_pp or 0.0),
+            significant(row.latency.p50_ms),
+            significant((row.engine_bytes or 0) / 1e6),
+        )
+        for row in rows
+        if row.accuracy and row.latency
+    ]
+    headers = ("variant", "precision", "engine", "top-1 %", "drop at most, pp", f"p50 ms, batch {batch}", "MB")
+    stages = [
+        (name, f"{sum(report.stages.get(stage, 0.0) for stage in kinds):.0f} s") for name, kinds in _STAGES.items()
+    ]
+    environment = report.environment
+    cpu = environment["host"]["cpu"]
+    versions = {one["module"]: one["version"] for one in environment["packages"]}
+    accuracy = rows[0].accuracy
+    assert accuracy is not None
+    where = (
+        f"{cpu['logical_cores']} cores of an {cpu['model']}, Python {environment['host']['python']}, torch "
+        f"{versions['torch']}, ONNX Runtime {versions['onnxruntime']}; {accuracy.total} test images; "
+        f"`{' '.join(report.argv)}`"
+    )
+    table = tabulate(cells, headers, tablefmt="github", disable_numparse=True)
+    seconds = tabulate(stages, ("stage", "seconds"), tablefmt="github", disable_numparse=True)
+    return f"> {report.decision.sentence}\n\n{table}\n\n{seconds}\n\nMeasured on {where}."
+
+
+def test_the_quickstart_numbers_are_those_of_the_committed_report() -> None:
+    begin, end = "<!-- quickstart: from docs/evidence/quickstart/report.json -->\n", "\n<!-- quickstart end -->"
+    text = _README.read_text(encoding="utf-8")
+
+    assert text[text.index(begin) + len(begin) : text.index(end)] == quickstart_block()
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in _EVIDENCE.glob("*/report.json")), ids=lambda p: p.name
+)
+def test_every_committed_report_is_valid_real_and_names_no_machine_path(folder: Path) -> None:
+    report = read_report(folder)
+
+    assert all(row.status == "ok" and not row.simulated for row in report.rows)
+    assert not re.search(r'"/(work|home|root|tmp|Users)/', (folder / "report.json").read_text(encoding="utf-8"))
+
+
+def test_akamasters_network_scores_what_its_source_scores_and_int8_stays_within_two_images() -> None:
+    rows = read_report(_EVIDENCE / "akamaster-resnet20").rows
+    dense = {row.precision: row.accuracy for row in rows if row.variant == "dense" and row.batch_size == 1}
+
+    assert dense["fp32"] is not None
+    assert (dense["fp32"].correct, dense["fp32"].total) == (932, 1017)
+    assert dense["int8"] is not None
+    assert dense["int8"].true_arithmetic_correct is not None
+    assert abs(dense["int8"].true_arithmetic_correct - 932) <= 2
+
+
+def test_the_kill_test_was_passed_twenty_times() -> None:
+    seen = json.loads((_EVIDENCE / "kill-and-resume.json").read_text(encoding="utf-8"))
+
+    assert seen["kills"] >= 20
+    assert seen["is_equal"]
+
+
+def test_every_verb_the_readme_shows_exists() -> None:
+    from trtbench.cli import machine_verbs, step_verbs, suite_verbs  # noqa: F401  they put their verbs into `app`
+    from trtbench.cli.app import app
+
+    shown = set(
+        re.findall(r"^ {4}(?:\.venv/bin/)?trtbench ([a-z-]+)", _README.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    known = {str(command.name or getattr(command.callback, "__name__", "")) for command in app.registered_commands}
+    known |= {str(group.name) for group in app.registered_groups}
+
+    assert shown
+    assert shown <= known
+
+
+def test_every_link_of_the_readme_leads_to_a_file() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", _README.read_text(encoding="utf-8"))
+
+    assert [link for link in links if not (_ROOT / link).exists()] == []
