@@ -38,14 +38,11 @@ def _answers(*commands: dict[str, Any]) -> list[dict[str, Any]]:
     return list(serve(io.StringIO("".join(json.dumps(command) + "\n" for command in commands))))
 
 
-def _opening(engine: EngineFile, images: Images) -> dict[str, Any]:
-    return {
-        "do": "open",
-        "backend_name": "fake",
-        "engine": str(engine.path),
-        "images": str(images.path),
-        "settings": {"threads": 1},
-    }
+def _preparing(engine: EngineFile, images: Images) -> dict[str, Any]:
+    return {"backend_name": "fake", "engine": str(engine.path), "images": str(images.path)}
+
+
+_OPEN: dict[str, Any] = {"do": "open", "settings": {"threads": 1}}
 
 
 def test_every_engine_is_scored_and_timed_at_every_batch_size(
@@ -81,6 +78,7 @@ def test_a_worker_that_dies_while_it_is_timed_is_measured_again_alone(
     assert isinstance(found[0].error, WorkerError)  # its script crashes again
     assert found[0].accuracy is not None
     assert found[2].error is None
+    assert (found[0].is_alone, found[2].is_alone) == (True, False)
     assert "exit code 1" in str(found[0].error)
 
 
@@ -105,10 +103,8 @@ def test_a_worker_killed_between_commands_is_told_with_its_log(
     fake_engine: Make, images: Images, tmp_path: Path
 ) -> None:
     engine = fake_engine("good")
-    opening = _opening(engine, images)
-    del opening["do"]
     with Workers() as workers:
-        worker, _ = workers.start("good", log=tmp_path / "logs" / "good.log", opening=opening)
+        worker = workers.start("good", log=tmp_path / "logs" / "good.log", preparing=_preparing(engine, images))
         os.kill(worker._process.pid, 9)
 
         with pytest.raises(WorkerError, match=r"worker of good during 'score'.*see .*good\.log"):
@@ -119,10 +115,9 @@ def test_a_worker_killed_between_commands_is_told_with_its_log(
 
 
 def test_leaving_by_an_error_kills_the_workers(fake_engine: Make, images: Images, tmp_path: Path) -> None:
-    opening = _opening(fake_engine("good"), images)
-    del opening["do"]
     workers = Workers()
-    worker, _ = workers.start("good", log=tmp_path / "good.log", opening=opening)
+    preparing = _preparing(fake_engine("good"), images)
+    worker = workers.start("good", log=tmp_path / "good.log", preparing=preparing)
 
     workers.__exit__(KeyError, KeyError(), None)
 
@@ -137,7 +132,8 @@ def test_commands_are_answered_in_order_and_errors_are_answers(
     try:
         answers = _answers(
             {"do": "score", "batch": 1, "logits": str(logits)},
-            _opening(fake_engine("good"), images),
+            {"do": "prepare", **_preparing(fake_engine("good"), images)},
+            _OPEN,
             {"do": "score", "batch": 3, "logits": str(logits)},
             {"do": "warm_up", "batch": 3, "warm_up_ms": 20, "cores": sorted(affinity)},
             {"do": "warm_up", "batch": 3, "warm_up_ms": 0, "cores": []},
@@ -148,13 +144,15 @@ def test_commands_are_answered_in_order_and_errors_are_answers(
         os.sched_setaffinity(0, affinity)
 
     assert answers[0]["error"] == "WorkerError"
-    assert answers[1]["load_ms"] > 0
-    assert answers[2] == {"images": 10, "is_finite": True}
+    assert answers[1] == {}
+    assert answers[2]["load_ms"] > 0
+    assert answers[3] == {"images": 10, "is_finite": True}
     assert np.load(logits).shape == (10, 4)
-    assert answers[3]["inference_ns"] == pytest.approx(3e6, rel=0.3)
-    assert answers[4]["n"] == 3
-    assert len(answers[5]["ns"]) == 5
-    assert answers[6] == {}
+    assert answers[4]["inference_ns"] == pytest.approx(3e6, rel=0.3)
+    assert answers[4]["cores"] == sorted(affinity)
+    assert (answers[5]["n"], answers[5]["cores"]) == (3, [])
+    assert len(answers[6]["ns"]) == 5
+    assert answers[7] == {}
 
 
 def test_running_out_of_host_memory_is_answered(
@@ -167,7 +165,49 @@ def test_running_out_of_host_memory_is_answered(
 
     monkeypatch.setattr(fake, "open_engine", exhausted)
 
-    assert _answers(_opening(fake_engine("good"), images))[0]["error"] == "OutOfMemoryError"
+    preparing = {"do": "prepare", **_preparing(fake_engine("good"), images)}
+    assert _answers(preparing, _OPEN)[1]["error"] == "OutOfMemoryError"
+
+
+def test_what_a_worker_cannot_read_or_write_is_answered(fake_engine: Make, images: Images, tmp_path: Path) -> None:
+    preparing = {"do": "prepare", **_preparing(fake_engine("good"), images)}
+    nowhere = str(tmp_path / "no folder" / "logits.npy")
+
+    unread = _answers({**preparing, "images": str(tmp_path / "none.npy")})
+    unwritten = _answers(preparing, _OPEN, {"do": "score", "batch": 1, "logits": nowhere})
+
+    assert (unread[0]["error"], unwritten[2]["error"]) == ("EngineError", "EngineError")
+
+
+def test_the_memory_of_a_worker_is_its_own_and_not_its_parents(
+    fake_engine: Make, images: Images, tmp_path: Path
+) -> None:
+    ballast = np.ones(50_000_000)  # 400 MB in this process
+
+    found = _measure([fake_engine("small")], images, tmp_path)
+
+    assert ballast.nbytes > 300e6
+    assert found[0].memory_bytes is not None
+    assert 5e6 < found[0].memory_bytes < 300e6
+
+
+def test_an_answer_cut_by_the_workers_death_is_its_death(fake_engine: Make, images: Images, tmp_path: Path) -> None:
+    import subprocess
+
+    with Workers() as workers:
+        preparing = _preparing(fake_engine("good"), images)
+        worker = workers.start("good", log=tmp_path / "good.log", preparing=preparing)
+        worker.kill()
+        worker._process = subprocess.Popen(
+            ["/bin/sh", "-c", "read line; printf '{\"ns\": [1, 2'"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+        with pytest.raises(WorkerError, match="during 'time'"):
+            worker.ask("time")
+        workers.drop("good")
 
 
 def test_a_timed_worker_gets_the_last_cores() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -68,12 +68,12 @@ def test_a_row_that_fails_is_told_and_the_others_are_measured(
 
     honest = measure._score_engine
 
-    def crash(workers: object, rows: list[measure.Measured], *args: object, **kwargs: object) -> None:
+    def crash(workers: Any, worker: Any, rows: list[measure.Measured], *args: Any, **kwargs: Any) -> None:
         if rows[0].engine.backend == "eager":
             for one in rows:
                 one.error = WorkerError("worker of eager", got="exit code -9")
             return
-        honest(workers, rows, *args, **kwargs)  # type: ignore[arg-type]  # passed on as it came
+        honest(workers, worker, rows, *args, **kwargs)
 
     monkeypatch.setattr(measure, "_score_engine", crash)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from trtbench.bench.accuracy import score
 from trtbench.bench.latency import TimedRow, measure_interleaved
 from trtbench.bench.workers import Workers
 from trtbench.errors import RowError, WorkerError
+from trtbench.store import storing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trtbench.suite import BenchConfig
 
 Progress = Callable[[str, str, float], None]  # told stage, item and share done in [0, 1]
-_SCORING_AT_ONCE = 2  # scoring is not timed, so two workers may share the machine
+_STARTING_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,10 @@ class Opening:
 
 @dataclass(slots=True, kw_only=True)
 class Measured:
-    """What was learnt of one engine at one batch size before something failed, if anything did."""
+    """What was learnt of one engine at one batch size before something failed, if anything did.
+
+    `is_alone` says that it was timed by itself, after its worker had crashed: its blocks pair with no other's.
+    """
 
     engine: EngineFile
     batch_size: int
@@ -59,8 +62,10 @@ class Measured:
     accuracy: AccuracyRecord | None = None
     timed: TimedRow | None = None
     memory_bytes: int | None = None
+    cores: tuple[int, ...] = ()
     predictions: list[int] = field(default_factory=list)
     error: RowError | None = None
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +87,8 @@ def measure_engines(
 ) -> list[Measured]:
     """Open, score and time engine files at every batch size; an engine that fails ends alone.
 
-    The engine that is timed is the process that was scored. A worker that crashes while it is timed is started once
-    more and measured by itself.
+    One worker works at a time. The engine that is timed is the process that was scored. A worker that crashes while it
+    is timed is started once more and measured by itself.
 
     Args:
         engines: the files, with their sidecars beside them.
@@ -119,36 +124,50 @@ def _score_all(
     folder: Path,
     progress: Progress,
 ) -> None:
+    """Start all workers, some at once, since importing a runtime is not timed; then open and score one by one."""
     engines = {one.engine.name: one.engine for one in found}
-    done, lock = 0, threading.Lock()
+    rows = {name: [one for one in found if one.engine.name == name] for name in engines}
+    pool = ThreadPoolExecutor(max_workers=_STARTING_AT_ONCE)
+    try:
+        started = [
+            pool.submit(_start, workers, engine, images, folder=folder, rows=rows[name])
+            for name, engine in engines.items()
+        ]
+        for index, (name, future) in enumerate(zip(engines, started, strict=True)):
+            if (worker := future.result()) is not None:
+                _score_engine(workers, worker, rows[name], images, config, folder=folder)
+            progress("score", name, (index + 1) / len(engines))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
-    def run(engine: EngineFile) -> None:
-        nonlocal done
-        _score_engine(workers, [one for one in found if one.engine is engine], images, config, folder=folder)
-        with lock:
-            done += 1
-            progress("score", engine.name, done / len(engines))
 
-    with ThreadPoolExecutor(max_workers=_SCORING_AT_ONCE) as pool:
-        list(pool.map(run, engines.values()))
+def _start(
+    workers: Workers, engine: EngineFile, images: Images, *, folder: Path, rows: Sequence[Measured]
+) -> WorkerProcess | None:
+    preparing = {"backend_name": engine.backend, "engine": str(engine.path), "images": str(images.path)}
+    try:
+        return workers.start(engine.name, log=folder / "logs" / f"{_slug(engine)}.log", preparing=preparing)
+    except RowError as error:
+        for one in rows:
+            one.error = error
+        return None
 
 
 def _score_engine(
-    workers: Workers, rows: Sequence[Measured], images: Images, config: BenchConfig, *, folder: Path
+    workers: Workers,
+    worker: WorkerProcess,
+    rows: Sequence[Measured],
+    images: Images,
+    config: BenchConfig,
+    *,
+    folder: Path,
 ) -> None:
     engine = rows[0].engine
-    slug = engine.name.replace(" ", "_")
-    opening = {
-        "backend_name": engine.backend,
-        "engine": str(engine.path),
-        "images": str(images.path),
-        "settings": {"threads": config.threads, "spin": config.spin},
-    }
     try:
-        worker, answer = workers.start(engine.name, log=folder / "logs" / f"{slug}.log", opening=opening)
+        opening = Opening(**worker.ask("open", settings={"threads": config.threads, "spin": config.spin}))
         for one in rows:
-            one.opening = Opening(**answer)
-            logits = _logits(worker, one.batch_size, folder / f".{slug}-{one.batch_size}.npy")
+            one.opening = opening
+            logits = _logits(worker, one.batch_size, folder / f".{_slug(engine)}-{one.batch_size}.npy")
             one.accuracy = score(logits, images.labels, reference=images.reference)
             one.predictions = logits.argmax(axis=1).tolist()
     except RowError as error:
@@ -157,11 +176,16 @@ def _score_engine(
             one.error = error
 
 
+def _slug(engine: EngineFile) -> str:
+    return engine.name.replace(" ", "_")
+
+
 def _logits(worker: WorkerProcess, batch_size: int, path: Path) -> NDArray[np.float32]:
     """Score every image at a batch size; the logits travel by a file that is gone afterwards."""
     try:
         worker.ask("score", batch=batch_size, logits=str(path))
-        logits: NDArray[np.float32] = np.load(path)
+        with storing(path):
+            logits: NDArray[np.float32] = np.load(path)
         return logits
     finally:
         path.unlink(missing_ok=True)
@@ -179,11 +203,12 @@ class _TimedWorker:
         answer = self._worker.ask(
             "warm_up", batch=self._row.batch_size, warm_up_ms=self._config.warm_up, cores=cores(self._config.threads)
         )
+        self._row.cores = tuple(answer["cores"])
         return float(answer["inference_ns"])
 
     def time(self, samples: int) -> NDArray[np.int64]:
         answer = self._worker.ask("time", batch=self._row.batch_size, samples=samples, scope="device")
-        self._row.memory_bytes = answer["max_rss_bytes"]
+        self._row.memory_bytes = answer["peak_memory_bytes"]
         return np.array(answer["ns"], dtype=np.int64)
 
 
@@ -223,7 +248,8 @@ def _time_all(
 
 def _measure_again(row: Measured, images: Images, config: BenchConfig, *, folder: Path, progress: Progress) -> None:
     """Measure one row once more in a process of its own, after its worker crashed."""
-    row.error = None
+    row.error, row.is_alone = None, True
     with Workers() as workers:
-        _score_engine(workers, [row], images, config, folder=folder)
+        if (worker := _start(workers, row.engine, images, folder=folder, rows=[row])) is not None:
+            _score_engine(workers, worker, [row], images, config, folder=folder)
         _time_all(workers, [row], config, progress=progress)

@@ -6,9 +6,10 @@ standard error, which the parent keeps as the row's log.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import resource
+import re
 import sys
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 from trtbench.data.preprocess import normalise
 from trtbench.engines.base import backend
 from trtbench.engines.sidecar import check_engine, read_sidecar
-from trtbench.errors import OutOfMemoryError, TrtbenchError, WorkerError
+from trtbench.errors import EngineError, OutOfMemoryError, TrtbenchError, WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,16 +40,19 @@ class Worker:
         self._sessions: dict[int, Session] = {}
         self._images: NDArray[np.uint8] = np.zeros((0, 3, 1, 1), dtype=np.uint8)
 
-    def open(self, *, backend_name: str, engine: str, images: str, settings: dict[str, Any]) -> dict[str, Any]:
-        """Load the engine and map the images; answer load time, device and the settings in force."""
-        path = Path(engine)
-        runtime: Any = backend(backend_name)
-        sidecar = read_sidecar(path)
-        check_engine(path, sidecar, machine=runtime.machine())
-        self._preprocessing = sidecar.preprocessing
+    def prepare(self, *, backend_name: str, engine: str, images: str) -> dict[str, Any]:
+        """Import the runtime, check the engine against its sidecar and map the images: all that is not timed."""
+        self._path = Path(engine)
+        self._runtime: Any = backend(backend_name)
+        self._sidecar = read_sidecar(self._path)
+        check_engine(self._path, self._sidecar, machine=self._runtime.machine())
         self._images = np.load(images, mmap_mode="r")
+        return {}
+
+    def open(self, *, settings: dict[str, Any]) -> dict[str, Any]:
+        """Load the engine; answer its load time, the time to the first logits, device and the settings in force."""
         start = time.perf_counter_ns()
-        self._engine = runtime.open_engine(path, sidecar, settings)
+        self._engine = self._runtime.open_engine(self._path, self._sidecar, settings)
         loaded = time.perf_counter_ns()
         session = self._session(1)
         session.copy_in(self._batch(0, 1))
@@ -77,19 +81,35 @@ class Worker:
         return {"images": len(scores), "is_finite": bool(np.isfinite(scores).all())}
 
     def warm_up(self, *, batch: int, warm_up_ms: float, cores: list[int]) -> dict[str, Any]:
-        """Pin the process, fill the input with real images and run for a while; answer the median inference in ns."""
-        _pin(cores)
+        """Pin the process, fill the input with real images and run for a while.
+
+        Answer the median inference in ns, how many there were, and the cores.
+        """
+        pinned = _pin(cores)
+        _forget_peak_memory()
         session = self._session(batch)
         session.copy_in(self._batch(0, batch))
-        durations = [*session.time(_MIN_WARM_UP_INFERENCES, launches_per_sample=1, scope="device")]
-        while sum(durations) < warm_up_ms * 1e6:
-            durations += [*session.time(1, launches_per_sample=1, scope="device")]
-        return {"inference_ns": float(np.median(durations[len(durations) // 2 :])), "n": len(durations)}
+        durations = [int(one) for one in session.time(_MIN_WARM_UP_INFERENCES, launches_per_sample=1, scope="device")]
+        total = sum(durations)
+        while total < warm_up_ms * 1e6:
+            durations.append(int(session.time(1, launches_per_sample=1, scope="device")[0]))
+            total += durations[-1]
+        return {
+            "inference_ns": float(np.median(durations[len(durations) // 2 :])),
+            "n": len(durations),
+            "cores": pinned,
+        }
 
     def time(self, *, batch: int, samples: int, scope: Scope) -> dict[str, Any]:
-        """Answer that many durations of one inference each, in nanoseconds."""
-        found = self._session(batch).time(samples, launches_per_sample=1, scope=scope)
-        return {"ns": found.tolist(), "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+        """Answer that many durations of one inference each, in nanoseconds.
+
+        Before several short ones stands one that is not counted: the engines timed in between have filled the caches.
+        """
+        session = self._session(batch)
+        if samples > 1:
+            session.time(1, launches_per_sample=1, scope=scope)
+        found = session.time(samples, launches_per_sample=1, scope=scope)
+        return {"ns": found.tolist(), "peak_memory_bytes": _peak_memory_bytes()}
 
     def close(self) -> dict[str, Any]:
         """Free every session."""
@@ -108,15 +128,36 @@ class Worker:
     def _batch(self, start: int, size: int) -> NDArray[np.float32]:
         """Return the normalised images from `start` on, padded to `size` by repeating the last one."""
         wanted = np.minimum(np.arange(start, start + size), len(self._images) - 1)
-        return normalise(self._images[wanted], self._preprocessing)
+        return normalise(self._images[wanted], self._sidecar.preprocessing)
 
 
-def _pin(cores: list[int]) -> None:
-    """Bind every thread of this process to the cores; where the system has no such call, go on unbound."""
+def _pin(cores: list[int]) -> list[int]:
+    """Bind every thread of this process to the cores; where the system has no such call, go on unbound.
+
+    Returns the cores it is bound to.
+    """
     if not cores or not hasattr(os, "sched_setaffinity"):
-        return
+        return []
     for thread in Path("/proc/self/task").iterdir():
         os.sched_setaffinity(int(thread.name), cores)
+    return sorted(os.sched_getaffinity(0))
+
+
+def _forget_peak_memory() -> None:
+    """Let the kernel count the peak afresh (proc(5), clear_refs 5), so that each batch size has its own."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _peak_memory_bytes() -> int | None:
+    """Return the peak resident memory since it was last forgotten, where the system tells.
+
+    Not getrusage: its peak is inherited from the parent across fork and exec.
+    """
+    with contextlib.suppress(OSError):
+        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+        return int(found.group(1)) * 1024 if found else None
+    return None
 
 
 def serve(commands: IO[str]) -> Iterator[dict[str, Any]]:
@@ -130,6 +171,8 @@ def serve(commands: IO[str]) -> Iterator[dict[str, Any]]:
             answer = {"error": type(error).__name__, "reason": str(error)}
         except MemoryError:
             answer = {"error": OutOfMemoryError.__name__, "reason": "the host ran out of memory"}
+        except OSError as error:
+            answer = {"error": EngineError.__name__, "reason": f"the worker cannot read or write: {error}"}
         yield answer
 
 

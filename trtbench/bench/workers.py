@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from trtbench import errors
 from trtbench.errors import EngineError, WorkerError
+from trtbench.store import storing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,8 +33,10 @@ class WorkerProcess:
     def __init__(self, name: str, *, log: Path) -> None:
         self.name = name
         self._log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as stderr:
+        with storing(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            stderr = log.open("ab")
+        with stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "trtbench.bench.worker"],
                 stdin=subprocess.PIPE,
@@ -58,7 +61,7 @@ class WorkerProcess:
             answer = _read_line(stdout, timeout_s=_TIMEOUT_S)
         except (BrokenPipeError, TimeoutError) as error:
             raise self._died(do, str(error)) from error
-        if not answer:
+        if not answer.endswith("\n"):  # the end of the pipe, perhaps in the middle of an answer
             raise self._died(do, "")
         found: dict[str, Any] = json.loads(answer)
         if "error" in found:
@@ -119,24 +122,24 @@ class Workers:
                 worker.kill()
         self._alive.clear()
 
-    def start(self, name: str, *, log: Path, opening: Mapping[str, Any]) -> tuple[WorkerProcess, dict[str, Any]]:
-        """Start the worker called `name` and open its engine; a worker that crashes is started once more, alone.
+    def start(self, name: str, *, log: Path, preparing: Mapping[str, Any]) -> WorkerProcess:
+        """Start the worker called `name` and let it prepare; a worker that crashes is started once more.
 
         Raises:
             WorkerError: it crashed twice.
-            EngineError: its engine cannot be opened.
+            EngineError: its engine is not what its sidecar says.
         """
         for is_last in (False, True):
             worker = WorkerProcess(name, log=log)
+            self._alive[name] = worker  # from here on, leaving the context ends it
             try:
-                answer = worker.ask("open", **opening)
-            except BaseException as error:
-                worker.kill()
+                worker.ask("prepare", **preparing)
+            except EngineError as error:
+                self.drop(name)
                 if is_last or not isinstance(error, WorkerError):
                     raise
             else:
-                self._alive[name] = worker
-                return worker, answer
+                return worker
         raise AssertionError("the loop returns or raises")
 
     def alive(self, name: str) -> WorkerProcess | None:

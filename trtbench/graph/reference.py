@@ -5,6 +5,7 @@ Nothing here imports torch: worker processes come through this door too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import onnx
 from trtbench.errors import GraphError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType
 
     import numpy as np
@@ -51,18 +52,37 @@ def run_reference(
     Raises:
         GraphError: ONNX Runtime refuses the graph or the inputs.
     """
+    return next(run_reference_batches(proto, iter([inputs]), outputs=outputs))
+
+
+def run_reference_batches(
+    proto: onnx.ModelProto, batches: Iterator[Mapping[str, NDArray[Any]]], *, outputs: Sequence[str] = ()
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Run a graph as `run_reference` does, batch after batch in one session.
+
+    Raises:
+        GraphError: ONNX Runtime refuses the graph or the inputs.
+    """
+    session = None
     wanted = list(outputs) or [item.name for item in proto.graph.output]
-    computed = [name for name in wanted if name not in inputs]
+    for inputs in batches:
+        computed = [name for name in wanted if name not in inputs]
+        with _refusals(proto):
+            session = session or _session(_exposing(proto, computed))
+            values = dict(zip(computed, session.run(computed, dict(inputs)) if computed else (), strict=True))
+        yield {name: values[name] if name in values else inputs[name] for name in wanted}
+
+
+@contextlib.contextmanager
+def _refusals(proto: onnx.ModelProto) -> Iterator[None]:
     try:
-        session = _session(_exposing(proto, computed))
-        values = dict(zip(computed, session.run(computed, dict(inputs)) if computed else (), strict=True))
+        yield
     except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
         raise GraphError(
             f"ONNX Runtime cannot run graph {proto.graph.name!r}",
             got=" ".join(str(error).split()),
             cure="`trtbench.graph.lint` names the nodes at fault; check names and shapes of the inputs",
         ) from error
-    return {name: values[name] if name in values else inputs[name] for name in wanted}
 
 
 def _session(proto: onnx.ModelProto) -> Any:

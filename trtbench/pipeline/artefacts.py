@@ -85,7 +85,7 @@ class Artefacts:
         self.suite = suite
         self.places = places
         self.store = Store(places.store)
-        self._tell = tell
+        self.tell = tell
         self._is_dry = is_dry
         self._at_hand: dict[str, Artefact] = {}
 
@@ -94,10 +94,10 @@ class Artefacts:
         """The images of the suite, loaded once."""
         from trtbench.data import load_dataset
 
-        self._tell(Event(stage="data", item=self.suite.data.source, state="started"))
+        self.tell(Event(stage="data", item=self.suite.data.source, state="started"))
         dataset = load_dataset(self.suite.data)
         counts = f"{len(dataset.train)} train, {len(dataset.validation)} validation, {len(dataset.test)} test"
-        self._tell(Event(stage="data", item=dataset.name, state="done", detail=counts))
+        self.tell(Event(stage="data", item=dataset.name, state="done", detail=counts))
         return dataset
 
     @functools.cached_property
@@ -309,7 +309,7 @@ class Artefacts:
         if is_same and len(found.indices) == images and found.seed == seed:
             return found
         detail = f"{self._manifest_path} is of other images, size or seed: sampled again"
-        self._tell(Event(stage="manifest", item=self.suite.name, state="note", detail=detail))
+        self.tell(Event(stage="manifest", item=self.suite.name, state="note", detail=detail))
         return None
 
     def _make(
@@ -338,17 +338,17 @@ class Artefacts:
     ) -> Artefact:
         found = self.store.find(kind, inputs)
         if found is not None:
-            self._tell(Event(stage=kind, item=item, state="cached", seconds=found.seconds))
+            self.tell(Event(stage=kind, item=item, state="cached", seconds=found.seconds))
             return found
         if self._is_dry:
             raise Absent(kind)
         label = f"{self.suite.name}/{item}"
         if changed := self.store.changed_inputs(kind, inputs, label=label):
             detail = f"made again: {', '.join(changed)} changed"
-            self._tell(Event(stage=kind, item=item, state="note", detail=detail))
-        self._tell(Event(stage=kind, item=item, state="started"))
+            self.tell(Event(stage=kind, item=item, state="note", detail=detail))
+        self.tell(Event(stage=kind, item=item, state="started"))
         made = self.store.make(kind, inputs, maker, content=content, label=label)
-        self._tell(Event(stage=kind, item=item, state="done", seconds=made.seconds))
+        self.tell(Event(stage=kind, item=item, state="done", seconds=made.seconds))
         return made
 
     def _given_graph(self, variant: Variant) -> Artefact:
@@ -447,7 +447,7 @@ class Artefacts:
             detail = (
                 f"epoch {epoch.epoch}/{config.epochs}, validation {100 * epoch.val_correct / epoch.val_total:.1f} %"
             )
-            self._tell(Event(stage="train", item=item, state="progress", detail=detail, share=share))
+            self.tell(Event(stage="train", item=item, state="progress", detail=detail, share=share))
 
         record = fit(network, self.dataset, config, folder=folder, teacher=teacher, device=self.device, on_epoch=tell)
         network.to("cpu")

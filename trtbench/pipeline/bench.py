@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import replace
@@ -12,11 +13,13 @@ import numpy as np
 from trtbench.bench.measure import EngineFile, Images, Progress, measure_engines
 from trtbench.bench.statistics import latency_summary, latency_verdict, paired_ratio
 from trtbench.engines.base import backend
+from trtbench.errors import RowError
 from trtbench.pipeline.artefacts import Artefacts
-from trtbench.pipeline.build import build_suite, status_of
+from trtbench.pipeline.build import build_engines, status_of
 from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.records import LatencyRecord, Row
 from trtbench.store import write_atomically
+from trtbench.suite import DenseVariant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,12 +50,12 @@ def bench_suite(
     Returns:
         A row for each engine and batch size, the failed ones too, and the raw blocks by row name.
     """
-    built = build_suite(suite, places, tell=tell)
-    artefacts = Artefacts(suite, places, tell=nobody)
+    artefacts = Artefacts(suite, places, tell=tell)
+    built = build_engines(artefacts)
     images = Images(
         path=artefacts.test_images(),
         labels=artefacts.dataset.test.labels,
-        reference=reference_logits(artefacts),
+        reference=_reference_or_none(artefacts),
     )
     engines = {one.plan.name: one for one in built}
     measured = measure_engines(
@@ -71,7 +74,8 @@ def bench_suite(
     rows += [_absent_row(one, size) for one in built if one.status != "ok" for size in suite.bench.batch_sizes]
     for row, one in zip(rows, measured, strict=False):
         _write_raw(folder, row, one)
-    blocks = {row.name: one.timed for row, one in zip(rows, measured, strict=False) if one.timed}
+    pairs = zip(rows, measured, strict=False)
+    blocks = {row.name: one.timed for row, one in pairs if one.timed is not None and not one.is_alone}
     return tuple(rows), blocks
 
 
@@ -93,11 +97,24 @@ class _Clock:
             self._since = now
 
 
+def _reference_or_none(artefacts: Artefacts) -> NDArray[np.float32] | None:
+    """Return the reference's logits; None where the dense network cannot be made, which every row then says."""
+    try:
+        return reference_logits(artefacts)
+    except RowError:
+        return None
+
+
 def reference_logits(artefacts: Artefacts) -> NDArray[np.float32]:
-    """Return the logits (images, classes) of the dense network, against which every drop is counted."""
+    """Return the logits (images, classes) of the dense network, against which every drop is counted.
+
+    Raises:
+        RowError: the dense network cannot be made.
+    """
     dataset = artefacts.dataset
     if artefacts.is_onnx:
-        return _reference_run(artefacts.graph(artefacts.suite.variants[0]).path("model.onnx"), artefacts)
+        dense = DenseVariant(kind="dense", name="dense")
+        return _reference_run(artefacts.graph(dense).path("model.onnx"), artefacts)
     from trtbench.train import predict
 
     network = artefacts.network(artefacts.dense())
@@ -116,8 +133,9 @@ def _true_arithmetic(
     wanted = [one for one in built if (one.plan.precision, one.status) == ("int8", "ok")]
     counts = {}
     for index, one in enumerate(wanted):
-        logits = _reference_run(artefacts.quantized_graph(one.plan.variant).path("model.onnx"), artefacts)
-        counts[one.plan.variant.name] = int((logits.argmax(axis=1) == images.labels).sum())
+        with contextlib.suppress(RowError):  # the row stands without this split of its drop
+            logits = _reference_run(artefacts.quantized_graph(one.plan.variant).path("model.onnx"), artefacts)
+            counts[one.plan.variant.name] = int((logits.argmax(axis=1) == images.labels).sum())
         progress("true arithmetic", "all int8 variants", (index + 1) / len(wanted))
     return counts
 
@@ -126,15 +144,14 @@ def _reference_run(graph: Path, artefacts: Artefacts) -> NDArray[np.float32]:
     import onnx
 
     from trtbench.data import normalise
-    from trtbench.graph.reference import run_reference
+    from trtbench.graph.reference import run_reference_batches
 
-    proto, dataset = onnx.load(graph), artefacts.dataset
-    size = artefacts.suite.calibration.batch_size
-    logits = [
-        run_reference(proto, {"input": normalise(dataset.test.images[start : start + size], dataset.preprocessing)})
+    dataset, size = artefacts.dataset, artefacts.suite.calibration.batch_size
+    batches = (
+        {"input": normalise(dataset.test.images[start : start + size], dataset.preprocessing)}
         for start in range(0, len(dataset.test), size)
-    ]
-    return np.concatenate([next(iter(found.values())) for found in logits])
+    )
+    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), batches)])
 
 
 def _with_true_arithmetic(row: Row, counts: dict[str, int]) -> Row:
@@ -178,7 +195,11 @@ def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidat
         first_inference_ms=opening.first_inference_ms if opening else None,
         accuracy=measured.accuracy,
         memory_bytes=measured.memory_bytes,
-        settings={"achieved": sidecar.achieved, **(opening.settings if opening else {})},
+        settings={
+            "achieved": sidecar.achieved,
+            **(opening.settings if opening else {}),
+            **({"cores": list(measured.cores)} if measured.cores else {}),
+        },
         notes=sidecar.notes,
     )
     if measured.error is not None:
@@ -207,9 +228,12 @@ def _with_ratios(rows: Sequence[Row], measured: Sequence[Measured]) -> list[Row]
     """Give each timed row its paired ratio to the anchor: the first candidate timed at that batch size."""
     anchors: dict[int, tuple[Row, TimedRow]] = {}
     for row, one in zip(rows, measured, strict=True):
-        if one.timed is not None and row.role == "candidate":
+        if one.timed is not None and row.role == "candidate" and not one.is_alone:
             anchors.setdefault(row.batch_size, (row, one.timed))
-    return [_with_ratio(row, one.timed, anchors.get(row.batch_size)) for row, one in zip(rows, measured, strict=True)]
+    return [
+        _with_ratio(row, None if one.is_alone else one.timed, anchors.get(row.batch_size))
+        for row, one in zip(rows, measured, strict=True)
+    ]
 
 
 def _with_ratio(row: Row, timed: TimedRow | None, anchor: tuple[Row, TimedRow] | None) -> Row:

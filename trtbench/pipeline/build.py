@@ -48,8 +48,12 @@ def build_suite(suite: Suite, places: Places, *, tell: Listener = nobody) -> tup
         ConfigError: the suite's data or checkpoint cannot be used: no row can be made.
         StoreError: nothing can be written.
     """
-    artefacts = Artefacts(suite, places, tell=tell)
-    return tuple(_built(artefacts, plan, tell) for plan in plan_engines(suite))
+    return build_engines(Artefacts(suite, places, tell=tell))
+
+
+def build_engines(artefacts: Artefacts) -> tuple[BuiltEngine, ...]:
+    """Build every engine of the suite of these artefacts, as `build_suite` does."""
+    return tuple(_built(artefacts, plan, artefacts.tell) for plan in plan_engines(artefacts.suite))
 
 
 def engine_path(places: Places, suite_name: str, plan: EnginePlan) -> Path:
