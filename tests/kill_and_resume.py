@@ -65,7 +65,7 @@ def compare(suite: str, folder: Path, *, times: int, longest: float, seed: int) 
         "killed_after_s": [round(moment, 2) for moment in moments],
         "compared": len(first),
         "differing": differing,
-        "is_equal": not differing,
+        "is_equal": not differing and len(moments) == times,
     }
 
 
@@ -80,8 +80,8 @@ def state(folder: Path) -> dict[str, Any]:
     for path in sorted((folder / "runs" / ".store").glob("*/*/artefact.json")):
         listing = json.loads(path.read_text())
         found[f"artefact {path.parent.parent.name}/{path.parent.name}"] = listing["files"]
-    partial = [str(path.name) for path in (folder / "runs" / ".store").glob("*/*.partial")]
-    found["nothing half made"] = partial
+    partial = [*(folder / "runs" / ".store").glob("*/*.partial"), *folder.glob("runs/.store/*/*/.*.partial")]
+    found["half made artefacts"] = [path.name for path in partial]
     report = json.loads((folder / "runs" / "latest" / "report.json").read_text())
     for row in report["rows"]:
         name = " ".join(str(row[key]) for key in ("variant", "precision", "backend", "batch_size"))
@@ -104,8 +104,9 @@ def _kill(suite: str, folder: Path, *, times: int, longest: float, seed: int) ->
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             moments.append(moment)
-        finally:
-            process.communicate()
+        _, words = process.communicate()
+        if process.returncode not in {0, -signal.SIGKILL}:
+            raise SystemExit(f"a build ended with {process.returncode}: {words.decode()[-2000:]}")
     return moments
 
 

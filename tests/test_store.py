@@ -176,3 +176,45 @@ def test_a_file_where_a_folder_should_be_is_an_error_with_the_cure(tmp_path: Pat
 
     with pytest.raises(StoreError, match="cannot write"):
         Store(tmp_path / "runs").make("dense", {}, _Maker(), content=_CONTENT)
+
+
+def test_listing_is_no_use_and_a_refused_touch_is_no_damage(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = store.make("dense", {}, _Maker(), content=_CONTENT)
+    os.utime(made.folder, (0, 0))
+
+    assert len(list(store.artefacts())) == 1
+    assert store.find("dense", {}) is not None
+    size = made.size_bytes
+    assert store.prune(older_than_days=1) == size
+    assert not list(store.artefacts())
+
+
+def test_prune_leaves_what_another_run_is_making(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def make_while_pruned(folder: Path) -> Mapping[str, Any]:
+        (folder / "weights.bin").write_bytes(b"weights")
+        Store(tmp_path).prune()
+        assert (folder / "weights.bin").exists()
+        return {}
+
+    assert store.make("dense", {}, make_while_pruned, content=_CONTENT).path("weights.bin").exists()
+
+
+def test_what_a_killed_write_left_is_not_published(tmp_path: Path) -> None:
+    def maker(folder: Path) -> Mapping[str, Any]:
+        (folder / ".epoch.pt.999.partial").write_bytes(b"half")
+        return _Maker()(folder)
+
+    made = Store(tmp_path).make("dense", {}, maker, content=_CONTENT)
+
+    assert sorted(path.name for path in made.folder.iterdir()) == ["artefact.json", "log.txt", "weights.bin"]
+
+
+def test_an_error_of_the_maker_is_its_own(tmp_path: Path) -> None:
+    def maker(_: Path) -> Mapping[str, Any]:
+        raise ConnectionError("no network")
+
+    with pytest.raises(ConnectionError):
+        Store(tmp_path).make("dense", {}, maker, content=_CONTENT)

@@ -44,10 +44,17 @@ def test_every_shipped_suite_is_valid(name: str) -> None:
         (_GOOD + "calibration: {per_class: 0}\n", "calibration.per_class", "greater than 0, got 0"),
         (_GOOD + "bench: {batch_sizes: [-1]}\n", "bench.batch_sizes.0", "greater than 0, got -1"),
         (_GOOD + "bench: {batch_sizes: one}\n", "bench.batch_sizes", "got 'one'"),
+        (_GOOD + "bench: {duration: '3'}\n", "bench.duration", "got '3'"),
+        (_GOOD + "calibration: {per_class: true}\n", "calibration.per_class", "got True"),
+        (_GOOD + "bench: {spin: 'yes'}\n", "bench.spin", "got 'yes'"),
+        (_GOOD + "bench: {batch_sizes: [1, 1]}\n", "bench.batch_sizes", "each only once"),
+        (_GOOD + "data: {validation: 1.0}\n", "data.validation", "less than 1"),
+        (_GOOD + "data: {source: mnist}\n", "data.source", "folder:PATH, got 'mnist'"),
+        (_GOOD + "data: {source: 'folder:'}\n", "data.source", "folder:PATH"),
         (_GOOD + "fine_tune: {epochs: many}\n", "fine_tune.epochs", "got 'many'"),
         (_GOOD + "data: {mean: [0.5]}\n", "data", "mean and std together"),
-        (_GOOD + "data: {mean: [0.5], std: [0.5, 0.5]}\n", "data", "one number per channel"),
-        (_GOOD + "data: {mean: [0.5], std: [0]}\n", "data", "every std greater than 0"),
+        (_GOOD + "data: {mean: [0.5], std: [0.5, 0.5]}\n", "data", "3 numbers in mean and in std"),
+        (_GOOD + "data: {mean: [0.5, 0.5, 0.5], std: [1, 1, 0]}\n", "data", "every std greater than 0"),
         (_GOOD + "calibration: {per_class: 1, total: 10}\n", "calibration", "per_class or total"),
         (_GOOD + "decision: {batch_size: 7}\n", "the whole file", "decision.batch_size 7"),
         (_GOOD + "fine_tune: {lr: .nan}\n", "fine_tune.lr", "finite number"),
@@ -157,7 +164,8 @@ def test_a_single_step_is_a_suite_of_one_dense_variant() -> None:
         model="torchvision:resnet18", checkpoint=Path("a.pt"), data=_Data(), precisions=("fp32", "int8")
     )
 
-    assert suite.name == "torchvision-resnet18"
+    assert suite.name.startswith("torchvision-resnet18-")
+    assert suite.name != adhoc_suite(model="torchvision:resnet18", checkpoint=Path("b.pt"), data=_Data()).name
     assert [variant.name for variant in suite.variants] == ["dense"]
 
 

@@ -110,6 +110,10 @@ class Store:
         """Return the artefact if it is there and whole, else None."""
         return self._read(self.root / kind / self.key(kind, inputs))
 
+    def use(self, artefact: Artefact) -> None:
+        """Note that an artefact is used, so that `prune` counts its age from now."""
+        self._touch(artefact.folder)
+
     def make(
         self,
         kind: str,
@@ -134,26 +138,31 @@ class Store:
         """
         key = self.key(kind, inputs)
         folder = self.root / kind / key
-        with storing(folder), self._lock(f"{kind}-{key}"):
+        partial = folder.with_name(f"{key}.partial")
+        with self._lock(f"{kind}-{key}"):
             if (found := self._read(folder)) is not None:
+                self._touch(folder)
                 return found
-            partial = folder.with_name(f"{key}.partial")
-            self._clear_damaged(folder)
-            partial.mkdir(parents=True, exist_ok=True)
+            with storing(folder):
+                self._clear_damaged(folder)
+                partial.mkdir(parents=True, exist_ok=True)
             start = time.monotonic()
             facts = to_jsonable(maker(partial))
             seconds = time.monotonic() - start
-            files = {name: file_sha256(partial / name) for name in content}
-            listing = {
-                "kind": kind,
-                "label": label,
-                "inputs": to_jsonable(inputs),
-                "files": files,
-                "facts": facts,
-                "seconds": seconds,
-            }
-            write_atomically(partial / _LISTING, json.dumps(listing, indent=1))
-            partial.replace(folder)
+            with storing(folder):
+                for leftover in partial.glob(".*.partial"):  # of a maker that was killed while it wrote
+                    leftover.unlink()
+                files = {name: file_sha256(partial / name) for name in content}
+                listing = {
+                    "kind": kind,
+                    "label": label,
+                    "inputs": to_jsonable(inputs),
+                    "files": files,
+                    "facts": facts,
+                    "seconds": seconds,
+                }
+                write_atomically(partial / _LISTING, json.dumps(listing, indent=1))
+                partial.replace(folder)
             self._note(event="made", kind=kind, key=key, seconds=round(seconds, 3))
         made = self._read(folder)
         assert made is not None, "an artefact just written is whole"
@@ -196,16 +205,20 @@ class Store:
         return entries
 
     def prune(self, *, older_than_days: float = 0.0) -> int:
-        """Remove artefacts, whole or partial, last used before that many days ago; return the bytes freed."""
+        """Remove artefacts, whole or partial, last used before that many days ago; return the bytes freed.
+
+        What another run is making just now stays.
+        """
         limit = time.time() - older_than_days * 86400
         freed = 0
-        with storing(self.root), self._lock("prune"):
-            for folder in sorted(self.root.glob("*/*")):
-                if not folder.is_dir() or folder.stat().st_mtime > limit:
-                    continue
+        for folder in sorted(self.root.glob("*/*")):
+            if not folder.is_dir() or folder.stat().st_mtime > limit:
+                continue
+            with contextlib.suppress(filelock.Timeout), self._lock(_lock_name(folder), blocking=False):
                 freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-                shutil.rmtree(folder)
-            self._note(event="pruned", bytes=freed)
+                with storing(folder):
+                    shutil.rmtree(folder)
+        self._note(event="pruned", bytes=freed)
         return freed
 
     def _read(self, folder: Path) -> Artefact | None:
@@ -214,7 +227,6 @@ class Store:
             whole = all(file_sha256(folder / name) == digest for name, digest in listing["files"].items())
             if not whole:
                 return None
-            os.utime(folder)  # prune goes by the last use
             return Artefact(
                 kind=listing["kind"],
                 key=folder.name,
@@ -232,13 +244,25 @@ class Store:
             shutil.rmtree(folder)
             self._note(event="damaged", kind=folder.parent.name, key=folder.name)
 
+    def _touch(self, folder: Path) -> None:
+        """Note that an artefact is used: prune goes by the last use."""
+        with contextlib.suppress(OSError):
+            os.utime(folder)
+
     @contextlib.contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
+    def _lock(self, name: str, *, blocking: bool = True) -> Iterator[None]:
         locks = self.root / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(locks / name):
+        with storing(locks):
+            locks.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(locks / name, blocking=blocking):
             yield
 
     def _note(self, **entry: Any) -> None:
-        with (self.root / "journal.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": time.time(), **entry}) + "\n")
+        with storing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with (self.root / "journal.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"time": time.time(), **entry}) + "\n")
+
+
+def _lock_name(folder: Path) -> str:
+    return f"{folder.parent.name}-{folder.name.removesuffix('.partial')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import os
 import re
@@ -11,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from trtbench.errors import ConfigError
 
@@ -43,6 +53,16 @@ ZOO = (
 )
 
 
+_CHANNELS = 3
+_SOURCE = re.compile(r"digits|cifar100?(:.+)?|folder:.+")
+
+
+def _unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(items)) < len(items):
+        raise ValueError("each only once")
+    return items
+
+
 class _Part(BaseModel):
     """A part of the suite: immutable, and an unknown key is an error."""
 
@@ -59,18 +79,25 @@ class DataConfig(_Part):
         "digits", description="digits | cifar10[:ROOT] | cifar100[:ROOT] | folder:PATH (a folder or an archive)"
     )
     size: PositiveInt = Field(32, description="height and width the network sees, in pixels")
-    validation: PositiveFraction = Field(0.1, description="share of the training images held out, stratified")
+    validation: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of the training images, stratified")
     mean: tuple[float, ...] | None = Field(None, description="per-channel mean in [0, 1]; the source's own by default")
     std: tuple[float, ...] | None = Field(None, description="per-channel deviation; the source's own by default")
     download: bool = Field(default=False, description="let torchvision download CIFAR where it is missing")
     seed: int = Field(0, description="seed of the train/validation split")
 
+    @field_validator("source")
+    @classmethod
+    def _is_a_source(cls, source: str) -> str:
+        if not _SOURCE.fullmatch(source):
+            raise ValueError("digits, cifar10[:ROOT], cifar100[:ROOT] or folder:PATH")
+        return source
+
     @model_validator(mode="after")
     def _mean_and_std_belong_together(self) -> DataConfig:
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std together or neither")
-        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
-            raise ValueError("one number per channel in mean and in std")
+        if self.mean is not None and self.std is not None and {len(self.mean), len(self.std)} != {_CHANNELS}:
+            raise ValueError(f"{_CHANNELS} numbers in mean and in std, one per colour channel")
         if self.std is not None and min(self.std, default=0.0) <= 0:
             raise ValueError("every std greater than 0")
         return self
@@ -202,16 +229,16 @@ class CalibrationConfig(_Part):
 
 
 class EngineConfig(_Part):
-    """One runtime and the precisions it builds; `auto` is TensorRT where it can run, else ONNX Runtime's CPU engine."""
+    """One runtime and the precisions it builds; `auto` is the best there is here: ONNX Runtime's CPU engine so far."""
 
     backend: Literal["auto", "onnxruntime-cpu"] = "auto"
-    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32", "int8")
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(_unique)] = ("fp32", "int8")
 
 
 class BenchConfig(_Part):
     """How latency is measured; names follow trtexec."""
 
-    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 32)
+    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_unique)] = (1, 32)
     warm_up: Annotated[float, Field(ge=0)] = Field(200, description="milliseconds, and at least 3 inferences")
     duration: PositiveFloat = Field(3.0, description="seconds a row is timed, at least")
     iterations: Annotated[int, Field(ge=30)] = Field(30, description="samples a row keeps, at least")
@@ -245,6 +272,7 @@ class Suite(_Part):
     bench: BenchConfig = BenchConfig()
     decision: DecisionConfig = DecisionConfig()
     _written: dict[tuple[str, str], str] = PrivateAttr(default_factory=dict)
+    _origin: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
     def _names_are_unique_and_known(self) -> Suite:
@@ -263,6 +291,11 @@ class Suite(_Part):
         for (section, key), value in self._written.items():
             found[section][key] = value
         return found
+
+    @property
+    def origin(self) -> str:
+        """What `trtbench build` takes to build this suite again: its file, or the name of a shipped one."""
+        return self._origin or self.name
 
     @property
     def builds_int8(self) -> bool:
@@ -285,15 +318,16 @@ def adhoc_suite(
     Raises:
         ConfigError: an option cannot be.
     """
+    weights = "" if checkpoint is None else f"-{hashlib.sha256(str(checkpoint.absolute()).encode()).hexdigest()[:8]}"
     raw = {
-        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-."),
+        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model}{weights}").strip("-."),
         "data": data.model_dump(),
         "model": {"name": model, "checkpoint": checkpoint},
         "variants": [{"kind": "dense", "name": "dense"}],
         "export": (export or ExportConfig()).model_dump(),
         "calibration": (calibration or CalibrationConfig()).model_dump(),
         "engines": [{"backend": backend, "precisions": precisions}],
-        "bench": {"ort_placement": False},
+        "bench": {"ort_placement": False, "baselines": []},
     }
     return _validated(Suite, raw, origin="command line")
 
@@ -309,13 +343,20 @@ def options(part: type[_P], /, **values: Any) -> _P:
 
 
 def suite_template(*, model: str, data: str, checkpoint: Path | None) -> str:
-    """Return the text of a suite for this model and these images, commented and ready to edit."""
+    """Return the text of a suite for this model and these images, commented and ready to edit.
+
+    Paths are written as given: they are taken from the folder of the suite's file.
+    """
+    if model.startswith("onnx:"):
+        return _TEMPLATE.format(model=json.dumps(model), data=json.dumps(data), weights="", variants="")
+    augment = ", augment: {crop_padding: 2, flip: false}" if data == "digits" else ""
     weights = (
-        f"  checkpoint: {json.dumps(str(checkpoint))}"
+        f"\n  checkpoint: {json.dumps(str(checkpoint))}"
         if checkpoint is not None
-        else "  train: {epochs: 100, lr: 0.1, schedule: one-cycle}"
+        else f"\n  train: {{epochs: 100, lr: 0.1, schedule: one-cycle{augment}}}"
     )
-    return _TEMPLATE.format(model=json.dumps(model), data=json.dumps(data), weights=weights)
+    variants = _TEMPLATE_VARIANTS.format(augment=augment)
+    return _TEMPLATE.format(model=json.dumps(model), data=json.dumps(data), weights=weights, variants=variants)
 
 
 _TEMPLATE = """\
@@ -327,17 +368,11 @@ data:
   validation: 0.1              # share of the training images held out
 
 model:
-  name: {model}
-{weights}
+  name: {model}{weights}
 
 variants:
   - {{kind: dense, name: dense}}
-  - {{kind: dense, name: dense-tuned, fine_tune: true}}   # the control: same budget, nothing pruned
-  - {{kind: channels, name: channels-30, ratio: 0.3}}
-  - {{kind: channels, name: channels-50, ratio: 0.5}}
-
-fine_tune: {{epochs: 10, lr: 0.01}}   # one budget for every variant
-
+{variants}
 calibration: {{per_class: 50, method: entropy}}
 
 engines:
@@ -345,7 +380,13 @@ engines:
 
 decision: {{max_drop_pp: 1.0, objective: p50_ms, batch_size: 1}}
 """
+_TEMPLATE_VARIANTS = """\
+  - {{kind: dense, name: dense-tuned, fine_tune: true}}   # the control: same budget, nothing pruned
+  - {{kind: channels, name: channels-30, ratio: 0.3}}
+  - {{kind: channels, name: channels-50, ratio: 0.5}}
 
+fine_tune: {{epochs: 10, lr: 0.01{augment}}}   # one budget for every variant
+"""
 # (section, key, what stands before the path)
 _PATHS = (
     ("model", "checkpoint", ""),
@@ -425,12 +466,14 @@ def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
         raw = _anchored(raw, places, base, origin=origin)
     suite = _validated(Suite, raw, origin=origin)
     suite._written.update({where: prefix + place for where, (prefix, place) in places.items()})  # noqa: SLF001  its own room
+    suite._origin = origin  # noqa: SLF001  likewise
     return suite
 
 
 def _validated(kind: type[_P], raw: dict[Any, Any], *, origin: str) -> _P:
     try:
-        return kind.model_validate(raw)
+        # JSON has no tuples and no paths, so that strictness (a number in quotes is no number) leaves those alone.
+        return kind.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False)
         faults = [_fault(origin, fault) for fault in found if not _follows(fault, found)]

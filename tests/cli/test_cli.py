@@ -148,6 +148,8 @@ def test_a_fault_in_a_suite_exits_2_with_one_line_a_fault(trtbench: Callable[[st
     ("arguments", "words"),
     [
         ("build quickstart --model resnet20", "SUITE and --model"),
+        ("build --precision int8", "--precision with a suite"),
+        ("bench --duration 1 --batch 4", "--batch, --duration with a suite"),
         ("bench quickstart --engine e.onnx", "SUITE and --engine"),
         ("bench --engine none.onnx", "an engine file"),
         ("evaluate --model resnet20 --checkpoint none.pt", "none.pt"),
@@ -231,10 +233,10 @@ def test_gpu_info_shows_a_gpu_its_clashes_and_what_tensorrt_lacks(capsys: pytest
 
     assert "GPU 0: H100, SM 9.0, 80 GiB" in shown
     assert "error:" in shown
-    assert "TensorRT engines cannot be built here:" in shown
+    assert "TensorRT engines need, on this machine:" in shown
 
     _show(replace(gpu_info(environment), tensorrt_ready=True))
-    assert "TensorRT engines can be built here." in capsys.readouterr().out
+    assert "This machine has all that TensorRT engines need." in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("tiny")
@@ -289,4 +291,24 @@ def test_a_damaged_engine_is_a_row_that_says_so(trtbench: Callable[[str], Answer
 
     found = trtbench(f"bench --engine {path} --quiet")
 
+    assert found.code == 3
     assert "failed: engine" in found.out
+
+
+def test_brackets_in_a_message_are_shown_as_they_are(trtbench: Callable[[str], Answer]) -> None:
+    found = trtbench("report no[/old]folder[bold]")
+
+    assert found.code == 2
+    assert "no[/old]folder[bold]" in found.err
+
+
+@pytest.mark.usefixtures("tiny")
+def test_init_writes_paths_that_hold_from_the_suites_own_folder(trtbench: Callable[[str], Answer]) -> None:
+    Path("sub").mkdir()
+
+    assert (
+        trtbench("init --model resnet20 --data digits --checkpoint resnet20.safetensors --output sub/s.yaml").code == 0
+    )
+    assert trtbench("plan sub/s.yaml").code == 0
+    assert trtbench("init --model onnx:m.onnx --data digits --output sub/o.yaml").code == 0
+    assert "../m.onnx" in Path("sub/o.yaml").read_text()

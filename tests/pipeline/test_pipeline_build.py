@@ -252,12 +252,35 @@ def test_the_outlook_names_what_is_still_to_make(suite: Make, places: Places) ->
     after = outlook(suite(), places)
 
     assert len(before.rows) == len(after.rows) == 2 * len(plan_engines(suite()))
-    assert before.rows[2].missing == ("dense", "graph", "manifest", "ranges", "qdq")
+    assert before.rows[2].missing == ("dense", "graph", "manifest", "ranges", "qdq", "engine")
     assert before.seconds is None
     assert before.disk_bytes > 0
     assert {row.missing for row in after.rows} == {()}
     assert after.seconds == pytest.approx(after.timing_s)
     assert after.disk_bytes == 0
+    assert not [path for path in places.calib.parent.rglob("*") if path.name.endswith(".partial")]
+
+
+def test_an_outlook_writes_nothing(suite: Make, places: Places) -> None:
+    build_suite(suite(), places)
+    (places.calib / "tiny.json").unlink()
+
+    outlook(suite(), places)
+
+    assert not (places.calib / "tiny.json").exists()
+
+
+def test_a_network_that_cannot_be_made_is_tried_once_and_fails_every_engine_of_it(suite: Make, places: Places) -> None:
+    told: list[Event] = []
+    text = suite(variants="[{kind: dense, name: dense}, {kind: dense, name: wild, fine_tune: true}]")
+    wild = text.fine_tune.model_copy(update={"lr": 1e30, "schedule": "constant"})
+
+    built = build_suite(text.model_copy(update={"fine_tune": wild}), places, tell=told.append)
+
+    statuses = {(one.plan.variant.name, one.status) for one in built}
+    assert statuses == {("dense", "ok"), ("wild", "failed")}
+    assert [event.item for event in told if event.stage == "variant" and event.state == "started"] == ["wild"]
+    assert all("diverged" in one.reason for one in built if one.status == "failed")
 
 
 def test_the_sidecar_is_written_after_its_engine(suite: Make, places: Places) -> None:

@@ -50,8 +50,8 @@ def _show(info: GpuInfo) -> None:
     for clash in info.conflicts:
         show(f"{clash.level}: {clash.what}; {clash.cure}")
     if info.tensorrt_ready:
-        show("TensorRT engines can be built here.")
+        show("This machine has all that TensorRT engines need.")
     else:
-        show("TensorRT engines cannot be built here:")
+        show("TensorRT engines need, on this machine:")
         for reason in info.tensorrt_missing:
             show(f"  - {reason}")

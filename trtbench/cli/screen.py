@@ -7,8 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from trtbench.records import to_jsonable
 
@@ -32,7 +34,7 @@ def complain(error: Exception | str) -> None:
     """Write an error to stderr, one line a fault."""
     console = Console(stderr=True, soft_wrap=True)
     for line in str(error).splitlines():
-        console.print(f"[red]error:[/red] {line}", highlight=False, markup=True)
+        console.print(f"[red]error:[/red] {escape(line)}", highlight=False)
 
 
 def say(text: str) -> None:
@@ -52,11 +54,11 @@ def show_json(value: Any) -> None:
 
 def show_table(title: str, headers: Sequence[str], cells: Iterable[Sequence[str]], *, left: int = 99) -> None:
     """Write a table to stdout; the first `left` columns are words, the others numbers."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=Text(title), title_justify="left", header_style="bold")
     for index, header in enumerate(headers):
         table.add_column(header, justify="left" if index < left else "right", overflow="fold")
     for row in cells:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
@@ -95,17 +97,19 @@ class Screen:
             self._follow(event)
             return
         took = f" [dim]{event.seconds:.1f} s[/dim]" if event.state == "done" and event.seconds is not None else ""
-        detail = f" [dim]{event.detail}[/dim]" if event.detail else ""
-        self._console.print(f"{_MARKS[event.state]} {event.stage:<15} {event.item}{took}{detail}", highlight=False)
+        detail = f" [dim]{escape(event.detail)}[/dim]" if event.detail else ""
+        self._console.print(
+            f"{_MARKS[event.state]} {event.stage:<15} {escape(event.item)}{took}{detail}", highlight=False
+        )
 
     def _follow(self, event: Event) -> None:
         if self._shown != (event.stage, event.item):
             if self._task is not None:
                 self._progress.remove_task(self._task)
-            self._task = self._progress.add_task(event.item, total=None, stage=event.stage)
+            self._task = self._progress.add_task(escape(event.item), total=None, stage=event.stage)
             self._shown = (event.stage, event.item)
         if event.share is not None and self._task is not None:
-            text = f"{event.item} {event.detail}".strip()
+            text = escape(f"{event.item} {event.detail}".strip())
             self._progress.update(self._task, total=1.0, completed=event.share, description=text)
 
     def _count(self, event: Event) -> None:

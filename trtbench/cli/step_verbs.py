@@ -18,6 +18,8 @@ from trtbench.cli.suite_verbs import (
     RequireGpuOption,
     bench_engines,
     build_engines,
+    check_gpu,
+    exit_where_failed,
     places_of,
     show_built,
 )
@@ -45,12 +47,12 @@ def build(
     suite: SuiteOption = None,
     model: Annotated[str | None, typer.Option(help="Build one model instead of a suite.")] = None,
     checkpoint: CheckpointOption = None,
-    data: DataOption = "digits",
+    data: Annotated[str | None, typer.Option(help="digits, cifar10[:ROOT], cifar100[:ROOT] or folder:PATH.")] = None,
     mean: MeanOption = None,
     std: StdOption = None,
-    size: SizeOption = 32,
-    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
-    backend: Annotated[str, typer.Option(help="auto or onnxruntime-cpu.")] = "auto",
+    size: Annotated[int | None, typer.Option(help="Height and width the network sees.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or int8.")] = None,
+    backend: Annotated[str | None, typer.Option(help="auto or onnxruntime-cpu.")] = None,
     per_class: Annotated[int | None, typer.Option(help="Calibration images of each class.")] = None,
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
@@ -62,24 +64,27 @@ def build(
     """Build the engines of a suite, or of one model."""
     places = places_of(out, engines, calib)
     if model is None:
+        one_model = {"checkpoint": checkpoint, "data": data, "mean": mean, "std": std, "size": size}
+        _refuse_without("--model", one_model | {"precision": precision, "backend": backend, "per-class": per_class})
         build_engines(suite or "quickstart", places, is_quiet=quiet, as_json=as_json, require_gpu=require_gpu)
         return
     if suite is not None:
         raise ConfigError("SUITE and --model", expected="one of them", got="both", cure="leave one out")
+    check_gpu(is_required=require_gpu)
     from trtbench.pipeline import build_suite
     from trtbench.suite import CalibrationConfig, adhoc_suite, options
 
     one = adhoc_suite(
         model=model,
         checkpoint=checkpoint,
-        data=_data(data, mean=mean, std=std, size=size),
-        precisions=(precision,),
-        backend=backend,
+        data=_data(data or "digits", mean=mean, std=std, size=size or 32),
+        precisions=(precision or "fp32",),
+        backend=backend or "auto",
         calibration=options(CalibrationConfig, per_class=per_class),
     )
     with Screen(is_quiet=quiet) as screen:
         built = build_suite(one, places, tell=screen)
-    show_built(tuple(found for found in built if found.plan.role == "candidate"), as_json=as_json)
+    show_built(built, as_json=as_json)
 
 
 @app.command()
@@ -87,7 +92,7 @@ def bench(
     *,
     suite: SuiteOption = None,
     engine: Annotated[Path | None, typer.Option(help="Measure one engine file instead of a suite.")] = None,
-    data: DataOption = "digits",
+    data: Annotated[str | None, typer.Option(help="digits, cifar10[:ROOT], cifar100[:ROOT] or folder:PATH.")] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Batch size; may be given several times.")] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds a row is timed, at least.")] = None,
     warm_up: Annotated[float | None, typer.Option(help="Milliseconds of warm-up.")] = None,
@@ -102,10 +107,13 @@ def bench(
     """Score and time the engines of a suite and write the report, or measure one engine file."""
     if engine is None:
         places = places_of(out, engines, calib)
+        timing = {"batch": batch, "duration": duration, "warm-up": warm_up, "iterations": iterations}
+        _refuse_without("--engine", {"data": data} | timing)
         bench_engines(suite or "quickstart", places, is_quiet=quiet, as_json=as_json, require_gpu=require_gpu)
         return
     if suite is not None:
         raise ConfigError("SUITE and --engine", expected="one of them", got="both", cure="leave one out")
+    check_gpu(is_required=require_gpu)
     from trtbench.pipeline.steps import bench_engine
     from trtbench.suite import BenchConfig, options
 
@@ -117,16 +125,16 @@ def bench(
         iterations=iterations,
     )
     with Screen(is_quiet=quiet) as screen:
-        rows = bench_engine(engine, data, config, out=out, tell=screen)
+        rows = bench_engine(engine, data or "digits", config, out=out, tell=screen)
     if as_json:
         show_json({"rows": rows})
-        return
-    for row in rows:
+    for row in () if as_json else rows:
         accuracy, latency = row.accuracy, row.latency
         if accuracy is None or latency is None:
             show(f"{row.name}: {row.status}: {row.reason}")
         else:
             show(f"{row.name}: {accuracy.correct} of {accuracy.total} correct, p50 {latency.p50_ms:.3f} ms")
+    exit_where_failed([row.status for row in rows])
 
 
 @app.command()
@@ -292,6 +300,17 @@ def _data(source: str, *, mean: str | None, std: str | None, size: int) -> DataC
     from trtbench.suite import DataConfig, options
 
     return options(DataConfig, source=source, size=size, mean=_numbers("--mean", mean), std=_numbers("--std", std))
+
+
+def _refuse_without(needed: str, options: dict[str, Any]) -> None:
+    """Refuse options that a suite decides, rather than passing over them.
+
+    Raises:
+        ConfigError: one of them was given.
+    """
+    if given := [f"--{name}" for name, value in options.items() if value]:
+        cure = f"add {needed}, or set it in the suite's file"
+        raise ConfigError(f"{', '.join(given)} with a suite", expected=f"only with {needed}", cure=cure)
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,7 +64,7 @@ def show_built(built: tuple[BuiltEngine, ...], *, as_json: bool) -> None:
     else:
         headers = ("engine", "status", "precision achieved", "MB", "file")
         show_table("Engines", headers, [_built_cells(one) for one in built])
-    _exit_where_failed([one.status for one in built])
+    exit_where_failed([one.status for one in built])
 
 
 @app.command()
@@ -108,10 +109,20 @@ def init(
 
     if output.exists() and not force:
         raise ConfigError(f"file {output}", expected="no file there", cure="choose another --output, or add --force")
-    text = suite_template(model=model, data=data, checkpoint=checkpoint)
+    base = output.resolve().parent
+    near = {"model": _from(base, model, prefix="onnx:"), "data": _from(base, data, prefix="folder:")}
+    weights = None if checkpoint is None else Path(_from(base, str(checkpoint)))
+    text = suite_template(**near, checkpoint=weights)
     parse_suite(text, origin=str(output))
     write_atomically(output, text)
     say(f"Wrote {output}. Next: trtbench plan {output}; trtbench run {output}")
+
+
+def _from(base: Path, place: str, *, prefix: str = "") -> str:
+    """Write a path that was given from here as it reads from the folder of the suite's file."""
+    if not place.startswith(prefix):
+        return place
+    return prefix + os.path.relpath(Path(place.removeprefix(prefix)).expanduser(), base)
 
 
 @app.command()
@@ -183,11 +194,20 @@ def _load(suite: str, *, require_gpu: bool) -> Suite:
     from trtbench.suite import load_suite
 
     loaded = load_suite(suite)
-    if require_gpu:
+    check_gpu(is_required=require_gpu)
+    return loaded
+
+
+def check_gpu(*, is_required: bool) -> None:
+    """Demand a GPU where the user does.
+
+    Raises:
+        CapabilityError: none can be used.
+    """
+    if is_required:
         from trtbench.environment import collect_environment, demand
 
         demand(collect_environment(), require=("gpu",))
-    return loaded
 
 
 def bench_engines(suite: str, places: Places, *, is_quiet: bool, as_json: bool, require_gpu: bool) -> None:
@@ -205,10 +225,11 @@ def bench_engines(suite: str, places: Places, *, is_quiet: bool, as_json: bool, 
             tell=screen,
         )
     _show_report(found, folder, as_json=as_json)
-    _exit_where_failed([row.status for row in found.rows])
+    exit_where_failed([row.status for row in found.rows])
 
 
 def _show_report(found: Report, folder: Path, *, as_json: bool) -> None:
+    from trtbench.report.observations import observations
     from trtbench.report.table import rows_for_terminal
 
     if as_json:
@@ -218,11 +239,18 @@ def _show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     show_table(f"Suite {found.suite['name']}", table.headers, table.cells, left=table.left)
     for line in table.notes:
         show(line)
+    for line in observations([row for row in found.rows if row.batch_size == found.decision.batch_size]):
+        show(f"- {line}")
     show(found.decision.sentence)
     say(f"Report: {folder / 'report.md'}")
 
 
-def _exit_where_failed(statuses: list[Any]) -> None:
+def exit_where_failed(statuses: list[Any]) -> None:
+    """Exit 3 where a row failed.
+
+    Raises:
+        Exit: one did.
+    """
     if any(status in {"failed", "oom"} for status in statuses):
         raise typer.Exit(_SOME_ROWS_FAILED)
 

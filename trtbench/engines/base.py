@@ -6,6 +6,7 @@ A runtime is one module under engines/ that has what `Backend` names; `BACKENDS`
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -147,6 +148,11 @@ def backend(name: str) -> Backend:
 def resolve_backend(name: str) -> str:
     """Return the runtime that `auto` means on this machine: ONNX Runtime's CPU engine."""
     return "onnxruntime-cpu" if name == "auto" else name
+
+
+def partial_path(engine: Path) -> Path:
+    """Return where a build of this process writes an engine before it is whole."""
+    return engine.with_name(f".{engine.name}.{os.getpid()}.partial")
 
 
 def refuse_precision(precision: str, backend_name: str, *, known: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from trtbench.engines.base import BuildResult, refuse_precision
+from trtbench.engines.base import BuildResult, partial_path, refuse_precision
 from trtbench.models import load_model
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def build(request: BuildRequest) -> BuildResult:
         UnsupportedError: the precision is none of this runtime's.
     """
     refuse_precision(request.precision, "eager", known=PRECISIONS)
-    partial = request.engine.with_name(f".{request.engine.name}.partial")
+    partial = partial_path(request.engine)
     shutil.copyfile(request.source, partial)
     partial.replace(request.engine)
     network = load_model(request.model, num_classes=request.num_classes, checkpoint=request.engine).model

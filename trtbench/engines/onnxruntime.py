@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.engines.base import BuildResult, refuse_precision
+from trtbench.engines.base import BuildResult, partial_path, refuse_precision
 from trtbench.environment.host import collect_host
 from trtbench.errors import EngineError, OutOfMemoryError, ProviderError
 from trtbench.graph.reference import onnxruntime
@@ -37,8 +37,8 @@ _INT8_CONVOLUTIONS = {"QLinearConv"}
 
 
 def machine() -> str:
-    """Return what an engine file of this runtime is bound to: the instruction set."""
-    return f"{platform.machine()} cpu"
+    """Return what an engine file of this runtime is bound to: the instruction set, as far as it decides the kernels."""
+    return f"{platform.machine()} cpu {'with' if collect_host().cpu.has_int8_dot else 'without'} int8 dot products"
 
 
 def device_name() -> str:
@@ -65,7 +65,7 @@ def build(request: BuildRequest) -> BuildResult:
     settings = {"x64quantprecision": request.precision != "fp32" and not collect_host().cpu.has_int8_dot}
     ort = onnxruntime()
     levels = ort.GraphOptimizationLevel
-    partial = request.engine.with_name(f".{request.engine.name}.partial")
+    partial = partial_path(request.engine)
     try:
         options = _options(ort, level=levels.ORT_ENABLE_BASIC, settings=settings)
         options.optimized_model_filepath = str(partial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,14 +34,7 @@ def import_onnx(path: Path, target: Path, *, input_shape: tuple[int, int, int], 
         ConfigError: it is no ONNX file, or its input or output does not fit the data.
         GraphError: it does not run.
     """
-    try:
-        proto = onnx.load(path)
-        onnx.checker.check_model(proto)
-    except Exception as error:  # onnx and protobuf raise many classes
-        what = f"model {path}"
-        raise ConfigError(
-            what, expected="a valid ONNX file", got=" ".join(str(error).split())[:300], cure=_CURE
-        ) from error
+    proto = _loaded(path)
     inputs = _runtime_inputs(proto)
     if len(inputs) != 1 or len(proto.graph.output) != 1:
         got = f"{len(inputs)} inputs and {len(proto.graph.output)} outputs"
@@ -50,6 +44,25 @@ def import_onnx(path: Path, target: Path, *, input_shape: tuple[int, int, int], 
     proto = simplify(proto)
     _check_fit(proto, path, input_shape=input_shape, num_classes=num_classes)
     write_atomically(target, proto.SerializeToString(deterministic=True))
+
+
+def graph_sha256(path: Path) -> str:
+    """Return the sha256 (hex) of an ONNX file with the external data beside it.
+
+    Raises:
+        ConfigError: it is no ONNX file, or its data is missing.
+    """
+    return hashlib.sha256(_loaded(path).SerializeToString(deterministic=True)).hexdigest()
+
+
+def _loaded(path: Path) -> onnx.ModelProto:
+    try:
+        proto = onnx.load(path)
+        onnx.checker.check_model(proto)
+    except Exception as error:  # onnx and protobuf raise many classes
+        got = " ".join(str(error).split())[:300]
+        raise ConfigError(f"model {path}", expected="a valid ONNX file", got=got, cure=_CURE) from error
+    return proto
 
 
 def _runtime_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

@@ -6,7 +6,8 @@ from trtbench.pipeline.artefacts import Artefacts, Places
 from trtbench.pipeline.bench import bench_suite
 from trtbench.pipeline.build import BuiltEngine, build_suite
 from trtbench.pipeline.events import Event
-from trtbench.pipeline.plan import EnginePlan, Outlook, PlannedRow, outlook, plan_engines
+from trtbench.pipeline.outlook import Outlook, PlannedRow, outlook
+from trtbench.pipeline.plan import EnginePlan, plan_engines
 from trtbench.pipeline.run import run_suite
 
 __all__ = [

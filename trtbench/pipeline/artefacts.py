@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbench import __version__
 from trtbench._optional import version
 from trtbench.calibrate.leaks import check_leak
 from trtbench.calibrate.manifest import load_manifest, make_manifest, save_manifest, verify_manifest
-from trtbench.errors import ConfigError, GraphError, UnsupportedError
+from trtbench.errors import ConfigError, GraphError, RowError, UnsupportedError
 from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.records import sha256_of, to_jsonable
 from trtbench.store import Artefact, Store, file_sha256, write_atomically
@@ -67,6 +70,20 @@ def labelled_batches(dataset: Dataset) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
+def _source_of(model: str) -> str | None:
+    """Return what stands for the source of a network that is not ours: its package's version, its module's hash."""
+    package, _, name = model.partition(":")
+    if not name:
+        return __version__
+    if package in {"torchvision", "timm"}:
+        return version(package)
+    with contextlib.suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+            return file_sha256(Path(spec.origin))
+    return None
+
+
 class Absent(Exception):  # noqa: N818  it is no error: it says that something is still to be made
     """An artefact is not there yet, and this look-up makes none."""
 
@@ -88,6 +105,7 @@ class Artefacts:
         self.tell = tell
         self._is_dry = is_dry
         self._at_hand: dict[str, Artefact] = {}
+        self._failed: dict[str, RowError] = {}
 
     @functools.cached_property
     def dataset(self) -> Dataset:
@@ -115,11 +133,17 @@ class Artefacts:
     def dense(self) -> Artefact:
         """The dense network: trained here, or a checkpoint brought into our form."""
         model = self.suite.model
-        inputs: dict[str, Any] = {"model": model.name, "classes": self.dataset.classes, "torch": version("torch")}
+        inputs: dict[str, Any] = {
+            "model": model.name,
+            "source": _source_of(model.name),
+            "classes": self.dataset.classes,
+            "input_shape": self._input_shape,
+            "torch": version("torch"),
+        }
         if model.checkpoint is not None:
             if not model.checkpoint.is_file():
                 raise ConfigError(f"checkpoint {model.checkpoint}", expected="a file", cure="mend model.checkpoint")
-            inputs |= {"checkpoint": file_sha256(model.checkpoint), "input_shape": self._input_shape}
+            inputs |= {"checkpoint": file_sha256(model.checkpoint)}
             return self._make("dense", "dense", inputs, self._take_checkpoint)
         assert model.train is not None, "the suite has a checkpoint or a training budget"
         inputs |= self._training_inputs(model.train)
@@ -130,9 +154,16 @@ class Artefacts:
         dense = self.dense()
         if isinstance(variant, DenseVariant) and not variant.fine_tune:
             return dense
-        inputs: dict[str, Any] = {"dense": dense.sha256, "variant": variant.model_dump(mode="json", exclude={"name"})}
+        inputs: dict[str, Any] = {
+            "dense": dense.sha256,
+            "source": _source_of(self.suite.model.name),
+            "variant": variant.model_dump(mode="json", exclude={"name"}),
+            "input_shape": self._input_shape,
+        }
         if isinstance(variant, ChannelsVariant):
             inputs |= {"round_to": self._round_to(variant), "torch-pruning": version("torch-pruning")}
+            if variant.importance == "taylor":
+                inputs |= {"images": self.dataset.train.sha256, "fit": self.dataset.preprocessing.fingerprint}
         if variant.fine_tune:
             inputs |= self._training_inputs(self.suite.fine_tune)
         return self._make(
@@ -147,10 +178,12 @@ class Artefacts:
         config = self.suite.export
         inputs = {
             "network": network.sha256,
+            "source": _source_of(self.suite.model.name),
             "export": config.model_dump(mode="json"),
             "input_shape": self._input_shape,
             "torch": version("torch"),
             "onnx": version("onnx"),
+            "trtbench": __version__,
         }
 
         def export(folder: Path) -> Mapping[str, Any]:
@@ -191,7 +224,7 @@ class Artefacts:
             return {"images": len(manifest.images), "sha256": manifest.sha256}
 
         made = self._make("manifest", self.suite.name, inputs, sample, content=("manifest.json",))
-        if committed is None:
+        if committed is None and not self._is_dry:
             write_atomically(self._manifest_path, made.path("manifest.json").read_bytes())
         return made
 
@@ -206,6 +239,7 @@ class Artefacts:
             "batch_size": config.batch_size,
             "onnxruntime": version("onnxruntime-gpu") or version("onnxruntime"),
             "numpy": version("numpy"),
+            "trtbench": __version__,
         }
 
         def collect(folder: Path) -> Mapping[str, Any]:
@@ -231,7 +265,13 @@ class Artefacts:
         """The ONNX graph of a variant with Q/DQ nodes: where TensorRT wants them, or where ONNX Runtime's CPU does."""
         graph, ranges = self.graph(variant), self.ranges(variant)
         runtime = _PLACEMENTS[precision]
-        inputs = {"graph": graph.sha256, "ranges": ranges.sha256, "runtime": runtime, "onnx": version("onnx")}
+        inputs = {
+            "graph": graph.sha256,
+            "ranges": ranges.sha256,
+            "runtime": runtime,
+            "onnx": version("onnx"),
+            "trtbench": __version__,
+        }
 
         def insert(folder: Path) -> Mapping[str, Any]:
             import onnx
@@ -274,7 +314,6 @@ class Artefacts:
             self.suite.model.name,
             num_classes=self.dataset.num_classes,
             checkpoint=artefact.path("model.safetensors"),
-            in_channels=self._input_shape[0],
         ).model
 
     def calibration_batches(self, manifest: CalibrationManifest) -> Iterator[NDArray[np.float32]]:
@@ -323,8 +362,14 @@ class Artefacts:
     ) -> Artefact:
         """Find or make an artefact and tell which it was; a stale one is named with what changed."""
         key = self.store.key(kind, inputs)
+        if key in self._failed:
+            raise self._failed[key]  # once is enough: every engine that needs it fails for the same reason
         if key not in self._at_hand:
-            self._at_hand[key] = self._found_or_made(kind, item, inputs, maker, content=content)
+            try:
+                self._at_hand[key] = self._found_or_made(kind, item, inputs, maker, content=content)
+            except RowError as error:
+                self._failed[key] = error
+                raise
         return self._at_hand[key]
 
     def _found_or_made(
@@ -337,7 +382,10 @@ class Artefacts:
         content: tuple[str, ...],
     ) -> Artefact:
         found = self.store.find(kind, inputs)
+        if found is not None and self._is_dry:
+            return found
         if found is not None:
+            self.store.use(found)
             self.tell(Event(stage=kind, item=item, state="cached", seconds=found.seconds))
             return found
         if self._is_dry:
@@ -361,11 +409,11 @@ class Artefacts:
             )
         if not path.is_file():
             raise ConfigError(f"model {self.suite.model.name}", expected="an ONNX file", got="nothing there")
-        inputs = {"graph": file_sha256(path), "input_shape": self._input_shape, "classes": self.dataset.num_classes}
+        from trtbench.graph.given import graph_sha256, import_onnx
+
+        inputs = {"graph": graph_sha256(path), "input_shape": self._input_shape, "classes": self.dataset.num_classes}
 
         def take(folder: Path) -> Mapping[str, Any]:
-            from trtbench.graph.given import import_onnx
-
             target = folder / "model.onnx"
             import_onnx(path, target, input_shape=self._input_shape, num_classes=self.dataset.num_classes)
             return {"notes": []}
@@ -391,7 +439,6 @@ class Artefacts:
             model.name,
             num_classes=self.dataset.num_classes,
             checkpoint=model.checkpoint,
-            in_channels=self._input_shape[0],
         )
         return {**self._save(loaded.model, folder), "notes": list(loaded.notes)}
 
@@ -402,9 +449,7 @@ class Artefacts:
 
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            network = build_model(
-                self.suite.model.name, num_classes=self.dataset.num_classes, in_channels=self._input_shape[0]
-            )
+            network = build_model(self.suite.model.name, num_classes=self.dataset.num_classes)
         facts = self._fit(network, config, folder, item="dense")
         return {**self._save(network, folder), **facts}
 
@@ -415,7 +460,6 @@ class Artefacts:
             self.suite.model.name,
             num_classes=self.dataset.num_classes,
             checkpoint=dense,
-            in_channels=self._input_shape[0],
         ).model
         facts: dict[str, Any] = {"notes": []}
         teacher = network
@@ -451,6 +495,7 @@ class Artefacts:
 
         record = fit(network, self.dataset, config, folder=folder, teacher=teacher, device=self.device, on_epoch=tell)
         network.to("cpu")
+        (folder / "epoch.pt").unlink(missing_ok=True)  # what resuming needs is not needed any more
         return {"fit": to_jsonable(record), "notes": list(record.notes)}
 
     def _save(self, network: Any, folder: Path) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import filelock
 
 from trtbench.engines.base import BuildRequest, backend
 from trtbench.engines.sidecar import Sidecar, check_engine, read_sidecar, write_sidecar
@@ -16,6 +19,7 @@ from trtbench.records import sha256_of
 from trtbench.store import file_sha256, storing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from trtbench.pipeline.artefacts import Places
@@ -86,12 +90,26 @@ def build_engine(artefacts: Artefacts, plan: EnginePlan, *, tell: Listener = nob
         StoreError: it cannot be written.
     """
     made_from = source(artefacts, plan)
-    path = engine_path(artefacts.places, artefacts.suite.name, plan)
-    identity = _identity(artefacts, plan, made_from)
-    key = sha256_of(identity)
-    if (found := _existing(path, key, machine=identity["machine"])) is not None:
+    identity = engine_identity(artefacts, plan, made_from)
+    path, key, _ = identify(artefacts, plan)
+    if (found := existing_engine(path, key, machine=identity["machine"])) is not None:
         tell(Event(stage="engine", item=plan.name, state="cached", seconds=found.build_s))
         return path, found
+    with _lock(path):
+        return _build(artefacts, plan, made_from, path, identity=identity, key=key, tell=tell)
+
+
+def _build(
+    artefacts: Artefacts,
+    plan: EnginePlan,
+    made_from: Artefact,
+    path: Path,
+    *,
+    identity: dict[str, Any],
+    key: str,
+    tell: Listener,
+) -> tuple[Path, Sidecar]:
+    """Build an engine file and write its sidecar; the caller holds the engine's lock."""
     tell(Event(stage="engine", item=plan.name, state="started"))
     request = BuildRequest(
         source=made_from.path("model.safetensors" if plan.backend == "eager" else "model.onnx"),
@@ -101,7 +119,6 @@ def build_engine(artefacts: Artefacts, plan: EnginePlan, *, tell: Listener = nob
         num_classes=artefacts.dataset.num_classes,
     )
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
         result = backend(plan.backend).build(request)
         build_s = time.monotonic() - start
@@ -119,14 +136,30 @@ def build_engine(artefacts: Artefacts, plan: EnginePlan, *, tell: Listener = nob
         macs=facts.get("macs"),
         settings=result.settings,
         notes=(*facts["notes"], *result.notes),
-        rebuild=f"trtbench build {artefacts.suite.name}",
+        rebuild=f"trtbench build {artefacts.suite.origin}",
     )
     write_sidecar(path, sidecar)
     tell(Event(stage="engine", item=plan.name, state="done", detail=result.achieved, seconds=build_s))
     return path, sidecar
 
 
-def _identity(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact) -> dict[str, Any]:
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Let one run at a time build an engine."""
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+        yield
+
+
+def identify(artefacts: Artefacts, plan: EnginePlan) -> tuple[Path, str, str]:
+    """Return an engine's path, the key its sidecar must have, and the machine it must be of."""
+    identity = engine_identity(artefacts, plan, source(artefacts, plan))
+    path = engine_path(artefacts.places, artefacts.suite.name, plan)
+    return path, sha256_of(identity), str(identity["machine"])
+
+
+def engine_identity(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact) -> dict[str, Any]:
     """Return all that decides a build, as the sidecar names it."""
     runtime = backend(plan.backend)
     has_calibration = plan.precision.startswith("int8")
@@ -144,7 +177,7 @@ def _identity(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact) -> di
     }
 
 
-def _existing(path: Path, key: str, *, machine: str) -> Sidecar | None:
+def existing_engine(path: Path, key: str, *, machine: str) -> Sidecar | None:
     """Return the sidecar of an engine that is whole, of the same key and for this machine."""
     try:
         sidecar = read_sidecar(path)

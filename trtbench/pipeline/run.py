@@ -51,8 +51,6 @@ def run_suite(
     """
     run_id = f"{now:%Y%m%d-%H%M%S}-{suite.name}"
     folder = places.runs / run_id
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     environment = collect_environment()
     rows, blocks = bench_suite(suite, places, folder=folder, tell=tell)
     report = Report(

@@ -195,7 +195,8 @@ def bench_engine(
         )
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "test.npy"
-        np.save(images, dataset.test.images)
+        with storing(images):
+            np.save(images, dataset.test.images)
         name = f"{sidecar.variant} {sidecar.precision} {sidecar.backend}"
         measured = measure_engines(
             [EngineFile(name=name, backend=sidecar.backend, path=engine)],
