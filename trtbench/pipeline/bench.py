@@ -160,12 +160,8 @@ def _with_true_arithmetic(row: Row, counts: dict[str, int]) -> Row:
         return row
     exact = counts[row.variant]
     by_kernel = exact - row.accuracy.correct
-    words = (
-        f"{abs(by_kernel)} images {'fewer' if by_kernel > 0 else 'more'} than" if by_kernel else "exactly as many as"
-    )
-    note = (
-        f"the int8 kernels of this machine get {words} true Q/DQ arithmetic, which gets {exact} of {row.accuracy.total}"
-    )
+    than = f"{abs(by_kernel)} {'fewer' if by_kernel > 0 else 'more'} than" if by_kernel else "as many as"
+    note = f"this machine's kernels get {than} true Q/DQ arithmetic, which gets {exact} of {row.accuracy.total}"
     return replace(row, accuracy=replace(row.accuracy, true_arithmetic_correct=exact), notes=(*row.notes, note))
 
 
