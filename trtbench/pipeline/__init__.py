@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from trtbench.pipeline.artefacts import Artefacts, Places
+from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.bench import bench_suite
 from trtbench.pipeline.build import BuiltEngine, build_suite
 from trtbench.pipeline.events import Event
+from trtbench.pipeline.keeper import Places
 from trtbench.pipeline.outlook import Outlook, PlannedRow, outlook
 from trtbench.pipeline.plan import EnginePlan, plan_engines
 from trtbench.pipeline.run import run_suite

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from trtbench.bench.latency import TimedRow
     from trtbench.bench.measure import Measured
     from trtbench.engines.sidecar import Sidecar
-    from trtbench.pipeline.artefacts import Places
     from trtbench.pipeline.build import BuiltEngine
+    from trtbench.pipeline.keeper import Places
     from trtbench.records import Role
     from trtbench.suite import Suite
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from trtbench.pipeline.artefacts import Places
+    from trtbench.pipeline.keeper import Places
     from trtbench.pipeline.plan import EnginePlan
     from trtbench.records import Status
     from trtbench.store import Artefact

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbench.errors import RowError
-from trtbench.pipeline.artefacts import Absent, Artefacts
+from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.build import existing_engine, identify
+from trtbench.pipeline.keeper import Absent
 from trtbench.pipeline.plan import plan_engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trtbench.pipeline.artefacts import Places
+    from trtbench.pipeline.keeper import Places
     from trtbench.pipeline.plan import EnginePlan
     from trtbench.suite import Suite
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbench.bench.latency import TimedRow
-    from trtbench.pipeline.artefacts import Places
+    from trtbench.pipeline.keeper import Places
     from trtbench.records import Row
     from trtbench.report.ratios import PairedRatio
     from trtbench.suite import Suite

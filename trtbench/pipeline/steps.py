@@ -12,9 +12,11 @@ from trtbench.bench.accuracy import score
 from trtbench.bench.measure import EngineFile, Images, measure_engines
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import ConfigError
-from trtbench.pipeline.artefacts import Artefacts, Places, labelled_batches
+from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.bench import measured_row, reference_logits
 from trtbench.pipeline.events import Event, Listener, nobody
+from trtbench.pipeline.keeper import Places
+from trtbench.pipeline.networks import labelled_batches
 from trtbench.records import to_jsonable
 from trtbench.store import storing
 

@@ -1,29 +1,21 @@
-"""The suite file: YAML validated once, at the edge, into frozen models; no defaults live anywhere else."""
+"""The parts of a suite: frozen models that refuse what cannot be; no defaults live anywhere else."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
-import os
 import re
-from importlib import resources
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  pydantic resolves the fields at run time
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PrivateAttr,
-    ValidationError,
     field_validator,
     model_validator,
 )
-
-from trtbench.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
@@ -63,16 +55,16 @@ def _unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
     return items
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     """A part of the suite: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-_P = TypeVar("_P", bound=_Part)
+AnyPart = TypeVar("AnyPart", bound=Part)
 
 
-class DataConfig(_Part):
+class DataConfig(Part):
     """Where the images come from, and how the training set is split."""
 
     source: str = Field(
@@ -103,7 +95,7 @@ class DataConfig(_Part):
         return self
 
 
-class AugmentConfig(_Part):
+class AugmentConfig(Part):
     """Whole-batch augmentation of training images."""
 
     crop_padding: Annotated[int, Field(ge=0)] = Field(
@@ -115,14 +107,14 @@ class AugmentConfig(_Part):
     )
 
 
-class DistillConfig(_Part):
+class DistillConfig(Part):
     """Knowledge distillation from the dense teacher (Hinton et al. 2015)."""
 
     temperature: PositiveFloat = 4.0
     alpha: PositiveFraction = Field(0.9, description="weight of the teacher's term; the rest is cross-entropy")
 
 
-class TrainConfig(_Part):
+class TrainConfig(Part):
     """One training budget."""
 
     epochs: Annotated[int, Field(ge=0)] = 100
@@ -143,7 +135,7 @@ class TrainConfig(_Part):
     seed: int = 0
 
 
-class ModelConfig(_Part):
+class ModelConfig(Part):
     """The dense network: an architecture and where its weights come from."""
 
     name: str = Field(
@@ -169,7 +161,7 @@ class ModelConfig(_Part):
         return self
 
 
-class DenseVariant(_Part):
+class DenseVariant(Part):
     """The network as it is; with `fine_tune` it is the control every compressed variant is compared with."""
 
     kind: Literal["dense"]
@@ -177,7 +169,7 @@ class DenseVariant(_Part):
     fine_tune: bool = False
 
 
-class ChannelsVariant(_Part):
+class ChannelsVariant(Part):
     """Structured channel pruning (torch-pruning); exactly one of `ratio`, `macs`, `params` is the target."""
 
     kind: Literal["channels"]
@@ -203,14 +195,14 @@ class ChannelsVariant(_Part):
 Variant = Annotated[DenseVariant | ChannelsVariant, Field(discriminator="kind")]
 
 
-class ExportConfig(_Part):
+class ExportConfig(Part):
     """PyTorch to ONNX."""
 
     exporter: Literal["dynamo", "torchscript"] = "dynamo"
     opset: Annotated[int, Field(ge=13, le=24)] = 20
 
 
-class CalibrationConfig(_Part):
+class CalibrationConfig(Part):
     """Which training images calibrate INT8, and how their ranges become scales."""
 
     per_class: PositiveInt | None = Field(None, description="images of each class")
@@ -228,14 +220,14 @@ class CalibrationConfig(_Part):
         return self
 
 
-class EngineConfig(_Part):
+class EngineConfig(Part):
     """One runtime and the precisions it builds; `auto` is the best there is here: ONNX Runtime's CPU engine so far."""
 
     backend: Literal["auto", "onnxruntime-cpu"] = "auto"
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(_unique)] = ("fp32", "int8")
 
 
-class BenchConfig(_Part):
+class BenchConfig(Part):
     """How latency is measured; names follow trtexec."""
 
     batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_unique)] = (1, 32)
@@ -249,7 +241,7 @@ class BenchConfig(_Part):
     ort_placement: bool = Field(default=True, description="time once the Q/DQ placement that ONNX Runtime's CPU fuses")
 
 
-class DecisionConfig(_Part):
+class DecisionConfig(Part):
     """The constraints and the objective of the recommendation."""
 
     max_drop_pp: Annotated[float, Field(ge=0)] = Field(1.0, description="largest accepted drop in top-1, proven")
@@ -258,7 +250,7 @@ class DecisionConfig(_Part):
     max_engine_mb: PositiveFloat | None = Field(None, description="MB = 10^6 bytes")
 
 
-class Suite(_Part):
+class Suite(Part):
     """One question: these variants of this network, on these images, on this machine."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -301,238 +293,3 @@ class Suite(_Part):
     def builds_int8(self) -> bool:
         """Whether any engine of the suite is INT8."""
         return any("int8" in engine.precisions for engine in self.engines)
-
-
-def adhoc_suite(
-    *,
-    model: str,
-    checkpoint: Path | None,
-    data: DataConfig,
-    precisions: tuple[str, ...] = ("fp32",),
-    backend: str = "auto",
-    export: ExportConfig | None = None,
-    calibration: CalibrationConfig | None = None,
-) -> Suite:
-    """Return the suite that a single step on one trained model amounts to.
-
-    Raises:
-        ConfigError: an option cannot be.
-    """
-    weights = "" if checkpoint is None else f"-{hashlib.sha256(str(checkpoint.absolute()).encode()).hexdigest()[:8]}"
-    raw = {
-        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model}{weights}").strip("-."),
-        "data": data.model_dump(),
-        "model": {"name": model, "checkpoint": checkpoint},
-        "variants": [{"kind": "dense", "name": "dense"}],
-        "export": (export or ExportConfig()).model_dump(),
-        "calibration": (calibration or CalibrationConfig()).model_dump(),
-        "engines": [{"backend": backend, "precisions": precisions}],
-        "bench": {"ort_placement": False, "baselines": []},
-    }
-    return _validated(Suite, raw, origin="command line")
-
-
-def options(part: type[_P], /, **values: Any) -> _P:
-    """Validate one part of a suite that came as command-line options; None stands for the default.
-
-    Raises:
-        ConfigError: a value that cannot be, named as in the suite file.
-    """
-    given = {name: value for name, value in values.items() if value is not None}
-    return _validated(part, given, origin="command line")
-
-
-def suite_template(*, model: str, data: str, checkpoint: Path | None) -> str:
-    """Return the text of a suite for this model and these images, commented and ready to edit.
-
-    Paths are written as given: they are taken from the folder of the suite's file.
-    """
-    if model.startswith("onnx:"):
-        return _TEMPLATE.format(model=json.dumps(model), data=json.dumps(data), weights="", variants="")
-    augment = ", augment: {crop_padding: 2, flip: false}" if data == "digits" else ""
-    weights = (
-        f"\n  checkpoint: {json.dumps(str(checkpoint))}"
-        if checkpoint is not None
-        else f"\n  train: {{epochs: 100, lr: 0.1, schedule: one-cycle{augment}}}"
-    )
-    variants = _TEMPLATE_VARIANTS.format(augment=augment)
-    return _TEMPLATE.format(model=json.dumps(model), data=json.dumps(data), weights=weights, variants=variants)
-
-
-_TEMPLATE = """\
-# trtbench suite; `trtbench schema` says what every key takes.
-name: my-suite
-
-data:
-  source: {data}
-  validation: 0.1              # share of the training images held out
-
-model:
-  name: {model}{weights}
-
-variants:
-  - {{kind: dense, name: dense}}
-{variants}
-calibration: {{per_class: 50, method: entropy}}
-
-engines:
-  - {{backend: auto, precisions: [fp32, int8]}}
-
-decision: {{max_drop_pp: 1.0, objective: p50_ms, batch_size: 1}}
-"""
-_TEMPLATE_VARIANTS = """\
-  - {{kind: dense, name: dense-tuned, fine_tune: true}}   # the control: same budget, nothing pruned
-  - {{kind: channels, name: channels-30, ratio: 0.3}}
-  - {{kind: channels, name: channels-50, ratio: 0.5}}
-
-fine_tune: {{epochs: 10, lr: 0.01{augment}}}   # one budget for every variant
-"""
-# (section, key, what stands before the path)
-_PATHS = (
-    ("model", "checkpoint", ""),
-    ("model", "name", "onnx:"),
-    ("calibration", "manifest", ""),
-    ("data", "source", "folder:"),
-)
-_EXPECTED = {
-    "extra_forbidden": "no such key",
-    "missing": "this key",
-    "union_tag_invalid": "a kind of {expected_tags}",
-    "union_tag_not_found": "a kind",
-    "too_short": "at least {min_length}",
-}
-_CURES = {
-    "extra_forbidden": "remove the key or mend its spelling: `trtbench schema` lists the keys",
-    "missing": "add the key; `trtbench init` writes a complete suite",
-    "union_tag_invalid": "use one of the kinds named",
-    "union_tag_not_found": "add `kind: dense` or `kind: channels`",
-}
-
-
-def shipped_suites() -> tuple[str, ...]:
-    """Return the names of the suites inside the package."""
-    folder = resources.files("trtbench") / "suites"
-    return tuple(sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")))
-
-
-def load_suite(source: str | Path) -> Suite:
-    """Read a suite from a file, or by the name of a shipped one.
-
-    Relative paths inside the suite (checkpoint, manifest, folder: data) are taken from the suite file's folder;
-    ${NAME} in them is the environment variable of that name.
-
-    Raises:
-        ConfigError: no such file, no YAML, or a value that cannot be; the message names file, key and cure.
-    """
-    path = Path(source)
-    if str(source) in shipped_suites():
-        text = (resources.files("trtbench") / "suites" / f"{source}.yaml").read_text(encoding="utf-8")
-        base = Path.cwd()
-    else:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"suite {str(source)!r}",
-                expected=f"a YAML file or one of the shipped suites ({', '.join(shipped_suites())})",
-                got=getattr(error, "strerror", None) or "bytes that are not UTF-8 text",
-                cure="`trtbench init` writes one",
-            ) from error
-        base = path.resolve().parent
-    return parse_suite(text, origin=str(source), base=base)
-
-
-def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
-    """Validate the text of a suite.
-
-    Raises:
-        ConfigError: one line per fault, each with file, key, expectation, finding and cure.
-    """
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"{origin}: not valid YAML", got=" ".join(str(error).split()), cure="mend the line named"
-        ) from error
-    if not isinstance(raw, dict):
-        raise ConfigError(
-            f"{origin}: the whole file",
-            expected="a mapping of keys",
-            got=type(raw).__name__,
-            cure="`trtbench init` writes a suite",
-        )
-    places = _places(raw)
-    if base is not None:
-        raw = _anchored(raw, places, base, origin=origin)
-    suite = _validated(Suite, raw, origin=origin)
-    suite._written.update({where: prefix + place for where, (prefix, place) in places.items()})  # noqa: SLF001  its own room
-    suite._origin = origin  # noqa: SLF001  likewise
-    return suite
-
-
-def _validated(kind: type[_P], raw: dict[Any, Any], *, origin: str) -> _P:
-    try:
-        # JSON has no tuples and no paths, so that strictness (a number in quotes is no number) leaves those alone.
-        return kind.model_validate_json(json.dumps(raw, default=str), strict=True)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        faults = [_fault(origin, fault) for fault in found if not _follows(fault, found)]
-        raise ConfigError("\n".join(faults)) from error
-
-
-def _follows(fault: Any, others: list[Any]) -> bool:
-    """Say whether a list is too short only because its items were refused."""
-    where = fault["loc"]
-    return fault["type"] == "too_short" and any(
-        other is not fault and other["loc"][: len(where)] == where for other in others
-    )
-
-
-def _fault(origin: str, fault: Any) -> str:
-    """Put one of pydantic's faults into our words: file, key, expected, got, cure."""
-    kinds = {"dense", "channels"}  # the tag pydantic adds to the path of a union is no key of the file
-    key = ".".join(str(part) for part in fault["loc"] if part not in kinds) or "the whole file"
-    cure = _CURES.get(fault["type"], "mend the value; `trtbench schema` says what each key takes")
-    expected = _EXPECTED.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").removeprefix(
-        "Input should be "
-    )
-    expected = expected.format(**fault.get("ctx", {}))
-    is_scalar = not isinstance(fault["input"], (dict, list, tuple, BaseModel))
-    got = "nothing" if fault["type"] == "missing" else repr(fault["input"]) if is_scalar else ""
-    return f"{origin}: {key}: expected {expected}{f', got {got}' if got else ''}; {cure}"
-
-
-def _expanded(place: str, *, key: str, origin: str) -> str:
-    """Put the value of an environment variable where ${NAME} stands.
-
-    Raises:
-        ConfigError: it is not set.
-    """
-    for name in re.findall(r"\$\{(\w+)\}", place):
-        if name not in os.environ:
-            cure = f"set it: {name}=... trtbench ..."
-            raise ConfigError(f"{origin}: {key}", expected=f"the variable {name} to be set", got="nothing", cure=cure)
-        place = place.replace(f"${{{name}}}", str(Path(os.environ[name]).absolute()))
-    return place
-
-
-def _places(raw: dict[Any, Any]) -> dict[tuple[str, str], tuple[str, str]]:
-    """Return where a raw suite names a path: (section, key) -> (prefix, path)."""
-    found = {}
-    for section, key, prefix in _PATHS:
-        part = raw.get(section)
-        value = part.get(key) if isinstance(part, dict) else None
-        if isinstance(value, str) and value.startswith(prefix):
-            found[section, key] = (prefix, value.removeprefix(prefix))
-    return found
-
-
-def _anchored(
-    raw: dict[Any, Any], places: dict[tuple[str, str], tuple[str, str]], base: Path, *, origin: str
-) -> dict[Any, Any]:
-    """Resolve the relative paths of a suite against the folder of its file, and ${NAME} by the environment."""
-    raw = dict(raw)
-    for (section, key), (prefix, place) in places.items():
-        expanded = _expanded(place, key=f"{section}.{key}", origin=origin)
-        raw[section] = {**raw[section], key: f"{prefix}{base / expanded}"}
-    return raw
