@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -207,17 +207,7 @@ def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidat
 
 def _latency(timed: TimedRow, *, batch_size: int) -> LatencyRecord:
     summary = latency_summary(timed.samples_ns, batch_size=batch_size)
-    return LatencyRecord(
-        scope="device",
-        p50_ms=summary.p50_ms,
-        p90_ms=summary.p90_ms,
-        p99_ms=summary.p99_ms,
-        mean_ms=summary.mean_ms,
-        cov=summary.cov,
-        ms_per_image=summary.ms_per_image,
-        n=summary.n,
-        verdict=latency_verdict(timed.samples_ns),
-    )
+    return LatencyRecord(scope="device", verdict=latency_verdict(timed.samples_ns), **asdict(summary))
 
 
 def _with_ratios(rows: Sequence[Row], measured: Sequence[Measured]) -> list[Row]:
