@@ -51,7 +51,7 @@ def compare(suite: str, folder: Path, *, times: int, longest: float, seed: int) 
     start = time.monotonic()
     _run("build", suite, peace)
     whole_s = time.monotonic() - start
-    longest = longest or max(2.0, 0.3 * whole_s)
+    longest = longest or max(2.0, 0.2 * whole_s)
     moments = _kill(suite, killed, times=times, longest=longest, seed=seed)
     _run("build", suite, killed)
     for place in (peace, killed):
