@@ -261,6 +261,19 @@ def test_the_outlook_names_what_is_still_to_make(suite: Make, places: Places) ->
     assert not [path for path in places.calib.parent.rglob("*") if path.name.endswith(".partial")]
 
 
+def test_the_outlook_of_a_graph_knows_its_size_and_passes_over_what_cannot_be_made(suite: Make, places: Places) -> None:
+    text = suite(variants=_BOTH)
+    graph = Artefacts(text, places).graph(text.variants[0]).path("model.onnx")
+    model = text.model.model_copy(update={"name": f"onnx:{graph}", "checkpoint": None})
+
+    ahead = outlook(text.model_copy(update={"model": model, "name": "given"}), places)
+
+    missing = {row.name: row.missing for row in ahead.rows}
+    assert missing["dense fp32 onnxruntime-cpu b1"] == ("graph", "engine")
+    assert missing["half fp32 onnxruntime-cpu b1"] == ()
+    assert ahead.disk_bytes % graph.stat().st_size == 0
+
+
 def test_an_outlook_writes_nothing(suite: Make, places: Places) -> None:
     build_suite(suite(), places)
     (places.calib / "tiny.json").unlink()
