@@ -76,14 +76,10 @@ def share_anchor(rows: Sequence[Row]) -> bool:
 
 
 def dense_variant(rows: Sequence[Row]) -> str | None:
-    """Return the name of the uncompressed network.
-
-    That is the variant of the reference row in FP32; without one, the first of the variants with most parameters.
-    """
-    references = [row.variant for row in rows if row.role == "reference" and row.precision == "fp32"]
+    """Return the name of the uncompressed network: the first of the variants with most parameters."""
     sized = [row for row in rows if row.params is not None]
     largest = max(sized, key=lambda row: row.params or 0, default=None)
-    return references[0] if references else largest.variant if largest else None
+    return largest.variant if largest else None
 
 
 def counterpart(
