@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +20,6 @@ from trtbench.store import storing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -135,7 +136,7 @@ def _score_all(
         ]
         for index, (name, future) in enumerate(zip(engines, started, strict=True)):
             if (worker := future.result()) is not None:
-                _score_engine(workers, worker, rows[name], images, config, folder=folder)
+                _score_engine(workers, worker, rows[name], images, config)
             progress("score", name, (index + 1) / len(engines))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -159,15 +160,13 @@ def _score_engine(
     rows: Sequence[Measured],
     images: Images,
     config: BenchConfig,
-    *,
-    folder: Path,
 ) -> None:
     engine = rows[0].engine
     try:
         opening = Opening(**worker.ask("open", settings={"threads": config.threads, "spin": config.spin}))
         for one in rows:
             one.opening = opening
-            logits = _logits(worker, one.batch_size, folder / f".{_slug(engine)}-{one.batch_size}.npy")
+            logits = _logits(worker, one.batch_size)
             one.accuracy = score(logits, images.labels, reference=images.reference)
             one.predictions = logits.argmax(axis=1).tolist()
     except RowError as error:
@@ -180,15 +179,14 @@ def _slug(engine: EngineFile) -> str:
     return engine.name.replace(" ", "_")
 
 
-def _logits(worker: WorkerProcess, batch_size: int, path: Path) -> NDArray[np.float32]:
-    """Score every image at a batch size; the logits travel by a file that is gone afterwards."""
-    try:
+def _logits(worker: WorkerProcess, batch_size: int) -> NDArray[np.float32]:
+    """Score every image at a batch size; the logits travel by a file outside the run's folder, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="trtbench-", ignore_cleanup_errors=True) as scratch:
+        path = Path(scratch) / "logits.npy"
         worker.ask("score", batch=batch_size, logits=str(path))
         with storing(path):
             logits: NDArray[np.float32] = np.load(path)
         return logits
-    finally:
-        path.unlink(missing_ok=True)
 
 
 class _TimedWorker:
@@ -251,5 +249,5 @@ def _measure_again(row: Measured, images: Images, config: BenchConfig, *, folder
     row.error, row.is_alone = None, True
     with Workers() as workers:
         if (worker := _start(workers, row.engine, images, folder=folder, rows=[row])) is not None:
-            _score_engine(workers, worker, [row], images, config, folder=folder)
+            _score_engine(workers, worker, [row], images, config)
         _time_all(workers, [row], config, progress=progress)

@@ -8,6 +8,7 @@ import os
 import selectors
 import subprocess
 import sys
+import threading
 import time
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -110,17 +111,22 @@ class Workers:
 
     def __init__(self) -> None:
         self._alive: dict[str, WorkerProcess] = {}
+        self._lock = threading.Lock()  # workers are started from several threads
+        self._is_over = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for worker in self._alive.values():
+        with self._lock:
+            self._is_over = True
+            leaving = list(self._alive.values())
+            self._alive.clear()
+        for worker in leaving:
             if kind is None:
                 worker.close()
             else:
                 worker.kill()
-        self._alive.clear()
 
     def start(self, name: str, *, log: Path, preparing: Mapping[str, Any]) -> WorkerProcess:
         """Start the worker called `name` and let it prepare; a worker that crashes is started once more.
@@ -130,8 +136,10 @@ class Workers:
             EngineError: its engine is not what its sidecar says.
         """
         for is_last in (False, True):
-            worker = WorkerProcess(name, log=log)
-            self._alive[name] = worker  # from here on, leaving the context ends it
+            with self._lock:
+                if self._is_over:
+                    raise WorkerError(f"worker of {name}", got="the run is over")
+                worker = self._alive[name] = WorkerProcess(name, log=log)
             try:
                 worker.ask("prepare", **preparing)
             except EngineError as error:
@@ -148,7 +156,9 @@ class Workers:
 
     def drop(self, name: str) -> None:
         """Kill a worker that failed."""
-        if (worker := self._alive.pop(name, None)) is not None:
+        with self._lock:
+            worker = self._alive.pop(name, None)
+        if worker is not None:
             worker.kill()
 
 
