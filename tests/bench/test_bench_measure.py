@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -202,27 +201,6 @@ def test_a_worker_asked_for_when_the_run_is_over_is_not_started(
     with pytest.raises(WorkerError, match="the run is over"):
         workers.start("late", log=tmp_path / "late.log", preparing=preparing)
     assert workers.alive("late") is None
-
-
-def test_leaving_while_workers_are_being_started_ends_them_all(
-    fake_engine: Make, images: Images, tmp_path: Path
-) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    preparing = _preparing(fake_engine("one"), images)
-    workers = Workers()
-
-    def start(number: int) -> None:
-        with contextlib.suppress(WorkerError):
-            workers.start(f"worker {number}", log=tmp_path / f"{number}.log", preparing=preparing)
-
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        tasks = [pool.submit(start, number) for number in range(8)]
-        workers.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-        for task in tasks:
-            task.result()
-
-    assert all(workers.alive(f"worker {number}") is None for number in range(8))
 
 
 def test_an_answer_cut_by_the_workers_death_is_its_death(fake_engine: Make, images: Images, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ class WorkerProcess:
     def __init__(self, name: str, *, log: Path) -> None:
         self.name = name
         self._log = log
+        self._asking = threading.Lock()
         with storing(log):
             log.parent.mkdir(parents=True, exist_ok=True)
             stderr = log.open("ab")
@@ -57,10 +58,11 @@ class WorkerProcess:
         """
         stdin, stdout = self._pipes()
         try:
-            stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            stdin.flush()
-            answer = _read_line(stdout, timeout_s=_TIMEOUT_S)
-        except (BrokenPipeError, TimeoutError) as error:
+            with self._asking:
+                stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+                stdin.flush()
+                answer = _read_line(stdout, timeout_s=_TIMEOUT_S)
+        except (BrokenPipeError, TimeoutError, ValueError) as error:  # ValueError: killed and closed meanwhile
             raise self._died(do, str(error)) from error
         if not answer.endswith("\n"):  # the end of the pipe, perhaps in the middle of an answer
             raise self._died(do, "")
@@ -87,9 +89,10 @@ class WorkerProcess:
         """End the process at once."""
         self._process.kill()
         self._process.wait()
-        for pipe in self._pipes():
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
+        with self._asking:  # a thread that waits for an answer sees the end of the pipe first, and must not lose it
+            for pipe in self._pipes():
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
     def _pipes(self) -> tuple[IO[str], IO[str]]:
         assert self._process.stdin is not None
