@@ -90,8 +90,7 @@ def build_engine(artefacts: Artefacts, plan: EnginePlan, *, tell: Listener = nob
         StoreError: it cannot be written.
     """
     made_from = source(artefacts, plan)
-    identity = engine_identity(artefacts, plan, made_from)
-    path, key, _ = identify(artefacts, plan)
+    path, key, identity = identify(artefacts, plan, made_from)
     if (found := existing_engine(path, key, machine=identity["machine"])) is not None:
         tell(Event(stage="engine", item=plan.name, state="cached", seconds=found.build_s))
         return path, found
@@ -152,11 +151,11 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def identify(artefacts: Artefacts, plan: EnginePlan) -> tuple[Path, str, str]:
-    """Return an engine's path, the key its sidecar must have, and the machine it must be of."""
-    identity = engine_identity(artefacts, plan, source(artefacts, plan))
+def identify(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact) -> tuple[Path, str, dict[str, Any]]:
+    """Return an engine's path, the key its sidecar must have, and all that decides the build."""
+    identity = engine_identity(artefacts, plan, made_from)
     path = engine_path(artefacts.places, artefacts.suite.name, plan)
-    return path, sha256_of(identity), str(identity["machine"])
+    return path, sha256_of(identity), identity
 
 
 def engine_identity(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact) -> dict[str, Any]:

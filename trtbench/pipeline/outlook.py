@@ -10,7 +10,7 @@ from trtbench.errors import RowError
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.build import existing_engine, identify
 from trtbench.pipeline.keeper import Absent
-from trtbench.pipeline.plan import plan_engines
+from trtbench.pipeline.plan import plan_engines, source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,8 +93,8 @@ def _engine(artefacts: Artefacts, engine: EnginePlan) -> None:
     Raises:
         Absent: it, or what it is built from, is not there.
     """
-    path, key, machine = identify(artefacts, engine)
-    if existing_engine(path, key, machine=machine) is None:
+    path, key, identity = identify(artefacts, engine, source(artefacts, engine))
+    if existing_engine(path, key, machine=identity["machine"]) is None:
         raise Absent("engine")
 
 
