@@ -13,15 +13,60 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from trtbench.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from trtbench.engines.sidecar import Sidecar
+    from trtbench.records import Preprocessing
 
 Scope = Literal["host-to-host", "device"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationImages:
+    """What a runtime that calibrates by itself is fed with: TensorRT 10's implicit INT8.
+
+    Args:
+        images: a .npy of uint8 (N, C, H, W), the manifest's images in its order: every prefix is class-balanced.
+        preprocessing: how they become the network's input.
+        batch_size: images a batch; a last batch that is not full is left out.
+        algorithm: the calibrator's: entropy (`IInt8EntropyCalibrator2`) or minmax.
+        cache: where the runtime's own cache stands, keyed by all that decides it; it is read if there and written.
+    """
+
+    images: Path
+    preprocessing: Preprocessing
+    batch_size: int
+    algorithm: Literal["entropy", "minmax"]
+    cache: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """What a suite may ask of a build; a runtime that has no such thing passes over it.
+
+    Args:
+        batch_sizes: each has an optimisation profile of its own (min = opt = max), unless `profile` is given.
+        profile: one dynamic profile instead: smallest, usual and largest batch.
+        workspace_mib: limit of the scratch memory of tactics; None is the whole device.
+        optimization_level: of the builder, 0 to 5.
+        sparse: let 2:4 sparse weights run on sparse tensor cores.
+        hardware_compatible: an engine that runs on all GPUs from Ampere on.
+        version_compatible: an engine that later TensorRT versions load.
+        timing_cache: the folder of timing caches; None keeps none.
+    """
+
+    batch_sizes: tuple[int, ...] = (1,)
+    profile: tuple[int, int, int] | None = None
+    workspace_mib: int | None = None
+    optimization_level: int = 3
+    sparse: bool = False
+    hardware_compatible: bool = False
+    version_compatible: bool = False
+    timing_cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +74,15 @@ class BuildRequest:
     """What an engine is built from, and where it goes.
 
     Args:
-        source: the ONNX graph, already with Q/DQ nodes for int8; the checkpoint for eager.
+        source: the ONNX graph, already with Q/DQ nodes or in half precision where asked; the checkpoint for eager.
         engine: the path of the engine file to write.
         precision: the requested precision.
         model: the architecture, for runtimes that need its PyTorch source.
         num_classes: how many logits an image has.
+        input_shape: channels, height and width of one image.
+        calibration: for precisions that the runtime calibrates itself.
+        options: what the suite asks of the build.
+        on_progress: told the phase and the share done, in [0, 1]; may be called from another thread.
     """
 
     source: Path
@@ -41,15 +90,28 @@ class BuildRequest:
     precision: str
     model: str = ""
     num_classes: int = 0
+    input_shape: tuple[int, int, int] = (3, 32, 32)
+    calibration: CalibrationImages | None = None
+    options: BuildOptions = BuildOptions()
+    on_progress: Callable[[str, float], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """What a build says of the engine file it wrote."""
+    """What a build says of the engine file it wrote.
+
+    Args:
+        achieved: what became of the requested precision, in words.
+        weight_bytes: bytes of weights inside the file.
+        settings: what the session that runs it needs to know.
+        facts: what else the sidecar keeps: versions, flags, profiles, layer precisions, the line that rebuilds it.
+        notes: what a reader of the row must know.
+    """
 
     achieved: str
     weight_bytes: int
     settings: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

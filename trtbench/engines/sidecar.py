@@ -26,6 +26,8 @@ class Sidecar:
         achieved: what the runtime made of the requested precision.
         machine: the device the engine was built for; it is loaded nowhere else.
         weight_bytes: bytes of weights inside the file; the rest of `engine_bytes` is the graph.
+        settings: what the session that runs the engine needs to know.
+        facts: what else the runtime says of the build: versions, flags, profiles, layer precisions.
     """
 
     key: str
@@ -48,6 +50,7 @@ class Sidecar:
     params: int | None = None
     macs: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     rebuild: str = ""
     schema_version: int = SCHEMA_VERSION

@@ -134,6 +134,7 @@ def _build(
         params=facts.get("params"),
         macs=facts.get("macs"),
         settings=result.settings,
+        facts=result.facts,
         notes=(*facts["notes"], *result.notes),
         rebuild=f"trtbench build {artefacts.suite.origin}",
     )
