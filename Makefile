@@ -17,7 +17,7 @@ ALL_EXTRAS := $(subst $(space),$(comma),$(strip dev $(EXTRAS)))
 INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(ALL_EXTRAS))
 BIN := $(VENV)/bin
 
-.PHONY: setup engines bench report gpu-info test test-all test-gpu test-tensorrt kill-test lint type check clean
+.PHONY: setup engines bench report gpu-info test test-all test-gpu test-tensorrt kill-test lint type check docker docker-check clean
 
 engines: setup
 	$(BIN)/trtbench build $(SUITE) --out $(OUT)
@@ -49,6 +49,8 @@ kill-test: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/shellcheck docker/check .ci/run
 
 type: setup
 	$(BIN)/mypy
@@ -62,6 +64,12 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[$(ALL_EXTRAS)]'
 	touch $@
+
+docker:
+	docker build -f docker/Dockerfile -t trtbench:cu12 .
+
+docker-check:
+	docker/check
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
