@@ -68,15 +68,28 @@ def test_eager_refuses_a_precision_it_does_not_have(tmp_path: Path) -> None:
         eager.build(request)
 
 
+@pytest.mark.parametrize("name", ["eager", "fake", "onnxruntime-cpu"])
+def test_a_runtime_that_is_always_here_says_what_and_where_it_is(name: str) -> None:
+    found = backend(name)
+
+    assert found.runtime_version()
+    assert found.device_name()
+    assert found.machine() == found.machine({"hardware_compatible": True})
+    assert set(found.usual_precisions()) <= set(found.PRECISIONS)
+    assert found.is_simulated() == (name == "fake")
+
+
 @pytest.mark.parametrize("name", sorted(BACKENDS))
 def test_every_runtime_has_what_the_protocol_names(name: str) -> None:
     found = backend(name)
 
     assert found.PRECISIONS
     assert found.SUFFIX.startswith(".")
-    assert found.runtime_version()
-    assert found.device_name()
-    assert found.machine()
+    assert isinstance(found.TAKES_OPTIONS, bool)
+    assert all(
+        callable(one)
+        for one in (found.usual_precisions, found.is_simulated, found.machine, found.device_name, found.runtime_version)
+    )
     assert callable(found.build)
     assert callable(found.open_engine)
 

@@ -45,7 +45,7 @@ class Worker:
         self._path = Path(engine)
         self._runtime: Any = backend(backend_name)
         self._sidecar = read_sidecar(self._path)
-        check_engine(self._path, self._sidecar, machine=self._runtime.machine())
+        check_engine(self._path, self._sidecar, machine=self._runtime.machine(self._sidecar.options))
         self._images = np.load(images, mmap_mode="r")
         return {}
 

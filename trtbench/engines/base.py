@@ -160,15 +160,27 @@ class Engine(Protocol):
 class Backend(Protocol):
     """What a runtime's module holds.
 
-    `PRECISIONS` it can build, `SUFFIX` of its engine files, and whether its rows are simulated.
+    `PRECISIONS` it can build, the `SUFFIX` of its engine files, and whether a build heeds `BuildOptions`.
     """
 
     PRECISIONS: tuple[str, ...]
     SUFFIX: str
-    IS_SIMULATED: bool
+    TAKES_OPTIONS: bool
 
-    def machine(self) -> str:
-        """Return what an engine file is bound to; it is loaded nowhere else."""
+    def usual_precisions(self) -> tuple[str, ...]:
+        """Return those it is asked for where a suite names none."""
+        ...
+
+    def is_simulated(self) -> bool:
+        """Say whether its rows are no measurements: they are labelled so and never ranked."""
+        ...
+
+    def machine(self, options: Mapping[str, Any] = ...) -> str:
+        """Return what an engine file is bound to; it is loaded nowhere else.
+
+        Args:
+            options: those of its build, as its sidecar keeps them: one built to be portable is bound to less.
+        """
         ...
 
     def device_name(self) -> str:
@@ -190,6 +202,7 @@ class Backend(Protocol):
 
 BACKENDS: dict[str, str] = {
     "onnxruntime-cpu": "trtbench.engines.onnxruntime",
+    "tensorrt": "trtbench.engines.tensorrt",
     "eager": "trtbench.engines.eager",
     "fake": "trtbench.engines.fake",
 }
@@ -208,8 +221,23 @@ def backend(name: str) -> Backend:
 
 
 def resolve_backend(name: str) -> str:
-    """Return the runtime that `auto` means on this machine: ONNX Runtime's CPU engine."""
-    return "onnxruntime-cpu" if name == "auto" else name
+    """Return the runtime that `auto` means here: TensorRT where it can build, else ONNX Runtime's CPU engine.
+
+    Where it is the latter, `why_not_tensorrt` says why.
+    """
+    if name != "auto":
+        return name
+    return "onnxruntime-cpu" if why_not_tensorrt() else "tensorrt"
+
+
+def why_not_tensorrt() -> str:
+    """Return why `auto` is not TensorRT on this machine, with the cure; "" where it is.
+
+    TensorRT is imported only where it is installed; where it is not, nothing is.
+    """
+    from trtbench.engines.tensorrt.library import why_absent
+
+    return why_absent()
 
 
 def partial_path(engine: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +24,20 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32",)
 SUFFIX = ".safetensors"
-IS_SIMULATED = False
+TAKES_OPTIONS = False
 
 
-def machine() -> str:
+def usual_precisions() -> tuple[str, ...]:
+    """Return the precisions that a suite means where it names none."""
+    return ("fp32",)
+
+
+def is_simulated() -> bool:
+    """Say that its rows are measurements."""
+    return False
+
+
+def machine(options: Mapping[str, Any] = MappingProxyType({})) -> str:  # noqa: ARG001  the same for all its engines
     """Return what a checkpoint is bound to: nothing."""
     return "any"
 

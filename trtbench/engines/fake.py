@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +23,21 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "int8")
 SUFFIX = ".json"
-IS_SIMULATED = True
+TAKES_OPTIONS = False
 _DEFAULT = {"ns_per_image": 1_000_000, "jitter": 0.05, "seed": 0}
 
 
-def machine() -> str:
+def usual_precisions() -> tuple[str, ...]:
+    """Return the precisions that a suite means where it names none."""
+    return ("fp32", "int8")
+
+
+def is_simulated() -> bool:
+    """Say that its rows are no measurements."""
+    return True
+
+
+def machine(options: Mapping[str, Any] = MappingProxyType({})) -> str:  # noqa: ARG001  the same for all its engines
     """Return what a fake engine is bound to: nothing."""
     return "any"
 

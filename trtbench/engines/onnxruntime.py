@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,13 +31,23 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "int8", "int8-ort")
 SUFFIX = ".onnx"
-IS_SIMULATED = False
+TAKES_OPTIONS = False
 _PROVIDER = "CPUExecutionProvider"
 _FLOAT_CONVOLUTIONS = {"Conv", "FusedConv"}
 _INT8_CONVOLUTIONS = {"QLinearConv"}
 
 
-def machine() -> str:
+def usual_precisions() -> tuple[str, ...]:
+    """Return the precisions that a suite means where it names none."""
+    return ("fp32", "int8")
+
+
+def is_simulated() -> bool:
+    """Say that its rows are measurements."""
+    return False
+
+
+def machine(options: Mapping[str, Any] = MappingProxyType({})) -> str:  # noqa: ARG001  the same for all its engines
     """Return what an engine file of this runtime is bound to: the instruction set, as far as it decides the kernels."""
     return f"{platform.machine()} cpu {'with' if collect_host().cpu.has_int8_dot else 'without'} int8 dot products"
 

@@ -26,6 +26,7 @@ class Sidecar:
         achieved: what the runtime made of the requested precision.
         machine: the device the engine was built for; it is loaded nowhere else.
         weight_bytes: bytes of weights inside the file; the rest of `engine_bytes` is the graph.
+        options: what the suite asked of the build, for runtimes that take options.
         settings: what the session that runs the engine needs to know.
         facts: what else the runtime says of the build: versions, flags, profiles, layer precisions.
     """
@@ -49,6 +50,7 @@ class Sidecar:
     build_s: float
     params: int | None = None
     macs: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -1,0 +1,232 @@
+"""What TensorRT's engine inspector tells of an engine: which precision each layer runs in, and what it cost. Pure.
+
+Two schemas are read: TensorRT 10 joins layout and type in `Format/Datatype` and lists `Bindings`; 11 has them apart and
+lists `I/O Tensors`. Nothing in it is sure: layers may be bare names, a type may be "N/A due to dynamic shapes" even
+where the shapes are set, and convolutions may hide in one fused region. What cannot be told counts as unknown.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+UNKNOWN = "unknown"
+# How 10 and 11 spell a tensor's type; 10 hides it in words such as "Thirty-two wide channel vectorized row major Int8".
+_TYPE_KEYS = ("Format/Datatype", "Datatype", "DataType", "Data Type", "Type", "Format")
+# BFloat16 before the halves: its name ends as theirs do.
+_SPELLINGS = (
+    ("bf16", re.compile(r"bf16|bfloat16", re.IGNORECASE)),
+    ("int8", re.compile(r"(?<!u)int8", re.IGNORECASE)),
+    ("fp8", re.compile(r"fp8|float8", re.IGNORECASE)),
+    ("fp16", re.compile(r"fp16|half|float16", re.IGNORECASE)),
+    ("fp32", re.compile(r"fp32|float", re.IGNORECASE)),
+)
+# Kernels name their arithmetic: sm80_xmma_fprop_implicit_gemm_interleaved_i8i8_i8i32_f32_nchw_vect_c_32kcrs_...
+_TACTICS = (
+    ("int8", re.compile(r"(?:^|_)(?:i8i8|int8|imma|i8816|i16832)", re.IGNORECASE)),
+    ("bf16", re.compile(r"bf16", re.IGNORECASE)),
+    ("fp16", re.compile(r"(?:^|_)(?:f16f16|fp16|h884|h16816|h1688|hmma|f16)", re.IGNORECASE)),
+    ("tf32", re.compile(r"tf32", re.IGNORECASE)),
+    ("fp32", re.compile(r"(?:^|_)(?:f32f32|fp32|ffma|scudnn|sgemm)", re.IGNORECASE)),
+)
+_BYTES = {"int8": 1, "fp8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
+_LATER_PROFILE = re.compile(r"\[profile +[1-9]\d*\]")  # the first profile's layers bear no mark
+_ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+_JOINTS = re.compile(r"\s\+\s|\s\|\|\s|[\x1e\x1f]|[(),]")
+_BOOKKEEPING = frozenset({"constant", "noop", "signal", "wait", "shapehosttodevice", "shuffle"})
+_QUANTIZERS = frozenset({"quantize", "dequantize"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer of an engine.
+
+    Args:
+        name: TensorRT's, of the ONNX nodes it fused; not stable between builds.
+        kind: compute, reformat, quantizer or bookkeeping.
+        precision: the arithmetic it runs in, or unknown.
+        nodes: the ONNX nodes in it.
+        is_convolution: TensorRT says that it is one.
+        weight_bytes: of its weights and bias; None where it lists none.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    nodes: frozenset[str]
+    is_convolution: bool
+    weight_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerReport:
+    """What became of a requested precision.
+
+    Args:
+        layers: how many layers there are, those of the first profile counted.
+        by_precision: computing layers by precision.
+        convolutions: the graph's convolutions by precision; those that no layer names are unknown.
+        left: the names of the convolutions that have another precision than the one requested, or an unknown one.
+        reformats: layers that only change layout or type between two others.
+        unfused: Q and DQ nodes that became layers of their own; that of the network's input always does.
+        weight_bytes: bytes of the weights; None where not every convolution lists its own.
+        is_detailed: the engine was built with the detail that all this needs.
+    """
+
+    layers: int
+    by_precision: Mapping[str, int]
+    convolutions: Mapping[str, int]
+    left: tuple[str, ...]
+    reformats: int
+    unfused: int
+    weight_bytes: int | None
+    is_detailed: bool
+
+
+def report_layers(text: str, *, target: str, convolutions: Sequence[str] = ()) -> LayerReport:
+    """Read the inspector's JSON of an engine.
+
+    Args:
+        text: what `get_engine_information` returned.
+        target: the precision that its convolutions should have.
+        convolutions: the names of the graph's convolutions; without them the layers that are convolutions count.
+    """
+    raw = _layers(text)
+    layers = [_layer(one) for one in raw if isinstance(one, dict)]
+    found = _by_convolution(layers, convolutions)
+    computing = [layer for layer in layers if layer.kind == "compute"]
+    weights = [layer.weight_bytes for layer in layers if layer.weight_bytes is not None]
+    lists_all = bool(weights) and all(layer.weight_bytes is not None for layer in computing if layer.is_convolution)
+    return LayerReport(
+        layers=len(raw),
+        by_precision=dict(Counter(layer.precision for layer in computing)),
+        convolutions=dict(Counter(found.values())),
+        left=tuple(name for name, precision in found.items() if precision != target),
+        reformats=sum(layer.kind == "reformat" for layer in layers),
+        unfused=sum(layer.kind == "quantizer" for layer in layers),
+        weight_bytes=sum(weights) if lists_all else None,
+        is_detailed=bool(layers),
+    )
+
+
+def achieved(report: LayerReport, *, precision: str, target: str) -> tuple[str, tuple[str, ...]]:
+    """Say what became of the requested precision, and note where that is not all of it."""
+    total, known = sum(report.convolutions.values()), report.convolutions.get(target, 0)
+    if not total or report.convolutions.get(UNKNOWN, 0) == total:
+        return f"{precision}, unproven", (
+            f"requested {precision}: the engine inspector does not tell what was achieved",
+        )
+    words = precision if known == total and precision == target else f"{target} in {known} of {total} convolutions"
+    if known == total:
+        return words, ()
+    others = ", ".join(f"{count} {name}" for name, count in report.convolutions.items() if name != target)
+    note = f"requested {precision}, achieved {known} of {total} convolutions ({others}): {_named(report.left)}"
+    return words, (note,)
+
+
+def _named(names: tuple[str, ...], *, most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _layers(text: str) -> list[Any]:
+    """Return the layers of the first profile: dicts, or bare names where the engine was built without detail."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return []
+    layers = document.get("Layers", []) if isinstance(document, dict) else []
+    return [one for one in layers if not _LATER_PROFILE.search(_name(one))]
+
+
+def _name(layer: Any) -> str:
+    return str(layer.get("Name", "")) if isinstance(layer, dict) else str(layer)
+
+
+def _layer(raw: Mapping[str, Any]) -> Layer:
+    name = _name(raw)
+    return Layer(
+        name=name,
+        kind=_kind(raw),
+        precision=_precision(raw),
+        nodes=frozenset(_nodes(name, str(raw.get("Metadata", "")))),
+        is_convolution=_is_convolution(raw),
+        weight_bytes=_weight_bytes(raw),
+    )
+
+
+def _kind(raw: Mapping[str, Any]) -> str:
+    kinds = {str(raw.get(key, "")).lower() for key in ("LayerType", "ParameterType")}
+    if kinds & _QUANTIZERS or str(raw.get("Origin", "")).upper() == "QDQ":
+        return "quantizer"
+    if "reformat" in kinds or _name(raw).startswith("Reformatting CopyNode"):
+        return "reformat"
+    return "bookkeeping" if kinds & _BOOKKEEPING else "compute"
+
+
+def _is_convolution(raw: Mapping[str, Any]) -> bool:
+    return _kind(raw) == "compute" and any(
+        "conv" in str(raw.get(key, "")).lower() for key in ("LayerType", "ParameterType")
+    )
+
+
+def _precision(raw: Mapping[str, Any]) -> str:
+    """Return the arithmetic of a layer: of its weights, else of its first input with a type, else of its kernel.
+
+    TF32 is seen in the kernel's name only: its tensors and weights are FP32.
+    """
+    tactic = _spelled(str(raw.get("TacticName", "")), _TACTICS)
+    seen = [
+        _type(raw.get("Weights")),
+        *map(_type, _tensors(raw, "Inputs")),
+        *map(_type, _tensors(raw, "Outputs")),
+        tactic,
+    ]
+    found = next((one for one in seen if one != UNKNOWN), UNKNOWN)
+    return "tf32" if (found, tactic) == ("fp32", "tf32") else found
+
+
+def _tensors(raw: Mapping[str, Any], key: str) -> list[Any]:
+    found = raw.get(key, [])
+    return found if isinstance(found, list) else []
+
+
+def _type(tensor: Any) -> str:
+    if not isinstance(tensor, dict):
+        return UNKNOWN
+    return next(
+        (one for key in _TYPE_KEYS if (one := _spelled(str(tensor.get(key, "")), _SPELLINGS)) != UNKNOWN), UNKNOWN
+    )
+
+
+def _spelled(text: str, spellings: Iterable[tuple[str, re.Pattern[str]]]) -> str:
+    return next((name for name, pattern in spellings if pattern.search(text)), UNKNOWN)
+
+
+def _nodes(name: str, metadata: str) -> Iterator[str]:
+    """Yield the ONNX nodes that a layer names, in its metadata or its own name."""
+    yield from _ONNX_LAYER.findall(metadata)
+    yield from (part.strip() for part in _JOINTS.split(name))
+
+
+def _weight_bytes(raw: Mapping[str, Any]) -> int | None:
+    held = [raw[key] for key in ("Weights", "Bias") if isinstance(raw.get(key), dict)]
+    sizes = [int(one.get("Count", 0)) * _BYTES.get(_type(one), 4) for one in held]
+    return sum(sizes) if sizes else None
+
+
+def _by_convolution(layers: Sequence[Layer], names: Sequence[str]) -> dict[str, str]:
+    """Return each convolution's precision: of the layer that names it, a convolution before any other that does."""
+    if not names:
+        return {layer.name: layer.precision for layer in layers if layer.is_convolution}
+    wanted, found = set(names), dict.fromkeys(names, UNKNOWN)
+    computing = (layer for layer in layers if layer.kind == "compute")
+    for layer in sorted(computing, key=lambda one: one.is_convolution):  # stable: what is written last, stays
+        found |= dict.fromkeys(layer.nodes & wanted, layer.precision)
+    return found

@@ -1,0 +1,121 @@
+"""From a requested precision to how TensorRT is told of it: typing, builder flags by name, calibrator. Pure.
+
+In a strongly typed network the types stand in the ONNX graph and precision flags are an error; only the implicit
+precisions of TensorRT 10 are weakly typed. TF32 is on by default in both majors, so every precision that does not ask
+for it clears it: what is not of low precision is real FP32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtbench.engines.base import refuse_precision
+from trtbench.environment import Gpu
+from trtbench.environment.capabilities import capability
+from trtbench.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trtbench.engines.base import BuildOptions
+    from trtbench.engines.tensorrt.library import Abilities
+
+STRONG = ("fp32", "tf32", "fp16", "bf16", "int8", "int8+fp16")
+IMPLICIT = ("int8-implicit", "int8-implicit+fp16")
+PRECISIONS = (*STRONG, *IMPLICIT)
+
+_FLAGS: Mapping[str, tuple[str, ...]] = {
+    "tf32": ("TF32",),
+    "int8-implicit": ("INT8",),
+    "int8-implicit+fp16": ("INT8", "FP16"),
+}
+# precision -> element type that its ONNX graph must hold: without it the engine would be FP32 under another name
+_TYPES: Mapping[str, str] = {"fp16": "FLOAT16", "bf16": "BFLOAT16", "int8+fp16": "FLOAT16"}
+_SILICON: Mapping[str, str] = {"tf32": "tf32", "bf16": "bf16"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrecisionPlan:
+    """How TensorRT is told of a precision.
+
+    Args:
+        precision: the requested one.
+        is_strongly_typed: the types come from the graph alone.
+        flags: names of the builder flags to set.
+        cleared: names of the builder flags to clear.
+        needs_calibrator: TensorRT chooses the INT8 ranges by itself, from images it is fed.
+        has_quantizers: the graph must, or must not, hold Q/DQ nodes.
+        element_type: the ONNX element type that the graph must hold, or "".
+    """
+
+    precision: str
+    is_strongly_typed: bool
+    flags: tuple[str, ...]
+    cleared: tuple[str, ...]
+    needs_calibrator: bool
+    has_quantizers: bool
+    element_type: str
+
+    @property
+    def target(self) -> str:
+        """The precision that a convolution has where the request was met."""
+        return "int8" if self.precision.startswith("int8") else self.precision
+
+
+def plan_precision(
+    precision: str, *, abilities: Abilities, options: BuildOptions, compute_capability: tuple[int, int]
+) -> PrecisionPlan:
+    """Return how the installed TensorRT is told of a precision on a GPU.
+
+    Raises:
+        UnsupportedError: TensorRT, its major or the GPU has no such thing; the reason and the cure are in the message.
+    """
+    refuse_precision(precision, "tensorrt", known=PRECISIONS)
+    is_implicit = precision in IMPLICIT
+    if is_implicit:
+        _refuse_implicit(precision, abilities=abilities)
+    _refuse_silicon(precision, options=options, compute_capability=compute_capability)
+    flags = (*_FLAGS.get(precision, ()), *_option_flags(options))
+    return PrecisionPlan(
+        precision=precision,
+        is_strongly_typed=not is_implicit,
+        flags=flags,
+        cleared=() if "TF32" in flags else ("TF32",),
+        needs_calibrator=is_implicit,
+        has_quantizers=precision in {"int8", "int8+fp16"},
+        element_type=_TYPES.get(precision, ""),
+    )
+
+
+def _option_flags(options: BuildOptions) -> tuple[str, ...]:
+    chosen = {"SPARSE_WEIGHTS": options.sparse, "VERSION_COMPATIBLE": options.version_compatible}
+    return tuple(name for name, is_chosen in chosen.items() if is_chosen)
+
+
+def _refuse_implicit(precision: str, *, abilities: Abilities) -> None:
+    explicit = precision.replace("-implicit", "")
+    if not (abilities.has_calibrator and abilities.has_weak_typing):
+        raise UnsupportedError(
+            f"precision {precision!r} on TensorRT {abilities.version}",
+            expected="TensorRT 10.x: 11 has neither calibrators nor weakly typed networks",
+            cure=f"ask for {explicit!r} (the same images become Q/DQ nodes), or install TensorRT 10",
+        )
+
+
+def _refuse_silicon(precision: str, *, options: BuildOptions, compute_capability: tuple[int, int]) -> None:
+    """Refuse what the GPU would compute as something else in silence: TF32 before Ampere is plain FP32."""
+    gpu = Gpu(index=0, uuid="", name="", compute_capability=compute_capability)
+    wanted = [_SILICON[precision]] if precision in _SILICON else []
+    for name in (*wanted, *(["2:4"] if options.sparse else [])):
+        if not (found := capability(name, gpu=gpu)).is_available:
+            what = f"precision {precision!r}" if name != "2:4" else "sparse: true"
+            raise UnsupportedError(f"{what} on SM {gpu.sm}", got=found.reason, cure=found.cure)
+
+
+def usual(abilities: Abilities, *, compute_capability: tuple[int, int]) -> tuple[str, ...]:
+    """Return the precisions worth asking for where a suite names none."""
+    gpu = Gpu(index=0, uuid="", name="", compute_capability=compute_capability)
+    has_tf32 = capability("tf32", gpu=gpu).is_available
+    implicit = ("int8-implicit+fp16",) if abilities.has_calibrator and abilities.has_weak_typing else ()
+    return ("fp32", *(("tf32",) if has_tf32 else ()), "fp16", "int8", "int8+fp16", *implicit)
