@@ -12,6 +12,7 @@ TrtbenchError                     exit
     - ProviderError               3   the runtime fell back to another device in silence
     - SidecarError                3   an engine does not match its sidecar or this machine
     - WorkerError                 3   a worker process died
+    - DeviceError                 3   CUDA cannot be used, or one of its calls failed
     - OutOfMemoryError            3   the device or the host ran out of memory
   + UnsupportedError              3   this backend cannot do what the row asks
 * StoreError                      3   an artefact cannot be written or read (a full disk, a lock)
@@ -91,6 +92,10 @@ class SidecarError(EngineError):
 
 class WorkerError(EngineError):
     """A worker process died or answered out of turn."""
+
+
+class DeviceError(EngineError):
+    """CUDA cannot be used, or one of its calls failed."""
 
 
 class OutOfMemoryError(EngineError):

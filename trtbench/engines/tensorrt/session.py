@@ -1,0 +1,288 @@
+"""A loaded engine of TensorRT and its sessions: each has a context, buffers and a CUDA graph of its own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbench.engines.tensorrt.bindings import (
+    allocate,
+    download,
+    image_input,
+    set_addresses,
+    set_shape,
+    upload,
+)
+from trtbench.engines.tensorrt.context import choose_profile, open_context
+from trtbench.engines.tensorrt.library import LogLines
+from trtbench.engines.tensorrt.profile import profile_layers
+from trtbench.engines.tensorrt.timing import timed_by_clock, timed_by_events, timed_in_parts
+from trtbench.errors import EngineError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import tensorrt as trt
+    from numpy.typing import NDArray
+
+    from trtbench.engines.base import Scope
+    from trtbench.engines.sidecar import Sidecar
+    from trtbench.engines.tensorrt.context import Context
+    from trtbench.engines.tensorrt.cuda import Cuda, Operation
+    from trtbench.engines.tensorrt.profile import LayerTime
+
+_log = logging.getLogger(__name__)
+# `clock`: "wall" is what a caller waits; "events" is what passes on the device, without the way to it and back.
+_DEFAULTS: Mapping[str, Any] = {"cuda_graph": True, "clock": "wall"}
+
+
+class TensorrtEngine:
+    """A deserialised engine; its sessions share the weights.
+
+    Args:
+        engine: of TensorRT.
+        runtime: that deserialised it; it must outlive the engine.
+        cuda: the device and the stream.
+        sidecar: of the engine file.
+        settings: `cuda_graph` and `clock`; the build's own come from the sidecar.
+        lines: what the runtime's logger says.
+    """
+
+    def __init__(
+        self,
+        engine: trt.ICudaEngine,
+        runtime: trt.Runtime,
+        cuda: Cuda,
+        sidecar: Sidecar,
+        settings: Mapping[str, Any],
+        *,
+        lines: LogLines | None = None,
+    ) -> None:
+        self.device = sidecar.device
+        self._engine: trt.ICudaEngine | None = engine
+        self._runtime: trt.Runtime | None = runtime
+        self._cuda = cuda
+        self._sidecar = sidecar
+        self._settings = {**_DEFAULTS, **settings, **sidecar.settings}
+        self._lines = lines or LogLines()
+        self._sessions: list[TensorrtSession] = []
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What is in force: where a session fell back from CUDA graphs, `cuda_graph` is False, with the reason."""
+        fallen = (session.settings for session in self._sessions if "cuda_graph_reason" in session.settings)
+        return next(fallen, self._settings)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the row must know."""
+        return tuple(dict.fromkeys(note for session in self._sessions for note in session.notes))
+
+    def session(self, batch: int) -> TensorrtSession:
+        """Return a session at this batch size.
+
+        Raises:
+            UnsupportedError: no profile of the engine takes it.
+            OutOfMemoryError: it does not fit the device.
+            EngineError: TensorRT refuses, or the engine closed.
+        """
+        if self._engine is None:
+            raise EngineError("engine", expected="an open one", got="a closed one", cure="open it again")
+        session = TensorrtSession(
+            self._engine,
+            cuda=self._cuda,
+            sidecar=self._sidecar,
+            batch=batch,
+            settings=self._settings,
+            lines=self._lines,
+        )
+        self._sessions.append(session)
+        return session
+
+    def close(self) -> None:
+        """Free all sessions, then the engine, then the runtime: each uses the next."""
+        for session in self._sessions:
+            session.close()
+        self._engine = None
+        self._runtime = None
+
+
+class TensorrtSession:
+    """One context at one batch size, with its buffers.
+
+    The first inference is queued plainly: TensorRT wants one before a capture, and a cold start is timed as such. Before
+    the second runs it is recorded as a CUDA graph, which runs from then on.
+    """
+
+    def __init__(
+        self,
+        engine: trt.ICudaEngine,
+        *,
+        cuda: Cuda,
+        sidecar: Sidecar,
+        batch: int,
+        settings: Mapping[str, Any],
+        lines: LogLines,
+    ) -> None:
+        self.settings: dict[str, Any] = dict(settings)
+        self.notes: tuple[str, ...] = ()
+        self._engine = engine
+        self._cuda = cuda
+        self._lines = lines
+        self._weight_bytes = sidecar.weight_bytes
+        self._shape = (batch, *sidecar.preprocessing.input_shape)
+        start = time.perf_counter_ns()
+        with cuda.current():
+            self._context = self._open_context()
+            self._bindings = allocate(engine, _handle(self._context), cuda=cuda, num_classes=sidecar.num_classes)
+            set_addresses(_handle(self._context), self._bindings, lines=lines)
+            self._upload = upload(cuda, self._bindings.images)
+            self._download = download(cuda, self._bindings.logits)
+        self.cold_start_ms = {"context": (time.perf_counter_ns() - start) / 1e6}
+        self._plain = _inference(_handle(self._context), cuda=cuda, lines=lines)
+        self._launch = self._plain
+        self._is_warm = False
+        self._may_capture = bool(self.settings["cuda_graph"])
+        self._is_open = True
+
+    def copy_in(self, images: NDArray[np.float32]) -> None:
+        """Copy float32 images (batch, C, H, W) into the input buffer, when no copy of the last ones is under way."""
+        with self._cuda.current():
+            self._cuda.synchronize()
+            np.copyto(self._bindings.images.host, images)
+            self._upload()
+
+    def enqueue(self) -> None:
+        """Launch one inference."""
+        with self._cuda.current():
+            if self._is_warm:
+                self._capture()
+            self._launch()
+            self._is_warm = True
+
+    def synchronize(self) -> None:
+        """Wait for everything launched."""
+        with self._cuda.current():
+            self._cuda.synchronize()
+
+    def copy_out(self) -> NDArray[np.float32]:
+        """Return a copy of the logits (batch, classes) of the last inference."""
+        with self._cuda.current():
+            self._download()
+            self._cuda.synchronize()
+        logits: NDArray[np.float32] = self._bindings.logits.host.copy()
+        return logits
+
+    def time(self, samples: int, *, launches_per_sample: int = 1, scope: Scope = "device") -> NDArray[np.int64]:
+        """Return `samples` durations in nanoseconds, each of `launches_per_sample` inferences and one wait.
+
+        One launch is the latency that a caller sees; several hide the way to the device behind one another, and their
+        number over the duration is the throughput. host-to-host adds the copies, from and to page-locked memory.
+        """
+        timed = timed_by_events if self.settings["clock"] == "events" else timed_by_clock
+        with self._cuda.current():
+            self._warm()
+            one = (self._upload, self._launch, self._download) if scope == "host-to-host" else (self._launch,)
+            return timed(self._cuda, one * launches_per_sample, samples=samples)
+
+    def time_parts(self, samples: int) -> dict[str, NDArray[np.int64]]:
+        """Return `samples` durations in nanoseconds of each of `h2d`, `enqueue`, `compute` and `d2h`.
+
+        `enqueue` is of the host, and stands beside `compute`, not before it; the others pass on the device.
+        """
+        with self._cuda.current():
+            self._warm()
+            return timed_in_parts(
+                self._cuda, upload=self._upload, launch=self._launch, download=self._download, samples=samples
+            )
+
+    def profile_layers(self, iterations: int = 100) -> tuple[LayerTime, ...]:
+        """Return the mean time of each layer over `iterations` inferences, of a context of its own.
+
+        Raises:
+            EngineError: TensorRT reports nothing.
+            OutOfMemoryError: a second context does not fit.
+        """
+        with self._cuda.current():
+            context = self._open_context()
+            try:
+                handle = _handle(context)
+                set_addresses(handle, self._bindings, lines=self._lines)
+                launch = _inference(handle, cuda=self._cuda, lines=self._lines)
+                wait = self._cuda.synchronize
+                return profile_layers(handle, launch, wait=wait, iterations=iterations, lines=self._lines)
+            finally:
+                self._cuda.synchronize()
+                context.close()
+
+    def memory_bytes(self) -> int:
+        """Return the bytes of device memory that weights, activations, inputs and outputs take.
+
+        The weights are as the build counted them; the CUDA context and what CuPy's pool keeps are left out.
+        """
+        return (
+            _weight_bytes(self._engine, self._weight_bytes) + self._context.memory_bytes + self._bindings.device_bytes
+        )
+
+    def close(self) -> None:
+        """Free the graph, then the context, then the buffers: each uses the next."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        with self._cuda.current():
+            self._cuda.synchronize()
+            self._launch = self._plain = _closed
+            self._context.close()
+            self._bindings.free()
+
+    def _open_context(self) -> Context:
+        name = image_input(self._engine)
+        profile = choose_profile(self._engine, name, shape=self._shape)
+        context = open_context(self._engine, cuda=self._cuda, profile=profile, lines=self._lines)
+        self.notes = tuple(dict.fromkeys((*self.notes, *context.notes)))
+        set_shape(_handle(context), name, shape=self._shape, lines=self._lines)
+        return context
+
+    def _warm(self) -> None:
+        """Run once plainly if nothing ran yet, and record the graph."""
+        if not self._is_warm:
+            self._plain()
+            self._is_warm = True
+        self._capture()
+        self._cuda.synchronize()
+
+    def _capture(self) -> None:
+        """Record the graph once; where that fails go on without it, and say so where it is seen."""
+        if not self._may_capture:
+            return
+        self._may_capture = False
+        self._cuda.synchronize()
+        try:
+            self._launch = self._cuda.capture(self._plain)
+        except (EngineError, UnsupportedError) as error:
+            self.settings |= {"cuda_graph": False, "cuda_graph_reason": str(error)}
+            self.notes += (f"no CUDA graph: {error}",)
+            _log.warning("batch %d runs without a CUDA graph: %s", self._shape[0], error)
+
+
+def _handle(context: Context) -> trt.IExecutionContext:
+    assert context.handle is not None, "a context is used before it is closed only"
+    return context.handle
+
+
+def _closed() -> None:
+    raise EngineError("session", expected="an open one", got="a closed one", cure="ask the engine for another")
+
+
+def _inference(context: trt.IExecutionContext, *, cuda: Cuda, lines: LogLines) -> Operation:
+    """Return what queues one inference; TensorRT tells a failure by False alone."""
+    execute, stream = context.execute_async_v3, cuda.stream
+
+    def run() -> None:
+        if not execute(stream):
+            raise lines.error("TensorRT refuses to run the engine", cure="build it again")
+
+    return run
