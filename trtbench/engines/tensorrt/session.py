@@ -113,8 +113,8 @@ class TensorrtEngine:
 class TensorrtSession:
     """One context at one batch size, with its buffers.
 
-    The first inference is queued plainly: TensorRT wants one before a capture, and a cold start is timed as such. Before
-    the second runs it is recorded as a CUDA graph, which runs from then on.
+    The first inference is queued plainly: TensorRT wants one before a capture, and a cold start is timed as such. Then
+    it is recorded as a CUDA graph, which runs from the second on.
     """
 
     def __init__(
@@ -223,9 +223,7 @@ class TensorrtSession:
 
         The weights are as the build counted them; the CUDA context and what CuPy's pool keeps are left out.
         """
-        return (
-            _weight_bytes(self._engine, self._weight_bytes) + self._context.memory_bytes + self._bindings.device_bytes
-        )
+        return self._weight_bytes + self._context.memory_bytes + self._bindings.device_bytes
 
     def close(self) -> None:
         """Free the graph, then the context, then the buffers: each uses the next."""
