@@ -145,9 +145,25 @@ def test_an_opset_without_per_channel_scales_is_found() -> None:
     assert _breaches(_model("out = Relu(input)", opset=12)) == [("opset", "net")]
 
 
-@pytest.mark.parametrize(("opset", "breaches"), [(18, [("half-scale", "q"), ("half-scale", "d")]), (19, [])])
-def test_fp16_scales_need_opset_19(opset: int, breaches: list[tuple[str, str]]) -> None:
+_HALF: Constants = {name: _CLEAN[name].astype(np.float16) for name in ("s", "ws", "w")}
+_HALF_HEADER = "net (float16[batch, 3, 4, 4] input) => (float16[batch, 2, 4, 4] out)"
+
+
+@pytest.mark.parametrize(("opset", "nodes"), [(18, ["q", "d", "wq", "wd"]), (19, [])])
+def test_fp16_scales_need_opset_19(opset: int, nodes: list[str]) -> None:
+    model = _model(opset=opset, header=_HALF_HEADER, b=np.zeros(2, np.float16), **_HALF)
+    assert _breaches(model) == [("half-scale", node) for node in nodes]
+
+
+@pytest.mark.parametrize(("opset", "breaches"), [(19, [("mixed-types", "q")]), (23, [])])
+def test_below_opset_23_a_scale_is_of_the_type_of_what_it_scales(opset: int, breaches: list[tuple[str, str]]) -> None:
     assert _breaches(_model(opset=opset, s=_ONE.astype(np.float16))) == breaches
+
+
+def test_a_subnormal_fp16_scale_is_found() -> None:
+    scales = np.array([6e-5, 1], np.float16)
+    model = _model(header=_HALF_HEADER, b=np.zeros(2, np.float16), **(_HALF | {"ws": scales}))
+    assert _breaches(model) == [("subnormal-scale", "wq"), ("subnormal-scale", "wd")]
 
 
 def test_free_dimensions_other_than_the_batch_are_found() -> None:
@@ -184,5 +200,5 @@ def test_stored_int8_weights_are_clean() -> None:
 
 
 def test_every_rule_has_a_broken_graph() -> None:
-    elsewhere = {"opset", "half-scale", "free-dimension", "external-data"}
+    elsewhere = {"opset", "half-scale", "mixed-types", "subnormal-scale", "free-dimension", "external-data"}
     assert {rule for rule, *_ in _BROKEN} | elsewhere == set(RULES)

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, shape_inference
 
 from trtbench.graph.view import (
+    FIRST_HALF_QDQ_OPSET,
     FIRST_QDQ_OPSET,
     FUSED_BEHIND_LAYER,
     LAYERS,
     QUANTIZERS,
     GraphView,
     attribute,
+    element_types,
     node_name,
     view,
 )
@@ -44,7 +46,10 @@ _Q_OPERATORS = frozenset(
         "QLinearMatMul",
     }
 )
-_FIRST_HALF_OPSET = 19  # QuantizeLinear takes FP16 since
+
+
+_FIRST_MIXED_OPSET = 23  # an FP32 scale of FP16 values since
+_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +70,7 @@ def lint(proto: onnx.ModelProto) -> tuple[Finding, ...]:
     Returns:
         The breaches, by rule in the order of `RULES`, then in the order of the graph; () for a clean graph.
     """
-    seen = view(proto)
+    seen = view(shape_inference.infer_shapes(proto))
     return tuple(
         Finding(rule=name, node=node, message=message) for name, rule in RULES.items() for node, message in rule(seen)
     )
@@ -175,8 +180,28 @@ def _per_channel_activation(seen: GraphView) -> Iterator[tuple[str, str]]:
 def _half_scale(seen: GraphView) -> Iterator[tuple[str, str]]:
     for node in _quantizers(seen):
         scale = seen.constants.get(node.input[1])
-        if scale is not None and scale.dtype == np.float16 and seen.opset < _FIRST_HALF_OPSET:
-            yield node_name(node), f"FP16 scale in opset {seen.opset}; it needs {_FIRST_HALF_OPSET} or more"
+        if scale is not None and scale.dtype == np.float16 and seen.opset < FIRST_HALF_QDQ_OPSET:
+            yield node_name(node), f"FP16 scale in opset {seen.opset}; it needs {FIRST_HALF_QDQ_OPSET} or more"
+
+
+def _mixed_types(seen: GraphView) -> Iterator[tuple[str, str]]:
+    if seen.opset >= _FIRST_MIXED_OPSET:
+        return
+    types = element_types(seen.graph)
+    for node in _quantizers(seen):
+        if node.op_type != "QuantizeLinear":
+            continue
+        value, scale = (types.get(name) for name in node.input[:2])
+        if value and scale and value != scale:
+            names = " and a scale of ".join(TensorProto.DataType.Name(kind) for kind in (value, scale))
+            yield node_name(node), f"reads {names}; below opset {_FIRST_MIXED_OPSET} they are of one type"
+
+
+def _subnormal_scale(seen: GraphView) -> Iterator[tuple[str, str]]:
+    for node in _quantizers(seen):
+        scale = seen.constants.get(node.input[1])
+        if scale is not None and scale.dtype == np.float16 and (scale > 0).all() and scale.min() < _SMALLEST_NORMAL:
+            yield node_name(node), f"FP16 scale {scale.min():.2g}; below {_SMALLEST_NORMAL:.2g} it loses its bits"
 
 
 def _split_kernel(seen: GraphView) -> Iterator[tuple[str, str]]:
@@ -218,6 +243,8 @@ RULES: Mapping[str, Rule] = {
     "scale-count": _scale_count,
     "per-channel-activation": _per_channel_activation,
     "half-scale": _half_scale,
+    "mixed-types": _mixed_types,
+    "subnormal-scale": _subnormal_scale,
     "split-kernel": _split_kernel,
     "quantized-main-branch": _quantized_main_branch,
     "quantized-twice": _quantized_twice,

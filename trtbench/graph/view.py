@@ -19,6 +19,7 @@ QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 # What one kernel computes together with the layer before it.
 FUSED_BEHIND_LAYER = frozenset({"BatchNormalization", "Clip", "LeakyRelu", "Relu"})
 FIRST_QDQ_OPSET = 13  # QuantizeLinear has an axis since
+FIRST_HALF_QDQ_OPSET = 19  # QuantizeLinear takes FP16 since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,12 @@ def constants(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
             stored[node.output[0]] = node.attribute[0].t
     inside = TensorProto.DEFAULT
     return {name: numpy_helper.to_array(item) for name, item in stored.items() if item.data_location == inside}
+
+
+def element_types(graph: onnx.GraphProto) -> dict[str, int]:
+    """Return the element type of every tensor that is written down: all of them once shapes were inferred."""
+    typed = {item.name: item.type.tensor_type.elem_type for item in (*graph.input, *graph.value_info, *graph.output)}
+    return typed | {item.name: item.data_type for item in graph.initializer}
 
 
 def node_name(node: onnx.NodeProto) -> str:
