@@ -123,7 +123,7 @@ def open_engine(path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> Te
         cure=f"build it here: `{sidecar.rebuild or 'trtbench build'}`",
         is_version_compatible=bool(sidecar.options.get("version_compatible")),
     )
-    return TensorrtEngine(loaded.engine, loaded.runtime, cuda, sidecar, settings)
+    return TensorrtEngine(loaded.engine, loaded.runtime, cuda, sidecar, settings, lines=loaded.lines)
 
 
 def _device() -> DeviceFacts:

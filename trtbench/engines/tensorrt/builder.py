@@ -211,7 +211,7 @@ def _result(setting: _Setting, built: _Built) -> BuildResult:
         is_version_compatible=request.options.version_compatible,
     )
     examined = examine(loaded.engine)
-    report = report_layers(examined.layers, target=plan.target, convolutions=source.convolutions)
+    report = report_layers(examined.layers, convolutions=source.convolutions)
     words, notes = achieved(report, precision=plan.precision, target=plan.target)
     timings = built.timings
     facts: dict[str, Any] = {

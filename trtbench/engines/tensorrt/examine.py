@@ -26,11 +26,11 @@ class Examined:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """An engine and what must outlive it."""
+    """An engine, the runtime that must outlive it, and what its logger says from now on."""
 
     engine: trt.ICudaEngine
     runtime: trt.Runtime
-    logger: trt.ILogger
+    lines: LogLines
 
 
 def load_plan(data: bytes, *, what: str, cure: str, is_version_compatible: bool) -> Loaded:
@@ -48,13 +48,12 @@ def load_plan(data: bytes, *, what: str, cure: str, is_version_compatible: bool)
         OutOfMemoryError: the device is full.
     """
     lines = LogLines()
-    logger = make_logger(lines)
-    runtime = create_runtime(logger)
+    runtime = create_runtime(make_logger(lines))  # pybind11 keeps the logger with it
     runtime.engine_host_code_allowed = is_version_compatible
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
         raise lines.error(what, cure=cure)
-    return Loaded(engine=engine, runtime=runtime, logger=logger)
+    return Loaded(engine=engine, runtime=runtime, lines=lines)
 
 
 def examine(engine: trt.ICudaEngine) -> Examined:

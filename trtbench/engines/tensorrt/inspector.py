@@ -71,8 +71,7 @@ class LayerReport:
     Args:
         layers: how many layers there are, those of the first profile counted.
         by_precision: computing layers by precision.
-        convolutions: the graph's convolutions by precision; those that no layer names are unknown.
-        left: the names of the convolutions that have another precision than the one requested, or an unknown one.
+        convolutions: the precision of each of the graph's convolutions, by name; unknown where no layer names it.
         reformats: layers that only change layout or type between two others.
         unfused: Q and DQ nodes that became layers of their own; that of the network's input always does.
         weight_bytes: bytes of the weights; None where not every convolution lists its own.
@@ -81,33 +80,29 @@ class LayerReport:
 
     layers: int
     by_precision: Mapping[str, int]
-    convolutions: Mapping[str, int]
-    left: tuple[str, ...]
+    convolutions: Mapping[str, str]
     reformats: int
     unfused: int
     weight_bytes: int | None
     is_detailed: bool
 
 
-def report_layers(text: str, *, target: str, convolutions: Sequence[str] = ()) -> LayerReport:
+def report_layers(text: str, *, convolutions: Sequence[str] = ()) -> LayerReport:
     """Read the inspector's JSON of an engine.
 
     Args:
         text: what `get_engine_information` returned.
-        target: the precision that its convolutions should have.
         convolutions: the names of the graph's convolutions; without them the layers that are convolutions count.
     """
     raw = _layers(text)
     layers = [_layer(one) for one in raw if isinstance(one, dict)]
-    found = _by_convolution(layers, convolutions)
     computing = [layer for layer in layers if layer.kind == "compute"]
     weights = [layer.weight_bytes for layer in layers if layer.weight_bytes is not None]
     lists_all = bool(weights) and all(layer.weight_bytes is not None for layer in computing if layer.is_convolution)
     return LayerReport(
         layers=len(raw),
         by_precision=dict(Counter(layer.precision for layer in computing)),
-        convolutions=dict(Counter(found.values())),
-        left=tuple(name for name, precision in found.items() if precision != target),
+        convolutions=_by_convolution(layers, convolutions),
         reformats=sum(layer.kind == "reformat" for layer in layers),
         unfused=sum(layer.kind == "quantizer" for layer in layers),
         weight_bytes=sum(weights) if lists_all else None,
@@ -116,17 +111,24 @@ def report_layers(text: str, *, target: str, convolutions: Sequence[str] = ()) -
 
 
 def achieved(report: LayerReport, *, precision: str, target: str) -> tuple[str, tuple[str, ...]]:
-    """Say what became of the requested precision, and note where that is not all of it."""
-    total, known = sum(report.convolutions.values()), report.convolutions.get(target, 0)
-    if not total or report.convolutions.get(UNKNOWN, 0) == total:
-        return f"{precision}, unproven", (
-            f"requested {precision}: the engine inspector does not tell what was achieved",
-        )
-    words = precision if known == total and precision == target else f"{target} in {known} of {total} convolutions"
-    if known == total:
+    """Say what became of the requested precision, and note where that is not all of it.
+
+    Args:
+        report: what the inspector told.
+        precision: the requested one.
+        target: what its convolutions should have.
+    """
+    counts = Counter(report.convolutions.values())
+    total, met = counts.total(), counts[target]
+    if not total or counts[UNKNOWN] == total:
+        note = f"requested {precision}: the engine inspector does not tell what was achieved"
+        return f"{precision}, unproven", (note,)
+    words = precision if met == total and precision == target else f"{target} in {met} of {total} convolutions"
+    if met == total:
         return words, ()
-    others = ", ".join(f"{count} {name}" for name, count in report.convolutions.items() if name != target)
-    note = f"requested {precision}, achieved {known} of {total} convolutions ({others}): {_named(report.left)}"
+    others = ", ".join(f"{count} {name}" for name, count in counts.items() if name != target)
+    left = tuple(name for name, found in report.convolutions.items() if found != target)
+    note = f"requested {precision}, achieved {met} of {total} convolutions ({others}): {_named(left)}"
     return words, (note,)
 
 

@@ -1,0 +1,141 @@
+"""Verbs about one engine file: inspect what became of it, crosscheck its time with NVIDIA's trtexec."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trtbench.cli.app import app
+from trtbench.cli.screen import say, show, show_json, show_table
+from trtbench.records import to_jsonable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtbench.engines.inspection import Inspection
+    from trtbench.engines.tensorrt.crosscheck import CrossCheck, Figures
+
+EngineArgument = Annotated[Path, typer.Argument(help="An engine file; its sidecar stands beside it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.command("inspect")
+def inspect_verb(*, engine: EngineArgument, as_json: JsonOption = False) -> None:
+    """Say what an engine is: precision asked for and achieved, layers, shapes, versions, and how to build it again."""
+    from trtbench.engines.inspection import inspect_engine
+
+    found = inspect_engine(engine)
+    if as_json:
+        show_json({"engine": str(found.path), **_plain(found)})
+        return
+    _show_inspection(found)
+
+
+@app.command("crosscheck")
+def crosscheck_verb(
+    *,
+    engine: EngineArgument,
+    batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
+    warm_up: Annotated[float, typer.Option(help="Milliseconds of warm-up.")] = 200.0,
+    duration: Annotated[float, typer.Option(help="Seconds of timing, on each side.")] = 3.0,
+    cuda_graph: Annotated[bool, typer.Option(help="Launch a captured CUDA graph.")] = True,
+    spin: Annotated[bool, typer.Option(help="Wait by polling.")] = True,
+    trtexec: Annotated[str, typer.Option(help="The trtexec to run.")] = "trtexec",
+    as_json: JsonOption = False,
+) -> None:
+    """Time an engine by NVIDIA's trtexec and by trtbench, with equal flags, and state the difference."""
+    from trtbench.engines.base import backend
+    from trtbench.engines.sidecar import check_engine, read_sidecar
+    from trtbench.engines.tensorrt.crosscheck import LIMIT, Flags, crosscheck, find_trtexec
+
+    find_trtexec(trtexec)
+    sidecar = read_sidecar(engine)
+    check_engine(engine, sidecar, machine=backend(sidecar.backend).machine(sidecar.options))
+    flags = Flags(batch=batch, warm_up_ms=warm_up, duration_s=duration, cuda_graph=cuda_graph, spin=spin)
+    found = crosscheck(engine, sidecar, flags, executable=trtexec)
+    if as_json:
+        show_json({**to_jsonable(found), "difference": found.difference, "is_close": found.is_close})
+    else:
+        _show_crosscheck(found)
+    if not found.is_close:
+        say(f"warning: the medians differ by more than {LIMIT:.0%}; lock the clocks and see that nobody else is on it")
+
+
+def _plain(found: Inspection) -> dict[str, Any]:
+    plain: dict[str, Any] = to_jsonable(found.sidecar)
+    told: dict[str, Any] = to_jsonable(dict(found.layers))
+    return {"sidecar": plain, "layers": told, "is_live": found.is_live, "why_not_live": found.why_not_live}
+
+
+def _show_inspection(found: Inspection) -> None:
+    sidecar = found.sidecar
+    size, weights = sidecar.engine_bytes / 1e6, sidecar.weight_bytes / 1e6
+    show(f"{found.path}: {sidecar.variant}, {size:.2f} MB, {weights:.2f} MB of it weights")
+    show(f"Precision: requested {sidecar.precision}, achieved {sidecar.achieved}")
+    show(f"Runtime: {sidecar.backend} {sidecar.backend_version} on {sidecar.device}; bound to {sidecar.machine}")
+    for line in (*_layer_lines(found.layers), *_build_lines(sidecar.facts)):
+        show(line)
+    if tensors := sidecar.facts.get("tensors"):
+        cells = [(one["name"], one["mode"].lower(), _shape(one["shape"]), one["dtype"]) for one in tensors]
+        show_table("Inputs and outputs", ("tensor", "", "shape", "type"), cells)
+    if profiles := sidecar.facts.get("profiles"):
+        show_table("Profiles", ("", "input", "smallest", "usual", "largest"), _profile_cells(profiles))
+    for note in sidecar.notes:
+        show(f"note: {note}")
+    show(f"Build it again: {sidecar.rebuild or 'trtbench build'}")
+    if command := sidecar.facts.get("trtexec"):
+        show(f"The same by trtexec: {command}")
+    if found.why_not_live:
+        say(f"from the sidecar only: {found.why_not_live}")
+
+
+def _layer_lines(layers: Any) -> Iterator[str]:
+    if not layers:
+        return
+    counts = ", ".join(f"{count} {name}" for name, count in layers["by_precision"].items())
+    yield f"Layers: {layers['layers']}; computing ones: {counts or 'not told'}; {layers['reformats']} reformat"
+    convolutions = layers["convolutions"]
+    by_precision = ", ".join(f"{count} {name}" for name, count in Counter(convolutions.values()).items())
+    yield f"Convolutions: {by_precision or 'not told'}"
+    if layers.get("quantizers"):
+        yield f"Q/DQ: {layers['fused_quantizers']} of {layers['quantizers']} fused; {layers['unfused']} are layers"
+
+
+def _build_lines(facts: Any) -> Iterator[str]:
+    if "flags" not in facts:
+        return
+    typing = "strongly typed" if facts["strongly_typed"] else "weakly typed"
+    flags = ", ".join(facts["flags"]) or "none"
+    cleared = ", ".join(facts["cleared_flags"]) or "none"
+    yield f"Network: {typing}; flags set: {flags}; cleared: {cleared}; level {facts['optimization_level']}"
+    software = f"driver {facts['driver']}, CUDA {facts['cuda']}, {facts['os']} {facts['arch']}"
+    yield f"Built on: {facts['gpu']} (SM {facts['sm']}), {software}"
+
+
+def _profile_cells(profiles: Any) -> list[tuple[str, ...]]:
+    return [
+        (str(index), name, *(_shape(shape) for shape in triple))
+        for index, shapes in enumerate(profiles)
+        for name, triple in shapes.items()
+    ]
+
+
+def _shape(shape: Any) -> str:
+    return "x".join("batch" if size == -1 else str(size) for size in shape)
+
+
+def _show_crosscheck(found: CrossCheck) -> None:
+    headers = ("", "median ms", "p99 ms", "batches/s")
+    cells = [_figures("trtbench", found.ours), _figures("trtexec", found.theirs)]
+    show_table(f"Batch {found.flags.batch}, time on the device", headers, cells, left=1)
+    show(f"trtbench's median is {found.difference:+.1%} from trtexec's")
+    if found.flags.cuda_graph and not found.settings.get("cuda_graph", True):
+        say("note: trtbench ran without a CUDA graph, trtexec with one")
+    show(f"By hand: {found.command}")
+
+
+def _figures(who: str, figures: Figures) -> tuple[str, ...]:
+    return (who, f"{figures.median_ms:.4f}", f"{figures.p99_ms:.4f}", f"{figures.batches_per_s:.1f}")
