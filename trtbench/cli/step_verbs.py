@@ -273,21 +273,34 @@ def calibrate(
     checkpoint: CheckpointOption = None,
     per_class: Annotated[int | None, typer.Option(help="Training images of each class.")] = None,
     total: Annotated[int | None, typer.Option(help="Training images in all.")] = None,
-    method: Annotated[str, typer.Option(help="entropy, minmax, percentile or mse.")] = "entropy",
-    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    method: Annotated[str | None, typer.Option(help="entropy (the default), minmax, percentile or mse.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sample.")] = None,
+    from_cache: Annotated[
+        Path | None, typer.Option(help="Take the ranges from a calibration cache that TensorRT 10 wrote.")
+    ] = None,
     mean: MeanOption = None,
     std: StdOption = None,
     size: SizeOption = 32,
     as_json: JsonOption = False,
 ) -> None:
-    """Choose class-balanced training images and turn their activations into a Q/DQ graph."""
+    """Choose class-balanced training images and turn their activations into a Q/DQ graph, or import a cache."""
     from trtbench.pipeline.steps import calibrate_model
     from trtbench.suite import CalibrationConfig, options
 
-    config = options(CalibrationConfig, per_class=per_class, total=total, method=method, seed=seed)
-    one = _one(model, checkpoint, _data(data, mean=mean, std=std, size=size), calibration=config)
-    found = calibrate_model(one, output=output)
-    _tell(found, f"{output}: {found['tensors']} tensors from {found['images']} images", as_json=as_json)
+    chosen = {"per_class": per_class, "total": total, "method": method, "seed": seed}
+    if from_cache is not None and (given := [name for name, value in chosen.items() if value is not None]):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        cure = "leave them out: images and method were chosen when the cache was written"
+        raise ConfigError(f"{names} with --from-cache", expected="one or the other", cure=cure)
+    one = _one(
+        model,
+        checkpoint,
+        _data(data, mean=mean, std=std, size=size),
+        calibration=options(CalibrationConfig, **chosen),
+    )
+    found = calibrate_model(one, output=output, cache=from_cache)
+    source = f"{found['images']} images" if from_cache is None else from_cache.name
+    _tell(found, f"{output}: {found['tensors']} tensors from {source}", as_json=as_json)
 
 
 def _one(model: str, checkpoint: Path | None, data: DataConfig, **parts: Any) -> Suite:

@@ -144,32 +144,61 @@ def export_model(
     return {**to_jsonable(record), "path": str(output), "notes": list(loaded.notes)}
 
 
-def calibrate_model(suite: Suite, *, output: Path) -> dict[str, Any]:
-    """Write manifest.json, ranges.json and model.qdq.onnx of a suite's first variant into `output`.
+def calibrate_model(suite: Suite, *, output: Path, cache: Path | None = None) -> dict[str, Any]:
+    """Write ranges.json and model.qdq.onnx of a suite's first variant into `output`, and manifest.json beside them.
+
+    With a `cache` that a calibrator of TensorRT 10 wrote, the ranges are its own and there is no manifest: which images
+    it saw, it does not tell.
 
     Returns:
-        `images`, `tensors`, `manifest_sha256`, `method` and `output`.
+        `tensors`, `method`, `output` and `notes`; `images` and `manifest_sha256`, or `cache_sha256`.
+
+    Raises:
+        DataError: the cache cannot be read.
+        GraphError: it is not of this graph.
     """
     with tempfile.TemporaryDirectory() as folder:
         artefacts = Artefacts(suite, Places(runs=Path(folder), calib=Path(folder) / "calib"))
-        variant = suite.variants[0]
-        manifest, ranges = artefacts.manifest, artefacts.ranges(variant)
-        quantized = artefacts.quantized_graph(variant)
+        made, facts = _calibrated(artefacts) if cache is None else _imported(artefacts, cache)
         with storing(output):
             output.mkdir(parents=True, exist_ok=True)
-            for source, name in (
-                (manifest.path("manifest.json"), "manifest.json"),
-                (ranges.path("ranges.json"), "ranges.json"),
-                (quantized.path("model.onnx"), "model.qdq.onnx"),
-            ):
-                (output / name).write_bytes(source.read_bytes())
-    return {
+            for name, content in made.items():
+                (output / name).write_bytes(content)
+    return {**facts, "output": str(output)}
+
+
+def _calibrated(artefacts: Artefacts) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files of a calibration by name, and what is said of it."""
+    variant = artefacts.suite.variants[0]
+    manifest, ranges, quantized = artefacts.manifest, artefacts.ranges(variant), artefacts.quantized_graph(variant)
+    files = {
+        "manifest.json": manifest.path("manifest.json"),
+        "ranges.json": ranges.path("ranges.json"),
+        "model.qdq.onnx": quantized.path("model.onnx"),
+    }
+    facts = {
         "images": manifest.facts["images"],
         "tensors": ranges.facts["tensors"],
         "manifest_sha256": manifest.facts["sha256"],
-        "method": suite.calibration.method,
-        "output": str(output),
+        "method": artefacts.suite.calibration.method,
+        "notes": [],
     }
+    return {name: path.read_bytes() for name, path in files.items()}, facts
+
+
+def _imported(artefacts: Artefacts, cache: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files that come of a cache by name, and what is said of it."""
+    from trtbench.pipeline.cache_import import import_cache
+
+    graph = artefacts.graph(artefacts.suite.variants[0])
+    found = import_cache(graph.path("model.onnx"), cache)
+    facts = {
+        "tensors": found.tensors,
+        "method": f"TensorRT's {found.algorithm}",
+        "cache_sha256": found.sha256,
+        "notes": list(found.notes),
+    }
+    return {"ranges.json": found.ranges.encode(), "model.qdq.onnx": found.graph}, facts
 
 
 def bench_engine(
