@@ -1,0 +1,170 @@
+"""`inspect` and `crosscheck` where TensorRT is not installed: what the sidecar tells, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trtbench.cli import main
+from trtbench.engines.sidecar import Sidecar, write_sidecar
+from trtbench.records import Preprocessing
+from trtbench.store import file_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def trtbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Run a command line in this process, where TensorRT cannot be imported."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+
+    def run(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["trtbench", *arguments])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return Answer(code=code, out=captured.out, err=captured.err)
+
+    return run
+
+
+_FACTS = {
+    "gpu": "NVIDIA L4",
+    "sm": "8.9",
+    "driver": "570.10",
+    "cuda": "12.8",
+    "os": "Linux",
+    "arch": "x86_64",
+    "strongly_typed": True,
+    "flags": [],
+    "cleared_flags": ["TF32"],
+    "optimization_level": 3,
+    "profiles": [{"input": [[1, 3, 8, 8]] * 3}, {"input": [[1, 3, 8, 8], [4, 3, 8, 8], [8, 3, 8, 8]]}],
+    "tensors": [{"name": "input", "mode": "INPUT", "shape": [-1, 3, 8, 8], "dtype": "FLOAT"}],
+    "layers": {
+        "layers": 9,
+        "by_precision": {"int8": 3, "fp32": 1},
+        "convolutions": {"conv1": "int8", "conv2": "fp32"},
+        "reformats": 2,
+        "unfused": 1,
+        "quantizers": 12,
+        "fused_quantizers": 11,
+    },
+    "trtexec": "trtexec --onnx=model.onnx",
+}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Callable[..., str]:
+    """Write an engine file of bytes and the sidecar of an INT8 build; keywords replace its fields."""
+
+    def make(**changes: object) -> str:
+        path = tmp_path / "dense.int8.plan"
+        path.write_bytes(b"plan")
+        fields: dict[str, object] = {
+            "key": "k",
+            "variant": "dense",
+            "precision": "int8",
+            "achieved": "int8 in 1 of 2 convolutions",
+            "backend": "tensorrt",
+            "backend_version": "10.16.1.11",
+            "device": "NVIDIA L4",
+            "machine": "Linux x86_64, NVIDIA L4, SM 8.9, CUDA 12 driver",
+            "engine_sha256": file_sha256(path),
+            "engine_bytes": 4,
+            "weight_bytes": 2,
+            "source_sha256": "0" * 64,
+            "calibration_sha256": None,
+            "preprocessing": Preprocessing(mean=(0.5,), std=(0.5,), size=8),
+            "model": "resnet20",
+            "num_classes": 4,
+            "build_s": 0.1,
+            "facts": _FACTS,
+            "notes": ("requested int8, achieved 1 of 2 convolutions (1 fp32): conv2",),
+            "rebuild": "trtbench build mine.yaml",
+        }
+        write_sidecar(path, Sidecar(**{**fields, **changes}))  # type: ignore[arg-type]  # of the right types above
+        return str(path)
+
+    return make
+
+
+def test_inspect_tells_from_the_sidecar_what_became_of_an_engine(
+    trtbench: Callable[..., Answer], engine: Callable[..., str]
+) -> None:
+    answer = trtbench("inspect", engine())
+
+    assert answer.code == 0
+    for told in (
+        "requested int8, achieved int8 in 1 of 2 convolutions",
+        "tensorrt 10.16.1.11 on NVIDIA L4; bound to Linux x86_64, NVIDIA L4, SM 8.9, CUDA 12 driver",
+        "Layers: 9; computing ones: 3 int8, 1 fp32; 2 reformat",
+        "Convolutions: 1 int8, 1 fp32",
+        "Q/DQ: 11 of 12 fused; 1 are layers",
+        "strongly typed; flags set: none; cleared: TF32; level 3",
+        "Built on: NVIDIA L4 (SM 8.9), driver 570.10, CUDA 12.8, Linux x86_64",
+        "batchx3x8x8",
+        "note: requested int8, achieved 1 of 2",
+        "Build it again: trtbench build mine.yaml",
+        "trtexec --onnx=model.onnx",
+    ):
+        assert told in answer.out
+    assert "from the sidecar only: package 'tensorrt'" in answer.err
+
+
+def test_inspect_as_json_is_one_object(trtbench: Callable[..., Answer], engine: Callable[..., str]) -> None:
+    answer = trtbench("inspect", engine(), "--json")
+    found = json.loads(answer.out)
+
+    assert found["sidecar"]["facts"] == _FACTS
+    assert found["layers"]["convolutions"] == {"conv1": "int8", "conv2": "fp32"}
+    assert found["is_live"] is False
+    assert "tensorrt" in found["why_not_live"]
+
+
+def test_inspect_tells_of_a_runtime_that_has_no_inspector(
+    trtbench: Callable[..., Answer], engine: Callable[..., str]
+) -> None:
+    answer = trtbench("inspect", engine(backend="onnxruntime-cpu", facts={}, notes=(), rebuild=""))
+
+    assert answer.code == 0
+    assert "requested int8, achieved" in answer.out
+    assert "Layers:" not in answer.out
+    assert "Build it again: trtbench build\n" in answer.out
+    assert "from the sidecar only: onnxruntime-cpu has no inspector" in answer.err
+
+
+def test_inspect_refuses_an_engine_of_other_bytes(trtbench: Callable[..., Answer], engine: Callable[..., str]) -> None:
+    answer = trtbench("inspect", engine(engine_sha256="0" * 64))
+
+    assert answer.code == 3
+    assert "sha256" in answer.err
+
+
+def test_crosscheck_without_trtexec_exits_5_with_the_cure(
+    trtbench: Callable[..., Answer], engine: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    answer = trtbench("crosscheck", engine())
+
+    assert answer.code == 5
+    assert "NVIDIA's TensorRT archives and containers" in answer.err
