@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
 # The same examples each time; how long one takes says nothing on a shared machine.
 hypothesis.settings.register_profile("trtbench", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("trtbench")
+sys.path.append(str(Path(__file__).parent / "doubles" / "core"))  # `simulation` puts the doubles in place
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by ONNX Runtime when it is imported
 
 _REQUIRED = {"gpu": "TRTBENCH_REQUIRE_GPU", "tensorrt": "TRTBENCH_REQUIRE_TENSORRT"}
@@ -70,3 +77,30 @@ def cifar10_lossless(shared: Path) -> Path:
     from trtbench.data.archive import unpacked
 
     return unpacked(shared / "data" / "cifar10-lossless.tar.xz")
+
+
+@pytest.fixture(params=["10.16", "11.4"])
+def tensorrt_double(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """The module `tensorrt`, simulated, once as 10.16 and once as 11.4; CuPy and PyCUDA are simulated beside it."""
+    from simulation import simulated
+
+    with simulated(request.param) as module:
+        yield module
+
+
+@pytest.fixture
+def tensorrt_10_double() -> Iterator[ModuleType]:
+    """The double of 10.16 alone: what 11 has not."""
+    from simulation import simulated
+
+    with simulated("10.16") as module:
+        yield module
+
+
+@pytest.fixture
+def tensorrt_11_double() -> Iterator[ModuleType]:
+    """The double of 11.4 alone."""
+    from simulation import simulated
+
+    with simulated("11.4") as module:
+        yield module
