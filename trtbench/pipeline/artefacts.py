@@ -26,11 +26,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.calibrate.manifest import CalibrationManifest
+    from trtbench.graph.half import HalfGraph, Method
+    from trtbench.graph.half_check import HalfCheck
+    from trtbench.graph.half_rules import HalfType
     from trtbench.graph.placement import Runtime
     from trtbench.suite import Variant
 
 _ONNX = "onnx:"
 _DEFAULT_PER_CLASS = 50  # source study 001: 500 images of CIFAR-10
+_HALF_TYPES: Mapping[str, HalfType] = {"fp16": "fp16", "bf16": "bf16", "int8+fp16": "fp16"}
+_SHOWN_NODES = 3
 # precision -> whose kernels its Q/DQ nodes are placed for
 _PLACEMENTS: Mapping[str, Runtime] = {"int8": "tensorrt", "int8-ort": "onnxruntime-cpu"}
 
@@ -168,6 +173,51 @@ class Artefacts(Networks):
 
         return self.make("qdq", f"{variant.name}/{precision}", inputs, insert, content=("model.onnx",))
 
+    def half_graph(self, variant: Variant, *, precision: str, method: Method) -> Artefact:
+        """The graph of a variant in fp16, bf16 or int8+fp16 (Q/DQ with FP16 scales), its input and output float32."""
+        graph = self.quantized_graph(variant) if precision == "int8+fp16" else self.graph(variant)
+        dtype = _HALF_TYPES[precision]
+        method = "trtbench" if precision == "int8+fp16" else method  # AutoCast takes no Q/DQ graph
+        manifest = self.manifest
+        inputs = {
+            "graph": graph.sha256,
+            "dtype": dtype,
+            "method": method,
+            "checked_on": manifest.facts["sha256"],
+            "onnx": version("onnx"),
+            "modelopt": version("nvidia-modelopt") if method == "modelopt" else None,
+            "trtbench": __version__,
+        }
+
+        def convert(folder: Path) -> Mapping[str, Any]:
+            import onnx
+
+            from trtbench.graph.half import to_half
+            from trtbench.graph.half_check import check_half
+
+            proto = onnx.load(graph.path("model.onnx"))
+            half = to_half(proto, dtype=dtype, method=method)
+            images = next(self.calibration_batches(load_manifest(manifest.path("manifest.json"))))
+            check = check_half(proto, half.proto, {"input": images}, dtype=dtype)
+            write_atomically(folder / "model.onnx", half.proto.SerializeToString(deterministic=True))
+            facts = {"share_of_nodes": half.share_of_nodes, "error": check.error, "tolerance": check.tolerance}
+            return {**facts, "notes": _half_notes(half, check, dtype=dtype)}
+
+        return self.make("half", f"{variant.name}/{precision}", inputs, convert, content=("model.onnx",))
+
+    def calibration_images(self) -> Artefact:
+        """The manifest's uint8 pixels in its order as .npy, for runtimes that calibrate by themselves."""
+        manifest = self.manifest
+
+        def save(folder: Path) -> Mapping[str, Any]:
+            wanted = load_manifest(manifest.path("manifest.json")).indices
+            with (folder / "calibration.npy").open("wb") as file:
+                np.save(file, self.dataset.train.images[np.asarray(wanted)])
+            return {"images": len(wanted)}
+
+        inputs = {"train": self.dataset.train.sha256, "manifest": manifest.facts["sha256"]}
+        return self.make("images", f"{self.suite.name}/calibration", inputs, save, content=("calibration.npy",))
+
     def test_images(self) -> Path:
         """The test split's uint8 pixels as .npy, for worker processes to map."""
 
@@ -230,3 +280,16 @@ class Artefacts(Networks):
             return {"notes": []}
 
         return self.make("graph", variant.name, inputs, take, content=("model.onnx",))
+
+
+def _half_notes(half: HalfGraph, check: HalfCheck, *, dtype: str) -> list[str]:
+    """Say which nodes stayed in FP32, and where rounding does not explain what the conversion changed."""
+    notes = [f"{node} stays in FP32: {reason}" for node, reason in half.kept[:_SHOWN_NODES]]
+    if len(half.kept) > _SHOWN_NODES:
+        notes.append(f"{len(half.kept) - _SHOWN_NODES} more nodes stay in FP32")
+    if not check.holds:
+        notes.append(
+            f"{dtype} moves a logit by {100 * check.error:.1f} % of the largest, "
+            f"where rounding explains {100 * check.tolerance:.1f} %"
+        )
+    return notes

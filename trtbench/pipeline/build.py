@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from trtbench.engines.base import BuildRequest, backend
+from trtbench.engines.base import BuildRequest, CalibrationImages, backend
 from trtbench.engines.sidecar import Sidecar, check_engine, read_sidecar, write_sidecar
 from trtbench.errors import OutOfMemoryError, RowError, SidecarError, UnsupportedError
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.events import Event, Listener, nobody
-from trtbench.pipeline.plan import plan_engines, source
-from trtbench.records import sha256_of
+from trtbench.pipeline.plan import PYTORCH, needs_calibration, plan_engines, source
+from trtbench.records import sha256_of, to_jsonable
 from trtbench.store import file_sha256, storing
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def build_engines(artefacts: Artefacts) -> tuple[BuiltEngine, ...]:
 
 def engine_path(places: Places, suite_name: str, plan: EnginePlan) -> Path:
     """Return where an engine's file stands."""
-    name = f"{plan.variant.name}.{plan.precision}.{plan.backend}{backend(plan.backend).SUFFIX}"
+    name = f"{plan.variant.name}.{plan.shown_precision}.{plan.backend}{backend(plan.backend).SUFFIX}"
     return places.engines / suite_name / name
 
 
@@ -95,6 +95,8 @@ def build_engine(artefacts: Artefacts, plan: EnginePlan, *, tell: Listener = nob
         tell(Event(stage="engine", item=plan.name, state="cached", seconds=found.build_s))
         return path, found
     with _lock(path):
+        if (found := existing_engine(path, key, machine=identity["machine"])) is not None:  # another run has built it
+            return path, found
         return _build(artefacts, plan, made_from, path, identity=identity, key=key, tell=tell)
 
 
@@ -110,13 +112,7 @@ def _build(
 ) -> tuple[Path, Sidecar]:
     """Build an engine file and write its sidecar; the caller holds the engine's lock."""
     tell(Event(stage="engine", item=plan.name, state="started"))
-    request = BuildRequest(
-        source=made_from.path("model.safetensors" if plan.backend == "eager" else "model.onnx"),
-        engine=path,
-        precision=plan.precision,
-        model=artefacts.suite.model.name,
-        num_classes=artefacts.dataset.num_classes,
-    )
+    request = _request(artefacts, plan, made_from, path, tell=tell)
     with storing(path):
         start = time.monotonic()
         result = backend(plan.backend).build(request)
@@ -135,12 +131,55 @@ def _build(
         macs=facts.get("macs"),
         settings=result.settings,
         facts=result.facts,
-        notes=(*facts["notes"], *result.notes),
+        notes=(*facts["notes"], *(made_from.facts["notes"] if made_from.kind == "half" else ()), *result.notes),
         rebuild=f"trtbench build {artefacts.suite.origin}",
     )
     write_sidecar(path, sidecar)
     tell(Event(stage="engine", item=plan.name, state="done", detail=result.achieved, seconds=build_s))
     return path, sidecar
+
+
+def _request(
+    artefacts: Artefacts, plan: EnginePlan, made_from: Artefact, path: Path, *, tell: Listener
+) -> BuildRequest:
+    timings = artefacts.places.timing_caches if plan.config.timing_cache else None
+
+    def progress(phase: str, share: float) -> None:
+        tell(Event(stage="engine", item=plan.name, state="progress", detail=phase, share=share))
+
+    return BuildRequest(
+        source=made_from.path("model.safetensors" if plan.backend in PYTORCH else "model.onnx"),
+        engine=path,
+        precision=plan.precision,
+        model=artefacts.suite.model.name,
+        num_classes=artefacts.dataset.num_classes,
+        input_shape=artefacts.input_shape,
+        calibration=_calibration(artefacts, plan, made_from) if "implicit" in plan.precision else None,
+        options=replace(plan.options(artefacts.suite.bench.batch_sizes), timing_cache=timings),
+        on_progress=progress,
+    )
+
+
+def _calibration(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact) -> CalibrationImages:
+    """Return what TensorRT's own calibrator is fed with, its cache keyed by all that decides it."""
+    images, config = artefacts.calibration_images(), artefacts.suite.calibration
+    key = sha256_of(
+        {
+            "graph": made_from.sha256,
+            "images": images.sha256,
+            "preprocessing": artefacts.dataset.preprocessing.fingerprint,
+            "batch_size": config.batch_size,
+            "algorithm": plan.config.calibrator,
+            "runtime": backend(plan.backend).runtime_version(),
+        }
+    )
+    return CalibrationImages(
+        images=images.path("calibration.npy"),
+        preprocessing=artefacts.dataset.preprocessing,
+        batch_size=config.batch_size,
+        algorithm=plan.config.calibrator,
+        cache=artefacts.places.calibration_caches / f"{key}.cache",
+    )
 
 
 @contextlib.contextmanager
@@ -162,7 +201,12 @@ def identify(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact) -> tup
 def engine_identity(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact) -> dict[str, Any]:
     """Return all that decides a build, as the sidecar names it."""
     runtime = backend(plan.backend)
-    has_calibration = plan.precision.startswith("int8")
+    is_calibrated, config = needs_calibration(plan.precision), artefacts.suite.calibration
+    options = to_jsonable(plan.options(artefacts.suite.bench.batch_sizes)) if runtime.TAKES_OPTIONS else {}
+    if "implicit" in plan.precision:
+        options |= {"calibrator": plan.config.calibrator, "calibration_batch_size": config.batch_size}
+    if plan.build > 1:
+        options |= {"build": plan.build}
     return {
         "variant": plan.variant.name,
         "precision": plan.precision,
@@ -170,10 +214,11 @@ def engine_identity(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact)
         "backend_version": runtime.runtime_version(),
         "machine": runtime.machine(),
         "source_sha256": made_from.sha256,
-        "calibration_sha256": artefacts.manifest.facts["sha256"] if has_calibration else None,
+        "calibration_sha256": artefacts.manifest.facts["sha256"] if is_calibrated else None,
         "preprocessing": artefacts.dataset.preprocessing,
         "model": artefacts.suite.model.name,
         "num_classes": artefacts.dataset.num_classes,
+        "options": options,
     }
 
 

@@ -31,6 +31,16 @@ class Places:
         """The folder of the content-keyed store."""
         return self.runs / ".store"
 
+    @property
+    def timing_caches(self) -> Path:
+        """The folder of TensorRT's timings of tactics."""
+        return self.runs / ".timing"
+
+    @property
+    def calibration_caches(self) -> Path:
+        """The folder of TensorRT 10's calibration caches, each named by what decides it."""
+        return self.runs / ".calibration"
+
 
 class Absent(Exception):  # noqa: N818  it is no error: it says that something is still to be made
     """An artefact is not there yet, and this look-up makes none."""

@@ -10,7 +10,7 @@ from trtbench.errors import RowError
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.build import existing_engine, identify
 from trtbench.pipeline.keeper import Absent
-from trtbench.pipeline.plan import plan_engines, source
+from trtbench.pipeline.plan import made_from, needs_calibration, plan_engines, source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,14 +75,15 @@ def _missing(artefacts: Artefacts, engine: EnginePlan) -> tuple[str, ...]:
         steps += [("dense", artefacts.dense)]
         if engine.variant.kind != "dense" or engine.variant.fine_tune:
             steps += [("variant", lambda: artefacts.variant(engine.variant))]
-    if engine.backend != "eager":
+    kind = made_from(engine)
+    if kind != "variant":
         steps += [("graph", lambda: artefacts.graph(engine.variant))]
-    if engine.precision != "fp32":
-        steps += [
-            ("manifest", lambda: artefacts.manifest),
-            ("ranges", lambda: artefacts.ranges(engine.variant)),
-            ("qdq", lambda: artefacts.quantized_graph(engine.variant, precision=engine.precision)),
-        ]
+    if needs_calibration(engine.precision):
+        steps += [("manifest", lambda: artefacts.manifest)]
+    if needs_calibration(engine.precision) and kind != "graph":
+        steps += [("ranges", lambda: artefacts.ranges(engine.variant))]
+    if kind in {"half", "qdq"}:
+        steps += [(kind, lambda: source(artefacts, engine))]
     steps += [("engine", lambda: _engine(artefacts, engine))]
     return tuple(kind for kind, look_up in steps if _is_absent(look_up))
 

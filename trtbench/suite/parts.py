@@ -22,7 +22,10 @@ PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "int8+fp16", "int8-implicit", "int8-implicit+fp16"]
+FloatPrecision = Literal["fp32", "tf32", "fp16", "bf16"]
+BackendName = Literal["auto", "tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime-cpu"]
+Baseline = Literal["eager", "eager-cudagraph", "compile"]
 Objective = Literal["p50_ms", "ms_per_image", "engine_bytes"]
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 
@@ -221,10 +224,33 @@ class CalibrationConfig(Part):
 
 
 class EngineConfig(Part):
-    """One runtime and the precisions it builds; `auto` is the best there is here: ONNX Runtime's CPU engine so far."""
+    """One runtime and the precisions it builds; `auto` is the best here: TensorRT, else ONNX Runtime's CPU."""
 
-    backend: Literal["auto", "onnxruntime-cpu"] = "auto"
-    precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(_unique)] = ("fp32", "int8")
+    backend: BackendName = "auto"
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(_unique)] | None = Field(
+        None, description="those that the runtime is usually asked for"
+    )
+    sparse: bool = Field(default=False, description="TensorRT: let 2:4 sparse weights use sparse tensor cores")
+    builds: PositiveInt = Field(
+        1,
+        description="TensorRT: builds of each finalist: ranked by their spread, the median one is shipped",
+    )
+    workspace_mib: PositiveInt | None = Field(None, description="TensorRT: scratch memory of tactics; all by default")
+    optimization_level: Annotated[int, Field(ge=0, le=5)] = Field(3, description="TensorRT: of the builder")
+    profile: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+        None, description="TensorRT: one dynamic profile (smallest, usual, largest batch); fixed ones by default"
+    )
+    calibrator: Literal["entropy", "minmax"] = Field("entropy", description="TensorRT 10: of int8-implicit")
+    timing_cache: bool = Field(default=True, description="TensorRT: keep the timings of tactics between builds")
+    hardware_compatible: bool = Field(default=False, description="TensorRT: run on every GPU from Ampere on")
+    version_compatible: bool = Field(default=False, description="TensorRT: load in later versions too")
+    half: Literal["trtbench", "modelopt"] = Field("trtbench", description="who converts the graph to fp16 or bf16")
+
+    @model_validator(mode="after")
+    def _profile_is_in_order(self) -> EngineConfig:
+        if self.profile is not None and list(self.profile) != sorted(self.profile):
+            raise ValueError("a profile of smallest, usual and largest batch, in this order")
+        return self
 
 
 class BenchConfig(Part):
@@ -237,7 +263,11 @@ class BenchConfig(Part):
     block_ms: PositiveFloat = Field(50.0, description="length of one interleaved block")
     threads: PositiveInt = Field(1, description="intra-op threads of CPU engines")
     spin: bool = Field(default=False, description="let CPU threads spin between operators")
-    baselines: tuple[Literal["eager"], ...] = ("eager",)
+    baselines: tuple[Baseline, ...] = ("eager",)
+    baseline_precisions: Annotated[tuple[Literal["fp32", "tf32", "fp16", "bf16"], ...], AfterValidator(_unique)] = (
+        Field(("fp32",), description="of PyTorch's rows; fp16 and bf16 run in channels_last")
+    )
+    cuda_graph: bool = Field(default=True, description="TensorRT: launch by a CUDA graph")
     ort_placement: bool = Field(default=True, description="time once the Q/DQ placement that ONNX Runtime's CPU fuses")
 
 
@@ -271,6 +301,10 @@ class Suite(Part):
         names = [variant.name for variant in self.variants]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"unique variant names, but {', '.join(twice)} stands twice")
+        sizes = self.bench.batch_sizes
+        for engine in self.engines:
+            if engine.profile is not None and not engine.profile[0] <= min(sizes) <= max(sizes) <= engine.profile[2]:
+                raise ValueError(f"a profile that holds the batch sizes {list(sizes)}, not {list(engine.profile)}")
         if self.decision.batch_size not in self.bench.batch_sizes:
             raise ValueError(
                 f"decision.batch_size {self.decision.batch_size} among bench.batch_sizes {list(self.bench.batch_sizes)}"
@@ -291,5 +325,8 @@ class Suite(Part):
 
     @property
     def builds_int8(self) -> bool:
-        """Whether any engine of the suite is INT8."""
-        return any("int8" in engine.precisions for engine in self.engines)
+        """Whether any engine of the suite is INT8; a runtime's usual precisions hold it."""
+        return any(
+            engine.precisions is None or any(precision.startswith("int8") for precision in engine.precisions)
+            for engine in self.engines
+        )
