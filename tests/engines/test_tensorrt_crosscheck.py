@@ -25,6 +25,7 @@ from trtbench.errors import CapabilityError, EngineError, UnsupportedError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import Any
 
     from trtbench.engines.sidecar import Sidecar
 
@@ -57,7 +58,7 @@ median = 0.348389 ms, percentile(99%) = 0.385986 ms
 [11/22/2026-10:00:04] [I] Explanations of the performance metrics are printed in the verbose logs.
 &&&& PASSED TensorRT.trtexec [TensorRT v101601] [b11] # trtexec --loadEngine=dense.plan --percentile=99
 """
-_FACTS = {
+_FACTS: dict[str, Any] = {
     "profiles": [{"input": [[size, 3, 8, 8]] * 3} for size in (1, 8)],
     "tensors": [
         {"name": "input", "mode": "INPUT", "shape": [-1, 3, 8, 8], "dtype": "FLOAT"},

@@ -133,7 +133,8 @@ def _show_crosscheck(found: CrossCheck) -> None:
     show_table(f"Batch {found.flags.batch}, time on the device", headers, cells, left=1)
     show(f"trtbench's median is {found.difference:+.1%} from trtexec's")
     if found.flags.cuda_graph and not found.settings.get("cuda_graph", True):
-        say("note: trtbench ran without a CUDA graph, trtexec with one")
+        why = found.settings.get("cuda_graph_reason", "no reason given")
+        show(f"note: trtbench ran without a CUDA graph ({why}), trtexec with one")
     show(f"By hand: {found.command}")
 
 
