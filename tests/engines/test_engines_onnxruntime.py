@@ -9,8 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
-from trtbench.engines import onnxruntime as runtime
 from trtbench.engines.base import BuildRequest
+from trtbench.engines.onnxruntime import cpu as runtime
+from trtbench.engines.onnxruntime import iterate_activations
+from trtbench.engines.onnxruntime.sessions import CPU, start
 from trtbench.errors import EngineError, OutOfMemoryError, ProviderError, UnsupportedError
 from trtbench.graph.reference import run_reference
 
@@ -127,12 +129,12 @@ class _Elsewhere:
 
 def test_a_silent_fallback_to_another_provider_is_an_error() -> None:
     with pytest.raises(ProviderError, match="AzureExecutionProvider"):
-        runtime._start(_Elsewhere(), Path("a.onnx"), None)
+        start(_Elsewhere(), Path("a.onnx"), None, providers={CPU: {}})
 
 
 def test_running_out_of_memory_is_its_own_error() -> None:
     with pytest.raises(OutOfMemoryError):
-        runtime._start(_Elsewhere(error="Failed to allocate memory for requested buffer"), b"graph", None)
+        start(_Elsewhere(error="Failed to allocate memory for requested buffer"), b"graph", None, providers={CPU: {}})
 
 
 @pytest.mark.parametrize("scope", ["device", "host-to-host"])
@@ -163,7 +165,7 @@ def test_activations_are_those_of_the_float_graph_batch_by_batch(
 ) -> None:
     batches = [images[:4], images[4:]]
 
-    found = list(runtime.iterate_activations(float_graph, ("input", "r", "logits"), iter(batches)))
+    found = list(iterate_activations(float_graph, ("input", "r", "logits"), iter(batches)))
 
     for batch, values in zip(batches, found, strict=True):
         expected = run_reference(onnx.load(float_graph), {"input": batch}, outputs=("r", "logits"))

@@ -201,7 +201,9 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, str] = {
-    "onnxruntime-cpu": "trtbench.engines.onnxruntime",
+    "onnxruntime-cpu": "trtbench.engines.onnxruntime.cpu",
+    "onnxruntime-cuda": "trtbench.engines.onnxruntime.cuda",
+    "onnxruntime-tensorrt": "trtbench.engines.onnxruntime.tensorrt_provider",
     "tensorrt": "trtbench.engines.tensorrt",
     "eager": "trtbench.engines.eager",
     "fake": "trtbench.engines.fake",

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.engines.base import BuildResult, partial_path, refuse_precision
+from trtbench.engines.onnxruntime.sessions import CPU, session_options, start, weight_bytes
 from trtbench.environment.host import collect_host
-from trtbench.errors import EngineError, OutOfMemoryError, ProviderError
 from trtbench.graph.reference import onnxruntime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 PRECISIONS = ("fp32", "int8", "int8-ort")
 SUFFIX = ".onnx"
 TAKES_OPTIONS = False
-_PROVIDER = "CPUExecutionProvider"
 _FLOAT_CONVOLUTIONS = {"Conv", "FusedConv"}
 _INT8_CONVOLUTIONS = {"QLinearConv"}
 
@@ -78,18 +77,18 @@ def build(request: BuildRequest) -> BuildResult:
     levels = ort.GraphOptimizationLevel
     partial = partial_path(request.engine)
     try:
-        options = _options(ort, level=levels.ORT_ENABLE_BASIC, settings=settings)
+        options = session_options(ort, level=levels.ORT_ENABLE_BASIC, settings=settings)
         options.optimized_model_filepath = str(partial)
-        _start(ort, request.source, options)
+        start(ort, request.source, options, providers={CPU: {}})
         fused = _fused_operators(partial, settings)
-        weight_bytes = _weight_bytes(partial)
+        stored = weight_bytes(partial)
         partial.replace(request.engine)
     finally:
         partial.unlink(missing_ok=True)
     achieved, notes = _achieved(request.precision, fused)
     if settings["x64quantprecision"]:
         notes += ("this CPU has no VNNI: exact int8 kernels are used (x64quantprecision), at a cost in speed",)
-    return BuildResult(achieved=achieved, weight_bytes=weight_bytes, settings=settings, notes=notes)
+    return BuildResult(achieved=achieved, weight_bytes=stored, settings=settings, notes=notes)
 
 
 def open_engine(path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> OnnxRuntimeEngine:
@@ -106,8 +105,9 @@ def open_engine(path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> On
     """
     ort = onnxruntime()
     wanted = {"threads": 1, "spin": False, **settings, **sidecar.settings}
-    options = _options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings=wanted)
-    return OnnxRuntimeEngine(_start(ort, path, options), num_classes=sidecar.num_classes, settings=wanted)
+    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings=wanted)
+    session = start(ort, path, options, providers={CPU: {}})
+    return OnnxRuntimeEngine(session, num_classes=sidecar.num_classes, settings=wanted)
 
 
 class OnnxRuntimeEngine:
@@ -178,62 +178,6 @@ class OnnxRuntimeSession:
         self._binding.clear_binding_outputs()
 
 
-def iterate_activations(
-    graph: Path, tensors: tuple[str, ...], batches: Iterator[NDArray[np.float32]]
-) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Run a float graph over batches and yield the values of the tensors named, one batch at a time.
-
-    Nothing is kept between batches, so memory does not grow with their number.
-    """
-    import onnx
-
-    ort = onnxruntime()
-    proto = onnx.load(graph)
-    known = {output.name for output in proto.graph.output}
-    inputs = {item.name for item in proto.graph.input}
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known | inputs)
-    options = _options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, settings={"threads": 0})
-    session = _start(ort, proto.SerializeToString(), options)
-    name = session.get_inputs()[0].name
-    computed = [tensor for tensor in tensors if tensor not in inputs]
-    for batch in batches:
-        values = dict(zip(computed, session.run(computed, {name: batch}), strict=True))
-        yield {tensor: batch if tensor == name else values[tensor] for tensor in tensors}
-
-
-def _options(ort: Any, *, level: Any, settings: Mapping[str, Any]) -> Any:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = level
-    options.intra_op_num_threads = settings.get("threads", 1)
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # warnings on each optimised file are no news to a user
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.get("spin") else "0")
-    if settings.get("x64quantprecision"):
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    return options
-
-
-def _start(ort: Any, source: Path | bytes, options: Any) -> Any:
-    """Open a session and prove that it runs where it was asked to.
-
-    Raises:
-        ProviderError: it does not: ONNX Runtime falls back in silence.
-    """
-    name = source.name if isinstance(source, Path) else "the graph"
-    try:
-        session = ort.InferenceSession(
-            str(source) if isinstance(source, Path) else source, options, providers=[_PROVIDER]
-        )
-    except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
-        kind = OutOfMemoryError if "alloc" in str(error).lower() else EngineError
-        raise kind(
-            f"ONNX Runtime cannot load {name}", got=" ".join(str(error).split()), cure="build it again"
-        ) from error
-    if (used := session.get_providers()[0]) != _PROVIDER:
-        raise ProviderError(f"engine {name}: provider", expected=_PROVIDER, got=used, cure="check `trtbench gpu-info`")
-    return session
-
-
 def _fused_operators(engine: Path, settings: Mapping[str, Any]) -> Counter[str]:
     """Count the operators by type that this CPU runs after all optimisations."""
     import onnx
@@ -241,9 +185,9 @@ def _fused_operators(engine: Path, settings: Mapping[str, Any]) -> Counter[str]:
     ort = onnxruntime()
     with tempfile.TemporaryDirectory() as folder:
         fused = Path(folder) / "fused.onnx"
-        options = _options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings=settings)
+        options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings=settings)
         options.optimized_model_filepath = str(fused)
-        _start(ort, engine, options)
+        start(ort, engine, options, providers={CPU: {}})
         return Counter(node.op_type for node in onnx.load(fused).graph.node)
 
 
@@ -261,9 +205,3 @@ def _achieved(precision: str, operators: Counter[str]) -> tuple[str, tuple[str, 
         "kernel for TensorRT's placement of the others, so they run in float and pay for Q/DQ"
     )
     return achieved, (note,)
-
-
-def _weight_bytes(engine: Path) -> int:
-    import onnx
-
-    return sum(onnx.numpy_helper.to_array(item).nbytes for item in onnx.load(engine).graph.initializer)

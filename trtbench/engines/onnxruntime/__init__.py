@@ -1,0 +1,10 @@
+"""ONNX Runtime on the CPU (`cpu`), on CUDA (`cuda`) and through its TensorRT provider (`tensorrt_provider`).
+
+Each of these modules is a runtime; `activations` runs a float graph for calibration. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from trtbench.engines.onnxruntime.activations import iterate_activations
+
+__all__ = ["iterate_activations"]

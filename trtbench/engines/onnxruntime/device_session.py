@@ -1,0 +1,143 @@
+"""Sessions of ONNX Runtime on a GPU: buffers of ours on the device, everything queued on one stream of ours."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbench.engines.onnxruntime.sessions import session_options, start
+from trtbench.engines.tensorrt.cuda import open_cuda
+from trtbench.engines.tensorrt.timing import timed_by_clock
+from trtbench.graph.reference import onnxruntime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from trtbench.engines.base import Scope
+    from trtbench.engines.onnxruntime.sessions import Providers
+    from trtbench.engines.sidecar import Sidecar
+    from trtbench.engines.tensorrt.cuda import Cuda, Operation
+
+
+def open_on_device(
+    path: Path, sidecar: Sidecar, settings: Mapping[str, Any], *, providers: Providers, level: str
+) -> DeviceEngine:
+    """Load an engine file on the GPU, on a stream of ours.
+
+    Args:
+        path: the engine file.
+        sidecar: its sidecar, already checked.
+        settings: what is asked for beside the build's own settings.
+        providers: with their options; the stream is added to each.
+        level: the name of ONNX Runtime's optimisation level.
+
+    Raises:
+        DeviceError: CUDA cannot be used.
+        ProviderError: it would not run on the provider asked for.
+        EngineError: it does not load.
+    """
+    ort = onnxruntime()
+    cuda = open_cuda()
+    options = session_options(ort, level=getattr(ort.GraphOptimizationLevel, level), settings={})
+    on_stream = {name: {**one, "user_compute_stream": str(cuda.stream)} for name, one in providers.items()}
+    session = start(ort, path, options, providers=on_stream)
+    wanted = {**settings, **sidecar.settings}
+    return DeviceEngine(session, cuda=cuda, device=sidecar.device, num_classes=sidecar.num_classes, settings=wanted)
+
+
+class DeviceEngine:
+    """A loaded engine file; all its sessions share the loaded network and the stream."""
+
+    def __init__(self, session: Any, *, cuda: Cuda, device: str, num_classes: int, settings: Mapping[str, Any]) -> None:
+        self.device = device
+        self.settings = settings
+        self._session = session
+        self._cuda = cuda
+        self._num_classes = num_classes
+
+    def session(self, batch: int) -> DeviceSession:
+        """Return a session at this batch size."""
+        return DeviceSession(self._session, cuda=self._cuda, batch=batch, num_classes=self._num_classes)
+
+
+class DeviceSession:
+    """Page-locked host arrays and device buffers of one batch size.
+
+    Args:
+        session: of ONNX Runtime.
+        cuda: the device and the stream that the session computes on.
+        batch: images at a time.
+        num_classes: of the logits.
+        memory: where ONNX Runtime is told that the buffers are.
+    """
+
+    def __init__(self, session: Any, *, cuda: Cuda, batch: int, num_classes: int, memory: str = "cuda") -> None:
+        ort = onnxruntime()
+        images, logits = session.get_inputs()[0], session.get_outputs()[0]
+        self._cuda = cuda
+        with cuda.current():
+            self._host_in = cuda.pinned((batch, *images.shape[1:]), dtype=np.float32)
+            self._host_out = cuda.pinned((batch, num_classes), dtype=np.float32)
+            self._host_in.fill(0)
+            self._input, self._output = cuda.allocate(self._host_in.nbytes), cuda.allocate(self._host_out.nbytes)
+            self._upload: Operation = cuda.upload(self._input, self._host_in)
+            self._download: Operation = cuda.download(self._host_out, self._output)
+        self._binding = session.io_binding()
+        for bind, tensor, host, buffer in (
+            (self._binding.bind_input, images, self._host_in, self._input),
+            (self._binding.bind_output, logits, self._host_out, self._output),
+        ):
+            bind(tensor.name, memory, cuda.index, np.float32, host.shape, buffer.ptr)
+        # Else each run would wait for the device, and neither launches nor copies could queue behind one another.
+        options = ort.RunOptions()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._launch: Operation = functools.partial(session.run_with_iobinding, self._binding, options)
+
+    def copy_in(self, images: NDArray[np.float32]) -> None:
+        """Copy float32 images (batch, C, H, W) into the input buffer, when no copy of the last ones is under way."""
+        with self._cuda.current():
+            self._cuda.synchronize()
+            np.copyto(self._host_in, images)
+            self._upload()
+
+    def enqueue(self) -> None:
+        """Launch one inference."""
+        with self._cuda.current():
+            self._launch()
+
+    def synchronize(self) -> None:
+        """Wait for everything launched."""
+        with self._cuda.current():
+            self._cuda.synchronize()
+
+    def copy_out(self) -> NDArray[np.float32]:
+        """Return a copy of the logits (batch, classes) of the last inference."""
+        with self._cuda.current():
+            self._download()
+            self._cuda.synchronize()
+        logits: NDArray[np.float32] = self._host_out.copy()
+        return logits
+
+    def time(self, samples: int, *, launches_per_sample: int = 1, scope: Scope = "device") -> NDArray[np.int64]:
+        """Return `samples` durations in nanoseconds, each of `launches_per_sample` inferences and one wait.
+
+        host-to-host adds the copies, from and to page-locked memory.
+        """
+        one = (self._upload, self._launch, self._download) if scope == "host-to-host" else (self._launch,)
+        with self._cuda.current():
+            self._cuda.synchronize()
+            return timed_by_clock(self._cuda, one * launches_per_sample, samples=samples)
+
+    def close(self) -> None:
+        """Free the buffers."""
+        with self._cuda.current():
+            self._cuda.synchronize()
+            self._binding.clear_binding_inputs()
+            self._binding.clear_binding_outputs()
+            self._input.free()
+            self._output.free()

@@ -1,0 +1,104 @@
+"""Opening a session of ONNX Runtime on the provider that was asked for, or saying why it is another."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtbench.errors import EngineError, OutOfMemoryError, ProviderError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+    Providers = Mapping[str, Mapping[str, str]]  # by name, the wanted one first, with its options
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_LIBRARIES = {CUDA: "cuda", TENSORRT: "tensorrt"}
+_FELL_BACK = "fallback to CPU EP has been explicitly disabled"
+_CURE = "`trtbench gpu-info` names what is missing here and the command that brings it"
+
+
+def session_options(ort: Any, *, level: Any, settings: Mapping[str, Any]) -> Any:
+    """Return the options of a session: one thread between operators, and `threads` and `spin` of the settings."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = level
+    options.intra_op_num_threads = settings.get("threads", 1)
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # warnings on each optimised file are no news to a user
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.get("spin") else "0")
+    if settings.get("x64quantprecision"):
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+def start(ort: Any, source: Path | bytes, options: Any, *, providers: Providers) -> Any:
+    """Open a session and prove that it runs where it was asked to: ONNX Runtime falls back in silence.
+
+    Args:
+        ort: the module.
+        source: the file, or its bytes.
+        options: of the session.
+        providers: the wanted one first; the others take what it does not.
+
+    Raises:
+        ProviderError: all of the graph, or some of it, would run elsewhere.
+        EngineError: the graph is refused.
+        OutOfMemoryError: it does not fit.
+    """
+    name = source.name if isinstance(source, Path) else "the graph"
+    wanted = next(iter(providers))
+    if wanted != CPU:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        session = ort.InferenceSession(
+            str(source) if isinstance(source, Path) else source,
+            options,
+            providers=list(providers),
+            provider_options=[dict(one) for one in providers.values()],
+            enable_fallback=0,
+        )
+    except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
+        told = " ".join(str(error).split())
+        if _FELL_BACK in told:
+            raise _elsewhere(name, wanted, got=f"{CPU} for some of its nodes") from error
+        kind = OutOfMemoryError if "alloc" in told.lower() else EngineError
+        raise kind(f"ONNX Runtime cannot load {name}", got=told, cure="build it again") from error
+    if (used := session.get_providers()[0]) != wanted:
+        raise _elsewhere(name, wanted, got=used)
+    return session
+
+
+def _elsewhere(name: str, wanted: str, *, got: str) -> ProviderError:
+    return ProviderError(f"engine {name}: provider", expected=wanted, got=got, cure=_CURE)
+
+
+def require_provider(ort: ModuleType, provider: str, *, load: Callable[..., Any] = ctypes.CDLL) -> None:
+    """Load the library of a GPU provider, so that what it lacks is told by name.
+
+    ONNX Runtime itself writes the reason to standard error and opens a session on the CPU. The libraries of CUDA that
+    pip packages bring are loaded first, as ONNX Runtime's documentation asks for.
+
+    Raises:
+        ProviderError: it, or a library it links, cannot be loaded.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints each library that is missing
+        ort.preload_dlls()
+    for name, mode in (("shared", ctypes.RTLD_GLOBAL), (_LIBRARIES[provider], ctypes.RTLD_LOCAL)):
+        found = next((Path(str(ort.__file__)).parent / "capi").glob(f"*onnxruntime_providers_{name}.*"), None)
+        if found is None:
+            raise ProviderError("ONNX Runtime", expected=provider, got="its package for the CPU", cure=_CURE)
+        try:
+            load(str(found), mode=mode)
+        except OSError as error:
+            raise ProviderError("ONNX Runtime", expected=provider, got=str(error), cure=_CURE) from error
+
+
+def weight_bytes(graph: Path) -> int:
+    """Return the bytes of the tensors inside an ONNX file."""
+    import onnx
+
+    return sum(onnx.numpy_helper.to_array(item).nbytes for item in onnx.load(graph).graph.initializer)
