@@ -212,7 +212,7 @@ def engine_identity(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact)
         "precision": plan.precision,
         "backend": plan.backend,
         "backend_version": runtime.runtime_version(),
-        "machine": runtime.machine(),
+        "machine": runtime.machine(options),
         "source_sha256": made_from.sha256,
         "calibration_sha256": artefacts.manifest.facts["sha256"] if is_calibrated else None,
         "preprocessing": artefacts.dataset.preprocessing,
