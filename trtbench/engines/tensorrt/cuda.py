@@ -157,7 +157,7 @@ class Cuda(Protocol):
         ...
 
     def close(self) -> None:
-        """Wait for the stream and let go of it and of the context."""
+        """Wait for the stream and let go of it."""
         ...
 
 

@@ -7,6 +7,7 @@ something of ours runs: whoever else works in this thread finds its own context 
 from __future__ import annotations
 
 import contextlib
+import functools
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class PycudaCuda:
         self.package = f"pycuda {load('pycuda').VERSION_TEXT}"
         self._driver = driver
         self._device = driver.Device(index)
-        self._context = self._device.retain_primary_context()
+        self._context = _primary_context(driver, index)
         with self.current():
             self._stream = driver.Stream()
         self.stream = int(self._stream.handle)
@@ -131,11 +132,19 @@ class PycudaCuda:
         """Return None: PyCUDA compiles by nvcc, which a machine that only runs engines does not have."""
 
     def close(self) -> None:
-        """Wait for the stream, and let go of it and of the primary context, which lives on for others."""
+        """Wait for the stream and let go of it; the primary context is kept."""
         with self.current():
             self.synchronize()
             self._stream = None
-        self._context.detach()
+
+
+@functools.cache
+def _primary_context(driver: Any, index: int) -> Any:
+    """Return a device's primary context, retained until the process ends.
+
+    Released with each user it would be torn down between two, and PyCUDA leaves it on CUDA's stack when it releases it.
+    """
+    return driver.Device(index).retain_primary_context()
 
 
 class PycudaBuffer:

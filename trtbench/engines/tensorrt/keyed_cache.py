@@ -36,7 +36,11 @@ class KeyedCache:
             content = self._path.read_bytes()
         except FileNotFoundError:
             return None
-        if (problem := self._problem(content)) is not None:
+        except OSError as error:
+            problem: str | None = error.strerror or str(error)
+        else:
+            problem = self._problem(content)
+        if problem is not None:
             self.notes += (f"calibration cache {self._path.name} is not read: {problem}",)
             return None
         self.notes += (f"ranges from the calibration cache {self._path.name}",)

@@ -45,7 +45,7 @@ class TensorrtEngine:
     Args:
         engine: of TensorRT.
         runtime: that deserialised it; it must outlive the engine.
-        cuda: the device and the stream.
+        cuda: the device and the stream; closed with the engine.
         sidecar: of the engine file.
         settings: `cuda_graph` and `clock`; the build's own come from the sidecar.
         lines: what the runtime's logger says.
@@ -103,11 +103,14 @@ class TensorrtEngine:
         return session
 
     def close(self) -> None:
-        """Free all sessions, then the engine, then the runtime: each uses the next."""
+        """Free all sessions, then the engine, the runtime and the stream: each uses the next."""
+        if self._engine is None:
+            return
         for session in self._sessions:
             session.close()
         self._engine = None
         self._runtime = None
+        self._cuda.close()
 
 
 class TensorrtSession:
@@ -232,7 +235,7 @@ class TensorrtSession:
         self._is_open = False
         with self._cuda.current():
             self._cuda.synchronize()
-            self._launch = self._plain = _closed
+            self._launch = self._plain = _refuse
             self._context.close()
             self._bindings.free()
 
@@ -271,7 +274,7 @@ def _handle(context: Context) -> trt.IExecutionContext:
     return context.handle
 
 
-def _closed() -> None:
+def _refuse() -> None:
     raise EngineError("session", expected="an open one", got="a closed one", cure="ask the engine for another")
 
 
