@@ -95,7 +95,7 @@ def test_every_runtime_has_what_the_protocol_names(name: str) -> None:
 
 
 def test_an_unknown_runtime_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UnsupportedError, match="eager or fake or onnxruntime-cpu"):
+    with pytest.raises(UnsupportedError, match="compile or eager or eager-cudagraph or fake or onnxruntime-cpu"):
         backend("openvino")
 
 

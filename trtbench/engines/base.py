@@ -206,6 +206,8 @@ BACKENDS: dict[str, str] = {
     "onnxruntime-tensorrt": "trtbench.engines.onnxruntime.tensorrt_provider",
     "tensorrt": "trtbench.engines.tensorrt",
     "eager": "trtbench.engines.eager",
+    "eager-cudagraph": "trtbench.engines.eager.cudagraph",
+    "compile": "trtbench.engines.eager.compiled",
     "fake": "trtbench.engines.fake",
 }
 

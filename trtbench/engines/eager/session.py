@@ -1,0 +1,129 @@
+"""The session all of PyTorch's runtimes share: an input of one batch size, and a launch that they differ in."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from trtbench.engines.base import Scope
+
+    # Computes the logits of the input it was made for.
+    Launch = Callable[[], torch.Tensor]
+
+
+class TorchSession:
+    """An input tensor of one batch size, and the logits of the last inference.
+
+    Args:
+        shape: batch, channels, height, width.
+        device: where.
+        prepare: told the input tensor, returns what launches an inference of it.
+    """
+
+    def __init__(
+        self, *, shape: tuple[int, ...], device: torch.device, prepare: Callable[[torch.Tensor], Launch]
+    ) -> None:
+        self._is_cuda = device.type == "cuda"
+        self._input = torch.zeros(shape, device=device)
+        self._host_in = torch.zeros(shape, pin_memory=self._is_cuda)
+        self._output = torch.zeros(0, device=device)
+        with torch.inference_mode():
+            self._launch: Launch = prepare(self._input)
+
+    def copy_in(self, images: NDArray[np.float32]) -> None:
+        """Copy float32 images (batch, C, H, W) into the input tensor, when no copy of the last ones is under way."""
+        self.synchronize()
+        self._host_in.copy_(torch.from_numpy(images))
+        self._input.copy_(self._host_in, non_blocking=True)
+
+    def enqueue(self) -> None:
+        """Launch one inference."""
+        with torch.inference_mode():
+            self._output = self._launch()
+
+    def synchronize(self) -> None:
+        """Wait for everything launched; on the CPU an inference has ended when the call returns."""
+        if self._is_cuda:
+            torch.cuda.synchronize()
+
+    def copy_out(self) -> NDArray[np.float32]:
+        """Return the float32 logits (batch, classes) as an array of the caller's own."""
+        return self._output.detach().to("cpu", torch.float32).numpy().copy()
+
+    def time(self, samples: int, *, launches_per_sample: int = 1, scope: Scope = "device") -> NDArray[np.int64]:
+        """Return `samples` durations in nanoseconds, each of `launches_per_sample` inferences and one wait.
+
+        host-to-host adds the copies, on CUDA from and to page-locked memory, queued behind one another.
+        """
+        operations = self._operations(scope) * launches_per_sample
+        clock, wait = time.perf_counter_ns, self.synchronize
+        durations = np.empty(samples, dtype=np.int64)
+        with torch.inference_mode():
+            wait()
+            for index in range(samples):
+                start = clock()
+                for operation in operations:
+                    operation()
+                wait()
+                durations[index] = clock() - start
+        return durations
+
+    def _operations(self, scope: Scope) -> tuple[Callable[[], object], ...]:
+        if scope == "device":
+            return (self._launch,)
+        with torch.inference_mode():
+            host_out = torch.zeros(self._launch().shape, pin_memory=self._is_cuda)
+        launch, tensor, host_in = self._launch, self._input, self._host_in
+        return (
+            lambda: tensor.copy_(host_in, non_blocking=True),
+            lambda: host_out.copy_(launch(), non_blocking=True),
+        )
+
+    def close(self) -> None:
+        """Free the tensors."""
+        self.synchronize()
+        self._launch = _closed
+        self._input = self._output = self._host_in = torch.zeros(0)
+
+
+def _closed() -> torch.Tensor:
+    return torch.zeros(0)
+
+
+class TorchEngine:
+    """A network on its device; sessions differ by runtime in how they launch it.
+
+    Args:
+        device: where.
+        name: as rows name the device.
+        settings: in force.
+        input_shape: channels, height and width of one image.
+        prepare: told a session's input tensor, returns what launches an inference of it.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: torch.device,
+        name: str,
+        settings: dict[str, object],
+        input_shape: tuple[int, int, int],
+        prepare: Callable[[torch.Tensor], Launch],
+    ) -> None:
+        self.device = name
+        self.settings = settings
+        self._torch_device = device
+        self._input_shape = input_shape
+        self._prepare = prepare
+
+    def session(self, batch: int) -> TorchSession:
+        """Return a session at this batch size."""
+        return TorchSession(shape=(batch, *self._input_shape), device=self._torch_device, prepare=self._prepare)
