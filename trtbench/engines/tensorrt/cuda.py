@@ -113,7 +113,11 @@ class Cuda(Protocol):
         ...
 
     def allocate(self, nbytes: int) -> DeviceBuffer:
-        """Return device memory, aligned as TensorRT wants it; its content is undefined."""
+        """Return device memory, aligned as TensorRT wants it; its content is undefined.
+
+        Raises:
+            OutOfMemoryError: the device is full.
+        """
         ...
 
     def pinned(self, shape: tuple[int, ...], *, dtype: Any) -> NDArray[Any]:

@@ -94,7 +94,8 @@ class CupyCuda:
 
     def allocate(self, nbytes: int) -> CupyBuffer:
         """Return device memory of CuPy's pool, whose blocks are aligned to 512 bytes."""
-        buffer = CupyBuffer(self._cupy.cuda.alloc(nbytes), nbytes=nbytes)
+        with self.current():
+            buffer = CupyBuffer(self._cupy.cuda.alloc(nbytes), nbytes=nbytes)
         if buffer.ptr % ALIGNMENT:
             raise DeviceError(
                 "CuPy's allocator", expected=f"addresses aligned to {ALIGNMENT} bytes", got=hex(buffer.ptr)

@@ -96,7 +96,8 @@ class PycudaCuda:
 
     def allocate(self, nbytes: int) -> PycudaBuffer:
         """Return device memory; cuMemAlloc aligns to 256 bytes at least."""
-        return PycudaBuffer(self._driver.mem_alloc(nbytes), nbytes=nbytes)
+        with self.current():
+            return PycudaBuffer(self._driver.mem_alloc(nbytes), nbytes=nbytes)
 
     def pinned(self, shape: tuple[int, ...], *, dtype: Any) -> NDArray[Any]:
         """Return a page-locked host array."""
