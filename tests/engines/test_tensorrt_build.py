@@ -15,7 +15,15 @@ import onnxruntime
 import pytest
 
 from trtbench.engines.base import BuildOptions, BuildRequest, CalibrationImages, backend, resolve_backend
-from trtbench.errors import DeviceError, EngineError, GraphError, OutOfMemoryError, SidecarError, UnsupportedError
+from trtbench.errors import (
+    CalibrationError,
+    DeviceError,
+    EngineError,
+    GraphError,
+    OutOfMemoryError,
+    SidecarError,
+    UnsupportedError,
+)
 from trtbench.records import Preprocessing, to_jsonable
 from trtbench.store import file_sha256
 
@@ -193,27 +201,33 @@ def test_tensorrt_11_refuses_to_calibrate_before_it_is_asked(
 
 
 @pytest.mark.usefixtures("tensorrt_10_double")
-def test_an_implicit_build_without_images_is_refused(
-    request_of: Make,
-) -> None:
+def test_an_implicit_build_without_images_is_refused(request_of: Make) -> None:
     with pytest.raises(EngineError, match="expected calibration images"):
         backend("tensorrt").build(replace(request_of("int8-implicit"), calibration=None))
 
 
 @pytest.mark.usefixtures("tensorrt_10_double")
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (OutOfMemoryError("no room for this batch"), OutOfMemoryError, "no room for this batch"),
+        (ZeroDivisionError("a bug"), CalibrationError, r"calibration: got ZeroDivisionError\('a bug'\)"),
+    ],
+)
 def test_an_error_in_a_calibrators_callback_is_raised_although_tensorrt_swallows_it(
-    request_of: Make,
-    monkeypatch: pytest.MonkeyPatch,
+    error: Exception, kind: type[Exception], told: str, request_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from trtbench.engines.tensorrt import calibrator
 
     def fail(*_: object, **__: object) -> None:
-        raise MemoryError("no room for this batch")
+        raise error
 
     monkeypatch.setattr(calibrator.Feed, "next", fail)
+    request = request_of("int8-implicit")
 
-    with pytest.raises(MemoryError, match="no room for this batch"):
-        backend("tensorrt").build(request_of("int8-implicit"))
+    with pytest.raises(kind, match=told):
+        backend("tensorrt").build(request)
+    assert not request.engine.exists()
 
 
 def test_what_the_sidecar_keeps_is_json_and_names_all_that_decided_the_build(
@@ -345,9 +359,7 @@ def test_what_the_parser_refuses_is_told_by_node_and_operator(
 
 
 @pytest.mark.usefixtures("tensorrt_double")
-def test_progress_is_told_from_nothing_to_all(
-    request_of: Make,
-) -> None:
+def test_progress_is_told_from_nothing_to_all(request_of: Make) -> None:
     told: list[tuple[str, float]] = []
     backend("tensorrt").build(request_of("fp32", on_progress=lambda phase, share: told.append((phase, share))))
     shares = [share for _, share in told]
@@ -359,9 +371,7 @@ def test_progress_is_told_from_nothing_to_all(
 
 
 @pytest.mark.usefixtures("tensorrt_double")
-def test_a_listener_that_fails_stops_the_build_and_its_error_is_raised(
-    request_of: Make,
-) -> None:
+def test_a_listener_that_fails_stops_the_build_and_its_error_is_raised(request_of: Make) -> None:
     def fail(_phase: str, _share: float) -> None:
         raise RuntimeError("the screen is gone")
 
@@ -373,14 +383,12 @@ def test_a_listener_that_fails_stops_the_build_and_its_error_is_raised(
 
 
 @pytest.mark.usefixtures("tensorrt_double")
-def test_ctrl_c_stops_the_build_at_its_next_step_and_leaves_nothing(
-    request_of: Make,
-) -> None:
+def test_ctrl_c_stops_the_build_at_its_next_step_and_leaves_nothing(request_of: Make) -> None:
     told: list[float] = []
 
     def interrupt(_phase: str, share: float) -> None:
         told.append(share)
-        if len(told) == 1:
+        if len(told) == 3:
             _thread.interrupt_main()
             time.sleep(0.5)  # until the thread that waits has heard of it
 
@@ -390,6 +398,97 @@ def test_ctrl_c_stops_the_build_at_its_next_step_and_leaves_nothing(
         backend("tensorrt").build(request)
     assert max(told) < 1.0
     assert not list(request.engine.parent.glob("*"))
+
+
+@pytest.mark.usefixtures("tensorrt_double")
+def test_ctrl_c_while_the_build_is_being_started_stops_it_too(
+    request_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    start, told = threading.Thread.start, list[float]()
+
+    def start_and_be_interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "trtbench-build":
+            raise KeyboardInterrupt
+
+    def slow(_phase: str, share: float) -> None:
+        told.append(share)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_be_interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        backend("tensorrt").build(request_of("fp32", on_progress=slow))
+    assert max(told, default=0.0) < 1.0
+    assert not [thread for thread in threading.enumerate() if thread.name == "trtbench-build"]
+
+
+@pytest.mark.usefixtures("tensorrt_double")
+def test_what_the_library_raises_in_its_thread_is_raised_to_the_caller(
+    request_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorrt as trt
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a binding's own error")
+
+    monkeypatch.setattr(trt.Builder, "build_serialized_network", fail)
+
+    with pytest.raises(DeviceError, match="a binding's own error"):
+        backend("tensorrt").build(request_of("fp32"))
+
+
+@pytest.mark.usefixtures("tensorrt_10_double")
+def test_a_parser_that_takes_no_configuration_builds_too(request_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorrt as trt
+
+    monkeypatch.delattr(trt.OnnxParser, "set_builder_config")  # as before 10.15
+
+    assert backend("tensorrt").build(request_of("fp32")).achieved == "fp32"
+
+
+@pytest.mark.usefixtures("tensorrt_double")
+def test_a_profile_that_tensorrt_refuses_is_an_error(request_of: Make) -> None:
+    with pytest.raises(EngineError, match="optimisation profile: got refused by TensorRT"):
+        backend("tensorrt").build(request_of("fp32", profile=(5, 2, 1)))
+
+
+@pytest.mark.usefixtures("tensorrt_10_double")
+def test_a_calibration_profile_that_tensorrt_refuses_is_an_error(graphs: dict[str, Path]) -> None:
+    from trtbench.engines.tensorrt import library, network, precision, source
+
+    plan = precision.plan_precision(
+        "fp32", abilities=library.abilities(), options=BuildOptions(), compute_capability=(8, 9)
+    )
+    logger = library.make_logger(library.LogLines())
+    builder = library.create_builder(logger)
+    config = builder.create_builder_config()
+    parsed = network.parse_network(
+        builder, config, source.read_source(graphs["fp32"], plan), is_strongly_typed=True, logger=logger
+    )
+
+    with (
+        pytest.warns(DeprecationWarning, match="uperseded"),
+        pytest.raises(EngineError, match="calibration profile"),
+    ):
+        network.set_calibration_profile(builder, config, parsed, batch_size=-4)
+
+
+@pytest.mark.usefixtures("tensorrt_double")
+def test_the_logger_keeps_what_is_wrong_and_not_what_is_told() -> None:
+    import tensorrt as trt
+
+    from trtbench.engines.tensorrt.library import LogLines, make_logger
+
+    lines = LogLines()
+    logger = make_logger(lines)
+    for severity in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):
+        logger.log(getattr(trt.ILogger, severity), severity.lower())
+
+    assert lines.errors == ("internal_error", "error")
+    assert lines.warnings == ("warning",)
 
 
 @pytest.mark.usefixtures("tensorrt_10_double")

@@ -21,7 +21,7 @@ from trtbench.engines.tensorrt.network import ParsedNetwork, add_profiles, parse
 from trtbench.engines.tensorrt.precision import PrecisionPlan, plan_precision
 from trtbench.engines.tensorrt.source import Source, read_source
 from trtbench.engines.tensorrt.timing_cache import TimingCache, attach_timing_cache, cache_path
-from trtbench.errors import EngineError
+from trtbench.errors import CalibrationError, EngineError, TrtbenchError
 from trtbench.store import file_sha256, write_atomically
 
 if TYPE_CHECKING:
@@ -166,11 +166,18 @@ def _calibrating(
             config.int8_calibrator = calibrator
             set_calibration_profile(builder, config, parsed, batch_size=images.batch_size)
         yield notes
-        if calibrator.error is not None:
-            raise calibrator.error
+        _raise(calibrator.error)
         notes += calibrator.notes
     finally:
         calibrator.close()
+
+
+def _raise(error: BaseException | None) -> None:
+    """Raise what went wrong in a callback; an error that is none of ours as one of calibration."""
+    if isinstance(error, TrtbenchError):
+        raise error
+    if error is not None:
+        raise CalibrationError("calibration", got=repr(error), cure="see the row's log") from error
 
 
 def _serialized(
@@ -188,13 +195,14 @@ def _serialized(
             faults.append(error)
 
     thread = threading.Thread(target=work, name="trtbench-build", daemon=True)
-    thread.start()
     try:
+        thread.start()
         while thread.is_alive():
             thread.join(_POLL_S)
     except KeyboardInterrupt:
         watch.cancel()
-        thread.join()
+        while thread.is_alive():  # in `start` the interrupt may come before there is a thread
+            thread.join(_POLL_S)
         raise
     for error in (watch.error, *faults):
         if error is not None:

@@ -45,11 +45,6 @@ class Abilities:
     has_calibrator: bool
     has_weak_typing: bool
 
-    @property
-    def major(self) -> int:
-        """The first part of the version."""
-        return int(self.version.partition(".")[0])
-
 
 def abilities() -> Abilities:
     """Import TensorRT and ask it what it can do.

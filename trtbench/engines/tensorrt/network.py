@@ -77,7 +77,7 @@ def add_profiles(
         For each profile the smallest, usual and largest shape of every input.
 
     Raises:
-        GraphError: another axis than the batch is free, or the graph's fixed batch is not what was asked for.
+        GraphError: the graph's fixed batch is not what was asked for.
         EngineError: TensorRT refuses a profile.
     """
     inputs = parsed.inputs
@@ -120,9 +120,6 @@ def _batches(options: BuildOptions) -> Iterator[Triple]:
 
 def _refuse_shapes(inputs: dict[str, tuple[int, ...]], triples: tuple[Triple, ...]) -> None:
     for name, shape in inputs.items():
-        if -1 in shape[1:]:
-            cure = "export it with a fixed image size"
-            raise GraphError(f"input {name!r}", expected="a free batch axis only", got=str(list(shape)), cure=cure)
         asked = sorted({batch for triple in triples for batch in triple})
         if shape[0] != -1 and asked != [shape[0]]:
             got = ", ".join(map(str, asked))

@@ -44,7 +44,7 @@ class TimingCache:
         """
         learned = config.get_timing_cache() or self.cache
         with _locked(self.path):
-            others = _parsed(config, _read(self.path))
+            others = config.create_timing_cache(_read(self.path))
             if others is not None:
                 learned.combine(others, ignore_mismatch=False)
             write_atomically(self.path, bytes(learned.serialize()))
@@ -61,22 +61,15 @@ def attach_timing_cache(config: trt.IBuilderConfig, path: Path) -> TimingCache:
     """Give a build the cache of a file, or an empty one where the file is absent, damaged or of another machine."""
     with _locked(path):
         data = _read(path)
-    found = _parsed(config, data)
+    found = config.create_timing_cache(data)
     if found is not None and data and config.set_timing_cache(found, ignore_mismatch=False):
         return TimingCache(path=path, cache=found, read_bytes=len(data))
-    empty = _parsed(config, b"")
+    empty = config.create_timing_cache(b"")
     assert empty is not None, "an empty timing cache can always be made"
     config.set_timing_cache(empty, ignore_mismatch=False)
     why = "cannot be read" if found is None else "is of another TensorRT, GPU or driver"
     note = f"timing cache {path.name} {why}: it starts empty" if data else ""
     return TimingCache(path=path, cache=empty, read_bytes=0, note=note)
-
-
-def _parsed(config: trt.IBuilderConfig, data: bytes) -> trt.ITimingCache | None:
-    try:
-        return config.create_timing_cache(data)
-    except (RuntimeError, TypeError, ValueError):  # pybind11's spellings of a blob it cannot take
-        return None
 
 
 def _read(path: Path) -> bytes:
