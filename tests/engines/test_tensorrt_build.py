@@ -557,6 +557,36 @@ def test_timings_are_kept_between_builds_and_added_to_those_of_others(
 
 
 @pytest.mark.usefixtures("tensorrt_double")
+def test_at_level_0_it_is_said_that_timings_are_passed_over(request_of: Make, tmp_path: Path) -> None:
+    build = backend("tensorrt").build
+
+    assert build(request_of("fp32", timing_cache=tmp_path / "t", optimization_level=0)).notes == (
+        "at optimization_level 0 TensorRT passes over the timing cache",
+    )
+    assert build(request_of("fp32", optimization_level=0)).notes == ()
+
+
+@pytest.mark.usefixtures("tensorrt_double")
+def test_what_another_build_wrote_meanwhile_is_kept_beside_what_this_one_learned(
+    request_of: Make, tmp_path: Path
+) -> None:
+    folder = tmp_path / "timing"
+    build = backend("tensorrt").build
+    told: list[str] = []
+
+    def build_another(phase: str, _share: float) -> None:
+        told.append(phase)
+        if len(told) == 1:
+            build(request_of("int8", timing_cache=folder))
+
+    build(request_of("fp32", timing_cache=folder, on_progress=build_another))
+    (path,) = folder.glob("*.timing")
+
+    assert b"INT8" in path.read_bytes()
+    assert b"FP32" in path.read_bytes()
+
+
+@pytest.mark.usefixtures("tensorrt_double")
 @pytest.mark.parametrize(("content", "why"), [(b"damaged", "cannot be read"), (None, "is of another TensorRT, GPU")])
 def test_a_damaged_or_foreign_timing_cache_starts_empty_and_says_so(
     content: bytes | None, why: str, request_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

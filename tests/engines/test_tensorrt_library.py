@@ -15,6 +15,7 @@ from trtbench.errors import CapabilityError, EngineError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     Fake = Callable[[str], None]
 
@@ -46,6 +47,15 @@ def test_without_tensorrt_its_absence_is_told_with_the_cure(monkeypatch: pytest.
         abilities()
     assert resolve_backend("auto") == "onnxruntime-cpu"
     assert "TensorRT is not installed; pip install" in why_not_tensorrt()
+
+
+def test_a_library_that_is_missing_is_told_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10: cannot open shared object file')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+
+    with pytest.raises(CapabilityError, match=r"libnvinfer\.so\.10.*force-reinstall"):
+        abilities()
 
 
 def test_the_package_and_the_choice_of_a_runtime_import_no_gpu_package() -> None:

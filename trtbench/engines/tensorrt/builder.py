@@ -111,8 +111,8 @@ def _build(setting: _Setting) -> _Built:
         raise lines.error(f"TensorRT cannot build {setting.request.engine.name}", cure=_CURE)
     if timings is not None:
         timings.save(config)
-    if timings is not None and timings.note:
-        notes.append(timings.note)
+    if timings is not None:
+        notes += [note for note in (timings.note, _passed_over(options)) if note]
     return _Built(data=bytes(plan), profiles=profiles, timings=timings, warnings=lines.warnings, notes=tuple(notes))
 
 
@@ -142,6 +142,11 @@ def _timings(setting: _Setting, config: trt.IBuilderConfig) -> TimingCache | Non
     gpu = f"{setting.device.name} sm{sm_of(setting.device)}"
     path = cache_path(folder, version=setting.able.version, gpu=gpu, driver=setting.device.driver)
     return attach_timing_cache(config, path)
+
+
+def _passed_over(options: BuildOptions) -> str:
+    """Say where a timing cache is of no use (NvInfer.h, setBuilderOptimizationLevel)."""
+    return "" if options.optimization_level else "at optimization_level 0 TensorRT passes over the timing cache"
 
 
 @contextlib.contextmanager

@@ -52,7 +52,11 @@ def abilities() -> Abilities:
     Raises:
         CapabilityError: it is absent or broken, or neither 10.x nor 11.x.
     """
-    _optional.load("tensorrt")
+    try:
+        _optional.load("tensorrt")
+    except OSError as error:  # its package loads the libraries by path, and raises this where one is missing
+        cure = "install it again: pip install --force-reinstall tensorrt-cu12 (or -cu13)"
+        raise CapabilityError("TensorRT", expected="its libraries", got=str(error), cure=cure) from error
     import tensorrt as trt
 
     version = str(trt.__version__)

@@ -44,10 +44,11 @@ class TimingCache:
         """
         learned = config.get_timing_cache() or self.cache
         with _locked(self.path):
-            others = config.create_timing_cache(_read(self.path))
-            if others is not None:
-                learned.combine(others, ignore_mismatch=False)
-            write_atomically(self.path, bytes(learned.serialize()))
+            # As trtexec does: what a build learned is added to a fresh cache of the file, not the other way round.
+            kept = config.create_timing_cache(_read(self.path))
+            if kept is None or not kept.combine(learned, ignore_mismatch=False):
+                kept = learned
+            write_atomically(self.path, bytes(kept.serialize()))
 
 
 def cache_path(folder: Path, *, version: str, gpu: str, driver: str) -> Path:
