@@ -1,0 +1,141 @@
+"""`trtbench evidence`: what was run on this machine, as one JSON file: hardware, versions, tests by marker, rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtbench import __version__
+from trtbench.environment import collect_environment, gpu_info, missing, missing_for_tensorrt
+from trtbench.pipeline.events import Event, Listener, nobody
+from trtbench.pipeline.hardware_tests import MARKERS, MarkerTests, run_tests
+from trtbench.pipeline.run import run_suite
+from trtbench.records import to_jsonable
+from trtbench.store import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from trtbench.environment import Environment, GpuInfo
+    from trtbench.pipeline.keeper import Places
+    from trtbench.records import Row
+    from trtbench.suite import Suite
+
+SCHEMA_VERSION = 1
+_NO_CHECKOUT = "not run: no checkout with tests at hand"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What one command found out on one machine.
+
+    Args:
+        name: of the file.
+        created: ISO 8601.
+        trtbench: its version.
+        git: commit and whether it was changed.
+        cuda: `run`, or `not run: ` and why.
+        tensorrt: likewise.
+        machine: what `trtbench gpu-info` says.
+        tests: by marker.
+        suite: as written, with what was measured under it.
+        rows: of the report.
+        answer: the report's recommendation, in a sentence.
+    """
+
+    name: str
+    created: str
+    trtbench: str
+    git: Mapping[str, Any]
+    cuda: str
+    tensorrt: str
+    machine: GpuInfo
+    tests: tuple[MarkerTests, ...]
+    suite: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    answer: str
+    schema_version: int = SCHEMA_VERSION
+
+
+def collect_evidence(
+    suite: Suite,
+    places: Places,
+    *,
+    argv: Sequence[str],
+    now: datetime,
+    name: str | None = None,
+    tests: Path | None = None,
+    tell: Listener = nobody,
+) -> Evidence:
+    """Run the hardware tests and a suite on this machine.
+
+    Args:
+        suite: what is measured, on the runtimes it names that are here.
+        places: folders of the run.
+        argv: the command, for the run's report.
+        now: when it began.
+        name: of the evidence; by default the day, the suite and the GPU.
+        tests: the tests of a checkout; None runs none.
+        tell: told of progress.
+
+    Raises:
+        ConfigError: the suite's data cannot be used, or pytest does not run.
+    """
+    environment = collect_environment()
+    absent = why_not(environment)
+    found = tuple(_tests(tests, marker, absent[marker], tell) for marker in MARKERS)
+    report, _ = run_suite(suite, places, argv=argv, now=now, tell=tell)
+    return Evidence(
+        name=name or usual_name(environment, suite=suite.name, now=now),
+        created=now.isoformat(timespec="seconds"),
+        trtbench=__version__,
+        git=to_jsonable(environment.git) or {},
+        cuda=absent["gpu"] or "run",
+        tensorrt=absent["tensorrt"] or "run",
+        machine=gpu_info(environment),
+        tests=found,
+        suite=report.suite,
+        rows=report.rows,
+        answer=report.decision.sentence,
+    )
+
+
+def why_not(environment: Environment) -> dict[str, str]:
+    """Return for each marker why its tests cannot run here, as `not run: ...`; "" where they can."""
+    lacks = {"gpu": missing(environment, require=("gpu",)), "tensorrt": missing_for_tensorrt(environment)}
+    return {
+        marker: f"not run: {'; '.join(dict.fromkeys(one.reason for one in found))}" if found else ""
+        for marker, found in lacks.items()
+    }
+
+
+def usual_name(environment: Environment, *, suite: str, now: datetime) -> str:
+    """Name evidence by the day, the suite and the GPU, or `cpu` without one."""
+    gpus = environment.usable_gpus
+    device = re.sub(r"[^a-z0-9]+", "-", gpus[0].name.lower()).strip("-") if gpus else "cpu"
+    return f"{now:%Y%m%d}-{suite}-{device}"
+
+
+def write_evidence(evidence: Evidence, folder: Path) -> Path:
+    """Write evidence as JSON and return where it stands.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    path = folder / f"{evidence.name}.json"
+    write_atomically(path, json.dumps(to_jsonable(evidence), indent=1) + "\n")
+    return path
+
+
+def _tests(folder: Path | None, marker: str, absent: str, tell: Listener) -> MarkerTests:
+    if absent or folder is None or not folder.is_dir():
+        return MarkerTests(marker=marker, status=absent or _NO_CHECKOUT)
+    tell(Event(stage="tests", item=marker, state="started"))
+    found = run_tests(folder, marker=marker)
+    detail = f"{found.passed} passed, {len(found.failures)} failed, {len(found.skipped)} skipped"
+    tell(Event(stage="tests", item=marker, state="failed" if found.failures else "done", detail=detail))
+    return found
