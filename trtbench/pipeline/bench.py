@@ -237,7 +237,7 @@ def _absent_row(built: BuiltEngine, batch_size: int) -> Row:
     plan = built.plan
     return Row(
         variant=plan.variant.name,
-        precision=plan.precision,
+        precision=plan.shown_precision,
         backend=plan.backend,
         device=backend(plan.backend).device_name(),
         batch_size=batch_size,

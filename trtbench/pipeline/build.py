@@ -163,12 +163,13 @@ def _request(
 def _calibration(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact) -> CalibrationImages:
     """Return what TensorRT's own calibrator is fed with, its cache keyed by all that decides it."""
     images, config = artefacts.calibration_images(), artefacts.suite.calibration
+    batch_size = full_batches(images.facts["images"], config.batch_size)
     key = sha256_of(
         {
             "graph": made_from.sha256,
             "images": images.sha256,
             "preprocessing": artefacts.dataset.preprocessing.fingerprint,
-            "batch_size": config.batch_size,
+            "batch_size": batch_size,
             "algorithm": plan.config.calibrator,
             "runtime": backend(plan.backend).runtime_version(),
         }
@@ -176,10 +177,16 @@ def _calibration(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact) ->
     return CalibrationImages(
         images=images.path("calibration.npy"),
         preprocessing=artefacts.dataset.preprocessing,
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         algorithm=plan.config.calibrator,
         cache=artefacts.places.calibration_caches / f"{key}.cache",
     )
+
+
+def full_batches(images: int, wanted: int) -> int:
+    """Return the batch size nearest below `wanted` that leaves no image out, or `wanted` where none is near."""
+    wanted = min(images, wanted)
+    return next((size for size in range(wanted, wanted // 2, -1) if images % size == 0), wanted)
 
 
 @contextlib.contextmanager
@@ -209,7 +216,7 @@ def engine_identity(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact)
         options |= {"build": plan.build}
     return {
         "variant": plan.variant.name,
-        "precision": plan.precision,
+        "precision": plan.shown_precision,
         "backend": plan.backend,
         "backend_version": runtime.runtime_version(),
         "machine": runtime.machine(options),

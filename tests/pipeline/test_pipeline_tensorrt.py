@@ -1,0 +1,125 @@
+"""A suite from end to end on TensorRT, simulated in both majors: networks, graphs, engines, workers, rows, report."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trtbench.pipeline import build_suite, outlook, run_suite
+from trtbench.pipeline.build import full_batches
+from trtbench.pipeline.plan import plan_engines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from trtbench.pipeline import Places
+    from trtbench.suite import Suite
+
+    Make = Callable[..., Suite]
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ON_BOTH = ("fp32", "tf32", "fp16", "int8", "int8+fp16")
+
+
+def test_the_usual_suite_of_a_gpu_runs_in_every_precision_that_the_major_has(
+    suite: Make, places: Places, tensorrt_double: ModuleType
+) -> None:
+    usual = ON_BOTH if tensorrt_double.__version__.startswith("11") else (*ON_BOTH, "int8-implicit+fp16")
+
+    report, folder = run_suite(suite("engines: [{backend: auto}]"), places, argv=["trtbench"], now=NOW)
+
+    rows = [row for row in report.rows if row.backend == "tensorrt"]
+    assert [row.precision for row in rows if row.batch_size == 1] == list(usual)
+    assert {row.status for row in report.rows} == {"ok"}
+    assert all(row.simulated for row in rows)
+    assert report.decision.winner is None
+    correct = {row.precision: row.accuracy.correct for row in report.rows if row.accuracy and row.backend == "tensorrt"}
+    eager = next(row.accuracy.correct for row in report.rows if row.accuracy and row.backend == "eager")
+    exact = next(row.accuracy.true_arithmetic_correct for row in rows if row.accuracy and row.precision == "int8")
+    assert (correct["fp32"], correct["int8"]) == (eager, exact)
+    assert "simulated" in (folder / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("tensorrt_11_double")
+def test_tensorrt_11_refuses_its_own_calibrator_in_a_row_and_builds_the_others(suite: Make, places: Places) -> None:
+    built = build_suite(suite("engines: [{backend: tensorrt, precisions: [fp32, int8-implicit]}]"), places)
+
+    assert [one.status for one in built] == ["ok", "unsupported", "ok"]
+    assert "ask for 'int8'" in built[1].reason
+
+
+@pytest.mark.usefixtures("tensorrt_10_double")
+def test_an_engine_is_built_once_and_again_where_the_suite_asks_for_another_build(suite: Make, places: Places) -> None:
+    wanted = "engines: [{{backend: tensorrt, precisions: [fp32]{more}}}]"
+    first = build_suite(suite(wanted.format(more="")), places)[0].sidecar
+    again = build_suite(suite(wanted.format(more="")), places)[0].sidecar
+    other = build_suite(suite(wanted.format(more=", optimization_level: 1")), places)[0].sidecar
+
+    assert first is not None
+    assert again == first
+    assert other is not None
+    assert (first.options["optimization_level"], other.options["optimization_level"]) == (3, 1)
+    assert other.key != first.key
+
+
+@pytest.mark.usefixtures("tensorrt_11_double")
+def test_one_dynamic_profile_serves_every_batch_size(suite: Make, places: Places) -> None:
+    wanted = suite("engines: [{backend: tensorrt, precisions: [fp16], profile: [1, 2, 4]}]")
+    report, _ = run_suite(wanted, places, argv=["trtbench"], now=NOW)
+
+    rows = [row for row in report.rows if row.backend == "tensorrt"]
+    assert {row.status for row in rows} == {"ok"}
+    assert len({row.engine_sha256 for row in rows}) == 1
+
+
+@pytest.mark.usefixtures("tensorrt_10_double")
+def test_implicit_calibration_is_fed_once_and_its_cache_is_kept_by_what_decides_it(suite: Make, places: Places) -> None:
+    implicit = "engines: [{{backend: tensorrt, precisions: [int8-implicit], calibrator: {algorithm}}}]"
+    build_suite(suite(implicit.format(algorithm="entropy")), places)
+    caches = set(places.calibration_caches.glob("*.cache"))
+    build_suite(suite(implicit.format(algorithm="minmax")), places)
+
+    assert len(caches) == 1
+    assert len(set(places.calibration_caches.glob("*.cache")) - caches) == 1
+
+
+@pytest.mark.usefixtures("tensorrt_10_double")
+def test_the_plan_names_what_each_precision_still_needs(suite: Make, places: Places) -> None:
+    found = {row.name: row.missing for row in outlook(suite("engines: [{backend: tensorrt}]"), places).rows}
+
+    assert found["dense fp16 tensorrt b1"] == ("dense", "graph", "half", "engine")
+    assert found["dense int8+fp16 tensorrt b1"] == ("dense", "graph", "manifest", "ranges", "half", "engine")
+    assert found["dense int8-implicit+fp16 tensorrt b1"] == ("dense", "graph", "manifest", "engine")
+
+
+@pytest.mark.usefixtures("tensorrt_double")
+def test_sparse_engines_stand_beside_dense_ones(suite: Make) -> None:
+    two = suite(
+        "engines: [{backend: tensorrt, precisions: [fp16]}, {backend: tensorrt, precisions: [fp16], sparse: true}]"
+    )
+
+    names = [plan.name for plan in plan_engines(two) if plan.role == "candidate"]
+    assert names == ["dense fp16 tensorrt", "dense fp16+sparse tensorrt"]
+
+
+def test_a_profile_that_leaves_out_a_batch_size_is_refused(suite: Make) -> None:
+    with pytest.raises(Exception, match=r"a profile that holds the batch sizes \[1, 2\]"):
+        suite("engines: [{backend: tensorrt, profile: [1, 1, 1]}]")
+
+
+def test_pytorch_rows_come_in_the_precisions_asked_for(suite: Make, places: Places) -> None:
+    wanted = suite("engines: [{backend: onnxruntime-cpu, precisions: [fp32]}]")
+    bench = wanted.bench.model_copy(update={"baseline_precisions": ("fp32", "bf16"), "batch_sizes": (1,)})
+
+    report, _ = run_suite(wanted.model_copy(update={"bench": bench}), places, argv=["trtbench"], now=NOW)
+
+    eager = {row.precision: row for row in report.rows if row.backend == "eager"}
+    assert {precision: row.status for precision, row in eager.items()} == {"fp32": "ok", "bf16": "ok"}
+
+
+@pytest.mark.parametrize(("images", "wanted", "batch"), [(100, 32, 25), (500, 32, 25), (12, 32, 12), (101, 32, 32)])
+def test_calibration_batches_leave_no_image_out_where_they_can(images: int, wanted: int, batch: int) -> None:
+    assert full_batches(images, wanted) == batch
