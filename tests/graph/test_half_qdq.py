@@ -136,6 +136,17 @@ def test_a_layer_whose_weights_fp16_scales_cannot_hold_keeps_fp32_pairs() -> Non
     assert lint(half.proto) == ()
 
 
+def test_layers_of_values_beyond_fp16_keep_fp32_pairs() -> None:
+    half = to_half(_quantized(_float(w2=_WEIGHTS["w2"] * 1e8)), dtype="fp16")
+    found = _constants(half.proto)
+
+    reasons = dict(half.kept)
+    assert "w2.scale reaches" in reasons["a"]
+    assert "flat.scale reaches" in reasons["out"]
+    assert "beyond 6.55e+04" in reasons["a"]
+    assert found["w2.scale"].dtype == found["flat.scale"].dtype == np.float32
+
+
 def test_a_pair_that_a_float_and_a_half_layer_share_is_half() -> None:
     body = f"x = Relu(input) a = {_CONV}(x, w) c = {_CONV}(x, w2) s = Add(a, c) out = Flatten(s)"
     half = to_half(_quantized(_float(body)), dtype="fp16", keep=["a"])

@@ -66,7 +66,7 @@ def to_half(
     ready = _typed(_raised(_lifted(proto), dtype=dtype))
     seen, types = view(ready), element_types(ready.graph)
     plan = plan_half(seen, types, dtype=dtype, keep=keep)
-    constants = half_constants(seen) if dtype == "fp16" else {}
+    constants = half_constants(seen, quantizers=plan.halves) if dtype == "fp16" else {}
     halved = rewrite_types(ready, plan, types, half=FORMATS[dtype], constants=constants)
     kept = [(node_name(seen.maker[key]), plan.kept[key]) for key in plan.computing if key in plan.kept]
     share = 1 - len(kept) / max(len(plan.computing), 1)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.graph.qdq import LEVELS
-from trtbench.graph.view import attribute
+from trtbench.graph.view import QUANTIZERS, attribute
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import onnx
     from numpy.typing import NDArray
@@ -47,11 +47,16 @@ def half_weight(weight: NDArray[Any], scale: NDArray[Any], *, axis: int | None) 
     return (codes * step).astype(np.float16)
 
 
-def half_constants(seen: GraphView) -> Mapping[tuple[str, int], NDArray[np.float16]]:
-    """Return the FP16 value of each constant that a Q or DQ node reads, by its first output and the input's index."""
+def half_constants(seen: GraphView, *, quantizers: Collection[str]) -> Mapping[tuple[str, int], NDArray[np.float16]]:
+    """Return the FP16 value of each constant that a Q or DQ node reads, by its first output and the input's index.
+
+    Args:
+        seen: the graph.
+        quantizers: the first outputs of the nodes that become half; others are passed over.
+    """
     found: dict[tuple[str, int], NDArray[np.float16]] = {}
     for node in seen.nodes:
-        if node.op_type not in {"QuantizeLinear", "DequantizeLinear"} or node.input[1] not in seen.constants:
+        if node.op_type not in QUANTIZERS or node.output[0] not in quantizers or node.input[1] not in seen.constants:
             continue
         scale = half_scale(seen.constants[node.input[1]])
         found[node.output[0], 1] = scale
