@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import onnx
 
+_PHASE = "Building Engine"
 _PRECISION_FLAGS = ("FP16", "BF16", "INT8", "FP8", "INT4", "FP4")
 _SUPERSEDED = "Deprecated in TensorRT 10.12. Superseded by strong typing."
 
@@ -138,34 +139,34 @@ class _Build:
         self._is_cancelled = threading.Event()
 
     def run(self) -> Any:
+        self._start(_PHASE, None, 3)
         try:
             return self._built()
         except _Cancelled:
             callbacks.warning(self._logger, "The build was cancelled by the progress monitor")
             return None
+        finally:
+            self._finish(_PHASE)
 
     def _built(self) -> Any:
-        self._start("Building Engine", None, 3)
         scales = self._scales()
         if scales is None:
             return self._failed(
                 "Error Code 4: Internal Error (Calibration failure occurred with no scaling factors detected. "
                 "This could be due to no int8 calibrator or insufficient custom scales for network layers.)"
             )
-        self._step("Building Engine", 0)
+        self._step(0)
         if is_asked_for("oom-build"):
             return self._failed("Error Code 2: OutOfMemory (Requested size was 9663676416 bytes.)")
         layers = layers_of(self._model, self._precisions(scales))
         self._tune(layers)
-        self._step("Building Engine", 1)
+        self._step(1)
         data = plan.packed(self._header(layers, scales), self._model.SerializeToString())
-        self._step("Building Engine", 2)
-        self._finish("Building Engine")
+        self._step(2)
         return IHostMemory._of(data)
 
     def _failed(self, text: str) -> None:
         callbacks.error(self._logger, text)
-        self._finish("Building Engine")
 
     def _scales(self) -> dict[str, float] | None:
         """Calibrate where implicit INT8 is asked for; None when that gave nothing."""
@@ -214,7 +215,7 @@ class _Build:
             raise _Cancelled
 
     def _tune_some(self, phase: str, layers: list[dict[str, Any]]) -> None:
-        self._start(phase, "Building Engine", len(layers))
+        self._start(phase, _PHASE, len(layers))
         for place, layer in enumerate(layers):
             if self._is_cancelled.is_set():
                 break
@@ -240,10 +241,9 @@ class _Build:
         if not callbacks.ask("step_complete", lambda: monitor.step_complete(phase, step), otherwise=False):
             self._is_cancelled.set()
 
-    def _step(self, phase: str, step: int) -> None:
-        self._tell(phase, step)
+    def _step(self, step: int) -> None:
+        self._tell(_PHASE, step)
         if self._is_cancelled.is_set():
-            self._finish(phase)
             raise _Cancelled
 
     def _header(self, layers: list[dict[str, Any]], scales: dict[str, float]) -> dict[str, Any]:

@@ -186,7 +186,8 @@ def _own(cls: type, method: str) -> Any:
 
 
 def _cut(cls: type, fact: dict[str, Any]) -> None:
-    known = {*fact["methods"], *fact["properties"], *fact.get("attributes", ())}
+    nested = {each.rpartition(".")[2] for each in facts.current().classes if each.startswith(f"{cls.__name__}.")}
+    known = {*fact["methods"], *fact["properties"], *fact.get("attributes", ()), *nested}
     for member in [each for each in vars(cls) if not each.startswith("_") and each not in known]:
         delattr(cls, member)
 

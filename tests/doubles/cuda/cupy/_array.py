@@ -10,7 +10,7 @@ from simulated_cuda import memory, streams
 
 from .cuda._memory import MemoryPointer, alloc
 from .cuda.device import Device
-from .cuda.stream import BaseStream, get_current_stream
+from .cuda.stream import _BaseStream, get_current_stream
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -92,7 +92,11 @@ class ndarray:
         return np.lib.stride_tricks.as_strided(typed, self.shape, self.strides)
 
     def get(
-        self, stream: BaseStream | None = None, order: str = "C", out: NDArray[Any] | None = None, blocking: bool = True
+        self,
+        stream: _BaseStream | None = None,
+        order: str = "C",
+        out: NDArray[Any] | None = None,
+        blocking: bool = True,
     ) -> NDArray[Any]:
         target = np.empty(self.shape, self.dtype) if out is None else out
         handle = (get_current_stream() if stream is None else stream).ptr
@@ -101,7 +105,7 @@ class ndarray:
             streams.synchronize(handle)
         return target
 
-    def set(self, arr: NDArray[Any], stream: BaseStream | None = None) -> None:
+    def set(self, arr: NDArray[Any], stream: _BaseStream | None = None) -> None:
         if arr.dtype != self.dtype:
             raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
         if arr.shape != self.shape:
@@ -221,7 +225,7 @@ def ascontiguousarray(a: Any, dtype: DTypeLike | None = None) -> ndarray:
 
 def asnumpy(
     a: Any,
-    stream: BaseStream | None = None,
+    stream: _BaseStream | None = None,
     order: str = "C",
     out: NDArray[Any] | None = None,
     *,

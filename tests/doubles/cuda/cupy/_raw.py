@@ -11,7 +11,7 @@ from simulated_cuda.faults import CUDARuntimeError
 from ._array import ndarray
 from .cuda._memory import MemoryPointer
 from .cuda.compiler import CompileException
-from .cuda.stream import BaseStream, get_current_stream
+from .cuda.stream import _BaseStream, get_current_stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ class RawKernel:
         args: Sequence[Any],
         *,
         shared_mem: int = 0,
-        stream: BaseStream | None = None,
+        stream: _BaseStream | None = None,
     ) -> None:
         compiled = self._compiled()
         threads = int(np.prod(block))
@@ -60,7 +60,11 @@ class RawKernel:
             raise CUDARuntimeError("cudaErrorInvalidValue", f"a block of {threads} threads")
         packed = [_packed(each, one) for each, one in zip(compiled.parameters, _checked(compiled, args), strict=True)]
         handle = (get_current_stream() if stream is None else stream).ptr
-        reads = [one.data.ptr for one in args if isinstance(one, ndarray) and one.size]
+        reads = [
+            int.from_bytes(value, "little")
+            for each, value in zip(compiled.parameters, packed, strict=True)
+            if each.is_pointer and any(value)
+        ]
         # The pool keeps a block until the stream has passed its last use; a graph keeps nothing alive.
         held = () if streams.is_capturing(handle) else tuple(args)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 from simulated_cuda import streams
 
 if TYPE_CHECKING:
-    from .stream import BaseStream
+    from .stream import _BaseStream
 
 
 class Graph:
@@ -24,15 +24,15 @@ class Graph:
         made._works = works
         return made
 
-    def launch(self, stream: BaseStream | None = None) -> None:
+    def launch(self, stream: _BaseStream | None = None) -> None:
         for work in self._works:
             streams.submit(_handle(stream), work)
 
-    def upload(self, stream: BaseStream | None = None) -> None:
+    def upload(self, stream: _BaseStream | None = None) -> None:
         streams.queue_of(_handle(stream))
 
 
-def _handle(stream: BaseStream | None) -> int:
+def _handle(stream: _BaseStream | None) -> int:
     from .stream import get_current_stream
 
     return (get_current_stream() if stream is None else stream).ptr

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from simulated_cuda import streams
 from simulated_cuda.faults import CUDARuntimeError
 
-from .graph import Graph
+from .graph import Graph as _Graph
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 _current = threading.local()
 
 
-def _stack() -> list[BaseStream]:
+def _stack() -> list[_BaseStream]:
     if not hasattr(_current, "stack"):
         _current.stack = [Stream.null]
-    stack: list[BaseStream] = _current.stack
+    stack: list[_BaseStream] = _current.stack
     return stack
 
 
@@ -30,7 +30,7 @@ class Event:
         self._mark = streams.Mark()
         self._is_timed = not disable_timing
 
-    def record(self, stream: BaseStream | None = None) -> None:
+    def record(self, stream: _BaseStream | None = None) -> None:
         self._mark.record((get_current_stream() if stream is None else stream).ptr)
 
     def synchronize(self) -> None:
@@ -48,7 +48,7 @@ def get_elapsed_time(start_event: Event, end_event: Event) -> float:
     return end_event._mark.milliseconds_since(start_event._mark)
 
 
-class BaseStream:
+class _BaseStream:
     """What streams of our own and of others have in common."""
 
     ptr: int
@@ -62,7 +62,7 @@ class BaseStream:
     ) -> None:
         _stack().pop()
 
-    def use(self) -> BaseStream:
+    def use(self) -> _BaseStream:
         _stack()[-1] = self
         return self
 
@@ -87,14 +87,14 @@ class BaseStream:
     def begin_capture(self, mode: int | None = None) -> None:
         streams.begin_capture(self.ptr, mode=streams.RELAXED if mode is None else mode)
 
-    def end_capture(self) -> Graph:
-        return Graph._of(streams.end_capture(self.ptr))
+    def end_capture(self) -> _Graph:
+        return _Graph._of(streams.end_capture(self.ptr))
 
 
-class Stream(BaseStream):
+class Stream(_BaseStream):
     """A stream of our own."""
 
-    null: BaseStream
+    null: _BaseStream
 
     def __init__(
         self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int | None = None
@@ -107,7 +107,7 @@ class Stream(BaseStream):
             streams.destroy(self.ptr)
 
 
-class ExternalStream(BaseStream):
+class ExternalStream(_BaseStream):
     """A stream that somebody else made and keeps."""
 
     def __init__(self, ptr: int, device_id: int = -1) -> None:
@@ -117,5 +117,5 @@ class ExternalStream(BaseStream):
 Stream.null = Stream(null=True)
 
 
-def get_current_stream(device_id: int = -1) -> BaseStream:
+def get_current_stream(device_id: int = -1) -> _BaseStream:
     return _stack()[-1]
