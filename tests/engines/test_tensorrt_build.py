@@ -5,7 +5,7 @@ from __future__ import annotations
 import _thread
 import json
 import sys
-import time
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +124,21 @@ def sidecar_of(sidecar: Callable[..., Sidecar]) -> Callable[..., Sidecar]:
         return sidecar(**{**fields, **changes})
 
     return make
+
+
+@pytest.fixture
+def cancelled(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """An event that is set when a build is asked to stop; it needs the double in place before it."""
+    from trtbench.engines.tensorrt import monitor
+
+    heard, cancel = threading.Event(), monitor.BuildWatch.cancel
+
+    def tell(watch: monitor.BuildWatch) -> None:
+        cancel(watch)
+        heard.set()
+
+    monkeypatch.setattr(monitor.BuildWatch, "cancel", tell)
+    return heard
 
 
 def _header(engine: Path) -> dict[str, Any]:
@@ -383,14 +398,16 @@ def test_a_listener_that_fails_stops_the_build_and_its_error_is_raised(request_o
 
 
 @pytest.mark.usefixtures("tensorrt_double")
-def test_ctrl_c_stops_the_build_at_its_next_step_and_leaves_nothing(request_of: Make) -> None:
+def test_ctrl_c_stops_the_build_at_its_next_step_and_leaves_nothing(
+    request_of: Make, cancelled: threading.Event
+) -> None:
     told: list[float] = []
 
     def interrupt(_phase: str, share: float) -> None:
         told.append(share)
         if len(told) == 3:
             _thread.interrupt_main()
-            time.sleep(0.5)  # until the thread that waits has heard of it
+            cancelled.wait(60)
 
     request = request_of("fp32", on_progress=interrupt)
 
@@ -402,10 +419,8 @@ def test_ctrl_c_stops_the_build_at_its_next_step_and_leaves_nothing(request_of: 
 
 @pytest.mark.usefixtures("tensorrt_double")
 def test_ctrl_c_while_the_build_is_being_started_stops_it_too(
-    request_of: Make, monkeypatch: pytest.MonkeyPatch
+    request_of: Make, cancelled: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-
     start, told = threading.Thread.start, list[float]()
 
     def start_and_be_interrupted(thread: threading.Thread) -> None:
@@ -415,7 +430,7 @@ def test_ctrl_c_while_the_build_is_being_started_stops_it_too(
 
     def slow(_phase: str, share: float) -> None:
         told.append(share)
-        time.sleep(0.05)
+        cancelled.wait(60)
 
     monkeypatch.setattr(threading.Thread, "start", start_and_be_interrupted)
 
