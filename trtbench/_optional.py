@@ -60,7 +60,7 @@ def cupy_with_device() -> Any | None:
         return None
     try:
         cupy = importlib.import_module("cupy")
-        # cupy.is_available() raises on 13.x without a driver; this spelling is False on 13.x and 14.x.
+        # cupy.is_available() raises on 13.x without a driver; this spelling may too, at its first call.
         return cupy if cupy.cuda.is_available() else None
-    except ImportError:
+    except (ImportError, RuntimeError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,7 +201,8 @@ class Artefacts(Networks):
             images = next(self.calibration_batches(load_manifest(manifest.path("manifest.json"))))
             check = check_half(proto, half.proto, {"input": images}, dtype=dtype)
             write_atomically(folder / "model.onnx", half.proto.SerializeToString(deterministic=True))
-            facts = {"share_of_nodes": half.share_of_nodes, "error": check.error, "tolerance": check.tolerance}
+            error = check.error if math.isfinite(check.error) else None  # an activation beyond FP16's range
+            facts = {"share_of_nodes": half.share_of_nodes, "error": error, "tolerance": check.tolerance}
             return {**facts, "notes": _half_notes(half, check, dtype=dtype)}
 
         return self.make("half", f"{variant.name}/{precision}", inputs, convert, content=("model.onnx",))
@@ -287,7 +289,9 @@ def _half_notes(half: HalfGraph, check: HalfCheck, *, dtype: str) -> list[str]:
     notes = [f"{node} stays in FP32: {reason}" for node, reason in half.kept[:_SHOWN_NODES]]
     if len(half.kept) > _SHOWN_NODES:
         notes.append(f"{len(half.kept) - _SHOWN_NODES} more nodes stay in FP32")
-    if not check.holds:
+    if not math.isfinite(check.error):
+        notes.append(f"{dtype} overflows: its logits on the calibration images are not finite")
+    elif not check.holds:
         notes.append(
             f"{dtype} moves a logit by {100 * check.error:.1f} % of the largest, "
             f"where rounding explains {100 * check.tolerance:.1f} %"

@@ -13,7 +13,7 @@ import numpy as np
 from trtbench.bench.measure import EngineFile, Images, Progress, measure_engines
 from trtbench.bench.statistics import latency_summary, latency_verdict, paired_ratio
 from trtbench.engines.base import backend
-from trtbench.errors import RowError
+from trtbench.errors import RowError, TrtbenchError
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.build import build_engines, status_of
 from trtbench.pipeline.events import Event, Listener, nobody
@@ -239,12 +239,20 @@ def _absent_row(built: BuiltEngine, batch_size: int) -> Row:
         variant=plan.variant.name,
         precision=plan.shown_precision,
         backend=plan.backend,
-        device=backend(plan.backend).device_name(),
+        device=_device_of(plan.backend),
         batch_size=batch_size,
         role=plan.role,
         status=built.status,
         reason=built.reason,
     )
+
+
+def _device_of(runtime: str) -> str:
+    """Name the device that a runtime would use; a row may be absent because there is none."""
+    try:
+        return backend(runtime).device_name()
+    except TrtbenchError:
+        return "no device"
 
 
 def _write_raw(folder: Path, row: Row, measured: Measured) -> None:

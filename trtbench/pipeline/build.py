@@ -11,7 +11,7 @@ import filelock
 
 from trtbench.engines.base import BuildRequest, CalibrationImages, backend
 from trtbench.engines.sidecar import Sidecar, check_engine, read_sidecar, write_sidecar
-from trtbench.errors import OutOfMemoryError, RowError, SidecarError, UnsupportedError
+from trtbench.errors import CapabilityError, OutOfMemoryError, RowError, SidecarError, UnsupportedError
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.pipeline.plan import PYTORCH, needs_calibration, plan_engines, source
@@ -66,17 +66,17 @@ def engine_path(places: Places, suite_name: str, plan: EnginePlan) -> Path:
     return places.engines / suite_name / name
 
 
-def status_of(error: RowError) -> Status:
+def status_of(error: RowError | CapabilityError) -> Status:
     """Return the status of a row that ended with this error."""
     if isinstance(error, OutOfMemoryError):
         return "oom"
-    return "unsupported" if isinstance(error, UnsupportedError) else "failed"
+    return "unsupported" if isinstance(error, (UnsupportedError, CapabilityError)) else "failed"
 
 
 def _built(artefacts: Artefacts, plan: EnginePlan, tell: Listener) -> BuiltEngine:
     try:
         path, sidecar = build_engine(artefacts, plan, tell=tell)
-    except RowError as error:
+    except (RowError, CapabilityError) as error:  # what this machine lacks, other runtimes may not need
         tell(Event(stage="engine", item=plan.name, state="failed", detail=str(error)))
         return BuiltEngine(plan=plan, status=status_of(error), reason=str(error))
     return BuiltEngine(plan=plan, status="ok", path=path, sidecar=sidecar)

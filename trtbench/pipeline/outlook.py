@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtbench.errors import RowError
+from trtbench.errors import CapabilityError, RowError
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.build import existing_engine, identify
 from trtbench.pipeline.keeper import Absent
@@ -105,7 +105,7 @@ def _is_absent(look_up: Callable[[], object]) -> bool:
         look_up()
     except Absent:
         return True
-    except RowError:
+    except (RowError, CapabilityError):
         return False
     return False
 
