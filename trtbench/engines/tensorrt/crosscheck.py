@@ -227,9 +227,7 @@ def _profile_index(profiles: list[dict[str, list[list[int]]]], batch: int) -> in
     """Return the profile of a batch size: of those that take it the one tuned for the nearest, as our sessions do."""
     ranges = [next(iter(shapes.values())) for shapes in profiles]
     fitting = [
-        (abs(usual[0] - batch), index)
-        for index, (low, usual, high) in enumerate(ranges)
-        if low[0] <= batch <= high[0]
+        (abs(usual[0] - batch), index) for index, (low, usual, high) in enumerate(ranges) if low[0] <= batch <= high[0]
     ]
     if not fitting:
         sizes = ", ".join(f"{low[0]}" if low == high else f"{low[0]} to {high[0]}" for low, _, high in ranges) or "none"
