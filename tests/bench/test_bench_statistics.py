@@ -14,7 +14,6 @@ from scipy import stats
 from trtbench.bench.statistics import (
     drop_upper_bound,
     latency_summary,
-    latency_verdict,
     mcnemar_exact,
     paired_ratio,
     smallest_provable_drop,
@@ -152,18 +151,12 @@ def test_samples_that_tell_nothing_are_inconclusive(samples: list[int]) -> None:
         latency_summary(np.array(samples, dtype=np.int64), batch_size=1)
 
 
-@pytest.mark.parametrize(
-    ("samples", "verdict"),
-    [
-        ([100, 100, 105, 105], "stable"),
-        ([105, 105, 100, 100], "stable"),
-        ([100, 100, 106, 106], "unsettled"),
-        ([106, 106, 100, 100], "unsettled"),
-        ([100, 900, 100], "stable"),  # the middle one belongs to neither half
-    ],
-)
-def test_a_row_is_stable_when_its_halves_agree_within_five_percent(samples: list[int], verdict: str) -> None:
-    assert latency_verdict(np.array(samples, dtype=np.int64)) == verdict
+def test_of_several_launches_a_sample_each_figure_is_of_one_and_there_is_no_p99() -> None:
+    samples = np.arange(1, 1001, dtype=np.int64) * 1_000_000
+    one, four = (latency_summary(samples, batch_size=1, launches=launches) for launches in (1, 4))
+    assert (four.p50_ms, four.min_ms, four.max_ms) == pytest.approx((one.p50_ms / 4, 0.25, 250))
+    assert one.p95_ms == pytest.approx(950.05)
+    assert four.p99_ms is None
 
 
 @settings(max_examples=40)

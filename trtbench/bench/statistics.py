@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import optimize, stats
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-Verdict = Literal["stable", "unsettled"]
 
 _NS_PER_MS = 1e6
 _SAMPLES_FOR_P99 = 1000  # fewer than ten samples would lie beyond the percentile
@@ -33,7 +31,10 @@ class LatencySummary:
 
     p50_ms: float
     p90_ms: float
+    p95_ms: float
     p99_ms: float | None
+    min_ms: float
+    max_ms: float
     mean_ms: float
     cov: float
     ms_per_image: float
@@ -103,8 +104,10 @@ def smallest_provable_drop(total: int, *, confidence: float = 0.95) -> float:
     return drop_upper_bound(0, 0, total, confidence=confidence)
 
 
-def latency_summary(samples_ns: NDArray[np.int64], *, batch_size: int) -> LatencySummary:
-    """Summarise samples (n,) of nanoseconds, each one synchronised inference of `batch_size` images.
+def latency_summary(samples_ns: NDArray[np.int64], *, batch_size: int, launches: int = 1) -> LatencySummary:
+    """Summarise samples (n,) of nanoseconds, each of `launches` inferences of `batch_size` images.
+
+    Every figure is of one inference; of several launches in a sample only their mean is known, so there is no p99.
 
     Percentiles interpolate linearly between order statistics (Hyndman & Fan 1996, type 7); `p99_ms` is None below
     1,000 samples. `cov` is the sample deviation over the mean. `ms_per_image` is all time over all images.
@@ -112,33 +115,21 @@ def latency_summary(samples_ns: NDArray[np.int64], *, batch_size: int) -> Latenc
     Raises:
         InconclusiveError: fewer than two samples, or one that is not positive.
     """
-    samples_ms = _checked_samples(samples_ns) / _NS_PER_MS
-    p50, p90, p99 = (float(value) for value in np.percentile(samples_ms, (50, 90, 99)))
+    samples_ms = _checked_samples(samples_ns) / _NS_PER_MS / launches
+    p50, p90, p95, p99 = (float(value) for value in np.percentile(samples_ms, (50, 90, 95, 99)))
     mean = float(samples_ms.mean())
     return LatencySummary(
         p50_ms=p50,
         p90_ms=p90,
-        p99_ms=p99 if samples_ms.size >= _SAMPLES_FOR_P99 else None,
+        p95_ms=p95,
+        p99_ms=p99 if samples_ms.size >= _SAMPLES_FOR_P99 and launches == 1 else None,
+        min_ms=float(samples_ms.min()),
+        max_ms=float(samples_ms.max()),
         mean_ms=mean,
         cov=float(samples_ms.std(ddof=1)) / mean,
         ms_per_image=mean / batch_size,
         n=int(samples_ms.size),
     )
-
-
-def latency_verdict(samples_ns: NDArray[np.int64], *, tolerance: float = 0.05) -> Verdict:
-    """Say "stable" when the medians of the first and the second half of the samples (n,) agree, else "unsettled".
-
-    They agree when the larger is at most 1 + `tolerance` times the smaller. The middle one of an odd number of
-    samples belongs to neither half. This finds clocks still rising or falling; it says nothing of jitter.
-
-    Raises:
-        InconclusiveError: fewer than two samples, or one that is not positive.
-    """
-    samples = _checked_samples(samples_ns)
-    half = samples.size // 2
-    low, high = sorted((float(np.median(samples[:half])), float(np.median(samples[-half:]))))
-    return "stable" if high <= low * (1 + tolerance) else "unsettled"
 
 
 def paired_ratio(

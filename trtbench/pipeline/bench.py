@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.measure import EngineFile, Images, Progress, measure_engines
-from trtbench.bench.statistics import latency_summary, latency_verdict, paired_ratio
+from trtbench.bench.measure import measure_engines
+from trtbench.bench.measured import EngineFile, Images, Progress
+from trtbench.bench.summary import latency_record, timed_ratio
 from trtbench.engines.base import backend
 from trtbench.errors import RowError
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.build import build_engines, status_of
 from trtbench.pipeline.events import Event, Listener, nobody
-from trtbench.records import LatencyRecord, Row
+from trtbench.records import Row
 from trtbench.store import write_atomically
 from trtbench.suite import DenseVariant
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.bench.latency import TimedRow
-    from trtbench.bench.measure import Measured
+    from trtbench.bench.measured import Measured
     from trtbench.engines.sidecar import Sidecar
     from trtbench.pipeline.build import BuiltEngine
     from trtbench.pipeline.keeper import Places
@@ -172,7 +173,7 @@ def _sidecar(built: BuiltEngine) -> Sidecar:
 
 def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidate") -> Row:
     """Return the row of one engine at one batch size, from what was measured and what its sidecar says."""
-    opening = measured.opening
+    opening, run = measured.opening, measured.last_run
     row = Row(
         variant=sidecar.variant,
         precision=sidecar.precision,
@@ -194,42 +195,35 @@ def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidat
         settings={
             "achieved": sidecar.achieved,
             **(opening.settings if opening else {}),
-            **({"cores": list(measured.cores)} if measured.cores else {}),
+            **({"cores": list(run.cores)} if run is not None and run.cores else {}),
         },
         notes=sidecar.notes,
     )
     if measured.error is not None:
         return replace(row, status=status_of(measured.error), reason=str(measured.error))
     assert measured.timed is not None, "a row without an error was timed"
-    latency = _latency(measured.timed, batch_size=measured.batch_size)
-    return replace(row, latency=latency, throughput_ips=1000 / latency.ms_per_image)
-
-
-def _latency(timed: TimedRow, *, batch_size: int) -> LatencyRecord:
-    summary = latency_summary(timed.samples_ns, batch_size=batch_size)
-    return LatencyRecord(scope="device", verdict=latency_verdict(timed.samples_ns), **asdict(summary))
+    latency, *others = (latency_record(measured, way) for way in measured.ways)
+    best = min((one.ms_per_image for one in (latency, *others) if one.scope == "device"))
+    return replace(row, latency=latency, other_latencies=tuple(others), throughput_ips=1000 / best)
 
 
 def _with_ratios(rows: Sequence[Row], measured: Sequence[Measured]) -> list[Row]:
     """Give each timed row its paired ratio to the anchor: the first candidate timed at that batch size."""
-    anchors: dict[int, tuple[Row, TimedRow]] = {}
+    anchors: dict[int, tuple[Row, TimedRow | None]] = {}
     for row, one in zip(rows, measured, strict=True):
-        if one.timed is not None and row.role == "candidate" and not one.is_alone:
+        if row.latency is not None and row.role == "candidate" and not one.is_alone:
             anchors.setdefault(row.batch_size, (row, one.timed))
-    return [
-        _with_ratio(row, None if one.is_alone else one.timed, anchors.get(row.batch_size))
-        for row, one in zip(rows, measured, strict=True)
-    ]
+    return [_with_ratio(row, one.timed, anchors.get(row.batch_size)) for row, one in zip(rows, measured, strict=True)]
 
 
-def _with_ratio(row: Row, timed: TimedRow | None, anchor: tuple[Row, TimedRow] | None) -> Row:
-    if timed is None or anchor is None or row.latency is None:
+def _with_ratio(row: Row, timed: TimedRow | None, anchor: tuple[Row, TimedRow | None] | None) -> Row:
+    if anchor is None or row.latency is None:
         return row
     base, base_timed = anchor
-    pairs = min(len(timed.blocks), len(base_timed.blocks))
-    if pairs < 2:  # noqa: PLR2004  an interval needs two
+    found = timed_ratio(timed, base_timed)
+    if found is None:
         return row
-    ratio, low, high = paired_ratio(timed.block_medians_ns[:pairs], base_timed.block_medians_ns[:pairs])
+    ratio, low, high = found
     return replace(row, latency=replace(row.latency, ratio=ratio, ratio_ci95=(low, high), anchor=base.name))
 
 
@@ -248,6 +242,15 @@ def _absent_row(built: BuiltEngine, batch_size: int) -> Row:
 
 
 def _write_raw(folder: Path, row: Row, measured: Measured) -> None:
-    blocks: list[list[int]] = [] if measured.timed is None else [block.tolist() for block in measured.timed.blocks]
-    raw: dict[str, Any] = {"row": row.name, "blocks_ns": blocks, "predictions": measured.predictions}
+    """Keep every sample: by the way it was taken, the blocks, the process of each, and when it was."""
+    samples = {}
+    for way in measured.ways:
+        timed = measured.timed_as(way)
+        if timed is not None:
+            samples[f"{way.scope} {way.mode}"] = {
+                "blocks_ns": [block.tolist() for block in timed.blocks],
+                "processes": list(timed.processes),
+                "spans_ns": [list(span) for span in timed.spans],
+            }
+    raw: dict[str, Any] = {"row": row.name, "samples": samples, "predictions": measured.predictions}
     write_atomically(folder / "raw" / f"{row.name.replace(' ', '_')}.json", json.dumps(raw))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from trtbench.bench.statistics import paired_ratio
+from trtbench.bench.summary import timed_ratio
 from trtbench.environment import collect_environment
 from trtbench.pipeline.bench import bench_suite
 from trtbench.pipeline.events import Event, Listener, nobody
@@ -74,11 +74,7 @@ def _paired(blocks: Mapping[str, TimedRow]) -> PairedRatio:
     """Answer paired ratios from the raw blocks of this run."""
 
     def ratio(first: Row, second: Row) -> tuple[float, float, float] | None:
-        a, b = blocks.get(first.name), blocks.get(second.name)
-        if a is None or b is None:
-            return None
-        pairs = min(len(a.blocks), len(b.blocks))
-        return paired_ratio(a.block_medians_ns[:pairs], b.block_medians_ns[:pairs]) if pairs > 1 else None
+        return timed_ratio(blocks.get(first.name), blocks.get(second.name))
 
     return ratio
 

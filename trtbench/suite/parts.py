@@ -24,6 +24,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 
 Precision = Literal["fp32", "int8"]
 Objective = Literal["p50_ms", "ms_per_image", "engine_bytes"]
+Scope = Literal["device", "host-to-host"]
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 
 
@@ -232,8 +233,20 @@ class BenchConfig(Part):
 
     batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_unique)] = (1, 32)
     warm_up: Annotated[float, Field(ge=0)] = Field(200, description="milliseconds, and at least 3 inferences")
-    duration: PositiveFloat = Field(3.0, description="seconds a row is timed, at least")
+    duration: PositiveFloat = Field(3.0, description="seconds a row is timed, at least, over all its processes")
     iterations: Annotated[int, Field(ge=30)] = Field(30, description="samples a row keeps, at least")
+    processes: PositiveInt = Field(3, description="fresh processes of each engine; they share duration and iterations")
+    noise: PositiveFraction | None = Field(
+        None, description="go on until the 95 % interval of the median is within this share of it; 0.005 is strict"
+    )
+    ceiling: PositiveFloat = Field(15.0, description="seconds after which a row that is still noisy stops")
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1), AfterValidator(_unique)] = Field(
+        ("device",), description="device: the inference alone, always timed; host-to-host: with the copies in and out"
+    )
+    throughput: bool = Field(default=False, description="time samples of several launches too, each at least 1 ms")
+    alive: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="engines held in memory at once; more are timed in groups that share the first engine"
+    )
     block_ms: PositiveFloat = Field(50.0, description="length of one interleaved block")
     threads: PositiveInt = Field(1, description="intra-op threads of CPU engines")
     spin: bool = Field(default=False, description="let CPU threads spin between operators")
