@@ -65,9 +65,9 @@ def test_a_run_leaves_a_report_with_every_row(suite: Make, places: Places) -> No
 def test_a_row_that_fails_is_told_and_the_others_are_measured(
     suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench.bench import measure
+    from trtbench.bench import measure, scoring
 
-    honest = measure.score_engine
+    honest = scoring.score_engine
 
     def crash(workers: Any, worker: Any, rows: list[Measured], *args: Any, **kwargs: Any) -> None:
         if rows[0].engine.backend == "eager":

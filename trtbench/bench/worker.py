@@ -191,9 +191,9 @@ def _peak_memory_bytes() -> int | None:
     return None
 
 
-def serve(commands: IO[str]) -> Iterator[dict[str, Any]]:
-    """Yield the answer to each command line until the input ends."""
-    worker = Worker()
+def serve(commands: IO[str], *, kind: type[Worker] = Worker) -> Iterator[dict[str, Any]]:
+    """Yield the answer of a worker of this kind to each command line until the input ends."""
+    worker = kind()
     for line in commands:
         command = json.loads(line)
         try:
@@ -207,11 +207,11 @@ def serve(commands: IO[str]) -> Iterator[dict[str, Any]]:
         yield answer
 
 
-def main() -> None:
+def main(*, kind: type[Worker] = Worker) -> None:
     """Serve standard input; answers go where standard output was, all other output to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    for answer in serve(sys.stdin):
+    for answer in serve(sys.stdin, kind=kind):
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
