@@ -47,10 +47,10 @@ kill-test: setup
 	$(BIN)/python tests/kill_and_resume.py --suite $(SUITE) --times 20
 
 bench-overhead: setup
-	$(BIN)/python tests/benchmarks/overhead.py --out $(OUT)
+	$(BIN)/python -m tests.benchmarks.overhead --out $(OUT)
 
 bench-compare: setup
-	$(BIN)/python tests/benchmarks/compare.py --out $(OUT)
+	$(BIN)/python -m tests.benchmarks.compare --out $(OUT)
 
 lint: setup
 	$(BIN)/ruff check .

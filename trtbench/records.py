@@ -188,6 +188,7 @@ class Row:
     simulated: bool = False
     params: int | None = None
     macs: int | None = None
+    channels: tuple[int, ...] = ()
     sparsity: float | None = None
     engine_bytes: int | None = None
     weight_bytes: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from scipy import stats
 
 from trtbench.bench.resampling import block_counts, median_interval, ratio_interval, relative_noise
 from trtbench.errors import InconclusiveError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def test_every_draw_takes_as_many_blocks_as_there_are_where_processes_have_equally_many() -> None:
@@ -51,7 +55,7 @@ def test_a_single_process_is_the_bootstrap_of_its_blocks() -> None:
     assert high == pytest.approx(other.confidence_interval.high, abs=0.3)
 
 
-def _autocorrelated(random: np.random.Generator, *, processes: int, samples: int, rho: float) -> np.ndarray:  # type: ignore[type-arg]  # float64 (processes, samples)
+def _autocorrelated(random: np.random.Generator, *, processes: int, samples: int, rho: float) -> NDArray[np.float64]:
     """AR(1) noise around 100, in the steady state."""
     noise = random.standard_normal((samples, processes))
     values = np.empty((samples, processes))

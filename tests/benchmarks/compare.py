@@ -1,6 +1,6 @@
 """How far `trtbench compare` can be trusted: twenty comparisons of equal engines, twenty with a planted slow-down.
 
-    python tests/benchmarks/compare.py --out DIR
+    python -m tests.benchmarks.compare --out DIR
 
 Real engines of ONNX Runtime in FP32 and INT8 at batch 1 and 32. In each trial one engine file is timed against itself,
 and against itself with a loop that spins for a tenth of its measured p50 after each inference.
@@ -10,25 +10,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from subjects import build_subjects
 
-from trtbench.bench.measured import EngineFile
+from tests.benchmarks.subjects import build_subjects
 from trtbench.bench.versus import PAIRS, PROCESS_PAIRS, outcome, time_together
 from trtbench.environment import collect_environment
 from trtbench.records import to_jsonable
 from trtbench.store import write_atomically
 
+if TYPE_CHECKING:
+    from trtbench.bench.measured import EngineFile
+
 _BATCH_SIZES = (1, 32)
 _TRIALS = 5  # of each engine and batch size: 20 in all
 _PLANTED = 0.10
-_WORKER = "tampered_worker"
+_WORKER = "tests.benchmarks.tampered_worker"
 _SETTINGS = {"threads": 1, "spin": False}
 
 
@@ -60,7 +61,6 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--trials", type=int, default=_TRIALS)
     arguments = parser.parse_args()
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     out, begun = arguments.out, time.monotonic()
     trials: list[dict[str, Any]] = []
     for precision, engine in build_subjects(out / "subjects").items():

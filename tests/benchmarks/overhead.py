@@ -1,6 +1,6 @@
 """What measuring costs: p50 through trtbench's worker beside a bare loop over `InferenceSession.run_with_iobinding`.
 
-    python tests/benchmarks/overhead.py --out DIR
+    python -m tests.benchmarks.overhead --out DIR
 
 Both loops run the same loaded session, in fresh worker processes one after the other, in AB/BA blocks of 50 ms: where
 memory falls differs between processes by more than the overhead, and is no part of it.
@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from subjects import build_subjects
 
+from tests.benchmarks.subjects import build_subjects
 from trtbench.bench.latency import Budget, TimedRow, joined, measure_interleaved, side_by_side
 from trtbench.bench.resampling import ratio_interval
 from trtbench.bench.timing import cores
@@ -56,7 +55,7 @@ def measure(engine: EngineFile, *, folder: Path, pairs: int, processes: int) -> 
     taken: dict[str, list[TimedRow]] = {"device": [], "bare": []}
     preparing = {"backend_name": engine.backend, "engine": str(engine.path), "images": None}
     for process in range(processes):
-        with Workers(module="tampered_worker") as workers:
+        with Workers(module="tests.benchmarks.tampered_worker") as workers:
             worker = workers.start("overhead", log=folder / "overhead.log", preparing=preparing)
             worker.ask("open", settings={"threads": 1})
             loops = {scope: _Loop(worker, scope) for scope in taken}
@@ -74,7 +73,6 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=300)
     parser.add_argument("--processes", type=int, default=6)
     arguments = parser.parse_args()
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     out = arguments.out
     engine = build_subjects(out / "subjects")["fp32"]
     ours, bare = measure(engine, folder=out, pairs=arguments.pairs, processes=arguments.processes)

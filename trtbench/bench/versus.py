@@ -111,7 +111,7 @@ def time_together(
                 ways=(PLAIN,),
                 budget=budget,
                 warm_up_ms=_WARM_UP_MS,
-                threads=int(str(settings.get("threads", 1))),
+                threads=_threads(engines, settings),
                 process=process,
                 on_round=told,
             )
@@ -127,6 +127,11 @@ def _open(workers: Workers, engine: EngineFile, *, folder: Path, settings: Mappi
     log = folder / "logs" / f"{engine.name.replace(' ', '_')}.log"
     worker = workers.start(engine.name, log=log, preparing=preparing)
     worker.ask("open", settings={**settings, **engine.settings})
+
+
+def _threads(engines: Sequence[EngineFile], settings: Mapping[str, object]) -> int:
+    """Return how many cores the busiest of the engines wants."""
+    return max(int(str({**settings, **engine.settings}.get("threads", 1))) for engine in engines)
 
 
 def _all_settled(taken: Mapping[str, Sequence[TimedRow]]) -> bool:

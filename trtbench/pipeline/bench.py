@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,8 +17,8 @@ from trtbench.errors import RowError
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.build import build_engines, status_of
 from trtbench.pipeline.events import Event, Listener, nobody
+from trtbench.pipeline.raw import write_raw
 from trtbench.records import Row
-from trtbench.store import write_atomically
 from trtbench.suite import DenseVariant
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def bench_suite(
     rows = [_with_true_arithmetic(row, true_counts) for row in _with_ratios(rows, measured)]
     rows += [_absent_row(one, size) for one in built if one.status != "ok" for size in suite.bench.batch_sizes]
     for row, one in zip(rows, measured, strict=False):
-        _write_raw(folder, row, one)
+        write_raw(folder, row, one)
     pairs = zip(rows, measured, strict=False)
     blocks = {row.name: one.timed for row, one in pairs if one.timed is not None and not one.is_alone}
     return tuple(rows), blocks
@@ -184,6 +183,7 @@ def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidat
         simulated=backend(sidecar.backend).IS_SIMULATED,
         params=sidecar.params,
         macs=sidecar.macs,
+        channels=sidecar.channels,
         engine_bytes=sidecar.engine_bytes,
         weight_bytes=sidecar.weight_bytes,
         engine_sha256=sidecar.engine_sha256,
@@ -239,18 +239,3 @@ def _absent_row(built: BuiltEngine, batch_size: int) -> Row:
         status=built.status,
         reason=built.reason,
     )
-
-
-def _write_raw(folder: Path, row: Row, measured: Measured) -> None:
-    """Keep every sample: by the way it was taken, the blocks, the process of each, and when it was."""
-    samples = {}
-    for way in measured.ways:
-        timed = measured.timed_as(way)
-        if timed is not None:
-            samples[f"{way.scope} {way.mode}"] = {
-                "blocks_ns": [block.tolist() for block in timed.blocks],
-                "processes": list(timed.processes),
-                "spans_ns": [list(span) for span in timed.spans],
-            }
-    raw: dict[str, Any] = {"row": row.name, "samples": samples, "predictions": measured.predictions}
-    write_atomically(folder / "raw" / f"{row.name.replace(' ', '_')}.json", json.dumps(raw))

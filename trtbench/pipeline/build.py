@@ -133,6 +133,7 @@ def _build(
         build_s=build_s,
         params=facts.get("params"),
         macs=facts.get("macs"),
+        channels=tuple((facts.get("widths") or {}).values()),
         settings=result.settings,
         notes=(*facts["notes"], *result.notes),
         rebuild=f"trtbench build {artefacts.suite.origin}",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from trtbench.bench.summary import timed_ratio
 from trtbench.environment import collect_environment
 from trtbench.pipeline.bench import bench_suite
+from trtbench.pipeline.decide import paired_from
 from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.records import to_jsonable
 from trtbench.report.document import Report
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from trtbench.bench.latency import TimedRow
     from trtbench.pipeline.keeper import Places
-    from trtbench.records import Row
-    from trtbench.report.ratios import PairedRatio
     from trtbench.suite import Suite
 
 
@@ -61,22 +58,13 @@ def run_suite(
         environment=to_jsonable(environment),
         suite=suite.as_written(),
         rows=rows,
-        decision=recommend(rows, suite.decision, paired=_paired(blocks)),
+        decision=recommend(rows, suite.decision, paired=paired_from(blocks)),
         stages=dict(stages or {}),
     )
     write_report(report, folder)
     _point_latest(places.runs, folder)
     tell(Event(stage="report", item=folder.name, state="done"))
     return report, folder
-
-
-def _paired(blocks: Mapping[str, TimedRow]) -> PairedRatio:
-    """Answer paired ratios from the raw blocks of this run."""
-
-    def ratio(first: Row, second: Row) -> tuple[float, float, float] | None:
-        return timed_ratio(blocks.get(first.name), blocks.get(second.name))
-
-    return ratio
 
 
 def _point_latest(runs: Path, folder: Path) -> None:

@@ -23,7 +23,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 Precision = Literal["fp32", "int8"]
-Objective = Literal["p50_ms", "ms_per_image", "engine_bytes"]
+Objective = Literal["p50_ms", "p99_ms", "ms_per_image", "throughput", "engine_bytes"]
 Scope = Literal["device", "host-to-host"]
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 
@@ -261,6 +261,11 @@ class DecisionConfig(Part):
     objective: Objective = "p50_ms"
     batch_size: PositiveInt = 1
     max_engine_mb: PositiveFloat | None = Field(None, description="MB = 10^6 bytes")
+    max_p99_ms: PositiveFloat | None = Field(None, description="largest accepted p99; needs 1,000 samples a row")
+    max_memory_mb: PositiveFloat | None = Field(
+        None, description="peak memory of the engine's process; MB = 10^6 bytes"
+    )
+    min_throughput: PositiveFloat | None = Field(None, description="least accepted images a second")
 
 
 class Suite(Part):
