@@ -110,6 +110,9 @@ class AccuracyRecord:
 
     `drop_upper_pp` is the one-sided 95 % upper bound of the paired drop in percentage points;
     `true_arithmetic_correct` counts what the same Q/DQ graph gets right without the runtime's fused kernels.
+    `mcnemar_holm_p` is adjusted for all candidates of the batch size. `class_drops_pp` are the points each class lost
+    of its own images, `worst_class` the name of the one that lost most, None where none lost. `ece` is the expected
+    calibration error. `is_chance` says that guessing would score as well.
     """
 
     correct: int
@@ -123,6 +126,12 @@ class AccuracyRecord:
     agreement: float | None = None
     per_class: tuple[int, ...] = ()
     true_arithmetic_correct: int | None = None
+    mcnemar_holm_p: float | None = None
+    class_totals: tuple[int, ...] = ()
+    class_drops_pp: tuple[float, ...] = ()
+    worst_class: str | None = None
+    ece: float | None = None
+    is_chance: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,10 +179,32 @@ class LatencyRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRecord:
+    """How an engine bears a load: `scenario` "streams" keeps `streams` requests in flight, "arrivals" sends them at a rate.
+
+    A request is one inference of a batch. Under "arrivals" its latency runs from the moment it was due, so that a queue
+    counts in full; `rate` is in requests a second, None for "streams". `holds` says whether p99 keeps `p99_limit_ms`
+    and the rate was kept up; None without a limit. `throughput_ips` counts images.
+    """
+
+    scenario: Literal["streams", "arrivals"]
+    streams: int
+    rate: float | None
+    throughput_ips: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float | None
+    max_ms: float
+    n: int
+    p99_limit_ms: float | None = None
+    holds: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One (variant, precision, backend, device, batch size) of a report.
 
-    `latency` is of the inference alone; `other_latencies` are of the same engine with the copies in and out, or of
+    `channels` are the output channels of each convolution. `latency` is of the inference alone; `other_latencies` are of the same engine with the copies in and out, or of
     several launches a sample. `energy_j` is of one image.
     """
 
@@ -199,6 +230,7 @@ class Row:
     accuracy: AccuracyRecord | None = None
     latency: LatencyRecord | None = None
     other_latencies: tuple[LatencyRecord, ...] = ()
+    loads: tuple[LoadRecord, ...] = ()
     throughput_ips: float | None = None
     memory_bytes: int | None = None
     energy_j: float | None = None

@@ -345,7 +345,8 @@ def test_what_would_change_the_choice_is_told() -> None:
     assert found.winner == SMALL.name
     assert found.what_if == (
         "With max_drop_pp 1.79 instead of 1.00, tiny fp32 would win.",
-        "Whether large fp32 is faster than small fp32 is open: more samples (bench.duration, bench.processes) may tell.",
+        "Whether large fp32 is faster than small fp32 is open: more samples (bench.duration, bench.processes) may"
+        " tell.",
     )
 
 

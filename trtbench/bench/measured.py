@@ -90,11 +90,15 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """The labelled images to score on: a .npy of uint8 (N, C, H, W), int64 labels (N,), the reference's logits."""
+    """The labelled images to score on: a .npy of uint8 (N, C, H, W), int64 labels (N,), the reference's logits.
+
+    `classes` are the names of the labels.
+    """
 
     path: Path
     labels: NDArray[np.int64]
     reference: NDArray[np.float32] | None = None
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

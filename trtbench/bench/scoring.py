@@ -53,7 +53,7 @@ def score_engine(workers: Workers, worker: WorkerProcess, rows: Sequence[Measure
         for one in rows:
             one.opening = opening
             logits = _logits(worker, one.batch_size)
-            one.accuracy = score(logits, images.labels, reference=images.reference)
+            one.accuracy = score(logits, images.labels, reference=images.reference, names=images.classes)
             one.predictions = logits.argmax(axis=1).tolist()
     except RowError as error:
         _give_up(workers, rows, error)

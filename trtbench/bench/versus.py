@@ -45,7 +45,7 @@ def judge(low: float, high: float) -> Verdict:
     lies wholly beyond 3 % and is not SAME; AMBIGUOUS otherwise. Both need an interval, never a mere failure to find a
     difference (the two one-sided tests of Schuirmann 1987, J. Pharmacokin. Biopharm. 15:657-680).
     """
-    if 1 - SAME_WITHIN <= low and high <= 1 + SAME_WITHIN:
+    if low >= 1 - SAME_WITHIN and high <= 1 + SAME_WITHIN:
         return "SAME"
     if low > 1 + DIFFERENT_BEYOND:
         return "SLOWER"

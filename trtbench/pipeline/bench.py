@@ -203,7 +203,7 @@ def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidat
         return replace(row, status=status_of(measured.error), reason=str(measured.error))
     assert measured.timed is not None, "a row without an error was timed"
     latency, *others = (latency_record(measured, way) for way in measured.ways)
-    best = min((one.ms_per_image for one in (latency, *others) if one.scope == "device"))
+    best = min(one.ms_per_image for one in (latency, *others) if one.scope == "device")
     return replace(row, latency=latency, other_latencies=tuple(others), throughput_ips=1000 / best)
 
 

@@ -74,13 +74,13 @@ def compare_reports(
     files = {} if unlike or not _runtimes_are_here(first, second) else find_engines(engines)
     found = []
     for number, (before, after) in enumerate(matched.pairs):
-        share = (number, len(matched.pairs))
         if is_same_engine(before, after) and not again:
             found.append(_identical(before, after))
-        elif (result := _retimed(before, after, files, folder, (pairs, process_pairs), share, tell)) is not None:
-            found.append(_as_comparison(before, after, result))
-        else:
-            found.append(_stored(before, after, (first, second)))
+            continue
+        share, sizes = (number, len(matched.pairs)), (pairs, process_pairs)
+        result = _retimed(before, after, files=files, folder=folder, sizes=sizes, share=share, tell=tell)
+        retimed = None if result is None else _as_comparison(before, after, result)
+        found.append(retimed or _stored(before, after, (first, second)))
     return tuple(found), matched
 
 
@@ -106,7 +106,7 @@ def _engine_sha256(sidecar: Path) -> str | None:
 
 
 def _runtimes_are_here(first: Report, second: Report) -> bool:
-    """Whether both reports were made with the runtimes that are installed now; otherwise re-timing misses the change."""
+    """Whether both reports were made with the runtimes installed now; otherwise re-timing would miss the change."""
     now = runtime_versions(to_jsonable(collect_environment()))
     return runtime_versions(first.environment) == runtime_versions(second.environment) == now
 
@@ -114,6 +114,7 @@ def _runtimes_are_here(first: Report, second: Report) -> bool:
 def _retimed(
     before: Row,
     after: Row,
+    *,
     files: Mapping[str, Path],
     folder: Path,
     sizes: tuple[int, int],

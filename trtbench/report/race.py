@@ -115,6 +115,8 @@ def _unmeasured(row: Row, decision: DecisionConfig) -> str:
         return "not scored"
     if row.accuracy.drop_upper_pp is None:
         return "its drop against the reference was not measured"
+    if row.accuracy.is_chance:
+        return f"its accuracy is at chance level: {row.accuracy.correct} of {row.accuracy.total} right"
     if row.latency is None:
         return "not timed"
     if row.latency.verdict != "stable" and not is_cpu(row):
