@@ -15,7 +15,6 @@ from trtbench.bench.telemetry import (
     GpuReader,
     Reading,
     Sampler,
-    cores_here,
     readers_here,
     summary,
     throttled_samples,
@@ -64,7 +63,6 @@ def test_this_machine_can_be_read() -> None:
         time.sleep(0.2)
     assert len(sampler.readings) > 2
     assert sampler.readings[-1].load is not None
-    assert cores_here() >= 1
 
 
 class _NvmlError(Exception):

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbench.bench.measured import Bench, EngineFile, Images, Measured, Progress
+from trtbench.bench.measured import Bench, EngineFile, Images, Joules, Measured, Progress
+from trtbench.bench.scenarios import bear
 from trtbench.bench.scoring import open_engine, score_engine, start_all
 from trtbench.bench.settling import is_settled
 from trtbench.bench.timing import PLAIN, budget_of, time_side_by_side, ways
 from trtbench.bench.workers import Workers
-from trtbench.errors import OutOfMemoryError, WorkerError
+from trtbench.errors import OutOfMemoryError, RowError, WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from trtbench.bench.workers import WorkerProcess
     from trtbench.suite import BenchConfig
 
+_ENERGY_S = 1.0  # NVML's counter steps every 20 to 100 ms
 # Numbers of the processes that are started beside the plan's: for rows that did not settle, and for failed ones.
 _SETTLING, _AGAIN = 10_000, 20_000
+
+
+def _unknown(_device: str) -> None:
+    """Count no energy."""
 
 
 def measure_engines(
@@ -29,6 +36,7 @@ def measure_engines(
     folder: Path,
     progress: Progress,
     found: list[Measured] | None = None,
+    energy_j: Joules = _unknown,
 ) -> list[Measured]:
     """Open, score and time engine files at every batch size; an engine that fails ends alone.
 
@@ -43,10 +51,11 @@ def measure_engines(
         folder: the run's folder, for logs and logits.
         progress: told stage, engine and share done.
         found: filled as the measurement goes on, so that what an interrupted one had is not lost.
+        energy_j: tells the joules a device took so far, where something counts them.
     """
     found = [] if found is None else found
     found += [Measured(engine=engine, batch_size=size) for engine in engines for size in config.batch_sizes]
-    bench = Bench(images=images, config=config, folder=folder, progress=progress)
+    bench = Bench(images=images, config=config, folder=folder, progress=progress, energy_j=energy_j)
     together = groups([engine.name for engine in engines], alive=config.alive)
     for index, names in enumerate(together):
         rows = [one for one in found if one.engine.name in names]
@@ -94,6 +103,8 @@ def _measure_process(rows: Sequence[Measured], bench: Bench, *, process: int, sh
         for size in bench.config.batch_sizes:
             at_size = [one for one in waiting if one.batch_size == size and one.error is None]
             _time_all(workers, at_size, bench, process=process, share=share)
+            if is_first:
+                _load_all(workers, at_size, bench)
 
 
 def _time_all(
@@ -118,6 +129,38 @@ def _time_all(
         if run.error is not None:
             workers.drop(one.engine.name)
             one.error = run.error
+
+
+def _load_all(workers: Workers, rows: Sequence[Measured], bench: Bench) -> None:
+    """Put the loads of the suite on each row in turn, and count its energy, once it was timed."""
+    for index, one in enumerate(rows):
+        worker = workers.alive(one.engine.name)
+        if worker is None or one.error is not None:
+            continue
+        try:
+            _count_energy(worker, one, bench)
+            one.loads = tuple(
+                bear(worker, load, batch_size=one.batch_size, threads=bench.config.threads)
+                for load in bench.config.load
+            )
+        except RowError as error:
+            workers.drop(one.engine.name)
+            one.error = error
+        if bench.config.load:
+            bench.progress("load", f"batch {one.batch_size}", (index + 1) / len(rows))
+
+
+def _count_energy(worker: WorkerProcess, row: Measured, bench: Bench) -> None:
+    """Run an engine for a second by itself, and divide the joules its device took by the images."""
+    assert row.opening is not None, "rows that were timed were opened"
+    timed = row.timed
+    before = bench.energy_j(row.opening.device)
+    if before is None or timed is None:
+        return
+    samples = max(1, round(_ENERGY_S * 1e9 / float(timed.block_medians_ns.mean())))
+    worker.ask("time", batch=row.batch_size, samples=samples, scope="device")
+    after = bench.energy_j(row.opening.device)
+    row.energy_j = None if after is None else (after - before) / ((samples + 1) * row.batch_size)
 
 
 def _settle(candidates: Sequence[Measured], rows: Sequence[Measured], bench: Bench, *, number: int) -> None:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.errors import RowError
-    from trtbench.records import AccuracyRecord
+    from trtbench.records import AccuracyRecord, LoadRecord
     from trtbench.suite import BenchConfig
 
+Joules = Callable[[str], float | None]  # told a device, answers what it took since some moment
 Progress = Callable[[str, str, float], None]  # told stage, item and share done in [0, 1]
 
 
@@ -56,6 +57,8 @@ class Measured:
     opening: Opening | None = None
     accuracy: AccuracyRecord | None = None
     runs: dict[int, Run] = field(default_factory=dict)
+    loads: tuple[LoadRecord, ...] = ()
+    energy_j: float | None = None
     predictions: list[int] = field(default_factory=list)
     error: RowError | None = None
     is_alone: bool = False
@@ -103,9 +106,10 @@ class Images:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What all steps of one measurement share."""
+    """What all steps of one measurement share; `energy_j` tells the joules that a row's device took so far."""
 
     images: Images
     config: BenchConfig
     folder: Path
     progress: Progress
+    energy_j: Joules

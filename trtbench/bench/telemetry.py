@@ -7,7 +7,6 @@ while the machine was throttled stay, and are counted.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from dataclasses import dataclass
@@ -128,7 +127,7 @@ class GpuReader:
     def __init__(self, nvml: Any, index: int, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._nvml = nvml
         self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        self._name = f"gpu {index}"
+        self.name = f"gpu {index}"
         self._clock = clock
         self._strangers = self._processes()
 
@@ -138,7 +137,7 @@ class GpuReader:
         power_mw = self._ask(nvml.nvmlDeviceGetPowerUsage)
         reasons = self._ask(nvml.nvmlDeviceGetCurrentClocksEventReasons) or 0
         return Reading(
-            device=self._name,
+            device=self.name,
             at_ns=self._clock(),
             clock_mhz=self._ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
             memory_clock_mhz=self._ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM),
@@ -274,7 +273,3 @@ def _steal_share(before: tuple[int, ...], after: tuple[int, ...]) -> float | Non
     passed = sum(after) - sum(before)
     return (after[-1] - before[-1]) / passed if passed > 0 else None
 
-
-def cores_here() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbench.bench.load import poisson_arrivals, serve_arrivals, serve_streams
 from trtbench.data.preprocess import normalise
 from trtbench.engines.base import backend
 from trtbench.engines.sidecar import check_engine, read_sidecar
@@ -132,6 +133,31 @@ class Worker:
         """
         time_parts = getattr(self._session(batch), "time_parts", None)
         return {"ns": {name: ns.tolist() for name, ns in time_parts(samples).items()} if time_parts else {}}
+
+    def load(
+        self, *, batch: int, streams: int, duration_s: float, cores: list[int], rate: float | None, seed: int
+    ) -> dict[str, Any]:
+        """Serve requests on so many sessions at once: as they end, or at `rate` a second.
+
+        Answer the nanoseconds of each, and from the first start to the last end.
+        """
+        if self._engine is None:
+            raise WorkerError("worker", expected="the command `open` first")
+        sessions = [self._engine.session(batch) for _ in range(streams)]
+        try:
+            for session in sessions:
+                session.copy_in(self._batch(0, batch))
+                session.enqueue()
+                session.synchronize()
+            _pin(cores)
+            if rate is None:
+                served = serve_streams(sessions, duration_s=duration_s)
+            else:
+                served = serve_arrivals(sessions, poisson_arrivals(rate=rate, duration_s=duration_s, seed=seed))
+        finally:
+            for session in sessions:
+                session.close()
+        return {"ns": served.latencies_ns.tolist(), "elapsed_ns": served.elapsed_ns}
 
     def close(self) -> dict[str, Any]:
         """Free every session."""

@@ -9,10 +9,10 @@ import typer
 
 from trtbench.cli.app import app
 from trtbench.cli.screen import Screen, say, show, show_json, show_table
+from trtbench.cli.suite_verbs import JsonOption, QuietOption  # noqa: TC001  Typer resolves them at run time
 from trtbench.errors import ConfigError, GateError, InconclusiveError
 
 if TYPE_CHECKING:
-    from trtbench.cli.suite_verbs import JsonOption, QuietOption
     from trtbench.report.compare import Comparison
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or report.json.")]

@@ -228,6 +228,26 @@ class EngineConfig(Part):
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(_unique)] = ("fp32", "int8")
 
 
+class LoadConfig(Part):
+    """One load to put on every engine: requests in flight, or requests that arrive at a rate."""
+
+    scenario: Literal["streams", "arrivals"] = "streams"
+    streams: PositiveInt = Field(1, description="requests in flight at most; 1 under streams is the single stream")
+    rate: PositiveFloat | None = Field(
+        None, description="arrivals: requests a second; without it the highest that keeps p99_ms is searched"
+    )
+    p99_ms: PositiveFloat | None = Field(None, description="the limit of the p99 of a request")
+    duration: PositiveFloat = Field(3.0, description="seconds of each try")
+
+    @model_validator(mode="after")
+    def _arrivals_have_a_rate_or_a_limit(self) -> LoadConfig:
+        if self.scenario == "arrivals" and self.rate is None and self.p99_ms is None:
+            raise ValueError("rate, or p99_ms to search it by")
+        if self.scenario == "streams" and self.rate is not None:
+            raise ValueError("no rate: streams send as fast as they are served")
+        return self
+
+
 class BenchConfig(Part):
     """How latency is measured; names follow trtexec."""
 
@@ -243,6 +263,7 @@ class BenchConfig(Part):
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1), AfterValidator(_unique)] = Field(
         ("device",), description="device: the inference alone, always timed; host-to-host: with the copies in and out"
     )
+    load: tuple[LoadConfig, ...] = Field((), description="load scenarios, after the timing")
     throughput: bool = Field(default=False, description="time samples of several launches too, each at least 1 ms")
     alive: Annotated[int, Field(ge=2)] | None = Field(
         None, description="engines held in memory at once; more are timed in groups that share the first engine"
