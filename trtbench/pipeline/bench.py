@@ -18,9 +18,9 @@ from trtbench.errors import RowError
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.build import build_engines, status_of
 from trtbench.pipeline.events import Event, Listener, nobody
-from trtbench.pipeline.raw import write_raw
 from trtbench.pipeline.watch import Watch
 from trtbench.records import Row
+from trtbench.report.raw import write_raw
 from trtbench.suite import DenseVariant
 
 if TYPE_CHECKING:

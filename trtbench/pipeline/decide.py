@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trtbench.bench.summary import timed_ratio
-from trtbench.pipeline.raw import read_blocks
 from trtbench.report.document import read_report
+from trtbench.report.raw import read_blocks
 from trtbench.report.recommend import recommend
 
 if TYPE_CHECKING:
