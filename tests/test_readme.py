@@ -97,7 +97,7 @@ def test_the_kill_test_was_passed_twenty_times() -> None:
 
 
 def test_every_verb_the_readme_shows_exists() -> None:
-    from trtbench.cli import machine_verbs, step_verbs, suite_verbs  # noqa: F401  they put their verbs into `app`
+    from trtbench.cli import machine_verbs, report_verbs, step_verbs, suite_verbs  # noqa: F401  they put their verbs into `app`
     from trtbench.cli.app import app
 
     shown = set(

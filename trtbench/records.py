@@ -110,6 +110,9 @@ class AccuracyRecord:
 
     `drop_upper_pp` is the one-sided 95 % upper bound of the paired drop in percentage points;
     `true_arithmetic_correct` counts what the same Q/DQ graph gets right without the runtime's fused kernels.
+    `mcnemar_holm_p` is adjusted for all candidates of the batch size. `class_drops_pp` are the points each class lost
+    of its own images, `worst_class` the name of the one that lost most, None where none lost. `ece` is the expected
+    calibration error. `is_chance` says that guessing would score as well.
     """
 
     correct: int
@@ -123,6 +126,12 @@ class AccuracyRecord:
     agreement: float | None = None
     per_class: tuple[int, ...] = ()
     true_arithmetic_correct: int | None = None
+    mcnemar_holm_p: float | None = None
+    class_totals: tuple[int, ...] = ()
+    class_drops_pp: tuple[float, ...] = ()
+    worst_class: str | None = None
+    ece: float | None = None
+    is_chance: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +139,13 @@ class LatencyRecord:
     """What the raw samples of one row say; a sample is one synchronised inference of a whole batch.
 
     `p99_ms` is None below 1,000 samples. `ratio` is the paired ratio to the anchor engine with its 95 % interval.
+    `clock` says what took the times. In mode "throughput" a sample holds `launches_per_sample` inferences, and the
+    figures are of one of them. `p50_ci95_ms` draws processes and blocks anew; `p50_by_process_ms` are the medians of
+    each process. `halves` and `blocks_within` are the worst process's: the larger median of both halves of its samples
+    over the smaller, and the share of ten blocks within 5 % of their median; `was_unsettled` says that a process was
+    timed once more. `parts_ms` are medians of host-to-device, enqueue, compute and device-to-host, where the runtime
+    tells them apart; `is_enqueue_bound` where launching takes over 0.8 of the computing. `throttled_samples` were
+    taken while the device was throttled; None where nobody looked.
     """
 
     scope: Literal["host-to-host", "device"]
@@ -144,11 +160,53 @@ class LatencyRecord:
     ratio: float | None = None
     ratio_ci95: tuple[float, float] | None = None
     anchor: str | None = None
+    mode: Literal["latency", "throughput"] = "latency"
+    clock: Literal["wall", "cuda-events"] = "wall"
+    launches_per_sample: int = 1
+    p95_ms: float | None = None
+    min_ms: float | None = None
+    max_ms: float | None = None
+    p50_ci95_ms: tuple[float, float] | None = None
+    p50_by_process_ms: tuple[float, ...] = ()
+    halves: float | None = None
+    blocks_within: float | None = None
+    was_unsettled: bool = False
+    warm_up_ms: float | None = None
+    warm_up_inferences: int | None = None
+    parts_ms: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    is_enqueue_bound: bool | None = None
+    throttled_samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRecord:
+    """How an engine bears a load: `scenario` "streams" keeps `streams` requests in flight, "arrivals" sends them at a rate.
+
+    A request is one inference of a batch. Under "arrivals" its latency runs from the moment it was due, so that a queue
+    counts in full; `rate` is in requests a second, None for "streams". `holds` says whether p99 keeps `p99_limit_ms`
+    and the rate was kept up; None without a limit. `throughput_ips` counts images.
+    """
+
+    scenario: Literal["streams", "arrivals"]
+    streams: int
+    rate: float | None
+    throughput_ips: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float | None
+    max_ms: float
+    n: int
+    p99_limit_ms: float | None = None
+    holds: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One (variant, precision, backend, device, batch size) of a report."""
+    """One (variant, precision, backend, device, batch size) of a report.
+
+    `channels` are the output channels of each convolution. `latency` is of the inference alone; `other_latencies` are of the same engine with the copies in and out, or of
+    several launches a sample. `energy_j` is of one image.
+    """
 
     variant: str
     precision: str
@@ -161,6 +219,7 @@ class Row:
     simulated: bool = False
     params: int | None = None
     macs: int | None = None
+    channels: tuple[int, ...] = ()
     sparsity: float | None = None
     engine_bytes: int | None = None
     weight_bytes: int | None = None
@@ -170,6 +229,8 @@ class Row:
     first_inference_ms: float | None = None
     accuracy: AccuracyRecord | None = None
     latency: LatencyRecord | None = None
+    other_latencies: tuple[LatencyRecord, ...] = ()
+    loads: tuple[LoadRecord, ...] = ()
     throughput_ips: float | None = None
     memory_bytes: int | None = None
     energy_j: float | None = None

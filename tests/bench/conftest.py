@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trtbench.bench.measure import EngineFile, Images
+from trtbench.bench.measured import EngineFile, Images
 from trtbench.engines import fake
 from trtbench.engines.base import BuildRequest
 from trtbench.engines.sidecar import Sidecar, write_sidecar

@@ -56,3 +56,38 @@ def test_logits_that_are_not_finite_are_an_error_with_their_number() -> None:
 def test_a_missing_row_of_logits_is_an_error() -> None:
     with pytest.raises(EngineError, match="one row for each of 3 images"):
         score(_one_hot([0, 1], total=2), np.array([0, 1, 1]))
+
+
+def test_the_class_that_lost_most_of_its_own_images_is_named() -> None:
+    labels = np.array([0] * 10 + [1] * 2 + [2] * 4)
+    right = _one_hot(labels.tolist(), total=3)
+    wrong = right.copy()
+    wrong[[0, 1]] = [0, 1, 0]  # two of ten zeros
+    wrong[10] = [1, 0, 0]  # one of two ones
+
+    found = score(wrong, labels, reference=right, names=("cat", "dog", "owl"))
+
+    assert found.class_totals == (10, 2, 4)
+    assert found.class_drops_pp == pytest.approx((20, 50, 0))
+    assert found.worst_class == "dog"
+    assert score(wrong, labels, reference=right).worst_class == "1"
+    assert score(right, labels, reference=right).worst_class is None
+
+
+def test_an_engine_that_guesses_is_an_error_where_the_reference_does_not() -> None:
+    labels = np.tile(np.arange(4), 25)
+    right = _one_hot(labels.tolist(), total=4)
+    always_zero = _one_hot([0] * 100, total=4)
+
+    with pytest.raises(EngineError, match="25 of 100 right, where the reference gets 100"):
+        score(always_zero, labels, reference=right)
+    assert score(always_zero, labels, reference=always_zero).is_chance  # the reference guesses too: told, not an error
+    assert not score(right, labels).is_chance
+
+
+def test_the_calibration_error_of_logits_is_that_of_their_softmax() -> None:
+    logits = np.log(np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]], dtype=np.float32))
+
+    found = score(logits, np.array([0, 1, 0]))
+
+    assert found.ece == pytest.approx((abs(0.9 + 0.9 - 1) + abs(0.6 - 1)) / 3, rel=1e-5)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from trtbench.bench.latency import TimedRow
-from trtbench.bench.measure import EngineFile, Images, Measured, cores, measure_engines
+from trtbench.bench.measure import measure_engines
+from trtbench.bench.measured import EngineFile, Images, Measured
+from trtbench.bench.timing import cores
 from trtbench.bench.worker import serve
 from trtbench.bench.workers import Workers
 from trtbench.errors import OutOfMemoryError, RowError, SidecarError, WorkerError

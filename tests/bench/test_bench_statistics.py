@@ -13,8 +13,10 @@ from scipy import stats
 
 from trtbench.bench.statistics import (
     drop_upper_bound,
+    expected_calibration_error,
+    holm,
+    is_chance_level,
     latency_summary,
-    latency_verdict,
     mcnemar_exact,
     paired_ratio,
     smallest_provable_drop,
@@ -152,18 +154,12 @@ def test_samples_that_tell_nothing_are_inconclusive(samples: list[int]) -> None:
         latency_summary(np.array(samples, dtype=np.int64), batch_size=1)
 
 
-@pytest.mark.parametrize(
-    ("samples", "verdict"),
-    [
-        ([100, 100, 105, 105], "stable"),
-        ([105, 105, 100, 100], "stable"),
-        ([100, 100, 106, 106], "unsettled"),
-        ([106, 106, 100, 100], "unsettled"),
-        ([100, 900, 100], "stable"),  # the middle one belongs to neither half
-    ],
-)
-def test_a_row_is_stable_when_its_halves_agree_within_five_percent(samples: list[int], verdict: str) -> None:
-    assert latency_verdict(np.array(samples, dtype=np.int64)) == verdict
+def test_of_several_launches_a_sample_each_figure_is_of_one_and_there_is_no_p99() -> None:
+    samples = np.arange(1, 1001, dtype=np.int64) * 1_000_000
+    one, four = (latency_summary(samples, batch_size=1, launches=launches) for launches in (1, 4))
+    assert (four.p50_ms, four.min_ms, four.max_ms) == pytest.approx((one.p50_ms / 4, 0.25, 250))
+    assert one.p95_ms == pytest.approx(950.05)
+    assert four.p99_ms is None
 
 
 @settings(max_examples=40)
@@ -221,3 +217,46 @@ def test_a_tenth_of_disturbed_blocks_spoils_student_s_interval_and_hardly_this_o
 def test_unequal_numbers_of_blocks_are_inconclusive() -> None:
     with pytest.raises(InconclusiveError, match="3 of each engine, got 2"):
         paired_ratio([1, 2, 3], [1, 2])
+
+
+def test_holm_s_adjustment_matches_a_case_worked_by_hand() -> None:
+    # Holm (1979): sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, made monotone
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx((0.06, 0.04, 0.06, 0.06))
+    assert holm([0.9, 0.8]) == (1.0, 1.0)
+    assert holm([]) == ()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_rejects_what_stepping_down_rejects(p_values: list[float]) -> None:
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    rejected: set[int] = set()
+    for step, index in enumerate(order):
+        if p_values[index] * (len(p_values) - step) > 0.05:
+            break
+        rejected.add(index)
+    assert {index for index, value in enumerate(holm(p_values)) if value <= 0.05} == rejected
+
+
+def test_chance_level_is_what_guessing_reaches_once_in_a_hundred_tries() -> None:
+    limit = int(stats.binom.isf(0.01, 360, 0.1))  # the largest count that guessing exceeds at most once in a hundred
+    assert is_chance_level(limit, 360, classes=10)
+    assert not is_chance_level(limit + 1, 360, classes=10)
+
+
+def test_the_calibration_error_is_the_weighted_gap_of_its_bins() -> None:
+    confidence = np.array([0.95, 0.97, 0.55, 0.56, 1.0])
+    right = np.array([True, False, True, True, True])
+    # of 15 bins, the last holds 0.95, 0.97 and 1.0, the ninth 0.55 and 0.56
+    expected = (abs(0.95 + 0.97 + 1.0 - 2) + abs(0.55 + 0.56 - 2)) / 5
+    assert expected_calibration_error(confidence, right) == pytest.approx(expected)
+    assert expected_calibration_error(np.ones(4), np.ones(4, dtype=bool)) == 0
+
+
+def test_wilson_s_interval_covers_95_percent_on_average_over_the_accuracies_that_occur() -> None:
+    total = 360
+    intervals = [wilson_interval(correct, total) for correct in range(total + 1)]
+    coverages = []
+    for proportion in np.linspace(0.80, 0.99, 191):
+        holds = np.array([low <= proportion <= high for low, high in intervals])
+        coverages.append(float(stats.binom.pmf(np.arange(total + 1), total, proportion)[holds].sum()))
+    assert 0.945 <= np.mean(coverages) <= 0.965

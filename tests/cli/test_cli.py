@@ -38,6 +38,7 @@ def trtbench(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("CI", raising=False)
 
     def run(arguments: str) -> Answer:
         monkeypatch.setattr(sys, "argv", ["trtbench", *arguments.split()])

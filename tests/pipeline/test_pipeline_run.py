@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from trtbench.bench.measured import Measured
     from trtbench.pipeline import Places
     from trtbench.suite import Suite
 
@@ -53,7 +54,7 @@ def test_a_run_leaves_a_report_with_every_row(suite: Make, places: Places) -> No
     assert fp32.latency is not None
     assert fp32.latency.ratio == pytest.approx(1.0)
     raw = json.loads((folder / "raw" / f"{fp32.name.replace(' ', '_')}.json").read_text())
-    assert sum(map(len, raw["blocks_ns"])) == fp32.latency.n >= 30
+    assert sum(map(len, raw["samples"]["device latency"]["blocks_ns"])) == fp32.latency.n >= 30
     assert len(raw["predictions"]) == 18
     assert not list(folder.glob(".*.npy"))
     assert report.decision.sentence
@@ -64,18 +65,18 @@ def test_a_run_leaves_a_report_with_every_row(suite: Make, places: Places) -> No
 def test_a_row_that_fails_is_told_and_the_others_are_measured(
     suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench.bench import measure
+    from trtbench.bench import measure, scoring
 
-    honest = measure._score_engine
+    honest = scoring.score_engine
 
-    def crash(workers: Any, worker: Any, rows: list[measure.Measured], *args: Any, **kwargs: Any) -> None:
+    def crash(workers: Any, worker: Any, rows: list[Measured], *args: Any, **kwargs: Any) -> None:
         if rows[0].engine.backend == "eager":
             for one in rows:
                 one.error = WorkerError("worker of eager", got="exit code -9")
             return
         honest(workers, worker, rows, *args, **kwargs)
 
-    monkeypatch.setattr(measure, "_score_engine", crash)
+    monkeypatch.setattr(measure, "score_engine", crash)
 
     report, _ = run_suite(suite(), places, argv=[], now=_NOW)
 

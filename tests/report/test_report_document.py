@@ -55,7 +55,7 @@ def _without(raw: dict[str, Any]) -> None:
 
 
 def _unknown(raw: dict[str, Any]) -> None:
-    raw["rows"][3]["latency"]["p95_ms"] = 1.0
+    raw["rows"][3]["latency"]["p999_ms"] = 1.0
 
 
 def _text(raw: dict[str, Any]) -> None:
@@ -82,7 +82,7 @@ def _unversioned(raw: dict[str, Any]) -> None:
     ("damage", "told"),
     [
         (_without, ["run/report.json: rows.3.variant: expected", "write it again with `trtbench run`"]),
-        (_unknown, ["rows.3.latency.p95_ms: expected", "got 1.0", "remove the key"]),
+        (_unknown, ["rows.3.latency.p999_ms: expected", "got 1.0", "remove the key"]),
         (_text, ["rows.3.latency.p50_ms: expected a valid number, got '1.0'; mend the value"]),
         (_overflow, ["stages.train: expected"]),
         (_newer, ["schema_version: expected '1', got '2'; a newer trtbench wrote it; upgrade this one"]),

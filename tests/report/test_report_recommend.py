@@ -284,3 +284,87 @@ def test_every_other_row_has_its_reason() -> None:
     assert {loser.name for loser in found.losers} == {row.name for row in TWENTY_FOUR} - {found.winner}
     assert all(loser.reason for loser in found.losers)
     assert "INT8 is slower than FP32 here: channels-50 int8" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("limit", "changes", "told"),
+    [
+        ({"max_p99_ms": 0.4}, {"latency": anchored(0.5)}, "its p99 is unknown: fewer than 1,000 samples"),
+        (
+            {"max_p99_ms": 0.4},
+            {"latency": replace(anchored(0.5), p99_ms=0.6)},
+            "its p99 is 0.600 ms against a limit of 0.400 ms",
+        ),
+        ({"max_memory_mb": 10.0}, {}, "its memory is unknown"),
+        (
+            {"max_memory_mb": 10.0},
+            {"memory_bytes": 20_000_000},
+            "it takes 20.0 MB of memory against a limit of 10.0 MB",
+        ),
+        ({"min_throughput": 900.0}, {}, "its throughput is unknown"),
+        (
+            {"min_throughput": 900.0},
+            {"throughput_ips": 800.0},
+            "it does 800 images a second against a limit of 900",
+        ),
+    ],
+)
+def test_every_limit_is_kept_or_named(limit: dict[str, float], changes: dict[str, Any], told: str) -> None:
+    decision = DecisionConfig(max_drop_pp=2.0, **limit)
+    assert reason([replace(SMALL, **changes)], "small", decision) == told
+
+
+def test_rows_within_every_limit_qualify() -> None:
+    decision = DecisionConfig(max_drop_pp=2.0, max_p99_ms=0.7, max_memory_mb=30, min_throughput=700)
+    fine = replace(SMALL, latency=replace(anchored(0.5), p99_ms=0.7), memory_bytes=30_000_000, throughput_ips=700.0)
+    found = recommend([fine], decision)
+    assert found.winner == fine.name
+    assert (found.max_p99_ms, found.max_memory_mb, found.min_throughput) == (0.7, 30, 700)
+
+
+def test_p99_and_throughput_can_be_the_objective() -> None:
+    steady = replace(SMALL, variant="steady", latency=replace(anchored(0.6), p99_ms=0.7), throughput_ips=1500.0)
+    quick = replace(SMALL, variant="quick", latency=replace(anchored(0.5), p99_ms=1.4), throughput_ips=3000.0)
+
+    by_p99 = recommend([steady, quick], DecisionConfig(max_drop_pp=2.0, objective="p99_ms"))
+    by_rate = recommend([steady, quick], DecisionConfig(max_drop_pp=2.0, objective="throughput"))
+
+    assert by_p99.winner == steady.name
+    assert by_p99.sentence.endswith("the runner-up quick fp32 has 2.00 times the p99.")
+    assert by_rate.winner == quick.name
+    assert by_rate.sentence.endswith("the runner-up steady fp32 has 0.50 times the throughput.")
+    assert by_rate.losers[0].reason == "has 0.50 times the throughput of quick fp32"
+
+
+def test_what_would_change_the_choice_is_told() -> None:
+    tiny = row("tiny", accuracy=accuracy(lost=200, gained=50), engine_bytes=200_000, latency=anchored(0.2))
+    large = row("large", engine_bytes=900_000, latency=anchored(0.498))
+
+    found = recommend([DENSE, large, SMALL, tiny], DecisionConfig(max_drop_pp=1.0))
+
+    assert found.winner == SMALL.name
+    assert found.what_if == (
+        "With max_drop_pp 1.79 instead of 1.00, tiny fp32 would win.",
+        "Whether large fp32 is faster than small fp32 is open: more samples (bench.duration, bench.processes) may"
+        " tell.",
+    )
+
+
+def test_another_objective_that_would_choose_otherwise_is_named() -> None:
+    small = replace(SMALL, latency=anchored(2.0))
+    assert recommend([DENSE, small], TWO_PP).what_if == (
+        "By the size of the file (objective engine_bytes), small fp32 would win.",
+    )
+
+
+def test_where_nothing_qualifies_the_limit_that_would_let_a_row_in_is_told() -> None:
+    limit = DecisionConfig(max_drop_pp=2.0, min_throughput=900)
+    found = recommend([replace(SMALL, throughput_ips=800.0), replace(DENSE, throughput_ips=500.0)], limit)
+    assert found.what_if == ("With min_throughput 792 instead of 900, small fp32 would qualify.",)
+
+
+def test_latencies_that_cannot_be_told_apart_are_equal_on_the_pareto_front() -> None:
+    same_but_larger = row("large", engine_bytes=900_000, accuracy=SMALL.accuracy, latency=anchored(0.498))
+    assert recommend([SMALL, same_but_larger], TWO_PP).pareto == (SMALL.name,)
+    really_faster = replace(same_but_larger, latency=anchored(0.4))
+    assert recommend([SMALL, really_faster], TWO_PP).pareto == (SMALL.name, really_faster.name)

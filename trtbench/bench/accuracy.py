@@ -6,14 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.statistics import drop_upper_bound, mcnemar_exact, wilson_interval
+from trtbench.bench.statistics import (
+    drop_upper_bound,
+    expected_calibration_error,
+    is_chance_level,
+    mcnemar_exact,
+    wilson_interval,
+)
 from trtbench.errors import EngineError
 from trtbench.records import AccuracyRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 _TOP = 5
+_CHANCE_CURE = "look at preprocessing and labels; a network pruned this far needs fine-tuning"
 
 
 def score(
@@ -21,6 +30,7 @@ def score(
     labels: NDArray[np.int64],
     *,
     reference: NDArray[np.float32] | None = None,
+    names: Sequence[str] = (),
 ) -> AccuracyRecord:
     """Count what is right, and compare with the reference image by image.
 
@@ -28,9 +38,10 @@ def score(
         logits: float32 (images, classes) of the engine; ties go to the lowest class.
         labels: int64 (images,).
         reference: logits of the network every drop is measured against.
+        names: of the classes; without them they are told by their numbers.
 
     Raises:
-        EngineError: the logits are not finite, or not one row an image.
+        EngineError: the logits are not finite, not one row an image, or no better than guessing where the reference is.
     """
     if logits.shape[:1] != labels.shape:
         raise EngineError("logits", expected=f"one row for each of {len(labels)} images", got=str(logits.shape))
@@ -39,15 +50,20 @@ def score(
         raise EngineError("logits", expected="finite numbers", got=f"NaN or infinity on {bad} of {len(labels)} images")
     right = logits.argmax(axis=1) == labels
     correct, total, classes = int(right.sum()), len(labels), logits.shape[1]
+    is_chance = is_chance_level(correct, total, classes=classes)
     paired: dict[str, Any] = {}
     if reference is not None:
         was_right = reference.argmax(axis=1) == labels
+        if is_chance and not is_chance_level(int(was_right.sum()), total, classes=classes):
+            got = f"{correct} of {total} right, where the reference gets {int(was_right.sum())}"
+            raise EngineError("accuracy", expected=f"better than guessing among {classes}", got=got, cure=_CHANCE_CURE)
         lost, gained = int((was_right & ~right).sum()), int((~was_right & right).sum())
         paired = {
             "drop_pp": 100 * (lost - gained) / total,
             "drop_upper_pp": 100 * drop_upper_bound(lost, gained, total),
             "mcnemar_p": mcnemar_exact(lost, gained),
             "agreement": float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean()),
+            **_by_class(labels, lost=was_right & ~right, gained=~was_right & right, classes=classes, names=names),
         }
     return AccuracyRecord(
         correct=correct,
@@ -56,8 +72,35 @@ def score(
         top5=_top5(logits, labels) if classes > _TOP else None,
         ci95=wilson_interval(correct, total),
         per_class=tuple(np.bincount(labels[right], minlength=classes).tolist()),
+        class_totals=tuple(np.bincount(labels, minlength=classes).tolist()),
+        ece=expected_calibration_error(_confidence(logits), right),
+        is_chance=is_chance,
         **paired,
     )
+
+
+def _by_class(
+    labels: NDArray[np.int64],
+    *,
+    lost: NDArray[np.bool_],
+    gained: NDArray[np.bool_],
+    classes: int,
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """Return the points each class lost of its own images, and the name of the one that lost most."""
+    totals = np.bincount(labels, minlength=classes)
+    net = np.bincount(labels[lost], minlength=classes) - np.bincount(labels[gained], minlength=classes)
+    drops = 100 * net / np.maximum(totals, 1)
+    worst = int(drops.argmax())
+    name = names[worst] if worst < len(names) else str(worst)
+    return {"class_drops_pp": tuple(drops.tolist()), "worst_class": name if drops[worst] > 0 else None}
+
+
+def _confidence(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the largest softmax probability of each image."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    confidence: NDArray[np.float64] = 1 / np.exp(shifted).sum(axis=1)
+    return confidence
 
 
 def _top5(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

@@ -1,19 +1,22 @@
 """Latency by interleaved blocks: in each round every engine is timed once, in random order, one at a time.
 
-Slow drift of a shared machine then falls on all engines alike, and ratios are paired by round.
+Slow drift of a shared machine then falls on all engines alike, and ratios are paired by round. Every other round runs
+in the reverse order of the one before it (AB/BA), so that a steady trend within a round cancels too.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from trtbench.bench.resampling import relative_noise
 from trtbench.errors import RowError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,7 +27,7 @@ class TimedEngine(Protocol):
     """An engine at one batch size that can be warmed and timed."""
 
     def warm_up(self) -> float:
-        """Warm up; return the expected nanoseconds of one inference."""
+        """Warm up; return the expected nanoseconds of one sample."""
         ...
 
     def time(self, samples: int) -> NDArray[np.int64]:
@@ -32,11 +35,38 @@ class TimedEngine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How long each engine is timed in one process.
+
+    Args:
+        block_ms: length of one block; a block has at least one sample.
+        duration_s: summed duration of the samples of each engine, at least.
+        iterations: samples of each engine, at least.
+        noise: go on until the 95 % interval of the median is at most this share of it to either side; None never does.
+        ceiling_s: stop by then, however noisy.
+        rounds: rounds at least.
+    """
+
+    block_ms: float
+    duration_s: float
+    iterations: int
+    noise: float | None = None
+    ceiling_s: float = 0.0
+    rounds: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TimedRow:
-    """Raw samples of one engine at one batch size: `blocks[r]` are the nanoseconds of round r."""
+    """Raw samples of one engine at one batch size.
+
+    `blocks[r]` are the nanoseconds of round r, `processes[r]` is the number of the worker process that took them, and
+    `spans[r]` is when, in nanoseconds of the parent's monotonic clock.
+    """
 
     blocks: tuple[NDArray[np.int64], ...]
+    processes: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
 
     @property
     def samples_ns(self) -> NDArray[np.int64]:
@@ -48,24 +78,64 @@ class TimedRow:
         """The median of each round."""
         return np.array([np.median(block) for block in self.blocks])
 
+    def of_process(self, process: int) -> TimedRow:
+        """Return the blocks of one process."""
+        kept = [index for index, number in enumerate(self.processes) if number == process]
+        return TimedRow(
+            blocks=tuple(self.blocks[index] for index in kept),
+            processes=tuple(process for _ in kept),
+            spans=tuple(self.spans[index] for index in kept),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pairs:
+    """Block medians of two engines, float64 (pairs,) in ns, that ran side by side, and the process pair of each."""
+
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    processes: NDArray[np.int64]
+
+
+def joined(parts: Sequence[TimedRow]) -> TimedRow:
+    """Return the blocks of several processes as one row."""
+    return TimedRow(
+        blocks=tuple(block for part in parts for block in part.blocks),
+        processes=tuple(number for part in parts for number in part.processes),
+        spans=tuple(span for part in parts for span in part.spans),
+    )
+
+
+def side_by_side(first: TimedRow, second: TimedRow) -> Pairs:
+    """Pair block i of one engine with block i of the other within each process both have; what is left over is not."""
+    medians: list[tuple[NDArray[np.float64], NDArray[np.float64], int]] = []
+    for process in sorted(set(first.processes) & set(second.processes)):
+        a, b = first.of_process(process).block_medians_ns, second.of_process(process).block_medians_ns
+        pairs = min(len(a), len(b))
+        medians.append((a[:pairs], b[:pairs], process))
+    none = np.zeros(0)
+    return Pairs(
+        first=np.concatenate([none, *(a for a, _, _ in medians)]),
+        second=np.concatenate([none, *(b for _, b, _ in medians)]),
+        processes=np.concatenate([none, *(np.full(len(a), number) for a, _, number in medians)]).astype(np.int64),
+    )
+
 
 def measure_interleaved(
     engines: Mapping[str, TimedEngine],
+    budget: Budget,
     *,
-    block_ms: float,
-    duration_s: float,
-    iterations: int,
-    seed: int,
+    seed: int | Sequence[int],
+    process: int = 0,
     on_round: Callable[[float], None] | None = None,
 ) -> dict[str, TimedRow | RowError]:
-    """Time every engine in interleaved blocks until each has the duration and the samples it needs.
+    """Time every engine in interleaved blocks until each has what the budget asks for.
 
     Args:
         engines: by name; they share the machine and run one at a time.
-        block_ms: length of one block; a block has at least one sample.
-        duration_s: summed duration of the samples of each engine, at least.
-        iterations: samples of each engine, at least.
+        budget: how long.
         seed: of the order within each round.
+        process: the number written beside each block.
         on_round: told the share done, in [0, 1].
 
     Returns:
@@ -75,30 +145,53 @@ def measure_interleaved(
     per_block: dict[str, int] = {}
     for name, engine in engines.items():
         try:
-            per_block[name] = max(1, round(block_ms * 1e6 / max(1.0, engine.warm_up())))
+            per_block[name] = max(1, round(budget.block_ms * 1e6 / max(1.0, engine.warm_up())))
         except RowError as error:  # a failed row does not stop the others
             result[name] = error
     blocks: dict[str, list[NDArray[np.int64]]] = {name: [] for name in per_block}
-    random = np.random.default_rng(seed)
-    for _ in range(_MAX_ROUNDS):
-        share = _share_done(blocks, duration_s=duration_s, iterations=iterations)
+    spans: dict[str, list[tuple[int, int]]] = {name: [] for name in per_block}
+    for order in _orders(list(per_block), seed=seed):
+        share = _share_done(blocks, budget)
         if on_round is not None:
             on_round(share)
         if share >= 1:
             break
-        for name in random.permutation(list(blocks)):
+        for name in order:
+            if name not in blocks:
+                continue
             try:
+                since = time.monotonic_ns()
                 blocks[name].append(engines[name].time(per_block[name]))
+                spans[name].append((since, time.monotonic_ns()))
             except RowError as error:
                 result[name] = error
                 del blocks[name]
-    return result | {name: TimedRow(blocks=tuple(taken)) for name, taken in blocks.items()}
+    return result | {
+        name: TimedRow(blocks=tuple(taken), processes=(process,) * len(taken), spans=tuple(spans[name]))
+        for name, taken in blocks.items()
+    }
 
 
-def _share_done(blocks: Mapping[str, Sequence[NDArray[np.int64]]], *, duration_s: float, iterations: int) -> float:
+def _orders(names: Sequence[str], *, seed: int | Sequence[int]) -> Iterator[list[str]]:
+    """Yield random orders, each followed by its reverse."""
+    random = np.random.default_rng(seed)
+    for _ in range(_MAX_ROUNDS // 2):
+        order = [str(name) for name in random.permutation(list(names))]
+        yield order
+        yield order[::-1]
+
+
+def _share_done(blocks: Mapping[str, Sequence[NDArray[np.int64]]], budget: Budget) -> float:
     """Return the share done of the engine that lags most; 1 when there is none."""
-    shares = [
-        min(sum(int(block.sum()) for block in taken) / (duration_s * 1e9), sum(map(len, taken)) / iterations)
-        for taken in blocks.values()
-    ]
-    return min(1.0, *shares) if shares else 1.0
+    return min((_share(taken, budget) for taken in blocks.values()), default=1.0)
+
+
+def _share(taken: Sequence[NDArray[np.int64]], budget: Budget) -> float:
+    spent_s = sum(int(block.sum()) for block in taken) / 1e9
+    share = min(1.0, spent_s / budget.duration_s, sum(map(len, taken)) / budget.iterations)
+    if budget.rounds:
+        share = min(share, len(taken) / budget.rounds)
+    if share < 1 or budget.noise is None or spent_s >= budget.ceiling_s:
+        return share
+    noise = relative_noise([float(np.median(block)) for block in taken])
+    return 1.0 if noise <= budget.noise else min(0.999, max(spent_s / budget.ceiling_s, budget.noise / noise))

@@ -1,81 +1,31 @@
-"""Measure engine files: one worker process each, scored on every image, then timed in interleaved blocks."""
+"""Measure engine files: scored on every image, then timed in interleaved blocks over several worker processes each."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from trtbench.bench.accuracy import score
-from trtbench.bench.latency import TimedRow, measure_interleaved
+from trtbench.bench.measured import Bench, EngineFile, Images, Joules, Measured, Progress
+from trtbench.bench.scenarios import bear
+from trtbench.bench.scoring import open_engine, score_engine, start_all
+from trtbench.bench.settling import is_settled
+from trtbench.bench.timing import PLAIN, budget_of, time_side_by_side, ways
 from trtbench.bench.workers import Workers
-from trtbench.errors import RowError, WorkerError
-from trtbench.store import storing
+from trtbench.errors import OutOfMemoryError, RowError, WorkerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from trtbench.bench.workers import WorkerProcess
-    from trtbench.records import AccuracyRecord
     from trtbench.suite import BenchConfig
 
-Progress = Callable[[str, str, float], None]  # told stage, item and share done in [0, 1]
-_STARTING_AT_ONCE = 2
+_ENERGY_S = 1.0  # NVML's counter steps every 20 to 100 ms
+# Numbers of the processes that are started beside the plan's: for rows that did not settle, and for failed ones.
+_SETTLING, _AGAIN = 10_000, 20_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineFile:
-    """An engine to measure; `name` is unique."""
-
-    name: str
-    backend: str
-    path: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """How an engine started: milliseconds to load it and to the first logits, where it runs, the settings in force."""
-
-    load_ms: float
-    first_inference_ms: float
-    device: str
-    settings: Mapping[str, Any]
-
-
-@dataclass(slots=True, kw_only=True)
-class Measured:
-    """What was learnt of one engine at one batch size before something failed, if anything did.
-
-    `is_alone` says that it was timed by itself, after its worker had crashed: its blocks pair with no other's.
-    """
-
-    engine: EngineFile
-    batch_size: int
-    opening: Opening | None = None
-    accuracy: AccuracyRecord | None = None
-    timed: TimedRow | None = None
-    memory_bytes: int | None = None
-    cores: tuple[int, ...] = ()
-    predictions: list[int] = field(default_factory=list)
-    error: RowError | None = None
-    is_alone: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Images:
-    """The labelled images to score on: a .npy of uint8 (N, C, H, W), int64 labels (N,), the reference's logits."""
-
-    path: Path
-    labels: NDArray[np.int64]
-    reference: NDArray[np.float32] | None = None
+def _unknown(_device: str) -> None:
+    """Count no energy."""
 
 
 def measure_engines(
@@ -85,169 +35,157 @@ def measure_engines(
     *,
     folder: Path,
     progress: Progress,
+    found: list[Measured] | None = None,
+    energy_j: Joules = _unknown,
 ) -> list[Measured]:
     """Open, score and time engine files at every batch size; an engine that fails ends alone.
 
-    One worker works at a time. The engine that is timed is the process that was scored. A worker that crashes while it
-    is timed is started once more and measured by itself.
+    One worker works at a time. The first process that is timed is the one that was scored; the others are fresh, since
+    processes of one engine differ more than the blocks of one. A worker that crashes while it is timed, or runs out of
+    memory beside the others, is started once more and measured by itself.
 
     Args:
-        engines: the files, with their sidecars beside them.
+        engines: the files, with their sidecars beside them; the first is in every group.
         images: what they are scored on; the first images are those they are timed on.
         config: batch sizes and the timing budget.
         folder: the run's folder, for logs and logits.
         progress: told stage, engine and share done.
+        found: filled as the measurement goes on, so that what an interrupted one had is not lost.
+        energy_j: tells the joules a device took so far, where something counts them.
     """
-    found = [Measured(engine=engine, batch_size=size) for engine in engines for size in config.batch_sizes]
-    with Workers() as workers:
-        _score_all(workers, found, images, config, folder=folder, progress=progress)
-        for size in config.batch_sizes:
-            _time_all(workers, [one for one in found if one.batch_size == size], config, progress=progress)
-    crashed = [one for one in found if isinstance(one.error, WorkerError) and one.opening is not None]
-    for one in crashed:
-        _measure_again(one, images, config, folder=folder, progress=progress)
+    found = [] if found is None else found
+    found += [Measured(engine=engine, batch_size=size) for engine in engines for size in config.batch_sizes]
+    bench = Bench(images=images, config=config, folder=folder, progress=progress, energy_j=energy_j)
+    together = groups([engine.name for engine in engines], alive=config.alive)
+    for index, names in enumerate(together):
+        rows = [one for one in found if one.engine.name in names]
+        for process in range(config.processes):
+            share = (index * config.processes + process, len(together) * config.processes)
+            _measure_process(rows, bench, process=index * config.processes + process, share=share)
+        _settle([one for one in rows if one.engine.name != names[0] or not index], rows, bench, number=index)
+    for number, one in enumerate([one for one in found if _deserves_another_try(one, is_only=len(found) == 1)]):
+        one.error, one.is_alone = None, True
+        one.runs.clear()
+        for process in range(config.processes):
+            share = (process, config.processes)
+            _measure_process([one], bench, process=_AGAIN + number * config.processes + process, share=share)
     return found
 
 
-def cores(threads: int) -> list[int]:
-    """Return the cores a timed worker is bound to: the last ones, the first being where the system is busiest."""
-    if not hasattr(os, "sched_getaffinity"):
-        return []
-    return sorted(os.sched_getaffinity(0))[-threads:]
+def groups(names: Sequence[str], *, alive: int | None) -> list[list[str]]:
+    """Split engines into the fewest groups of at most `alive`, as even as can be, each led by the first engine."""
+    if alive is None or len(names) <= alive:
+        return [list(names)] if names else []
+    anchor, others = names[0], names[1:]
+    number = -(-len(others) // (alive - 1))
+    return [[anchor, *others[index::number]] for index in range(number)]
 
 
-def _score_all(
-    workers: Workers,
-    found: Sequence[Measured],
-    images: Images,
-    config: BenchConfig,
-    *,
-    folder: Path,
-    progress: Progress,
-) -> None:
-    """Start all workers, some at once, since importing a runtime is not timed; then open and score one by one."""
-    engines = {one.engine.name: one.engine for one in found}
-    rows = {name: [one for one in found if one.engine.name == name] for name in engines}
-    pool = ThreadPoolExecutor(max_workers=_STARTING_AT_ONCE)
-    try:
-        started = [
-            pool.submit(_start, workers, engine, images, folder=folder, rows=rows[name])
-            for name, engine in engines.items()
-        ]
-        for index, (name, future) in enumerate(zip(engines, started, strict=True)):
-            if (worker := future.result()) is not None:
-                _score_engine(workers, worker, rows[name], images, config)
-            progress("score", name, (index + 1) / len(engines))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+def _deserves_another_try(row: Measured, *, is_only: bool) -> bool:
+    """Whether a row failed by a crash, or by memory that it would have had alone."""
+    if isinstance(row.error, OutOfMemoryError):
+        return not is_only
+    return isinstance(row.error, WorkerError) and row.opening is not None
 
 
-def _start(
-    workers: Workers, engine: EngineFile, images: Images, *, folder: Path, rows: Sequence[Measured]
-) -> WorkerProcess | None:
-    preparing = {"backend_name": engine.backend, "engine": str(engine.path), "images": str(images.path)}
-    try:
-        return workers.start(engine.name, log=folder / "logs" / f"{_slug(engine)}.log", preparing=preparing)
-    except RowError as error:
-        for one in rows:
-            one.error = error
-        return None
-
-
-def _score_engine(
-    workers: Workers,
-    worker: WorkerProcess,
-    rows: Sequence[Measured],
-    images: Images,
-    config: BenchConfig,
-) -> None:
-    engine = rows[0].engine
-    try:
-        opening = Opening(**worker.ask("open", settings={"threads": config.threads, "spin": config.spin}))
-        for one in rows:
-            one.opening = opening
-            logits = _logits(worker, one.batch_size)
-            one.accuracy = score(logits, images.labels, reference=images.reference)
-            one.predictions = logits.argmax(axis=1).tolist()
-    except RowError as error:
-        workers.drop(engine.name)
-        for one in rows:
-            one.error = error
-
-
-def _slug(engine: EngineFile) -> str:
-    return engine.name.replace(" ", "_")
-
-
-def _logits(worker: WorkerProcess, batch_size: int) -> NDArray[np.float32]:
-    """Score every image at a batch size; the logits travel by a file outside the run's folder, gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="trtbench-", ignore_cleanup_errors=True) as scratch:
-        path = Path(scratch) / "logits.npy"
-        worker.ask("score", batch=batch_size, logits=str(path))
-        with storing(path):
-            logits: NDArray[np.float32] = np.load(path)
-        return logits
-
-
-class _TimedWorker:
-    """A worker at one batch size, for `measure_interleaved`."""
-
-    def __init__(self, worker: WorkerProcess, row: Measured, config: BenchConfig) -> None:
-        self._worker = worker
-        self._row = row
-        self._config = config
-
-    def warm_up(self) -> float:
-        answer = self._worker.ask(
-            "warm_up", batch=self._row.batch_size, warm_up_ms=self._config.warm_up, cores=cores(self._config.threads)
-        )
-        self._row.cores = tuple(answer["cores"])
-        return float(answer["inference_ns"])
-
-    def time(self, samples: int) -> NDArray[np.int64]:
-        answer = self._worker.ask("time", batch=self._row.batch_size, samples=samples, scope="device")
-        self._row.memory_bytes = answer["peak_memory_bytes"]
-        return np.array(answer["ns"], dtype=np.int64)
+def _measure_process(rows: Sequence[Measured], bench: Bench, *, process: int, share: tuple[int, int]) -> None:
+    """Start a fresh process of each engine that has not failed, score the first of each, time all of them."""
+    waiting = [one for one in rows if one.error is None]
+    with Workers() as workers:
+        is_first = any(one.opening is None for one in waiting)
+        for done, engine_rows, worker in start_all(workers, waiting, bench):
+            if worker is not None and engine_rows[0].opening is None:
+                score_engine(workers, worker, engine_rows, bench)
+            elif worker is not None:
+                open_engine(workers, worker, engine_rows, bench)
+            if is_first:
+                bench.progress("score", engine_rows[0].engine.name, done)
+        for size in bench.config.batch_sizes:
+            at_size = [one for one in waiting if one.batch_size == size and one.error is None]
+            _time_all(workers, at_size, bench, process=process, share=share)
+            if is_first:
+                _load_all(workers, at_size, bench)
 
 
 def _time_all(
-    workers: Workers,
-    rows: Sequence[Measured],
-    config: BenchConfig,
-    *,
-    progress: Progress,
+    workers: Workers, rows: Sequence[Measured], bench: Bench, *, process: int, share: tuple[int, int]
 ) -> None:
-    waiting = [one for one in rows if one.error is None]
-    timers = {}
-    for one in waiting:
-        if (worker := workers.alive(one.engine.name)) is not None:
-            timers[one.engine.name] = _TimedWorker(worker, one, config)
-        else:
-            one.error = WorkerError(f"worker of {one.engine.name}", got="a crash at another batch size")
-    if not timers:
+    if not rows:
         return
-    size = rows[0].batch_size
-    taken = measure_interleaved(
-        timers,
-        block_ms=config.block_ms,
-        duration_s=config.duration,
-        iterations=config.iterations,
-        seed=size,
-        on_round=lambda share: progress("time", f"batch {size}", share),
+    config, size = bench.config, rows[0].batch_size
+    done, total = share
+    runs = time_side_by_side(
+        {one.engine.name: workers.alive(one.engine.name) for one in rows},
+        batch_size=size,
+        ways=ways(config),
+        budget=budget_of(config),
+        warm_up_ms=config.warm_up,
+        threads=config.threads,
+        process=process,
+        on_round=lambda part: bench.progress("time", f"batch {size}", (done + part) / total),
     )
-    for one in waiting:
-        result = taken.get(one.engine.name)
-        if isinstance(result, TimedRow):
-            one.timed = result
-        elif result is not None:
+    for one in rows:
+        one.runs[process] = run = runs[one.engine.name]
+        if run.error is not None:
             workers.drop(one.engine.name)
-            one.error = result
+            one.error = run.error
 
 
-def _measure_again(row: Measured, images: Images, config: BenchConfig, *, folder: Path, progress: Progress) -> None:
-    """Measure one row once more in a process of its own, after its worker crashed."""
-    row.error, row.is_alone = None, True
-    with Workers() as workers:
-        if (worker := _start(workers, row.engine, images, folder=folder, rows=[row])) is not None:
-            _score_engine(workers, worker, [row], images, config)
-        _time_all(workers, [row], config, progress=progress)
+def _load_all(workers: Workers, rows: Sequence[Measured], bench: Bench) -> None:
+    """Put the loads of the suite on each row in turn, and count its energy, once it was timed."""
+    for index, one in enumerate(rows):
+        worker = workers.alive(one.engine.name)
+        if worker is None or one.error is not None:
+            continue
+        try:
+            _count_energy(worker, one, bench)
+            one.loads = tuple(
+                bear(worker, load, batch_size=one.batch_size, threads=bench.config.threads)
+                for load in bench.config.load
+            )
+        except RowError as error:
+            workers.drop(one.engine.name)
+            one.error = error
+        if bench.config.load:
+            bench.progress("load", f"batch {one.batch_size}", (index + 1) / len(rows))
+
+
+def _count_energy(worker: WorkerProcess, row: Measured, bench: Bench) -> None:
+    """Run an engine for a second by itself, and divide the joules its device took by the images."""
+    assert row.opening is not None, "rows that were timed were opened"
+    timed = row.timed
+    before = bench.energy_j(row.opening.device)
+    if before is None or timed is None:
+        return
+    samples = max(1, round(_ENERGY_S * 1e9 / float(timed.block_medians_ns.mean())))
+    worker.ask("time", batch=row.batch_size, samples=samples, scope="device")
+    after = bench.energy_j(row.opening.device)
+    row.energy_j = None if after is None else (after - before) / ((samples + 1) * row.batch_size)
+
+
+def _settle(candidates: Sequence[Measured], rows: Sequence[Measured], bench: Bench, *, number: int) -> None:
+    """Time once more, in a fresh process, the rows of a device of their own that a process left unsettled.
+
+    The anchor runs beside them, so that ratios still pair. On CPUs, which others use too, nothing is gained by it.
+    """
+    unsettled = [one for one in candidates if one.error is None and not _is_on_cpu(one) and _unsettled_in(one)]
+    if not unsettled:
+        return
+    anchors = [one for one in rows if one.engine.name == rows[0].engine.name and one.error is None]
+    sizes = {one.batch_size for one in unsettled}
+    beside = [one for one in anchors if one.batch_size in sizes and one not in unsettled]
+    process = _SETTLING + number
+    _measure_process([*beside, *unsettled], bench, process=process, share=(0, 1))
+    for one in unsettled:
+        one.was_unsettled = True
+        if one.error is None and is_settled(one.runs[process].timed[PLAIN].samples_ns):
+            for bad in _unsettled_in(one):
+                del one.runs[bad]
+
+
+def _is_on_cpu(row: Measured) -> bool:
+    return row.opening is None or row.opening.device.lower().startswith("cpu")
+
+
+def _unsettled_in(row: Measured) -> list[int]:
+    return [number for number, run in row.runs.items() if not is_settled(run.timed[PLAIN].samples_ns)]

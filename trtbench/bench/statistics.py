@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import optimize, stats
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Verdict = Literal["stable", "unsettled"]
-
 _NS_PER_MS = 1e6
 _SAMPLES_FOR_P99 = 1000  # fewer than ten samples would lie beyond the percentile
+_CHANCE = 0.01  # above this a score is taken for guessing
+_CALIBRATION_BINS = 15
 _FIRST_ABOVE = 1e-12  # of a proportion: past the trivial root at the estimate, far below any bound of < 1e9 images
 
 
@@ -33,7 +33,10 @@ class LatencySummary:
 
     p50_ms: float
     p90_ms: float
+    p95_ms: float
     p99_ms: float | None
+    min_ms: float
+    max_ms: float
     mean_ms: float
     cov: float
     ms_per_image: float
@@ -63,6 +66,39 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     discordant = lost + gained
     _check_counts(lost, gained, total=max(discordant, 1))
     return float(stats.binomtest(lost, discordant).pvalue) if discordant else 1.0
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Return p-values adjusted for a family of tests, in their order (Holm 1979, Scand. J. Statist. 6:65-70).
+
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none is less than a smaller one's, or above 1.
+    Rejecting where the adjusted value is at most 0.05 is wrong about any test of the family 5 times in 100 at most.
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(np.asarray(p_values, dtype=np.float64)[order] * factors))
+    return tuple(float(value) for value in adjusted)
+
+
+def is_chance_level(correct: int, total: int, *, classes: int) -> bool:
+    """Say whether guessing among `classes` gets so many right at least once in a hundred tries (binomial test)."""
+    _check_counts(correct, total - correct, total=total)
+    return float(stats.binomtest(correct, total, 1 / classes, alternative="greater").pvalue) > _CHANCE
+
+
+def expected_calibration_error(confidence: NDArray[np.float64], is_right: NDArray[np.bool_]) -> float:
+    """Return the mean gap of confidence and accuracy over 15 bins of confidence, each weighted by its images.
+
+    Naeini, Cooper & Hauskrecht 2015 (AAAI); 15 equal bins as in Guo et al. 2017 (ICML), section 2.
+
+    Args:
+        confidence: float64 (images,), the largest softmax probability of each image.
+        is_right: bool (images,), whether that class was the label.
+    """
+    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - is_right, minlength=_CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / confidence.size)
 
 
 def drop_upper_bound(lost: int, gained: int, total: int, *, confidence: float = 0.95) -> float:
@@ -103,8 +139,10 @@ def smallest_provable_drop(total: int, *, confidence: float = 0.95) -> float:
     return drop_upper_bound(0, 0, total, confidence=confidence)
 
 
-def latency_summary(samples_ns: NDArray[np.int64], *, batch_size: int) -> LatencySummary:
-    """Summarise samples (n,) of nanoseconds, each one synchronised inference of `batch_size` images.
+def latency_summary(samples_ns: NDArray[np.int64], *, batch_size: int, launches: int = 1) -> LatencySummary:
+    """Summarise samples (n,) of nanoseconds, each of `launches` inferences of `batch_size` images.
+
+    Every figure is of one inference; of several launches in a sample only their mean is known, so there is no p99.
 
     Percentiles interpolate linearly between order statistics (Hyndman & Fan 1996, type 7); `p99_ms` is None below
     1,000 samples. `cov` is the sample deviation over the mean. `ms_per_image` is all time over all images.
@@ -112,33 +150,21 @@ def latency_summary(samples_ns: NDArray[np.int64], *, batch_size: int) -> Latenc
     Raises:
         InconclusiveError: fewer than two samples, or one that is not positive.
     """
-    samples_ms = _checked_samples(samples_ns) / _NS_PER_MS
-    p50, p90, p99 = (float(value) for value in np.percentile(samples_ms, (50, 90, 99)))
+    samples_ms = _checked_samples(samples_ns) / _NS_PER_MS / launches
+    p50, p90, p95, p99 = (float(value) for value in np.percentile(samples_ms, (50, 90, 95, 99)))
     mean = float(samples_ms.mean())
     return LatencySummary(
         p50_ms=p50,
         p90_ms=p90,
-        p99_ms=p99 if samples_ms.size >= _SAMPLES_FOR_P99 else None,
+        p95_ms=p95,
+        p99_ms=p99 if samples_ms.size >= _SAMPLES_FOR_P99 and launches == 1 else None,
+        min_ms=float(samples_ms.min()),
+        max_ms=float(samples_ms.max()),
         mean_ms=mean,
         cov=float(samples_ms.std(ddof=1)) / mean,
         ms_per_image=mean / batch_size,
         n=int(samples_ms.size),
     )
-
-
-def latency_verdict(samples_ns: NDArray[np.int64], *, tolerance: float = 0.05) -> Verdict:
-    """Say "stable" when the medians of the first and the second half of the samples (n,) agree, else "unsettled".
-
-    They agree when the larger is at most 1 + `tolerance` times the smaller. The middle one of an odd number of
-    samples belongs to neither half. This finds clocks still rising or falling; it says nothing of jitter.
-
-    Raises:
-        InconclusiveError: fewer than two samples, or one that is not positive.
-    """
-    samples = _checked_samples(samples_ns)
-    half = samples.size // 2
-    low, high = sorted((float(np.median(samples[:half])), float(np.median(samples[-half:]))))
-    return "stable" if high <= low * (1 + tolerance) else "unsettled"
 
 
 def paired_ratio(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbench.bench.load import poisson_arrivals, serve_arrivals, serve_streams
 from trtbench.data.preprocess import normalise
 from trtbench.engines.base import backend
 from trtbench.engines.sidecar import check_engine, read_sidecar
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from trtbench.engines.base import Engine, Scope, Session
 
 _MIN_WARM_UP_INFERENCES = 3
+_STAND_IN_IMAGES = 64  # at least one batch's worth; what they show has no bearing on how long a dense kernel takes
 
 
 class Worker:
@@ -40,13 +43,16 @@ class Worker:
         self._sessions: dict[int, Session] = {}
         self._images: NDArray[np.uint8] = np.zeros((0, 3, 1, 1), dtype=np.uint8)
 
-    def prepare(self, *, backend_name: str, engine: str, images: str) -> dict[str, Any]:
-        """Import the runtime, check the engine against its sidecar and map the images: all that is not timed."""
+    def prepare(self, *, backend_name: str, engine: str, images: str | None) -> dict[str, Any]:
+        """Import the runtime, check the engine against its sidecar and map the images: all that is not timed.
+
+        Without images, seeded noise stands in for them: enough to be timed, never to be scored.
+        """
         self._path = Path(engine)
         self._runtime: Any = backend(backend_name)
         self._sidecar = read_sidecar(self._path)
         check_engine(self._path, self._sidecar, machine=self._runtime.machine(self._sidecar.options))
-        self._images = np.load(images, mmap_mode="r")
+        self._images = _noise(self._sidecar.preprocessing.input_shape) if images is None else _mapped(images)
         return {}
 
     def open(self, *, settings: dict[str, Any]) -> dict[str, Any]:
@@ -80,36 +86,78 @@ class Worker:
             np.save(file, scores)
         return {"images": len(scores), "is_finite": bool(np.isfinite(scores).all())}
 
-    def warm_up(self, *, batch: int, warm_up_ms: float, cores: list[int]) -> dict[str, Any]:
+    def warm_up(
+        self, *, batch: int, warm_up_ms: float, cores: list[int], scope: Scope = "device", min_sample_ms: float = 0.0
+    ) -> dict[str, Any]:
         """Pin the process, fill the input with real images and run for a while.
 
-        Answer the median inference in ns, how many there were, and the cores.
+        Answer the median inference in ns, how many there were and how long they took, how many launches a sample of
+        at least `min_sample_ms` needs, what clock takes the times (a session of another than the wall's says so in
+        `clocks`, by scope), and the cores.
         """
         pinned = _pin(cores)
         _forget_peak_memory()
         session = self._session(batch)
         session.copy_in(self._batch(0, batch))
-        durations = [int(one) for one in session.time(_MIN_WARM_UP_INFERENCES, launches_per_sample=1, scope="device")]
+        durations = [int(one) for one in session.time(_MIN_WARM_UP_INFERENCES, launches_per_sample=1, scope=scope)]
         total = sum(durations)
         while total < warm_up_ms * 1e6:
-            durations.append(int(session.time(1, launches_per_sample=1, scope="device")[0]))
+            durations.append(int(session.time(1, launches_per_sample=1, scope=scope)[0]))
             total += durations[-1]
+        inference_ns = float(np.median(durations[len(durations) // 2 :]))
         return {
-            "inference_ns": float(np.median(durations[len(durations) // 2 :])),
+            "inference_ns": inference_ns,
             "n": len(durations),
+            "warm_up_ms": total / 1e6,
+            "clock": getattr(session, "clocks", {}).get(scope, "wall"),
+            "launches": max(1, math.ceil(min_sample_ms * 1e6 / inference_ns)),
             "cores": pinned,
         }
 
-    def time(self, *, batch: int, samples: int, scope: Scope) -> dict[str, Any]:
-        """Answer that many durations of one inference each, in nanoseconds.
+    def time(self, *, batch: int, samples: int, scope: Scope, launches: int = 1) -> dict[str, Any]:
+        """Answer that many durations in nanoseconds, each of so many launches.
 
         Before several short ones stands one that is not counted: the engines timed in between have filled the caches.
         """
         session = self._session(batch)
         if samples > 1:
-            session.time(1, launches_per_sample=1, scope=scope)
-        found = session.time(samples, launches_per_sample=1, scope=scope)
+            session.time(1, launches_per_sample=launches, scope=scope)
+        found = session.time(samples, launches_per_sample=launches, scope=scope)
         return {"ns": found.tolist(), "peak_memory_bytes": _peak_memory_bytes()}
+
+    def parts(self, *, batch: int, samples: int) -> dict[str, Any]:
+        """Answer the nanoseconds of each part of an inference by its name, where the runtime can tell them apart.
+
+        A session tells by a method `time_parts(samples)`, which answers {"h2d", "enqueue", "compute", "d2h"} with one
+        int64 array (samples,) each; on the CPU there is nothing to tell apart.
+        """
+        time_parts = getattr(self._session(batch), "time_parts", None)
+        return {"ns": {name: ns.tolist() for name, ns in time_parts(samples).items()} if time_parts else {}}
+
+    def load(
+        self, *, batch: int, streams: int, duration_s: float, cores: list[int], rate: float | None, seed: int
+    ) -> dict[str, Any]:
+        """Serve requests on so many sessions at once: as they end, or at `rate` a second.
+
+        Answer the nanoseconds of each, and from the first start to the last end.
+        """
+        if self._engine is None:
+            raise WorkerError("worker", expected="the command `open` first")
+        sessions = [self._engine.session(batch) for _ in range(streams)]
+        try:
+            for session in sessions:
+                session.copy_in(self._batch(0, batch))
+                session.enqueue()
+                session.synchronize()
+            _pin(cores)
+            if rate is None:
+                served = serve_streams(sessions, duration_s=duration_s)
+            else:
+                served = serve_arrivals(sessions, poisson_arrivals(rate=rate, duration_s=duration_s, seed=seed))
+        finally:
+            for session in sessions:
+                session.close()
+        return {"ns": served.latencies_ns.tolist(), "elapsed_ns": served.elapsed_ns}
 
     def close(self) -> dict[str, Any]:
         """Free every session."""
@@ -129,6 +177,15 @@ class Worker:
         """Return the normalised images from `start` on, padded to `size` by repeating the last one."""
         wanted = np.minimum(np.arange(start, start + size), len(self._images) - 1)
         return normalise(self._images[wanted], self._sidecar.preprocessing)
+
+
+def _mapped(images: str) -> NDArray[np.uint8]:
+    mapped: NDArray[np.uint8] = np.load(images, mmap_mode="r")
+    return mapped
+
+
+def _noise(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (_STAND_IN_IMAGES, *shape), dtype=np.uint8)
 
 
 def _pin(cores: list[int]) -> list[int]:
@@ -160,9 +217,9 @@ def _peak_memory_bytes() -> int | None:
     return None
 
 
-def serve(commands: IO[str]) -> Iterator[dict[str, Any]]:
-    """Yield the answer to each command line until the input ends."""
-    worker = Worker()
+def serve(commands: IO[str], *, kind: type[Worker] = Worker) -> Iterator[dict[str, Any]]:
+    """Yield the answer of a worker of this kind to each command line until the input ends."""
+    worker = kind()
     for line in commands:
         command = json.loads(line)
         try:
@@ -176,11 +233,11 @@ def serve(commands: IO[str]) -> Iterator[dict[str, Any]]:
         yield answer
 
 
-def main() -> None:
+def main(*, kind: type[Worker] = Worker) -> None:
     """Serve standard input; answers go where standard output was, all other output to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    for answer in serve(sys.stdin):
+    for answer in serve(sys.stdin, kind=kind):
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+WORKER = "trtbench.bench.worker"
 _TIMEOUT_S = 600.0  # the longest single command: scoring a whole test split at batch 1
 
 
@@ -29,9 +30,10 @@ class WorkerProcess:
     Args:
         name: how messages call it.
         log: where its standard error goes.
+        module: what `python -m` runs; it serves the commands of `trtbench.bench.worker`.
     """
 
-    def __init__(self, name: str, *, log: Path) -> None:
+    def __init__(self, name: str, *, log: Path, module: str = WORKER) -> None:
         self.name = name
         self._log = log
         self._asking = threading.Lock()
@@ -40,7 +42,7 @@ class WorkerProcess:
             stderr = log.open("ab")
         with stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "trtbench.bench.worker"],
+                [sys.executable, "-m", module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -110,9 +112,14 @@ class WorkerProcess:
 
 
 class Workers:
-    """All worker processes of a run; leaving the context ends them."""
+    """All worker processes of a run; leaving the context ends them.
 
-    def __init__(self) -> None:
+    Args:
+        module: what each of them runs.
+    """
+
+    def __init__(self, *, module: str = WORKER) -> None:
+        self._module = module
         self._alive: dict[str, WorkerProcess] = {}
         self._lock = threading.Lock()  # workers are started from several threads
         self._is_over = False
@@ -142,7 +149,7 @@ class Workers:
             with self._lock:
                 if self._is_over:
                     raise WorkerError(f"worker of {name}", got="the run is over")
-                worker = self._alive[name] = WorkerProcess(name, log=log)
+                worker = self._alive[name] = WorkerProcess(name, log=log, module=self._module)
             try:
                 worker.ask("prepare", **preparing)
             except EngineError as error:

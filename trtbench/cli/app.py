@@ -48,6 +48,7 @@ def main() -> None:
     from trtbench.cli import (  # noqa: F401  they put their verbs into `app`
         evidence_verb,
         machine_verbs,
+        report_verbs,
         step_verbs,
         suite_verbs,
         tensorrt_verbs,

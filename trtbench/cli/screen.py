@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -63,15 +64,21 @@ def show_table(title: str, headers: Sequence[str], cells: Iterable[Sequence[str]
 
 
 class Screen:
-    """A listener of pipeline events: a live line on a terminal, plain lines elsewhere, nothing when quiet."""
+    """A listener of pipeline events: a live line on a terminal, plain lines elsewhere, nothing when quiet or under CI.
+
+    The live line shows what is running, how far it is, and the time that is left of it.
+    """
 
     def __init__(self, *, is_quiet: bool) -> None:
+        is_quiet = is_quiet or os.environ.get("CI", "").lower() in {"1", "true"}
         self._console = Console(stderr=True, quiet=is_quiet, soft_wrap=True)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.fields[stage]:<15} {task.description}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
             console=self._console,
             transient=True,
             disable=is_quiet or not self._console.is_terminal,

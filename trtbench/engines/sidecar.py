@@ -26,6 +26,7 @@ class Sidecar:
         achieved: what the runtime made of the requested precision.
         machine: the device the engine was built for; it is loaded nowhere else.
         weight_bytes: bytes of weights inside the file; the rest of `engine_bytes` is the graph.
+        channels: output channels of each convolution, where the network's source is known.
         options: what the suite asked of the build, for runtimes that take options.
         settings: what the session that runs the engine needs to know.
         facts: what else the runtime says of the build: versions, flags, profiles, layer precisions.
@@ -50,6 +51,7 @@ class Sidecar:
     build_s: float
     params: int | None = None
     macs: int | None = None
+    channels: tuple[int, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -91,7 +93,14 @@ def read_sidecar(engine: Path) -> Sidecar:
         values = {name: value for name, value in document.items() if name in known}
         kept = document["preprocessing"]
         preprocessing = Preprocessing(**{**kept, "mean": tuple(kept["mean"]), "std": tuple(kept["std"])})
-        sidecar = Sidecar(**{**values, "preprocessing": preprocessing, "notes": tuple(document["notes"])})
+        sidecar = Sidecar(
+            **{
+                **values,
+                "preprocessing": preprocessing,
+                "notes": tuple(document["notes"]),
+                "channels": tuple(document.get("channels", ())),
+            }
+        )
     except FileNotFoundError as error:
         raise SidecarError(f"engine {engine}", expected=f"its sidecar {path.name} beside it", cure=cure) from error
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.measure import EngineFile, Images, Progress, measure_engines
-from trtbench.bench.statistics import latency_summary, latency_verdict, paired_ratio
+from trtbench.bench.measure import measure_engines
+from trtbench.bench.measured import EngineFile, Images, Progress
+from trtbench.bench.statistics import holm
+from trtbench.bench.summary import latency_record, timed_ratio
 from trtbench.engines.base import backend
 from trtbench.errors import RowError, TrtbenchError
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.build import build_engines, status_of
 from trtbench.pipeline.events import Event, Listener, nobody
-from trtbench.records import LatencyRecord, Row
-from trtbench.store import write_atomically
+from trtbench.pipeline.watch import Watch
+from trtbench.records import Row
+from trtbench.report.raw import write_raw
 from trtbench.suite import DenseVariant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from trtbench.bench.latency import TimedRow
-    from trtbench.bench.measure import Measured
+    from trtbench.bench.measured import Measured
     from trtbench.engines.sidecar import Sidecar
     from trtbench.pipeline.build import BuiltEngine
     from trtbench.pipeline.keeper import Places
@@ -36,9 +38,21 @@ if TYPE_CHECKING:
     from trtbench.suite import Suite
 
 
-def bench_suite(
-    suite: Suite, places: Places, *, folder: Path, tell: Listener = nobody
-) -> tuple[tuple[Row, ...], dict[str, TimedRow]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """What a measurement left: a row for each engine and batch size, and the raw blocks by row name.
+
+    `telemetry` is what the devices did meanwhile; `is_interrupted` says that someone stopped it, and the rows that were
+    not reached are skipped.
+    """
+
+    rows: tuple[Row, ...]
+    blocks: Mapping[str, TimedRow]
+    telemetry: Mapping[str, Any]
+    is_interrupted: bool = False
+
+
+def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = nobody) -> Results:
     """Score and time every engine of a suite, building first what is not there.
 
     Args:
@@ -46,9 +60,6 @@ def bench_suite(
         places: folders.
         folder: the run's folder; raw samples go to raw/, workers' words to logs/.
         tell: told of progress.
-
-    Returns:
-        A row for each engine and batch size, the failed ones too, and the raw blocks by row name.
     """
     artefacts = Artefacts(suite, places, tell=tell)
     built = build_engines(artefacts)
@@ -56,27 +67,74 @@ def bench_suite(
         path=artefacts.test_images(),
         labels=artefacts.dataset.test.labels,
         reference=_reference_or_none(artefacts),
+        classes=artefacts.dataset.classes,
     )
+    watch = Watch()
+    measured: list[Measured] = []
+    is_interrupted = False
+    try:
+        with watch:
+            engines = [_engine_file(one) for one in built if one.status == "ok"]
+            measure_engines(
+                engines,
+                images,
+                suite.bench,
+                folder=folder,
+                progress=_Clock(tell),
+                found=measured,
+                energy_j=watch.energy_j,
+            )
+        true_counts = _true_arithmetic(artefacts, built, images, _Clock(tell))
+    except KeyboardInterrupt:
+        is_interrupted, true_counts = True, {}
+    rows = _rows(built, measured, watch=watch, batch_sizes=suite.bench.batch_sizes)
+    rows = tuple(_with_true_arithmetic(row, true_counts) for row in rows)
+    for row, one in zip(rows, measured, strict=False):
+        write_raw(folder, row, one)
+    watch.write(folder)
+    pairs = zip(rows, measured, strict=False)
+    blocks = {row.name: one.timed for row, one in pairs if one.timed is not None and not one.is_alone}
+    return Results(rows=rows, blocks=blocks, telemetry=watch.summary(), is_interrupted=is_interrupted)
+
+
+def _rows(
+    built: Sequence[BuiltEngine], measured: Sequence[Measured], *, watch: Watch, batch_sizes: Sequence[int]
+) -> tuple[Row, ...]:
+    """Return the rows of what was measured, in its order, then of the engines that are not there."""
     engines = {one.plan.name: one for one in built}
-    measured = measure_engines(
-        [_engine_file(one) for one in built if one.status == "ok"],
-        images,
-        suite.bench,
-        folder=folder,
-        progress=_Clock(tell),
-    )
-    true_counts = _true_arithmetic(artefacts, built, images, _Clock(tell))
     rows = [
         measured_row(one, _sidecar(engines[one.engine.name]), role=engines[one.engine.name].plan.role)
         for one in measured
     ]
-    rows = [_with_true_arithmetic(row, true_counts) for row in _with_ratios(rows, measured)]
-    rows += [_absent_row(one, size) for one in built if one.status != "ok" for size in suite.bench.batch_sizes]
-    for row, one in zip(rows, measured, strict=False):
-        _write_raw(folder, row, one)
-    pairs = zip(rows, measured, strict=False)
-    blocks = {row.name: one.timed for row, one in pairs if one.timed is not None and not one.is_alone}
-    return tuple(rows), blocks
+    rows = [_watched(row, one, watch) for row, one in zip(_with_ratios(rows, measured), measured, strict=True)]
+    rows = _with_holm(rows)
+    return (*rows, *(_absent_row(one, size) for one in built if one.status != "ok" for size in batch_sizes))
+
+
+def _watched(row: Row, measured: Measured, watch: Watch) -> Row:
+    """Tell of a row how many of its samples were taken while its device held back."""
+    if row.latency is None or measured.timed is None:
+        return row
+    return replace(row, latency=replace(row.latency, throttled_samples=watch.throttled(measured.timed, row.device)))
+
+
+def _with_holm(rows: Sequence[Row]) -> list[Row]:
+    """Adjust McNemar's p-values for the family of all candidates of a batch size."""
+    adjusted: dict[str, float] = {}
+    for size in {row.batch_size for row in rows}:
+        family = {
+            row.name: row.accuracy.mcnemar_p
+            for row in rows
+            if row.batch_size == size and row.role == "candidate" and row.accuracy is not None
+        }
+        tested = {name: value for name, value in family.items() if value is not None}
+        adjusted |= dict(zip(tested, holm(list(tested.values())), strict=True))
+    return [
+        replace(row, accuracy=replace(row.accuracy, mcnemar_holm_p=adjusted[row.name]))
+        if row.accuracy is not None and row.name in adjusted
+        else row
+        for row in rows
+    ]
 
 
 class _Clock:
@@ -172,7 +230,7 @@ def _sidecar(built: BuiltEngine) -> Sidecar:
 
 def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidate") -> Row:
     """Return the row of one engine at one batch size, from what was measured and what its sidecar says."""
-    opening = measured.opening
+    opening, run = measured.opening, measured.last_run
     row = Row(
         variant=sidecar.variant,
         precision=sidecar.precision,
@@ -183,6 +241,7 @@ def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidat
         simulated=backend(sidecar.backend).is_simulated(),
         params=sidecar.params,
         macs=sidecar.macs,
+        channels=sidecar.channels,
         engine_bytes=sidecar.engine_bytes,
         weight_bytes=sidecar.weight_bytes,
         engine_sha256=sidecar.engine_sha256,
@@ -191,45 +250,41 @@ def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidat
         first_inference_ms=opening.first_inference_ms if opening else None,
         accuracy=measured.accuracy,
         memory_bytes=measured.memory_bytes,
+        energy_j=measured.energy_j,
+        loads=measured.loads,
         settings={
             "achieved": sidecar.achieved,
             **(opening.settings if opening else {}),
-            **({"cores": list(measured.cores)} if measured.cores else {}),
+            **({"cores": list(run.cores)} if run is not None and run.cores else {}),
         },
         notes=sidecar.notes,
     )
     if measured.error is not None:
         return replace(row, status=status_of(measured.error), reason=str(measured.error))
-    assert measured.timed is not None, "a row without an error was timed"
-    latency = _latency(measured.timed, batch_size=measured.batch_size)
-    return replace(row, latency=latency, throughput_ips=1000 / latency.ms_per_image)
-
-
-def _latency(timed: TimedRow, *, batch_size: int) -> LatencyRecord:
-    summary = latency_summary(timed.samples_ns, batch_size=batch_size)
-    return LatencyRecord(scope="device", verdict=latency_verdict(timed.samples_ns), **asdict(summary))
+    if measured.timed is None:
+        return replace(row, status="skipped", reason="interrupted before it was timed")
+    latency, *others = (latency_record(measured, way) for way in measured.ways)
+    best = min(one.ms_per_image for one in (latency, *others) if one.scope == "device")
+    return replace(row, latency=latency, other_latencies=tuple(others), throughput_ips=1000 / best)
 
 
 def _with_ratios(rows: Sequence[Row], measured: Sequence[Measured]) -> list[Row]:
     """Give each timed row its paired ratio to the anchor: the first candidate timed at that batch size."""
-    anchors: dict[int, tuple[Row, TimedRow]] = {}
+    anchors: dict[int, tuple[Row, TimedRow | None]] = {}
     for row, one in zip(rows, measured, strict=True):
-        if one.timed is not None and row.role == "candidate" and not one.is_alone:
+        if row.latency is not None and row.role == "candidate" and not one.is_alone:
             anchors.setdefault(row.batch_size, (row, one.timed))
-    return [
-        _with_ratio(row, None if one.is_alone else one.timed, anchors.get(row.batch_size))
-        for row, one in zip(rows, measured, strict=True)
-    ]
+    return [_with_ratio(row, one.timed, anchors.get(row.batch_size)) for row, one in zip(rows, measured, strict=True)]
 
 
-def _with_ratio(row: Row, timed: TimedRow | None, anchor: tuple[Row, TimedRow] | None) -> Row:
-    if timed is None or anchor is None or row.latency is None:
+def _with_ratio(row: Row, timed: TimedRow | None, anchor: tuple[Row, TimedRow | None] | None) -> Row:
+    if anchor is None or row.latency is None:
         return row
     base, base_timed = anchor
-    pairs = min(len(timed.blocks), len(base_timed.blocks))
-    if pairs < 2:  # noqa: PLR2004  an interval needs two
+    found = timed_ratio(timed, base_timed)
+    if found is None:
         return row
-    ratio, low, high = paired_ratio(timed.block_medians_ns[:pairs], base_timed.block_medians_ns[:pairs])
+    ratio, low, high = found
     return replace(row, latency=replace(row.latency, ratio=ratio, ratio_ci95=(low, high), anchor=base.name))
 
 
@@ -253,9 +308,3 @@ def _device_of(runtime: str) -> str:
         return backend(runtime).device_name()
     except TrtbenchError:
         return "no device"
-
-
-def _write_raw(folder: Path, row: Row, measured: Measured) -> None:
-    blocks: list[list[int]] = [] if measured.timed is None else [block.tolist() for block in measured.timed.blocks]
-    raw: dict[str, Any] = {"row": row.name, "blocks_ns": blocks, "predictions": measured.predictions}
-    write_atomically(folder / "raw" / f"{row.name.replace(' ', '_')}.json", json.dumps(raw))

@@ -129,6 +129,7 @@ def _build(
         build_s=build_s,
         params=facts.get("params"),
         macs=facts.get("macs"),
+        channels=tuple((facts.get("widths") or {}).values()),
         settings=result.settings,
         facts=result.facts,
         notes=(*facts["notes"], *(made_from.facts["notes"] if made_from.kind == "half" else ()), *result.notes),

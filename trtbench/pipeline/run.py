@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from trtbench.bench.statistics import paired_ratio
 from trtbench.environment import collect_environment
 from trtbench.pipeline.bench import bench_suite
+from trtbench.pipeline.decide import paired_from
 from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.records import to_jsonable
+from trtbench.report.advice import advice
 from trtbench.report.document import Report
 from trtbench.report.recommend import recommend
 from trtbench.report.write import write_report
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from trtbench.bench.latency import TimedRow
     from trtbench.pipeline.keeper import Places
-    from trtbench.records import Row
-    from trtbench.report.ratios import PairedRatio
     from trtbench.suite import Suite
 
 
@@ -36,7 +34,7 @@ def run_suite(
     stages: Mapping[str, float] | None = None,
     tell: Listener = nobody,
 ) -> tuple[Report, Path]:
-    """Build, score and time a suite, decide, and write the report.
+    """Build, score and time a suite, decide, and write the report; one that is interrupted leaves what it had.
 
     Args:
         suite: the validated suite.
@@ -48,39 +46,35 @@ def run_suite(
 
     Returns:
         The report and the folder it stands in.
+
+    Raises:
+        KeyboardInterrupt: someone stopped it; the report is written, and says so.
     """
     run_id = f"{now:%Y%m%d-%H%M%S}-{suite.name}"
     folder = places.runs / run_id
     environment = collect_environment()
-    rows, blocks = bench_suite(suite, places, folder=folder, tell=tell)
+    results = bench_suite(suite, places, folder=folder, tell=tell)
+    facts = to_jsonable(environment)
+    interrupted = ("The run was interrupted: rows that were not reached are skipped.",) * results.is_interrupted
     report = Report(
         run_id=run_id,
         created=now.isoformat(timespec="seconds"),
         argv=tuple(argv),
         git=to_jsonable(environment.git) or {},
-        environment=to_jsonable(environment),
+        environment=facts,
         suite=suite.as_written(),
-        rows=rows,
-        decision=recommend(rows, suite.decision, paired=_paired(blocks)),
+        rows=results.rows,
+        decision=recommend(results.rows, suite.decision, paired=paired_from(results.blocks)),
         stages=dict(stages or {}),
+        notes=(*interrupted, *advice(results.rows, results.telemetry, facts)),
+        telemetry=results.telemetry,
     )
     write_report(report, folder)
     _point_latest(places.runs, folder)
     tell(Event(stage="report", item=folder.name, state="done"))
+    if results.is_interrupted:
+        raise KeyboardInterrupt
     return report, folder
-
-
-def _paired(blocks: Mapping[str, TimedRow]) -> PairedRatio:
-    """Answer paired ratios from the raw blocks of this run."""
-
-    def ratio(first: Row, second: Row) -> tuple[float, float, float] | None:
-        a, b = blocks.get(first.name), blocks.get(second.name)
-        if a is None or b is None:
-            return None
-        pairs = min(len(a.blocks), len(b.blocks))
-        return paired_ratio(a.block_medians_ns[:pairs], b.block_medians_ns[:pairs]) if pairs > 1 else None
-
-    return ratio
 
 
 def _point_latest(runs: Path, folder: Path) -> None:

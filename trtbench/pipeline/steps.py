@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.bench.accuracy import score
-from trtbench.bench.measure import EngineFile, Images, measure_engines
+from trtbench.bench.measure import measure_engines
+from trtbench.bench.measured import EngineFile, Images
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import ConfigError
 from trtbench.pipeline.artefacts import Artefacts

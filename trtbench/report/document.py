@@ -27,7 +27,8 @@ _CURES = {
 class Report:
     """One run: what was asked, where it ran, every row, the answer, and the seconds each stage took.
 
-    `created` is ISO 8601 as the caller gives it. `environment`, `suite` and `git` hold JSON values only.
+    `created` is ISO 8601 as the caller gives it. `environment`, `suite` and `git` hold JSON values only. `telemetry` is
+    what each device did meanwhile: how often it was read, its figures, and why it held back.
     """
 
     # Rows and records inherit this: an unknown key or a number that JSON does not know is refused.
@@ -43,6 +44,7 @@ class Report:
     decision: Recommendation
     stages: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
     schema_version: str = SCHEMA_VERSION
 
 

@@ -55,15 +55,30 @@ def is_decided_on_cpu(rows: Sequence[Row]) -> bool:
 
 def broken_limits(row: Row, decision: DecisionConfig) -> tuple[str, ...]:
     """Return a clause for each limit of the decision that an entrant does not provably keep."""
+    return tuple(clause for _, clause in broken_by_key(row, decision))
+
+
+def broken_by_key(row: Row, decision: DecisionConfig) -> tuple[tuple[str, str], ...]:
+    """Return the key of each limit that an entrant does not provably keep, and a clause that says so."""
     assert row.accuracy is not None
+    assert row.latency is not None
     clauses = []
     if drop_excess_pp(row, decision) >= 0:
-        clauses.append(_unproven(row.accuracy, decision))
+        clauses.append(("max_drop_pp", _unproven(row.accuracy, decision)))
     if is_too_large(row, decision):
-        clauses.append(
-            f"its file is too large: {megabytes(row.engine_bytes)} MB"
-            f" against a limit of {significant(decision.max_engine_mb)} MB"
-        )
+        size, limit = megabytes(row.engine_bytes), significant(decision.max_engine_mb)
+        clauses.append(("max_engine_mb", f"its file is too large: {size} MB against a limit of {limit} MB"))
+    p99, most = row.latency.p99_ms, decision.max_p99_ms
+    if p99 is not None and most is not None and p99 > most:
+        clauses.append(("max_p99_ms", f"its p99 is {significant(p99)} ms against a limit of {significant(most)} ms"))
+    memory, most = row.memory_bytes, decision.max_memory_mb
+    if memory is not None and most is not None and memory > most * BYTES_PER_MB:
+        told = f"it takes {megabytes(memory)} MB of memory against a limit of {significant(most)} MB"
+        clauses.append(("max_memory_mb", told))
+    rate, least = row.throughput_ips, decision.min_throughput
+    if rate is not None and least is not None and rate < least:
+        told = f"it does {significant(rate)} images a second against a limit of {significant(least)}"
+        clauses.append(("min_throughput", told))
     return tuple(clauses)
 
 
@@ -100,12 +115,27 @@ def _unmeasured(row: Row, decision: DecisionConfig) -> str:
         return "not scored"
     if row.accuracy.drop_upper_pp is None:
         return "its drop against the reference was not measured"
+    if row.accuracy.is_chance:
+        return f"its accuracy is at chance level: {row.accuracy.correct} of {row.accuracy.total} right"
     if row.latency is None:
         return "not timed"
     if row.latency.verdict != "stable" and not is_cpu(row):
         return f"its latency is {row.latency.verdict}, so it cannot be ranked"
-    if row.engine_bytes is None and (decision.objective == "engine_bytes" or decision.max_engine_mb is not None):
-        return "its file size is unknown"
+    return _unknown(row, decision)
+
+
+def _unknown(row: Row, decision: DecisionConfig) -> str:
+    """Say which figure that a limit or the objective needs was not measured."""
+    assert row.latency is not None
+    wanted = {
+        "its file size is unknown": (row.engine_bytes, "engine_bytes", decision.max_engine_mb),
+        "its p99 is unknown: fewer than 1,000 samples": (row.latency.p99_ms, "p99_ms", decision.max_p99_ms),
+        "its memory is unknown": (row.memory_bytes, None, decision.max_memory_mb),
+        "its throughput is unknown": (row.throughput_ips, "throughput", decision.min_throughput),
+    }
+    for told, (value, objective, limit) in wanted.items():
+        if value is None and (decision.objective == objective or limit is not None):
+            return told
     return ""
 
 

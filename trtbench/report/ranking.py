@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from trtbench.suite import DecisionConfig
 
 
+_PAIRED = ("p50_ms", "ms_per_image")  # objectives whose ratio is measured side by side
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Podium:
     """The winner, the runner-up, and `ratio`, the runner-up's objective over the winner's.
@@ -49,9 +52,13 @@ def rank(qualified: Sequence[Row], decision: DecisionConfig, *, paired: PairedRa
 
 
 def objective_ratio(row: Row, base: Row, decision: DecisionConfig, *, paired: PairedRatio | None = None) -> Ratio:
-    """Return the objective of one ranked row over that of another; a ratio of file sizes is exact."""
-    if decision.objective == "engine_bytes":
-        return Ratio(value=size_cost(row) / size_cost(base))
+    """Return the objective of one ranked row over that of another; a ratio of file sizes is exact.
+
+    Of the latency objectives only the median, and all time over all images, are measured in pairs.
+    """
+    if decision.objective not in _PAIRED:
+        among = (row, base)
+        return Ratio(value=objective_cost(row, among, decision) / objective_cost(base, among, decision))
     ratio = latency_ratio(row, base, paired=paired)
     assert ratio is not None  # entrants are timed, at one batch size
     return ratio
@@ -64,6 +71,13 @@ def objective_cost(row: Row, among: Sequence[Row], decision: DecisionConfig) -> 
     if decision.objective == "ms_per_image":
         assert row.latency is not None
         return row.latency.ms_per_image
+    if decision.objective == "p99_ms":
+        assert row.latency is not None
+        assert row.latency.p99_ms is not None
+        return row.latency.p99_ms
+    if decision.objective == "throughput":
+        assert row.throughput_ips is not None
+        return 1 / row.throughput_ips
     return latency_cost(row, among)
 
 

@@ -64,7 +64,7 @@ def latency_ratio(row: Row, base: Row, *, paired: PairedRatio | None = None) -> 
         value, low, high = answer
         return Ratio(value=value, ci95=(low, high))
     if share_anchor((row, base)):
-        return _quotient(row.latency, base.latency)
+        return quotient(row.latency, base.latency)
     return Ratio(value=row.latency.p50_ms / base.latency.p50_ms)
 
 
@@ -116,7 +116,8 @@ def speed_up(row: Row, base: Row | None) -> float | None:
     return None if ratio is None else 1 / ratio.value
 
 
-def _quotient(first: LatencyRecord, second: LatencyRecord) -> Ratio:
+def quotient(first: LatencyRecord, second: LatencyRecord) -> Ratio:
+    """Return the ratio of two rows that each carry one to the same anchor (Zou & Donner 2008, on the log scale)."""
     assert first.ratio is not None
     assert second.ratio is not None
     value = math.log(first.ratio / second.ratio)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from trtbench.suite import DecisionConfig
 
 
+# objectives that are not told as "takes 1.2 times as long"
+_OBJECTIVES = {"engine_bytes": "the bytes", "p99_ms": "the p99", "throughput": "the throughput"}
+
+
 def short_name(row: Row) -> str:
     """Return the row's name within one backend, device and batch size."""
     return f"{row.variant} {row.precision}"
@@ -53,8 +57,8 @@ def beaten(row: Row, podium: Podium, decision: DecisionConfig, *, paired: Paired
     """Return why a row that qualified is not the winner."""
     winner = podium.winner
     ratio = objective_ratio(row, winner, decision, paired=paired)
-    if decision.objective == "engine_bytes":
-        return f"has {fixed(ratio.value)} times the bytes of {short_name(winner)}"
+    if decision.objective in _OBJECTIVES:
+        return f"{_behind(ratio.value, decision)} of {short_name(winner)}"
     if is_one_of(row, podium.level):
         return f"takes {ratio.words} as long as {short_name(winner)}, so not separable, and {_sizes(row, winner)}"
     return f"takes {ratio.words} as long as {short_name(winner)}"
@@ -67,6 +71,12 @@ def int8_is_slower(rows: Sequence[Row], row: Row, *, paired: PairedRatio | None 
     if twin is None or ratio is None or not ratio.is_above_one:
         return ""
     return f"INT8 is slower than FP32 here: {short_name(twin)} takes {ratio.words} as long as {short_name(row)}"
+
+
+def _behind(ratio: float, decision: DecisionConfig) -> str:
+    """Say how far behind a row is; a throughput is the inverse of what the objective minimises."""
+    value = 1 / ratio if decision.objective == "throughput" else ratio
+    return f"has {fixed(value)} times {_OBJECTIVES[decision.objective]}"
 
 
 def _place(row: Row) -> str:
@@ -92,9 +102,10 @@ def _against_runner_up(podium: Podium, decision: DecisionConfig) -> str:
     if runner_up is None or ratio is None:
         return "no other candidate qualifies"
     name = f"the runner-up {short_name(runner_up)}"
-    if decision.objective == "engine_bytes":
-        told = f"has {fixed(ratio.value)} times the bytes" if podium.separable else "has as many bytes and is slower"
-        return f"{name} {told}"
+    if decision.objective == "engine_bytes" and not podium.separable:
+        return f"{name} has as many bytes and is slower"
+    if decision.objective in _OBJECTIVES:
+        return f"{name} {_behind(ratio.value, decision)}"
     if podium.separable is False:
         return f"{name} is not separable from it, taking {ratio.words} as long, but {_sizes(runner_up, winner)}"
     return f"{name} takes {ratio.words} as long"

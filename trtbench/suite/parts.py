@@ -26,7 +26,8 @@ Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "int8+fp16", "int8-i
 FloatPrecision = Literal["fp32", "tf32", "fp16", "bf16"]
 BackendName = Literal["auto", "tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime-cpu"]
 Baseline = Literal["eager", "eager-cudagraph", "compile"]
-Objective = Literal["p50_ms", "ms_per_image", "engine_bytes"]
+Objective = Literal["p50_ms", "p99_ms", "ms_per_image", "throughput", "engine_bytes"]
+Scope = Literal["device", "host-to-host"]
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 
 
@@ -253,13 +254,46 @@ class EngineConfig(Part):
         return self
 
 
+class LoadConfig(Part):
+    """One load to put on every engine: requests in flight, or requests that arrive at a rate."""
+
+    scenario: Literal["streams", "arrivals"] = "streams"
+    streams: PositiveInt = Field(1, description="requests in flight at most; 1 under streams is the single stream")
+    rate: PositiveFloat | None = Field(
+        None, description="arrivals: requests a second; without it the highest that keeps p99_ms is searched"
+    )
+    p99_ms: PositiveFloat | None = Field(None, description="the limit of the p99 of a request")
+    duration: PositiveFloat = Field(3.0, description="seconds of each try")
+
+    @model_validator(mode="after")
+    def _arrivals_have_a_rate_or_a_limit(self) -> LoadConfig:
+        if self.scenario == "arrivals" and self.rate is None and self.p99_ms is None:
+            raise ValueError("rate, or p99_ms to search it by")
+        if self.scenario == "streams" and self.rate is not None:
+            raise ValueError("no rate: streams send as fast as they are served")
+        return self
+
+
 class BenchConfig(Part):
     """How latency is measured; names follow trtexec."""
 
     batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_unique)] = (1, 32)
     warm_up: Annotated[float, Field(ge=0)] = Field(200, description="milliseconds, and at least 3 inferences")
-    duration: PositiveFloat = Field(3.0, description="seconds a row is timed, at least")
+    duration: PositiveFloat = Field(3.0, description="seconds a row is timed, at least, over all its processes")
     iterations: Annotated[int, Field(ge=30)] = Field(30, description="samples a row keeps, at least")
+    processes: PositiveInt = Field(3, description="fresh processes of each engine; they share duration and iterations")
+    noise: PositiveFraction | None = Field(
+        None, description="go on until the 95 % interval of the median is within this share of it; 0.005 is strict"
+    )
+    ceiling: PositiveFloat = Field(15.0, description="seconds after which a row that is still noisy stops")
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1), AfterValidator(_unique)] = Field(
+        ("device",), description="device: the inference alone, always timed; host-to-host: with the copies in and out"
+    )
+    load: tuple[LoadConfig, ...] = Field((), description="load scenarios, after the timing")
+    throughput: bool = Field(default=False, description="time samples of several launches too, each at least 1 ms")
+    alive: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="engines held in memory at once; more are timed in groups that share the first engine"
+    )
     block_ms: PositiveFloat = Field(50.0, description="length of one interleaved block")
     threads: PositiveInt = Field(1, description="intra-op threads of CPU engines")
     spin: bool = Field(default=False, description="let CPU threads spin between operators")
@@ -278,6 +312,11 @@ class DecisionConfig(Part):
     objective: Objective = "p50_ms"
     batch_size: PositiveInt = 1
     max_engine_mb: PositiveFloat | None = Field(None, description="MB = 10^6 bytes")
+    max_p99_ms: PositiveFloat | None = Field(None, description="largest accepted p99; needs 1,000 samples a row")
+    max_memory_mb: PositiveFloat | None = Field(
+        None, description="peak memory of the engine's process; MB = 10^6 bytes"
+    )
+    min_throughput: PositiveFloat | None = Field(None, description="least accepted images a second")
 
 
 class Suite(Part):

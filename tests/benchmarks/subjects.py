@@ -1,0 +1,43 @@
+"""The engines that the benchmarks of trtbench itself measure: ResNet-20 with seeded weights, built as a user would."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from trtbench.bench.measured import EngineFile
+from trtbench.models import build_model, save_model
+from trtbench.pipeline import Places, build_suite
+from trtbench.suite import parse_suite
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SUITE = """
+name: subjects
+data: {{source: digits}}
+model: {{name: resnet20, checkpoint: '{checkpoint}'}}
+variants: [{{kind: dense, name: dense}}]
+export: {{exporter: torchscript}}
+calibration: {{per_class: 2, method: minmax}}
+engines: [{{backend: onnxruntime-cpu, precisions: [fp32, int8]}}]
+bench: {{ort_placement: false, baselines: []}}
+"""
+
+
+def build_subjects(folder: Path) -> dict[str, EngineFile]:
+    """Build the dense network's FP32 and INT8 engines in ONNX Runtime; how fast they are does not hang on training."""
+    checkpoint = folder / "resnet20.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_model("resnet20", num_classes=10).eval()
+    save_model(checkpoint, network, name="resnet20", num_classes=10, metadata={})
+    suite = parse_suite(_SUITE.format(checkpoint=checkpoint), origin="subjects")
+    built = build_suite(suite, Places(runs=folder / "runs", engines=folder / "engines", calib=folder / "calib"))
+    found = {}
+    for one in built:
+        assert one.path is not None, one.reason
+        found[one.plan.precision] = EngineFile(name=one.plan.precision, backend=one.plan.backend, path=one.path)
+    return found

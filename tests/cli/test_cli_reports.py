@@ -1,0 +1,137 @@
+"""The verbs on reports: what they show, and with which code they exit."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trtbench.cli import main
+from trtbench.report.document import Report, read_report
+from trtbench.report.write import write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GOLDEN = read_report(Path(__file__).parent.parent / "report" / "twenty-four-rows.json")
+
+
+@pytest.fixture
+def trtbench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], tuple[int, str, str]]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run(arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["trtbench", *arguments.split()])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def _with_hashes(report: Report, *, slower: float = 1.0, lost: float = 0.0) -> Report:
+    """Give each engine bytes of its own; let all but the anchors be slower and less accurate by so much."""
+    rows = []
+    for row in report.rows:
+        changed = replace(row, engine_sha256=row.name)
+        if row.latency is not None and row.latency.ratio is not None and row.latency.anchor != row.name:
+            assert row.latency.ratio_ci95 is not None
+            low, high = row.latency.ratio_ci95
+            latency = replace(row.latency, ratio=row.latency.ratio * slower, ratio_ci95=(low * slower, high * slower))
+            changed = replace(changed, engine_sha256=f"{row.name} {slower} {lost}", latency=latency)
+        if row.accuracy is not None:
+            changed = replace(changed, accuracy=replace(row.accuracy, top1=row.accuracy.top1 - lost))
+        rows.append(changed)
+    return replace(report, rows=tuple(rows))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for name, report in {
+        "a": _with_hashes(GOLDEN),
+        "slow": _with_hashes(GOLDEN, slower=1.5, lost=0.01),
+    }.items():
+        write_report(report, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("runs")
+def test_compare_tells_each_row_and_its_gates_decide_the_exit(trtbench: Callable[[str], tuple[int, str, str]]) -> None:
+    code, out, _ = trtbench("compare a slow")
+    assert code == 0
+    assert "SLOWER" in out
+
+    assert trtbench("compare a a")[0] == 0
+    assert trtbench("compare a slow --fail-on slower:60%,drop:2")[0] == 0
+    code, _, err = trtbench("compare a slow --fail-on slower:5%")
+    assert code == 4
+    assert "times as long (limit 5.00 %)" in err
+    assert trtbench("compare a slow --fail-on drop:0.5")[0] == 4
+    assert trtbench("compare a slow --fail-on slower:5")[0] == 2
+
+
+@pytest.mark.usefixtures("runs")
+def test_compare_says_what_is_in_one_only_and_writes_json(
+    trtbench: Callable[[str], tuple[int, str, str]], runs: Path
+) -> None:
+    write_report(replace(_with_hashes(GOLDEN), rows=_with_hashes(GOLDEN).rows[1:]), runs / "less")
+
+    _, _, err = trtbench("compare a less")
+    code, out, _ = trtbench("compare less a --json --quiet")
+
+    assert f"only in A: {GOLDEN.rows[0].name}" in err
+    assert code == 0
+    found = json.loads(out)
+    assert found["only_second"] == [GOLDEN.rows[0].name]
+    assert {one["verdict"] for one in found["comparisons"]} == {"SAME"}
+
+
+def test_compare_that_decides_nothing_is_inconclusive(
+    trtbench: Callable[[str], tuple[int, str, str]], tmp_path: Path
+) -> None:
+    write_report(GOLDEN, tmp_path / "before")
+    rebuilt = tuple(replace(row, engine_sha256=f"rebuilt {row.name}") for row in GOLDEN.rows)
+    write_report(replace(GOLDEN, rows=rebuilt), tmp_path / "after")  # the anchor too is another file now
+
+    assert trtbench("compare before after")[0] == 6
+    assert trtbench("compare before after --fail-on inconclusive")[0] == 4
+
+
+@pytest.mark.usefixtures("runs")
+def test_merge_shows_the_matrix_and_writes_it(trtbench: Callable[[str], tuple[int, str, str]], runs: Path) -> None:
+    code, out, _ = trtbench("merge a slow --output matrix.md")
+    assert code == 0
+    assert "keeps the winner" in out
+    assert (runs / "matrix.md").read_text().startswith("| Row")
+
+    code, out, _ = trtbench("merge a slow --json")
+    assert len(json.loads(out)["columns"]) == 2
+    assert trtbench("merge a")[0] == 2
+
+
+@pytest.mark.usefixtures("runs")
+def test_recommend_decides_again_under_other_limits(trtbench: Callable[[str], tuple[int, str, str]]) -> None:
+    code, out, _ = trtbench("recommend a")
+    assert code == 0
+    assert out.startswith("Ship ")
+
+    code, out, _ = trtbench("recommend a --objective engine_bytes --json")
+    assert code == 0
+    assert json.loads(out)["objective"] == "engine_bytes"
+
+    code, out, err = trtbench("recommend a --max-drop 0")
+    assert code == 4
+    assert out.startswith("Nothing qualifies")
+    assert "widen a limit" in err
+    assert trtbench("recommend a --batch-size 7")[0] == 6

@@ -1,0 +1,115 @@
+"""What is measured and what was learnt: records that the steps of a measurement fill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtbench.bench.latency import TimedRow, joined
+from trtbench.bench.timing import PLAIN, Run, Way
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from trtbench.errors import RowError
+    from trtbench.records import AccuracyRecord, LoadRecord
+    from trtbench.suite import BenchConfig
+
+Joules = Callable[[str], float | None]  # told a device, answers what it took since some moment
+Progress = Callable[[str, str, float], None]  # told stage, item and share done in [0, 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFile:
+    """An engine to measure; `name` is unique, `settings` go to its runtime before those of the suite."""
+
+    name: str
+    backend: str
+    path: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How an engine started: milliseconds to load it and to the first logits, where it runs, the settings in force."""
+
+    load_ms: float
+    first_inference_ms: float
+    device: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class Measured:
+    """What was learnt of one engine at one batch size before something failed, if anything did.
+
+    `runs` are what its processes told, by their number. `is_alone` says that it was timed by itself, after its worker
+    had crashed: its blocks pair with no other's. `was_unsettled` says that a process was timed once more in its place.
+    """
+
+    engine: EngineFile
+    batch_size: int
+    opening: Opening | None = None
+    accuracy: AccuracyRecord | None = None
+    runs: dict[int, Run] = field(default_factory=dict)
+    loads: tuple[LoadRecord, ...] = ()
+    energy_j: float | None = None
+    predictions: list[int] = field(default_factory=list)
+    error: RowError | None = None
+    is_alone: bool = False
+    was_unsettled: bool = False
+
+    @property
+    def timed(self) -> TimedRow | None:
+        """The plain samples of all processes, or None before any."""
+        return self.timed_as(PLAIN)
+
+    def timed_as(self, way: Way) -> TimedRow | None:
+        """Return the samples taken in one way by all processes, or None before any."""
+        parts = [run.timed[way] for run in self.runs.values() if way in run.timed]
+        return joined(parts) if parts else None
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """In which ways it was timed, the plain one first."""
+        found = dict.fromkeys(way for run in self.runs.values() for way in run.timed)
+        return tuple(sorted(found, key=lambda way: (way != PLAIN, way)))
+
+    @property
+    def last_run(self) -> Run | None:
+        """What the last process told."""
+        return next(reversed(self.runs.values()), None)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The most memory a process took."""
+        return max((run.memory_bytes for run in self.runs.values() if run.memory_bytes is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """The labelled images to score on: a .npy of uint8 (N, C, H, W), int64 labels (N,), the reference's logits.
+
+    `classes` are the names of the labels.
+    """
+
+    path: Path
+    labels: NDArray[np.int64]
+    reference: NDArray[np.float32] | None = None
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What all steps of one measurement share; `energy_j` tells the joules that a row's device took so far."""
+
+    images: Images
+    config: BenchConfig
+    folder: Path
+    progress: Progress
+    energy_j: Joules

@@ -1,0 +1,275 @@
+"""What the machine did while it was measured: read now and then in a thread, never changed.
+
+A reader is asked for one `Reading`; there is one for the CPU (/proc and /sys) and one for each GPU (NVML). Samples taken
+while the machine was throttled stay, and are counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from trtbench.bench.latency import TimedRow
+
+_PERIOD_S = 0.25
+_STEAL = 0.05  # share of the time that a hypervisor took away, from which on samples are flagged
+_SLOW_CLOCK = 0.75  # share of the fastest clock seen, below which samples are flagged (NVBench --throttle-threshold)
+# Bits of nvmlDeviceGetCurrentClocksEventReasons that mean less speed than asked for (nvml.h, nvmlClocksEventReason*).
+_THROTTLING = {
+    0x04: "power cap",
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One look at one device, at `at_ns` of the monotonic clock; None for what it does not tell.
+
+    `steal` is the share of the time since the last look that a hypervisor gave to others. `throttled` are the reasons
+    for which the device held back. `other_processes` are those on a GPU beside ours.
+    """
+
+    device: str
+    at_ns: int
+    clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    load: float | None = None
+    steal: float | None = None
+    threads: int | None = None
+    other_processes: int | None = None
+    throttled: tuple[str, ...] = ()
+
+
+class Reader(Protocol):
+    """Looks at one device."""
+
+    def read(self) -> Reading:
+        """Return what it does now."""
+        ...
+
+
+class CpuReader:
+    """Reads clocks, load, steal time and threads as Linux tells them; elsewhere little is told.
+
+    Args:
+        root: the folder that stands for "/".
+        clock: the monotonic clock in nanoseconds.
+    """
+
+    def __init__(self, *, root: Path = Path("/"), clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._root = root
+        self._clock = clock
+        self._ticks = self._cpu_ticks()
+
+    def read(self) -> Reading:
+        """Return what the processor does now."""
+        before, self._ticks = self._ticks, self._cpu_ticks()
+        steal = _steal_share(before, self._ticks)
+        load, threads = self._load()
+        return Reading(
+            device="cpu",
+            at_ns=self._clock(),
+            clock_mhz=self._clock_mhz(),
+            load=load,
+            steal=steal,
+            threads=threads,
+            throttled=("steal time",) if steal is not None and steal > _STEAL else (),
+        )
+
+    def _cpu_ticks(self) -> tuple[int, ...]:
+        """Return the first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal (proc(5))."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            line = (self._root / "proc/stat").read_text(encoding="ascii").splitlines()[0]
+            return tuple(int(part) for part in line.split()[1:9])
+        return ()
+
+    def _load(self) -> tuple[float | None, int | None]:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parts = (self._root / "proc/loadavg").read_text(encoding="ascii").split()
+            return float(parts[0]), int(parts[3].partition("/")[2])
+        return None, None
+
+    def _clock_mhz(self) -> float | None:
+        """Return the fastest core's clock, as cpufreq tells it, else /proc/cpuinfo."""
+        pattern = "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"
+        found = []
+        for path in self._root.glob(pattern):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(int(path.read_text(encoding="ascii")) / 1000)
+        if not found:
+            with contextlib.suppress(OSError, ValueError):
+                lines = (self._root / "proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+                found = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+        return max(found, default=None)
+
+
+class GpuReader:
+    """Reads one GPU through NVML.
+
+    Args:
+        nvml: the module `pynvml`, initialised.
+        index: of the GPU in NVML's order.
+        clock: the monotonic clock in nanoseconds.
+    """
+
+    def __init__(self, nvml: Any, index: int, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._nvml = nvml
+        self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        self.name = f"gpu {index}"
+        self._clock = clock
+        self._strangers = self._processes()
+
+    def read(self) -> Reading:
+        """Return what the GPU does now."""
+        nvml = self._nvml
+        power_mw = self._ask(nvml.nvmlDeviceGetPowerUsage)
+        reasons = self._ask(nvml.nvmlDeviceGetCurrentClocksEventReasons) or 0
+        return Reading(
+            device=self.name,
+            at_ns=self._clock(),
+            clock_mhz=self._ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
+            memory_clock_mhz=self._ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM),
+            power_w=None if power_mw is None else power_mw / 1000,
+            temperature_c=self._ask(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
+            other_processes=None if self._strangers is None else len(self._strangers & (self._processes() or set())),
+            throttled=tuple(words for bit, words in _THROTTLING.items() if reasons & bit),
+        )
+
+    def energy_j(self) -> float | None:
+        """Return the joules the board took since the driver was loaded; Volta and later tell."""
+        found = self._ask(self._nvml.nvmlDeviceGetTotalEnergyConsumption)
+        return None if found is None else found / 1000
+
+    def _processes(self) -> set[int] | None:
+        """Return who computes on the GPU; those who did before the run are others than ours."""
+        found = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses)
+        return None if found is None else {process.pid for process in found}
+
+    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any | None:
+        """Return NVML's answer, or None for what this GPU, driver or user cannot read."""
+        try:
+            return function(self._handle, *arguments)
+        except self._nvml.NVMLError:
+            return None
+
+
+class Sampler:
+    """Reads devices every quarter of a second while its context lasts.
+
+    Args:
+        readers: of the devices.
+        period_s: between two looks.
+    """
+
+    def __init__(self, readers: Sequence[Reader], *, period_s: float = _PERIOD_S) -> None:
+        self._readers = readers
+        self._period_s = period_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+        self._readings: list[Reading] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What was read so far, oldest first."""
+        return tuple(self._readings)
+
+    def _run(self) -> None:
+        while not self._over.wait(self._period_s):
+            self._readings += [reader.read() for reader in self._readers]
+
+
+def readers_here(nvml: Any | None) -> list[Reader]:
+    """Return a reader for the CPU and for each GPU that answers; `nvml` is None where there is none."""
+    found: list[Reader] = [CpuReader()]
+    if nvml is None:
+        return found
+    try:
+        nvml.nvmlInit()
+        for index in range(nvml.nvmlDeviceGetCount()):
+            with contextlib.suppress(nvml.NVMLError):
+                found.append(GpuReader(nvml, index))
+    except nvml.NVMLError:  # no driver here, or one that does not answer
+        return found
+    return found
+
+
+def throttled_samples(timed: TimedRow, readings: Sequence[Reading], *, device: str) -> int | None:
+    """Count the samples of a row in blocks during which its device was throttled; None where nobody looked.
+
+    A reading speaks for the time since the one before it. Beside the reasons a device gives, a clock below 75 % of the
+    fastest one seen counts.
+    """
+    own = [one for one in readings if one.device == device]
+    if not own:
+        return None
+    fastest = max((one.clock_mhz for one in own if one.clock_mhz is not None), default=0.0)
+    since = own[0].at_ns
+    slow = []
+    for one in own:
+        if one.throttled or (one.clock_mhz is not None and one.clock_mhz < _SLOW_CLOCK * fastest):
+            slow.append((since, one.at_ns))
+        since = one.at_ns
+    return sum(
+        len(block)
+        for block, (begin, end) in zip(timed.blocks, timed.spans, strict=True)
+        if any(begin <= until and since <= end for since, until in slow)
+    )
+
+
+def summary(readings: Sequence[Reading]) -> dict[str, dict[str, Any]]:
+    """Return, by device, how often it was read, least, median and most of each figure, and the reasons it held back."""
+    found: dict[str, dict[str, Any]] = {}
+    for device in dict.fromkeys(one.device for one in readings):
+        own = [one for one in readings if one.device == device]
+        told: dict[str, Any] = {"readings": len(own), "throttled": _reasons(own)}
+        for figure in _FIGURES:
+            values = sorted(value for one in own if (value := getattr(one, figure)) is not None)
+            if values:
+                told[figure] = {"min": values[0], "median": values[len(values) // 2], "max": values[-1]}
+        found[device] = told
+    return found
+
+
+_FIGURES = (
+    "clock_mhz",
+    "memory_clock_mhz",
+    "power_w",
+    "temperature_c",
+    "load",
+    "steal",
+    "threads",
+    "other_processes",
+)
+
+
+def _reasons(readings: Sequence[Reading]) -> dict[str, int]:
+    reasons = [reason for one in readings for reason in one.throttled]
+    return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
+
+
+def _steal_share(before: tuple[int, ...], after: tuple[int, ...]) -> float | None:
+    if len(before) != len(after) or not after:
+        return None
+    passed = sum(after) - sum(before)
+    return (after[-1] - before[-1]) / passed if passed > 0 else None
+

@@ -1,0 +1,194 @@
+"""`trtbench compare`: engines of two reports re-timed side by side where they are at hand, else as they were stored."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from trtbench.bench.measured import EngineFile
+from trtbench.bench.versus import PAIRS, PROCESS_PAIRS, Outcome, judge, outcome, time_together
+from trtbench.environment import collect_environment
+from trtbench.errors import ConfigError, RowError
+from trtbench.pipeline.events import Event, Listener, nobody
+from trtbench.records import to_jsonable
+from trtbench.report.compare import (
+    Comparison,
+    Matched,
+    compare_stored,
+    is_same_engine,
+    match_rows,
+    runtime_versions,
+    top1_drop_pp,
+    unlike_machines,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from trtbench.records import Row
+    from trtbench.report.document import Report
+
+_BUILD_FACTS = {"achieved", "cores"}  # in a row's settings, but none of what an engine is opened with
+
+
+def compare_reports(
+    first: Report,
+    second: Report,
+    *,
+    engines: Sequence[Path],
+    folder: Path,
+    across_machines: bool = False,
+    again: bool = False,
+    pairs: int = PAIRS,
+    process_pairs: int = PROCESS_PAIRS,
+    tell: Listener = nobody,
+) -> tuple[tuple[Comparison, ...], Matched]:
+    """Compare every row that was measured in both reports.
+
+    Engines are re-timed when both files are in one of the folders and the runtimes are those of both reports; then
+    today's machine decides. Otherwise the stored samples do, each against the anchor of its own run.
+
+    Args:
+        first: the report that stands for before.
+        second: the report that stands for after.
+        engines: folders in which engine files are looked for by their sha256.
+        folder: for the workers' logs.
+        across_machines: compare even where the machines are unlike; nothing is re-timed then.
+        again: re-time engines that are one and the same file too.
+        pairs: block pairs at least.
+        process_pairs: process pairs at least.
+        tell: told of progress.
+
+    Raises:
+        ConfigError: no row is in both, or the machines are unlike and `across_machines` is False.
+    """
+    unlike = unlike_machines(first, second)
+    if unlike and not across_machines:
+        cure = "add --across-machines to compare stored samples all the same, or `trtbench merge` to see both"
+        raise ConfigError("the reports", expected="one machine", got="; ".join(unlike), cure=cure)
+    matched = match_rows(first, second)
+    if not matched.pairs:
+        cure = "compare two runs of one suite"
+        raise ConfigError("the reports", expected="rows of the same names", got="none", cure=cure)
+    files = {} if unlike or not _runtimes_are_here(first, second) else find_engines(engines)
+    found = []
+    for number, (before, after) in enumerate(matched.pairs):
+        if is_same_engine(before, after) and not again:
+            found.append(_identical(before, after))
+            continue
+        share, sizes = (number, len(matched.pairs)), (pairs, process_pairs)
+        result = _retimed(before, after, files=files, folder=folder, sizes=sizes, share=share, tell=tell)
+        retimed = None if result is None else _as_comparison(before, after, result)
+        found.append(retimed or _stored(before, after, (first, second)))
+    return tuple(found), matched
+
+
+def find_engines(folders: Sequence[Path]) -> dict[str, Path]:
+    """Return the engine files below the folders that have a sidecar, by their sha256."""
+    found = {}
+    for folder in folders:
+        for sidecar in sorted(folder.rglob("*.json")):
+            engine = sidecar.with_name(sidecar.name.removesuffix(".json"))
+            if engine.is_file() and (sha256 := _engine_sha256(sidecar)) is not None:
+                found[sha256] = engine
+    return found
+
+
+def _engine_sha256(sidecar: Path) -> str | None:
+    """Return what a file that may be a sidecar says of its engine; a worker checks that it is so."""
+    try:
+        told = json.loads(sidecar.read_bytes())
+    except (OSError, ValueError):
+        return None
+    sha256 = told.get("engine_sha256") if isinstance(told, dict) else None
+    return sha256 if isinstance(sha256, str) else None
+
+
+def _runtimes_are_here(first: Report, second: Report) -> bool:
+    """Whether both reports were made with the runtimes installed now; otherwise re-timing would miss the change."""
+    now = runtime_versions(to_jsonable(collect_environment()))
+    return runtime_versions(first.environment) == runtime_versions(second.environment) == now
+
+
+def _retimed(
+    before: Row,
+    after: Row,
+    *,
+    files: Mapping[str, Path],
+    folder: Path,
+    sizes: tuple[int, int],
+    share: tuple[int, int],
+    tell: Listener,
+) -> Outcome | None:
+    """Time both engines side by side; None where one is not at hand or cannot be run."""
+    subjects = [_engine_file(row, files, name=name) for row, name in ((before, "before"), (after, "after"))]
+    engines = [one for one in subjects if one is not None]
+    if len(engines) < len(subjects):
+        return None
+    done, total = share
+
+    def progress(part: float) -> None:
+        tell(Event(stage="compare", item=before.name, state="progress", share=(done + part) / total))
+
+    pairs, process_pairs = sizes
+    try:
+        timed = time_together(
+            engines,
+            batch_size=before.batch_size,
+            folder=folder,
+            settings={},
+            pairs=pairs,
+            process_pairs=process_pairs,
+            on_share=progress,
+        )
+    except RowError as error:
+        tell(Event(stage="compare", item=before.name, state="note", detail=f"not re-timed: {error}"))
+        return None
+    result = outcome(timed["before"], timed["after"])
+    if result is not None:
+        tell(Event(stage="compare", item=before.name, state="done", detail=result.verdict))
+    return result
+
+
+def _engine_file(row: Row, files: Mapping[str, Path], *, name: str) -> EngineFile | None:
+    path = files.get(row.engine_sha256 or "")
+    if path is None:
+        return None
+    settings: dict[str, Any] = {key: value for key, value in row.settings.items() if key not in _BUILD_FACTS}
+    return EngineFile(name=name, backend=row.backend, path=path, settings=settings)
+
+
+def _identical(before: Row, after: Row) -> Comparison:
+    how = "the same engine file with the same settings"
+    return Comparison(
+        name=before.name,
+        verdict="SAME",
+        ratio=1.0,
+        ci95=(1.0, 1.0),
+        drop_pp=top1_drop_pp(before, after),
+        how=how,
+    )
+
+
+def _as_comparison(before: Row, after: Row, result: Outcome) -> Comparison:
+    return Comparison(
+        name=before.name,
+        verdict=result.verdict,
+        ratio=result.ratio,
+        ci95=result.ci95,
+        drop_pp=top1_drop_pp(before, after),
+        how=f"re-timed side by side: {result.pairs} pairs in {result.process_pairs} process pairs",
+    )
+
+
+def _stored(before: Row, after: Row, reports: tuple[Report, Report]) -> Comparison:
+    ratio, how = compare_stored(before, after, reports)
+    return Comparison(
+        name=before.name,
+        verdict="AMBIGUOUS" if ratio.ci95 is None else judge(*ratio.ci95),
+        ratio=ratio.value,
+        ci95=ratio.ci95,
+        drop_pp=top1_drop_pp(before, after),
+        how=how,
+    )

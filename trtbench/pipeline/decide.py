@@ -1,0 +1,45 @@
+"""`trtbench recommend`: the decision of a run made again, from its report and the raw samples beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trtbench.bench.summary import timed_ratio
+from trtbench.report.document import read_report
+from trtbench.report.raw import read_blocks
+from trtbench.report.recommend import recommend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from trtbench.bench.latency import TimedRow
+    from trtbench.records import Row
+    from trtbench.report.ratios import PairedRatio
+    from trtbench.report.recommend import Recommendation
+    from trtbench.suite import DecisionConfig
+
+
+def decide_again(run: Path, changed: Callable[[Mapping[str, Any]], DecisionConfig]) -> Recommendation:
+    """Decide a run under other limits.
+
+    Args:
+        run: a run's folder, or its report.json; without the raw samples the ratios in the report serve.
+        changed: given the limits the run was decided under, returns those to use now.
+
+    Raises:
+        ConfigError: there is no report, or a limit cannot be.
+    """
+    report = read_report(run)
+    folder = run if run.is_dir() else run.parent
+    blocks = {row.name: read_blocks(folder, row) for row in report.rows if row.latency is not None}
+    return recommend(report.rows, changed(report.suite.get("decision", {})), paired=paired_from(blocks))
+
+
+def paired_from(blocks: Mapping[str, TimedRow | None]) -> PairedRatio:
+    """Answer paired ratios from the raw blocks of a run, by row name."""
+
+    def ratio(first: Row, second: Row) -> tuple[float, float, float] | None:
+        return timed_ratio(blocks.get(first.name), blocks.get(second.name))
+
+    return ratio

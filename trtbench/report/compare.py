@@ -1,0 +1,173 @@
+"""Two reports side by side: which rows are the same network, what changed, and which limits that breaks.
+
+Pure; `pipeline.compare` re-times engines where they are at hand and hands the outcome in.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from trtbench.errors import ConfigError
+from trtbench.report.ratios import Ratio, is_measured, quotient
+from trtbench.report.units import fixed, significant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trtbench.records import Row
+    from trtbench.report.document import Report
+
+Verdict = Literal["SAME", "FASTER", "SLOWER", "AMBIGUOUS"]
+_RUNTIMES = ("onnxruntime", "tensorrt", "torch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One row of both reports: time of the second over time of the first, and what that proves.
+
+    `ci95` is None where nothing gives an interval. `drop_pp` is how many points of top-1 the second lost. `how` says
+    where the ratio comes from.
+    """
+
+    name: str
+    verdict: Verdict
+    ratio: float
+    ci95: tuple[float, float] | None
+    drop_pp: float | None
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gates:
+    """What makes a comparison fail: a share of slow-down, a drop in points, rows that stay ambiguous."""
+
+    slower: float | None = None
+    drop_pp: float | None = None
+    inconclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """Rows measured in both reports, and the names of those in one only."""
+
+    pairs: tuple[tuple[Row, Row], ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+
+
+def parse_gates(text: str) -> Gates:
+    """Read "slower:5%,drop:0.5,inconclusive".
+
+    Raises:
+        ConfigError: something else stands there.
+    """
+    found: dict[str, Any] = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        if part == "inconclusive":
+            found["inconclusive"] = True
+        elif match := re.fullmatch(r"slower:(\d+(?:\.\d+)?)%", part):
+            found["slower"] = float(match.group(1)) / 100
+        elif match := re.fullmatch(r"drop:(\d+(?:\.\d+)?)", part):
+            found["drop_pp"] = float(match.group(1))
+        else:
+            raise ConfigError(
+                "--fail-on",
+                expected="slower:PERCENT%, drop:POINTS or inconclusive, joined by commas",
+                got=repr(part),
+                cure="e.g. --fail-on slower:5%,drop:0.5,inconclusive",
+            )
+    return Gates(**found)
+
+
+def match_rows(first: Report, second: Report) -> Matched:
+    """Pair the measured rows of two reports by name."""
+    ours, theirs = ({row.name: row for row in report.rows if is_measured(row)} for report in (first, second))
+    return Matched(
+        pairs=tuple((row, theirs[name]) for name, row in ours.items() if name in theirs),
+        only_first=tuple(name for name in ours if name not in theirs),
+        only_second=tuple(name for name in theirs if name not in ours),
+    )
+
+
+def unlike_machines(first: Report, second: Report) -> tuple[str, ...]:
+    """Return how the machines of two reports differ in what decides latency."""
+    told = []
+    for what, one, other in zip(("CPU", "cores", "GPUs"), machine_facts(first), machine_facts(second), strict=True):
+        if one != other:
+            told.append(f"{what}: {one or 'unknown'} against {other or 'unknown'}")
+    return tuple(told)
+
+
+def machine_facts(report: Report) -> tuple[str, str, str]:
+    """Return what decides latency of the machine of a report: the CPU's model, its cores, the GPUs."""
+    host = report.environment.get("host", {})
+    cpu = host.get("cpu", {}) if isinstance(host, dict) else {}
+    gpus = ", ".join(str(gpu.get("name")) for gpu in report.environment.get("gpus", ()))
+    return str(cpu.get("model", "")), str(cpu.get("logical_cores", "")), gpus
+
+
+def runtime_versions(environment: Any) -> dict[str, str]:
+    """Return the versions of the runtimes in an environment as a report holds it."""
+    packages = [one for one in environment.get("packages", ()) if isinstance(one, dict)]
+    return {one["module"]: one["version"] for one in packages if one.get("module") in _RUNTIMES}
+
+
+def is_same_engine(first: Row, second: Row) -> bool:
+    """Whether both rows ran the same bytes with the same settings; the cores they were bound to may differ."""
+    settings = [{key: value for key, value in row.settings.items() if key != "cores"} for row in (first, second)]
+    return (
+        first.engine_sha256 is not None and first.engine_sha256 == second.engine_sha256 and settings[0] == settings[1]
+    )
+
+
+def compare_stored(first: Row, second: Row, reports: tuple[Report, Report]) -> tuple[Ratio, str]:
+    """Return the ratio of a row of two runs as its stored samples tell it, and how.
+
+    Both runs timed the anchor, whose file is the same: the ratio of the ratios to it is free of what changed the whole
+    machine between the runs, and blind to what changed the anchor itself.
+    """
+    medians = Ratio(value=_p50(second) / _p50(first))
+    anchors = [_anchor(row, report) for row, report in zip((first, second), reports, strict=True)]
+    if anchors[0] is None or anchors[1] is None or anchors[0].name != anchors[1].name:
+        return medians, "medians of two runs that share no anchor"
+    if anchors[0].name == first.name:
+        return medians, "medians of the anchor itself in two runs, which nothing normalises"
+    if not is_same_engine(anchors[0], anchors[1]):
+        return medians, f"medians of two runs; their anchor {anchors[0].name} is not the same file"
+    assert first.latency is not None
+    assert second.latency is not None
+    return quotient(second.latency, first.latency), f"stored samples, each against {anchors[0].name} in its own run"
+
+
+def top1_drop_pp(first: Row, second: Row) -> float | None:
+    """Return how many points of top-1 the second row lost against the first."""
+    if first.accuracy is None or second.accuracy is None:
+        return None
+    return 100 * (first.accuracy.top1 - second.accuracy.top1)
+
+
+def broken_gates(comparisons: Sequence[Comparison], gates: Gates) -> tuple[str, ...]:
+    """Return a clause for each row that breaks a gate."""
+    told = []
+    for one in comparisons:
+        if gates.slower is not None and one.verdict == "SLOWER" and one.ratio > 1 + gates.slower:
+            told.append(
+                f"{one.name} takes {fixed(one.ratio)} times as long (limit {significant(100 * gates.slower)} %)"
+            )
+        if gates.drop_pp is not None and one.drop_pp is not None and one.drop_pp > gates.drop_pp:
+            told.append(f"{one.name} lost {fixed(one.drop_pp)} pp of top-1 (limit {significant(gates.drop_pp)} pp)")
+        if gates.inconclusive and one.verdict == "AMBIGUOUS":
+            told.append(f"{one.name} is ambiguous")
+    return tuple(told)
+
+
+def _p50(row: Row) -> float:
+    assert row.latency is not None, "measured rows have a latency"
+    return row.latency.p50_ms
+
+
+def _anchor(row: Row, report: Report) -> Row | None:
+    assert row.latency is not None, "measured rows have a latency"
+    return next((one for one in report.rows if one.name == row.latency.anchor), None)
