@@ -57,9 +57,9 @@ class TamperedWorker(Worker):
         """Time as trtbench does, in a bare loop, or with the planted slow-down."""
         session: Any = self._session(batch)
         if scope == "bare":
-            return {"ns": _bare(session, samples).tolist(), "peak_memory_bytes": None}
+            return {"ns": _bare(session, samples).tolist(), "memory_bytes": None}
         if self._spin_ns:
-            return {"ns": _slowed(session, samples, self._spin_ns).tolist(), "peak_memory_bytes": None}
+            return {"ns": _slowed(session, samples, self._spin_ns).tolist(), "memory_bytes": None}
         return super().time(batch=batch, samples=samples, scope=scope, launches=launches)
 
 

@@ -81,7 +81,7 @@ def _start(workers: Workers, rows: Sequence[Measured], bench: Bench) -> WorkerPr
 
 def _open(worker: WorkerProcess, engine: EngineFile, bench: Bench) -> dict[str, Any]:
     settings = {**engine.settings, "threads": bench.config.threads, "spin": bench.config.spin}
-    return worker.ask("open", settings=settings)
+    return worker.ask("open", settings=settings, batch=min(bench.config.batch_sizes))
 
 
 def _give_up(workers: Workers, rows: Sequence[Measured], error: RowError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class Run:
     parts_ns: Mapping[str, Sequence[int]] = field(default_factory=dict)
     memory_bytes: int | None = None
     cores: tuple[int, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     warm_up_ms: float = 0.0
     warm_up_inferences: int = 0
     error: RowError | None = None
@@ -152,6 +154,7 @@ class _Timer:
         self._launches = self._run.launches[self._way] = answer["launches"]
         self._run.clocks[self._way] = answer["clock"]
         self._run.cores = tuple(answer["cores"])
+        self._run.settings, self._run.notes = answer["settings"], tuple(answer["notes"])
         self._run.warm_up_ms, self._run.warm_up_inferences = answer["warm_up_ms"], answer["n"]
         return float(answer["inference_ns"]) * self._launches
 
@@ -159,7 +162,7 @@ class _Timer:
         answer = self._worker.ask(
             "time", batch=self._batch_size, samples=samples, scope=self._way.scope, launches=self._launches
         )
-        self._run.memory_bytes = answer["peak_memory_bytes"]
+        self._run.memory_bytes = answer["memory_bytes"]
         return np.array(answer["ns"], dtype=np.int64)
 
 

@@ -103,7 +103,7 @@ def time_together(
             break
         with Workers(module=worker) as workers:
             for engine in engines:
-                _open(workers, engine, folder=folder, settings=settings)
+                _open(workers, engine, batch_size, folder=folder, settings=settings)
             told = None if on_share is None else _part_of(on_share, process, process_pairs)
             runs = time_side_by_side(
                 {engine.name: workers.alive(engine.name) for engine in engines},
@@ -122,11 +122,13 @@ def time_together(
     return {name: joined(parts) for name, parts in taken.items()}
 
 
-def _open(workers: Workers, engine: EngineFile, *, folder: Path, settings: Mapping[str, object]) -> None:
+def _open(
+    workers: Workers, engine: EngineFile, batch_size: int, *, folder: Path, settings: Mapping[str, object]
+) -> None:
     preparing = {"backend_name": engine.backend, "engine": str(engine.path), "images": None}
     log = folder / "logs" / f"{engine.name.replace(' ', '_')}.log"
     worker = workers.start(engine.name, log=log, preparing=preparing)
-    worker.ask("open", settings={**settings, **engine.settings})
+    worker.ask("open", settings={**settings, **engine.settings}, batch=batch_size)
 
 
 def _threads(engines: Sequence[EngineFile], settings: Mapping[str, object]) -> int:

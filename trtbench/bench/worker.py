@@ -55,13 +55,16 @@ class Worker:
         self._images = _noise(self._sidecar.preprocessing.input_shape) if images is None else _mapped(images)
         return {}
 
-    def open(self, *, settings: dict[str, Any]) -> dict[str, Any]:
-        """Load the engine; answer its load time, the time to the first logits, device and the settings in force."""
+    def open(self, *, settings: dict[str, Any], batch: int = 1) -> dict[str, Any]:
+        """Load the engine and run one batch.
+
+        Answer its load time, the time to the first logits, its device and the settings in force.
+        """
         start = time.perf_counter_ns()
         self._engine = self._runtime.open_engine(self._path, self._sidecar, settings)
         loaded = time.perf_counter_ns()
-        session = self._session(1)
-        session.copy_in(self._batch(0, 1))
+        session = self._session(batch)
+        session.copy_in(self._batch(0, batch))
         session.enqueue()
         session.copy_out()
         first = time.perf_counter_ns()
@@ -112,18 +115,23 @@ class Worker:
             "clock": getattr(session, "clocks", {}).get(scope, "wall"),
             "launches": max(1, math.ceil(min_sample_ms * 1e6 / inference_ns)),
             "cores": pinned,
+            # A runtime may learn only now what it can do: TensorRT falls back where no CUDA graph can be captured.
+            "settings": dict(self._engine.settings) if self._engine is not None else {},
+            "notes": list(getattr(self._engine, "notes", ())),
         }
 
     def time(self, *, batch: int, samples: int, scope: Scope, launches: int = 1) -> dict[str, Any]:
         """Answer that many durations in nanoseconds, each of so many launches.
 
         Before several short ones stands one that is not counted: the engines timed in between have filled the caches.
+        Beside them stands the memory it takes: of the device where the session tells, else the most this process took.
         """
         session = self._session(batch)
         if samples > 1:
             session.time(1, launches_per_sample=launches, scope=scope)
         found = session.time(samples, launches_per_sample=launches, scope=scope)
-        return {"ns": found.tolist(), "peak_memory_bytes": _peak_memory_bytes()}
+        on_device = getattr(session, "memory_bytes", None)
+        return {"ns": found.tolist(), "memory_bytes": _peak_memory_bytes() if on_device is None else on_device()}
 
     def parts(self, *, batch: int, samples: int) -> dict[str, Any]:
         """Answer the nanoseconds of each part of an inference by its name, where the runtime can tell them apart.

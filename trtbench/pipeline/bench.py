@@ -74,7 +74,7 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
     is_interrupted = False
     try:
         with watch:
-            engines = [_engine_file(one) for one in built if one.status == "ok"]
+            engines = [_engine_file(one, suite) for one in built if one.status == "ok"]
             measure_engines(
                 engines,
                 images,
@@ -179,9 +179,10 @@ def reference_logits(artefacts: Artefacts) -> NDArray[np.float32]:
     return predict(network, dataset.test.images, dataset.preprocessing, device=artefacts.device)
 
 
-def _engine_file(built: BuiltEngine) -> EngineFile:
+def _engine_file(built: BuiltEngine, suite: Suite) -> EngineFile:
     assert built.path is not None, "an engine with status ok has a file"
-    return EngineFile(name=built.plan.name, backend=built.plan.backend, path=built.path)
+    settings = {"cuda_graph": suite.bench.cuda_graph} if built.plan.backend == "tensorrt" else {}
+    return EngineFile(name=built.plan.name, backend=built.plan.backend, path=built.path, settings=settings)
 
 
 def _true_arithmetic(
@@ -255,9 +256,10 @@ def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidat
         settings={
             "achieved": sidecar.achieved,
             **(opening.settings if opening else {}),
+            **(run.settings if run is not None else {}),
             **({"cores": list(run.cores)} if run is not None and run.cores else {}),
         },
-        notes=sidecar.notes,
+        notes=tuple(dict.fromkeys((*sidecar.notes, *(run.notes if run is not None else ())))),
     )
     if measured.error is not None:
         return replace(row, status=status_of(measured.error), reason=str(measured.error))
