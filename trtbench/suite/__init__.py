@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from trtbench.suite.ask import adhoc_suite, options, suite_template
 from trtbench.suite.parts import (
+    VARIANT_KINDS,
     ZOO,
-    AugmentConfig,
     BenchConfig,
     CalibrationConfig,
-    ChannelsVariant,
     DataConfig,
     DecisionConfig,
-    DenseVariant,
-    DistillConfig,
     EngineConfig,
     ExportConfig,
     Method,
@@ -20,12 +17,14 @@ from trtbench.suite.parts import (
     Objective,
     Precision,
     Suite,
-    TrainConfig,
     Variant,
 )
 from trtbench.suite.read import load_suite, parse_suite, shipped_suites
+from trtbench.suite.training import AugmentConfig, DistillConfig, TrainConfig
+from trtbench.suite.variants import ChannelsVariant, DenseVariant, VariantPart
 
 __all__ = [
+    "VARIANT_KINDS",
     "ZOO",
     "AugmentConfig",
     "BenchConfig",
@@ -44,6 +43,7 @@ __all__ = [
     "Suite",
     "TrainConfig",
     "Variant",
+    "VariantPart",
     "adhoc_suite",
     "load_suite",
     "options",

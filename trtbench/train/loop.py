@@ -23,6 +23,7 @@ from trtbench.train.augment import augmented_batch
 from trtbench.train.checks import check_budget, check_classes
 from trtbench.train.device import as_device
 from trtbench.train.evaluate import logits_of, score
+from trtbench.train.hooks import NO_HOOKS, Hooks
 from trtbench.train.images import DeviceImages, place
 from trtbench.train.logbook import write_config, write_curves, write_history
 from trtbench.train.objective import objective
@@ -53,6 +54,7 @@ def fit(
     *,
     folder: Path,
     teacher: nn.Module | None = None,
+    hooks: Hooks = NO_HOOKS,
     device: str | torch.device = "cpu",
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> FitRecord:
@@ -69,6 +71,7 @@ def fit(
         config: the budget; with 0 epochs the weights stay as they are.
         folder: gets epoch.pt, config.json, history.json, train.log and curves.png.
         teacher: used, unchanged, where `config.distill` is set.
+        hooks: what a compression method does while the network learns.
         device: `cpu`, `cuda` or `cuda:N`.
         on_epoch: called after each epoch, when its state is on the disk.
 
@@ -82,9 +85,9 @@ def fit(
     target = as_device(device)
     check_budget(dataset, config, target, teacher=teacher)
     with _deterministic_convolutions(), _memory_of(target, config):
-        task = _Task.prepare(model, dataset, config, target, teacher=teacher)
+        task = _Task.prepare(model, dataset, config, target, teacher=teacher, hooks=hooks)
         check_classes(model, task.validation, num_classes=dataset.num_classes)
-        fingerprint = fingerprint_of(model, dataset, config, teacher=task.teacher)
+        fingerprint = fingerprint_of(model, dataset, config, teacher=task.teacher, hooks=hooks)
         write_config(folder, config, fingerprint=fingerprint)
         if not config.epochs:
             return _untrained(model, task, folder=folder)
@@ -113,6 +116,7 @@ class _Task:
     train: DeviceImages
     validation: DeviceImages
     teacher: nn.Module | None
+    hooks: Hooks
 
     @property
     def steps(self) -> int:
@@ -121,7 +125,14 @@ class _Task:
 
     @classmethod
     def prepare(
-        cls, model: nn.Module, dataset: Dataset, config: TrainConfig, device: torch.device, *, teacher: nn.Module | None
+        cls,
+        model: nn.Module,
+        dataset: Dataset,
+        config: TrainConfig,
+        device: torch.device,
+        *,
+        teacher: nn.Module | None,
+        hooks: Hooks,
     ) -> _Task:
         """Put images, network and teacher on the device, in the memory format asked for."""
         is_last = config.channels_last and device.type == "cuda"
@@ -135,7 +146,7 @@ class _Task:
             place(split, dataset.preprocessing, device=device, is_channels_last=is_last)
             for split in (dataset.train, dataset.validation)
         )
-        return cls(config=config, device=device, train=train, validation=validation, teacher=teacher)
+        return cls(config=config, device=device, train=train, validation=validation, teacher=teacher, hooks=hooks)
 
 
 def _start(model: nn.Module, task: _Task) -> Progress:
@@ -143,7 +154,13 @@ def _start(model: nn.Module, task: _Task) -> Progress:
     scheduler = make_schedule(optimizer, task.config, steps_per_epoch=task.steps)
     # Half precision alone needs its gradients scaled; a disabled scaler passes everything through.
     scaler = torch.amp.GradScaler("cuda", enabled=task.config.amp == "fp16")
-    return Progress(model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler)
+    return Progress(
+        model=model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        scaler=scaler,
+        first_best_epoch=min(task.hooks.first_best_epoch, task.config.epochs),
+    )
 
 
 def _run_epoch(task: _Task, progress: Progress) -> EpochRecord:
@@ -175,13 +192,17 @@ def _learn(task: _Task, progress: Progress, *, epoch: int) -> tuple[float, int]:
     generator = epoch_generator(config.seed, epoch, stream="batches")
     loss_sum = torch.zeros((), dtype=torch.float64, device=task.device)
     correct = torch.zeros((), dtype=torch.int64, device=task.device)
+    if task.hooks.before_epoch is not None:
+        task.hooks.before_epoch(progress.model, epoch)
     progress.model.train()
     with seeded_layers(config.seed, epoch, device=task.device):
         order = torch.randperm(len(task.train), generator=generator)
         # Batches of nearly equal size: no small last one, whose few images would weigh more and upset BatchNorm.
-        for indices in torch.tensor_split(order, task.steps):
+        for index, indices in enumerate(torch.tensor_split(order, task.steps), start=1):
             inputs, labels = augmented_batch(task.train, indices, config=config.augment, generator=generator)
             loss, logits = _step(task, progress, inputs, labels)
+            if task.hooks.after_step is not None:
+                task.hooks.after_step(progress.model, (epoch - 1) * task.steps + index)
             loss_sum += loss * len(indices)
             correct += (logits.argmax(1) == labels).sum()
     return loss_sum.item() / len(task.train), int(correct.item())
@@ -196,6 +217,8 @@ def _step(task: _Task, progress: Progress, inputs: Tensor, labels: Tensor) -> tu
     loss = objective(
         logits, labels, label_smoothing=config.label_smoothing, distill=config.distill, teacher_logits=opinion
     )
+    if task.hooks.penalty is not None:
+        loss = loss + task.hooks.penalty(progress.model)
     progress.optimizer.zero_grad()
     torch.autograd.backward(scaler.scale(loss))
     scale = scaler.get_scale()
