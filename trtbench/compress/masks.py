@@ -29,6 +29,11 @@ def prunable_weights(model: nn.Module, *, exclude: tuple[str, ...] = ()) -> dict
     }
 
 
+def zeros_of(model: nn.Module, *, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Return a mask for each prunable weight: True where it is not zero."""
+    return {name: weight.detach() != 0 for name, weight in prunable_weights(model, exclude=exclude).items()}
+
+
 def hold_zeros(context: Context) -> Hooks:
     """Return the hooks that keep a sparse network's zeros; none for a network that is not."""
     return HeldZeros().hooks if context.is_sparse else NO_HOOKS
@@ -37,19 +42,21 @@ def hold_zeros(context: Context) -> Hooks:
 class HeldZeros:
     """Multiplies the weights by a mask after every step; the masks are the zeros there are before an epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, exclude: tuple[str, ...] = ()) -> None:
+        self._exclude = exclude
         self._masks: dict[str, Tensor] = {}
 
     @property
     def hooks(self) -> Hooks:
         """The hooks for the fit loop."""
-        return Hooks(key="zeros held", before_epoch=self.take, after_step=self.hold)
+        return Hooks(key=f"zeros held, but for {self._exclude}", before_epoch=self.take, after_step=self.hold)
 
     def take(self, model: nn.Module, _epoch: int = 0) -> None:
         """Read the masks off the weights."""
-        self._masks = {name: weight.detach() != 0 for name, weight in prunable_weights(model).items()}
+        self._masks = zeros_of(model, exclude=self._exclude)
 
     def hold(self, model: nn.Module, _step: int = 0) -> None:
         """Set to zero again what was zero."""
-        for name, weight in prunable_weights(model).items():
-            weight.data.mul_(self._masks[name])
+        weights = prunable_weights(model, exclude=self._exclude)
+        for name, mask in self._masks.items():
+            weights[name].data.mul_(mask)

@@ -27,6 +27,13 @@ class Tune(Protocol):
         """Return the FitRecord."""
 
 
+class Check(Protocol):
+    """Proves a promise of a method on a network."""
+
+    def __call__(self, model: nn.Module, *, after: str) -> None:
+        """Raise RowError where it does not hold; `after` names the step."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What a method may use beside the network; nothing of it is changed.
@@ -50,6 +57,7 @@ class Compressed:
         facts: values for JSON that tell what was done; they go into the record of the variant.
         notes: sentences for people.
         hooks: what keeps the network compressed while it is fine-tuned afterwards.
+        check: raises RowError where a network, after the step named, is not what the method promises.
         is_tuned: the method has done the fine-tuning itself.
     """
 
@@ -57,11 +65,16 @@ class Compressed:
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     hooks: Hooks = NO_HOOKS
+    check: Check | None = None
     is_tuned: bool = False
 
 
 def _never(_variant: Any) -> bool:
     return False
+
+
+def _looks_at_images(variant: Any) -> bool:
+    return bool(variant.method == "second-order" or variant.batch_norm != "keep")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +100,12 @@ METHODS: Mapping[str, Method] = {
         place="trtbench.compress.channels:remove_channels",
         packages=("torch-pruning",),
         reads_images=lambda variant: variant.importance == "taylor",
+    ),
+    "weights": Method(place="trtbench.compress.weights:prune_weights", reads_images=_looks_at_images, makes_zeros=True),
+    "nm": Method(place="trtbench.compress.nm:prune_nm", reads_images=_looks_at_images, makes_zeros=True),
+    "fixed_point": Method(
+        place="trtbench.compress.fixed_point_method:quantize",
+        reads_images=lambda variant: variant.scheme == "best" or variant.activations is not None,
     ),
 }
 

@@ -145,8 +145,11 @@ class Networks(Keeper):
         made = compress(self._load(start), variant, context)
         if variant.fine_tune and not made.is_tuned:
             tune(made.model, hooks=made.hooks)
+        facts = self._save(made.model, folder)
+        if made.check is not None:
+            made.check(self._load(folder / "model.safetensors"), after="the saved file was read again")
         notes = [*made.notes, *fits.get("fit", {}).get("notes", ())]
-        return {**made.facts, **fits, **self._save(made.model, folder), "notes": notes}
+        return {**made.facts, **fits, **facts, "notes": notes}
 
     def _fit(
         self,

@@ -19,9 +19,10 @@ from trtbench.suite.parts import (
     Suite,
     Variant,
 )
+from trtbench.suite.quantized import FixedPointVariant
 from trtbench.suite.read import load_suite, parse_suite, shipped_suites
 from trtbench.suite.training import AugmentConfig, DistillConfig, TrainConfig
-from trtbench.suite.variants import ChannelsVariant, DenseVariant, VariantPart
+from trtbench.suite.variants import ChannelsVariant, DenseVariant, NmVariant, VariantPart, WeightsVariant
 
 __all__ = [
     "VARIANT_KINDS",
@@ -36,14 +37,17 @@ __all__ = [
     "DistillConfig",
     "EngineConfig",
     "ExportConfig",
+    "FixedPointVariant",
     "Method",
     "ModelConfig",
+    "NmVariant",
     "Objective",
     "Precision",
     "Suite",
     "TrainConfig",
     "Variant",
     "VariantPart",
+    "WeightsVariant",
     "adhoc_suite",
     "load_suite",
     "options",

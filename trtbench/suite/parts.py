@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from trtbench.suite.base import Name, Part, PositiveFloat, PositiveInt, unique
+from trtbench.suite.quantized import FixedPointVariant
 from trtbench.suite.training import TrainConfig
-from trtbench.suite.variants import ChannelsVariant, DenseVariant
+from trtbench.suite.variants import ChannelsVariant, DenseVariant, NmVariant, WeightsVariant
 
 Precision = Literal["fp32", "int8"]
 Objective = Literal["p50_ms", "ms_per_image", "engine_bytes"]
@@ -97,7 +98,7 @@ class ModelConfig(Part):
         return self
 
 
-_Variants = DenseVariant | ChannelsVariant
+_Variants = DenseVariant | ChannelsVariant | WeightsVariant | NmVariant | FixedPointVariant
 Variant = Annotated[_Variants, Field(discriminator="kind")]
 VARIANT_KINDS: tuple[str, ...] = tuple(get_args(one.model_fields["kind"].annotation)[0] for one in get_args(_Variants))
 
