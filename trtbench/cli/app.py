@@ -45,7 +45,13 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line and exit: 0 done, else as `trtbench.errors` says; 130 when interrupted."""
-    from trtbench.cli import machine_verbs, step_verbs, suite_verbs  # noqa: F401  they put their verbs into `app`
+    from trtbench.cli import (  # noqa: F401  they put their verbs into `app`
+        machine_verbs,
+        quantize_verbs,
+        sparsify_verb,
+        step_verbs,
+        suite_verbs,
+    )
 
     sys.path.append(str(Path.cwd()))  # so that `mymodel:build` in this folder is found, as under `python -m`
     try:

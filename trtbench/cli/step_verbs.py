@@ -77,7 +77,7 @@ def build(
     one = adhoc_suite(
         model=model,
         checkpoint=checkpoint,
-        data=_data(data or "digits", mean=mean, std=std, size=size or 32),
+        data=data_of(data or "digits", mean=mean, std=std, size=size or 32),
         precisions=(precision or "fp32",),
         backend=backend or "auto",
         calibration=options(CalibrationConfig, per_class=per_class),
@@ -151,8 +151,8 @@ def evaluate(
     """Score a model on the whole test split."""
     from trtbench.pipeline.steps import evaluate_model
 
-    found = evaluate_model(_one(model, checkpoint, _data(data, mean=mean, std=std, size=size)))
-    _tell(found, f"{found['correct']} of {found['total']} correct ({100 * found['top1']:.2f} %)", as_json=as_json)
+    found = evaluate_model(_one(model, checkpoint, data_of(data, mean=mean, std=std, size=size)))
+    tell(found, f"{found['correct']} of {found['total']} correct ({100 * found['top1']:.2f} %)", as_json=as_json)
 
 
 @app.command()
@@ -189,10 +189,10 @@ def prune(
         steps=steps,
         round_to=round_to,
     )
-    images = None if data is None else _data(data, mean=None, std=None, size=size)
+    images = None if data is None else data_of(data, mean=None, std=None, size=size)
     found = prune_model(model, checkpoint, variant, num_classes=classes, input_size=size, data=images, output=output)
     words = f"{found['params']:,} parameters, {found['macs'] / 1e6:.2f} M MACs; widths {found['widths']}"
-    _tell(found, words, as_json=as_json)
+    tell(found, words, as_json=as_json)
 
 
 @app.command()
@@ -236,10 +236,10 @@ def train(
     )
     with Screen(is_quiet=quiet) as screen:
         found = train_model(
-            model, checkpoint, _data(data, mean=mean, std=std, size=size), config, output=output, tell=screen
+            model, checkpoint, data_of(data, mean=mean, std=std, size=size), config, output=output, tell=screen
         )
     words = f"validation {found['val_correct']} of {found['val_total']} in epoch {found['best_epoch']}"
-    _tell(found, words, as_json=as_json)
+    tell(found, words, as_json=as_json)
 
 
 @app.command()
@@ -261,7 +261,7 @@ def export(
     config = options(ExportConfig, exporter=exporter, opset=opset)
     found = export_model(model, checkpoint, config, num_classes=classes, input_size=size, output=output)
     words = f"{output}: opset {found['opset']}, logits within {found['max_abs_error']:.1e} of PyTorch's"
-    _tell(found, words, as_json=as_json)
+    tell(found, words, as_json=as_json)
 
 
 @app.command()
@@ -285,9 +285,9 @@ def calibrate(
     from trtbench.suite import CalibrationConfig, options
 
     config = options(CalibrationConfig, per_class=per_class, total=total, method=method, seed=seed)
-    one = _one(model, checkpoint, _data(data, mean=mean, std=std, size=size), calibration=config)
+    one = _one(model, checkpoint, data_of(data, mean=mean, std=std, size=size), calibration=config)
     found = calibrate_model(one, output=output)
-    _tell(found, f"{output}: {found['tensors']} tensors from {found['images']} images", as_json=as_json)
+    tell(found, f"{output}: {found['tensors']} tensors from {found['images']} images", as_json=as_json)
 
 
 def _one(model: str, checkpoint: Path | None, data: DataConfig, **parts: Any) -> Suite:
@@ -296,7 +296,8 @@ def _one(model: str, checkpoint: Path | None, data: DataConfig, **parts: Any) ->
     return adhoc_suite(model=model, checkpoint=checkpoint, data=data, **parts)
 
 
-def _data(source: str, *, mean: str | None, std: str | None, size: int) -> DataConfig:
+def data_of(source: str, *, mean: str | None, std: str | None, size: int) -> DataConfig:
+    """Return the `data` section that a step's options amount to."""
     from trtbench.suite import DataConfig, options
 
     return options(DataConfig, source=source, size=size, mean=_numbers("--mean", mean), std=_numbers("--std", std))
@@ -322,7 +323,7 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         ) from error
 
 
-def _tell(found: dict[str, Any], words: str, *, as_json: bool) -> None:
+def tell(found: dict[str, Any], words: str, *, as_json: bool) -> None:
     """Show a step's result, and its notes beside it."""
     if as_json:
         show_json(found)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trtbench.errors import CheckpointError, ConfigError, StoreError
 from trtbench.models.architecture import Request, compare, misfit_error
-from trtbench.models.files import MAX_BYTES, read_content
+from trtbench.models.files import FACTS, MAX_BYTES, read_content
 from trtbench.models.states import clean_state
 from trtbench.models.widths import narrow, narrowed_layers, shapes_of
 from trtbench.models.zoo import build_model
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-_FACTS = "trtbench"  # the one metadata key: safetensors writes several in an order that changes from run to run
 _SHOWN = 3
 
 
@@ -43,8 +42,8 @@ def load_model(name: str, *, num_classes: int, checkpoint: Path | None, in_chann
     Args:
         name: as in `build_model`.
         num_classes: logits.
-        checkpoint: a state dict, bare or wrapped, as a torch pickle or safetensors; None leaves fresh weights.
-            No code of the file runs; files above 4 GB are refused.
+        checkpoint: a state dict, bare or wrapped, as a torch pickle or safetensors, or a packed file; None leaves
+            fresh weights. No code of the file runs; files above 4 GB are refused.
         in_channels: channels of the images.
 
     Raises:
@@ -87,7 +86,7 @@ def save_model(path: Path, model: nn.Module, *, name: str, num_classes: int, met
     try:
         # Tied weights share memory, which the format refuses: each key gets its own copy.
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state if isinstance(value, Tensor)}
-        data = safetensors.torch.save(tensors, metadata={_FACTS: facts})
+        data = safetensors.torch.save(tensors, metadata={FACTS: facts})
     except (RuntimeError, ValueError) as error:
         raise StoreError(
             f"cannot write {path}",
@@ -101,7 +100,7 @@ def save_model(path: Path, model: nn.Module, *, name: str, num_classes: int, met
 def _origin_note(metadata: Mapping[str, str], *, name: str) -> list[str]:
     facts: Any = None
     with contextlib.suppress(ValueError):
-        facts = json.loads(metadata.get(_FACTS, ""))
+        facts = json.loads(metadata.get(FACTS, ""))
     saved = facts.get("name") if isinstance(facts, dict) else None
     return [f"saved as {saved!r}, loaded as {name!r}"] if isinstance(saved, str) and saved != name else []
 

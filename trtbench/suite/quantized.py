@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trtbench.suite.base import PositiveInt
+from trtbench.suite.base import PositiveInt  # noqa: TC001  pydantic resolves the fields at run time
 from trtbench.suite.variants import VariantPart
 
 Bits = Annotated[int, Field(ge=1, le=8)] | Literal["ternary"]
