@@ -65,7 +65,7 @@ def _moments(
     moments, products, count = torch.zeros(()), torch.zeros(()), 0
     pairs = zip(inputs_of(model, name, images), inputs_of(dense, name, images), strict=True)
     for inputs, dense_inputs in pairs:
-        drawn = drawn_positions(positions_of(layer, layer(dense_inputs[:1])), generator=generator)
+        drawn = drawn_positions(positions_of(layer, layer.forward(dense_inputs[:1])), generator=generator)
         columns = columns_of(layer, inputs, positions=drawn)
         outputs = columns_of(layer, dense_inputs, positions=drawn) @ layer.weight.reshape(len(layer.weight), -1).T
         moments, products = moments + columns.T @ columns, products + outputs.T @ columns
