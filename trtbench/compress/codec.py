@@ -15,7 +15,7 @@ from sklearn.cluster import KMeans
 
 from trtbench.errors import CheckpointError, ConfigError
 from trtbench.models.files import MAX_BYTES, read_content
-from trtbench.models.packed import MAGIC, Grid, PackedState, load_packed
+from trtbench.models.packed import MAGIC, Grid, PackedState, load_packed, without_negative_zeros
 from trtbench.models.states import clean_state
 
 if TYPE_CHECKING:
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_ITERATIONS = 30  # of k-means; the centroids of weights settle in fewer
+_ITERATIONS = 100  # of k-means
 _MATRIX_RANK = 2
 
 
 def read_state(path: Path) -> PackedState:
     """Read a checkpoint of any kind as the tensors that a container holds; a packed file keeps its grids.
+
+    A negative zero, which a mask leaves of a negative weight, becomes a zero: the network computes the same.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -44,7 +46,7 @@ def read_state(path: Path) -> PackedState:
         raise CheckpointError(
             f"checkpoint {path}: {key}", expected="float or int64 numbers", got=kind, cure="leave that tensor out"
         )
-    return PackedState(tensors=state.tensors)
+    return PackedState(tensors=without_negative_zeros(state.tensors))
 
 
 def share_weights(state: PackedState, *, clusters: int, seed: int = 0) -> PackedState:
@@ -79,7 +81,7 @@ def _shared(weight: Tensor, *, clusters: int, seed: int) -> Tensor:
         return weight
     points = values[kept, None]
     start = np.linspace(points.min(), points.max(), clusters, dtype=np.float32)[:, None]
-    found = KMeans(clusters, init=start, n_init=1, max_iter=_ITERATIONS, random_state=seed).fit(points)
+    found = KMeans(clusters, init=start, n_init=1, max_iter=_ITERATIONS, tol=0.0, random_state=seed).fit(points)
     shared = np.zeros_like(values)
     shared[kept] = found.cluster_centers_.astype(np.float32)[found.labels_, 0]
     return torch.from_numpy(shared.reshape(weight.shape))

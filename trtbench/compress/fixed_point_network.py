@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trtbench.compress.fixed_point import code_range, quantize_by_source, weight_layers
 from trtbench.compress.reconstruct import Rounded, damp, descend, reconstruct
 from trtbench.compress.reconstruct_inputs import Moments, round_in_passing
-from trtbench.models.packed import Grid, PackedState, weight_bytes
+from trtbench.models.packed import Grid, PackedState, weight_bytes, without_negative_zeros
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +57,7 @@ class FixedPoint:
     def packed(self, *, facts: Mapping[str, Any]) -> PackedState:
         """Return the state for a container, weights on a grid as codes and scales."""
         state = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
-        return PackedState(tensors={**state, **self.grids}, facts=facts)
+        return PackedState(tensors={**without_negative_zeros(state), **self.grids}, facts=facts)
 
     def record(self, config: FixedPointVariant, *, notes: tuple[str, ...] = ()) -> FixedPointRecord:
         """Count what the quantized weights take."""

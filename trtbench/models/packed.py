@@ -113,6 +113,11 @@ class _Header(_Part):
     tensors: tuple[Annotated[_Raw | _Table | _Grid, Field(discriminator="kind")], ...]
 
 
+def without_negative_zeros(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with every -0.0 as 0.0, so that zeros are one value."""
+    return {key: one + 0.0 if one.is_floating_point() else one for key, one in tensors.items()}
+
+
 def state_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Return the sha256 (hex) over the key, type, shape and bytes of each tensor, in the order of the keys."""
     digest = hashlib.sha256()
