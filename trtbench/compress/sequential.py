@@ -1,31 +1,45 @@
 """Layer after layer, solve the weights that are left so that the pruned network's outputs are the dense network's.
 
-The inputs are those of the network as pruned and solved so far, the targets the dense layer's outputs of the dense
-network's inputs: each layer makes up for the errors before it (Frantar and Alistarh 2022, "OBC", appendix on sequential
-application; Hubara et al. 2021, "AdaQuant", section 3.3). Measured on a ResNet-20 at 80 %: 833 of 1,017 right before
-this pass, 900 after it, 897 after a second, and 902 where the residual stream's error was added to the targets too.
+The inputs are those of the network as pruned and solved so far, the targets the dense layer's outputs in the dense
+network: each layer makes up for the errors before it (Frantar and Alistarh 2022, "OBC", appendix on sequential
+application; Hubara et al. 2021, "AdaQuant", section 3.3). A ResNet-20 at 80 % had 833 of 1,017 images right before this
+pass and 900 after it; a second pass got 897, and adding the residual stream's error to the targets 902.
 """
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 from trtbench.compress.hessian import BATCH, columns_of, drawn_positions, positions_of
 from trtbench.compress.second_order import damped, solve_rows
 from trtbench.models.counts import evaluating
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """What a dense layer answers, without its bias: by batch, the positions drawn and the outputs there."""
+
+    positions: list[Tensor | None] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
 
 
 def reconstruct_in_order(
     model: nn.Module, dense: nn.Module, masks: Mapping[str, Tensor], images: Tensor, *, generator: torch.Generator
 ) -> None:
-    """Solve every layer of `masks` anew, in place, in the order in which the network runs them; biases stay.
+    """Solve every layer of `masks` anew, in place, as the network comes to it; biases stay.
+
+    All images go through the network at once, so that each layer is solved before the next one sees its outputs. A
+    layer that runs more than once is solved for its first run, one that never runs stays as it is.
 
     Args:
         model: the pruned network, on the CPU.
@@ -34,62 +48,52 @@ def reconstruct_in_order(
         images: the network's input, float32 (N, C, H, W).
         generator: draws the positions looked at.
     """
-    with evaluating(model), evaluating(dense), torch.no_grad():
-        for name in order_of_layers(dense, tuple(masks), images[:1]):
-            moments, products = _moments(model, dense, name, images, generator)
-            layer: Any = model.get_submodule(name)
-            solution = solve_rows(damped(moments), products, masks[name])
-            layer.weight.copy_(solution.weights.reshape(layer.weight.shape))
-
-
-def order_of_layers(model: nn.Module, layers: tuple[str, ...], image: Tensor) -> tuple[str, ...]:
-    """Return the layers in the order in which they run; those that do not run are left out."""
-    order: dict[str, None] = {}
+    targets = _targets(dense, tuple(masks), images, generator)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(evaluating(model))
+        stack.enter_context(torch.no_grad())
+        for name, target in targets.items():
+            solve = partial(_solve, target, masks[name])
+            stack.callback(model.get_submodule(name).register_forward_pre_hook(solve).remove)
+        model(images)
+
+
+def _targets(
+    dense: nn.Module, layers: tuple[str, ...], images: Tensor, generator: torch.Generator
+) -> dict[str, _Target]:
+    """Run the dense network, and keep what each layer answers at a few positions of each image."""
+    targets: dict[str, _Target] = {}
+
+    def keep(name: str, layer: Any, inputs: Any, output: Tensor) -> None:
+        if name in seen:
+            return
+        seen.add(name)
+        drawn = drawn_positions(positions_of(layer, output), generator=generator)
+        columns = columns_of(layer, inputs[0], positions=drawn)
+        target = targets.setdefault(name, _Target())
+        target.positions.append(drawn)
+        target.outputs.append(columns @ layer.weight.reshape(len(layer.weight), -1).T)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(evaluating(dense))
+        stack.enter_context(torch.no_grad())
         for name in layers:
-
-            def note(_module: nn.Module, _inputs: Any, name: str = name) -> None:
-                order[name] = None
-
-            stack.callback(model.get_submodule(name).register_forward_pre_hook(note).remove)
-        with torch.no_grad():
-            model(image)
-    return tuple(order)
+            stack.callback(dense.get_submodule(name).register_forward_hook(partial(keep, name)).remove)
+        for batch in torch.split(images, BATCH):
+            seen: set[str] = set()
+            dense(batch)
+    return targets
 
 
-def _moments(
-    model: nn.Module, dense: nn.Module, name: str, images: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return E[x x^T] of the pruned network's inputs and E[y x^T] with the dense outputs y, without bias."""
-    layer: Any = dense.get_submodule(name)
-    moments, products, count = torch.zeros(()), torch.zeros(()), 0
-    pairs = zip(inputs_of(model, name, images), inputs_of(dense, name, images), strict=True)
-    for inputs, dense_inputs in pairs:
-        drawn = drawn_positions(positions_of(layer, layer.forward(dense_inputs[:1])), generator=generator)
-        columns = columns_of(layer, inputs, positions=drawn)
-        outputs = columns_of(layer, dense_inputs, positions=drawn) @ layer.weight.reshape(len(layer.weight), -1).T
+def _solve(target: _Target, mask: Tensor, layer: Any, inputs: Any) -> None:
+    """Give a layer, just before it runs, the weights whose outputs are nearest to its target's."""
+    if not target.outputs:  # it ran before
+        return
+    moments, products = torch.zeros(()), torch.zeros(())
+    for batch, drawn, outputs in zip(torch.split(inputs[0], BATCH), target.positions, target.outputs, strict=True):
+        columns = columns_of(layer, batch, positions=drawn)
         moments, products = moments + columns.T @ columns, products + outputs.T @ columns
-        count += len(columns)
-    return moments / count, products / count
-
-
-class _Reached(Exception):  # noqa: N818  it is no error: the rest of the network need not run
-    """The layer's input is known."""
-
-
-def inputs_of(model: nn.Module, name: str, images: Tensor) -> Iterator[Tensor]:
-    """Yield the inputs of one layer, batch by batch; what comes after the layer does not run."""
-    found: list[Tensor] = []
-
-    def take(_module: nn.Module, inputs: Any) -> None:
-        found.append(inputs[0])
-        raise _Reached
-
-    hook = model.get_submodule(name).register_forward_pre_hook(take)
-    try:
-        for start in range(0, len(images), BATCH):
-            with contextlib.suppress(_Reached), torch.no_grad():
-                model(images[start : start + BATCH])
-            yield found.pop()
-    finally:
-        hook.remove()
+    count = sum(len(outputs) for outputs in target.outputs)
+    target.outputs.clear()
+    solution = solve_rows(damped(moments / count), products / count, mask)
+    layer.weight.copy_(solution.weights.reshape(layer.weight.shape))

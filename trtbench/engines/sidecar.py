@@ -47,6 +47,7 @@ class Sidecar:
     build_s: float
     params: int | None = None
     macs: int | None = None
+    sparsity: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     rebuild: str = ""

@@ -183,6 +183,7 @@ def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidat
         simulated=backend(sidecar.backend).IS_SIMULATED,
         params=sidecar.params,
         macs=sidecar.macs,
+        sparsity=sidecar.sparsity,
         engine_bytes=sidecar.engine_bytes,
         weight_bytes=sidecar.weight_bytes,
         engine_sha256=sidecar.engine_sha256,

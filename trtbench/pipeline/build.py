@@ -133,6 +133,7 @@ def _build(
         build_s=build_s,
         params=facts.get("params"),
         macs=facts.get("macs"),
+        sparsity=facts.get("sparsity"),
         settings=result.settings,
         notes=(*facts["notes"], *result.notes),
         rebuild=f"trtbench build {artefacts.suite.origin}",

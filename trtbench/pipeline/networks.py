@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench import __version__
 from trtbench._optional import version
-from trtbench.errors import ConfigError
+from trtbench.errors import ConfigError, UnsupportedError
 from trtbench.pipeline.events import Event
 from trtbench.pipeline.keeper import Keeper
+from trtbench.pipeline.sparsify import write_sparsity
 from trtbench.records import sha256_of, to_jsonable
 from trtbench.store import file_sha256
-from trtbench.suite import DenseVariant
+from trtbench.suite import GRAPH_KINDS, DenseVariant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from trtbench.compress.methods import Tune
     from trtbench.store import Artefact
     from trtbench.suite import TrainConfig, Variant
     from trtbench.train import FitRecord
@@ -49,8 +51,8 @@ class Networks(Keeper):
 
     def variant(self, variant: Variant) -> Artefact:
         """One compressed network, made from the variant it comes after, fine-tuned where the suite says so."""
-        start = self.dense() if variant.after is None else self.variant(self.suite.lineage(variant)[-2])
-        if isinstance(variant, DenseVariant) and not variant.fine_tune:
+        start = self.dense() if variant.after is None else self.variant(self._network_before(variant))
+        if variant.kind in GRAPH_KINDS or (isinstance(variant, DenseVariant) and not variant.fine_tune):
             return start
         settled = variant.settled(builds_int8=self.suite.builds_int8)
         inputs = {
@@ -63,6 +65,17 @@ class Networks(Keeper):
         }
         maker = functools.partial(self._compress, settled, start.path("model.safetensors"))
         return self.make("variant", variant.name, inputs, maker)
+
+    def _network_before(self, variant: Variant) -> Variant:
+        start = self.suite.lineage(variant)[-2]
+        if start.kind in GRAPH_KINDS:
+            raise UnsupportedError(
+                f"variant {variant.name!r} after {start.name!r}",
+                expected="a network to go on from",
+                got=f"a graph, which is what {start.kind} makes",
+                cure=f"let {start.name!r} come last",
+            )
+        return start
 
     def network(self, artefact: Artefact) -> Any:
         """Load the PyTorch network of a `dense` or `variant` artefact, in eval mode on the CPU."""
@@ -82,11 +95,15 @@ class Networks(Keeper):
         if method.reads_images(variant):
             inputs |= {"images": self.dataset.train.sha256, "fit": self.dataset.preprocessing.fingerprint}
         if variant.fine_tune:
-            inputs |= self._training_inputs(self.suite.fine_tune)
-            inputs |= {"teacher": self.dense().sha256 if self.suite.fine_tune.distill else None}
-        return {**inputs, "holds_zeros": self._is_sparse(variant)}
+            inputs |= self.learning_inputs()
+        return {**inputs, "holds_zeros": self.is_sparse(variant)}
 
-    def _is_sparse(self, variant: Variant) -> bool:
+    def learning_inputs(self) -> dict[str, Any]:
+        """Return what decides a fine-tuning beside the network."""
+        teacher = self.dense().sha256 if self.suite.fine_tune.distill else None
+        return {**self._training_inputs(self.suite.fine_tune), "teacher": teacher}
+
+    def is_sparse(self, variant: Variant) -> bool:
         """Say whether a variant starts from one whose zeros are to stay."""
         from trtbench.compress.methods import METHODS
 
@@ -124,9 +141,30 @@ class Networks(Keeper):
 
     def _compress(self, variant: Variant, start: Path, folder: Path) -> Mapping[str, Any]:
         from trtbench.compress.methods import Context, compress
-        from trtbench.train.hooks import NO_HOOKS
 
         fits: dict[str, Any] = {}
+        tune = self.tuner(variant, folder, fits)
+        context = Context(
+            dataset=self.dataset,
+            budget=self.suite.fine_tune,
+            tune=tune,
+            is_sparse=self.is_sparse(variant),
+            device=self.device,
+        )
+        made = compress(self._load(start), variant, context)
+        if variant.fine_tune and not made.is_tuned:
+            tune(made.model, hooks=made.hooks)
+        facts = self._save(made.model, folder)
+        if made.check is not None:
+            saved = self._load(folder / "model.safetensors")
+            made.check(saved, after="the saved file was read again")
+            write_sparsity(saved, folder / "layers")
+        notes = [*made.notes, *fits.get("fit", {}).get("notes", ())]
+        return {**made.facts, **fits, **facts, "notes": notes}
+
+    def tuner(self, variant: Variant, folder: Path, fits: dict[str, Any]) -> Tune:
+        """Return what trains a variant by the suite's budget; its record goes into `fits`."""
+        from trtbench.train.hooks import NO_HOOKS
 
         def tune(network: Any, *, hooks: Any = NO_HOOKS, config: TrainConfig | None = None) -> Any:
             budget = config or self.suite.fine_tune
@@ -135,21 +173,7 @@ class Networks(Keeper):
             fits["fit"] = to_jsonable(record)
             return record
 
-        context = Context(
-            dataset=self.dataset,
-            budget=self.suite.fine_tune,
-            tune=tune,
-            is_sparse=self._is_sparse(variant),
-            device=self.device,
-        )
-        made = compress(self._load(start), variant, context)
-        if variant.fine_tune and not made.is_tuned:
-            tune(made.model, hooks=made.hooks)
-        facts = self._save(made.model, folder)
-        if made.check is not None:
-            made.check(self._load(folder / "model.safetensors"), after="the saved file was read again")
-        notes = [*made.notes, *fits.get("fit", {}).get("notes", ())]
-        return {**made.facts, **fits, **facts, "notes": notes}
+        return tune
 
     def _fit(
         self,
@@ -186,6 +210,7 @@ class Networks(Keeper):
         return record
 
     def _save(self, network: Any, folder: Path) -> dict[str, Any]:
+        from trtbench.compress.sparsity import sparsity_of
         from trtbench.models import conv_widths, count_macs, count_params, save_model
 
         save_model(
@@ -198,6 +223,7 @@ class Networks(Keeper):
         return {
             "params": count_params(network),
             "macs": count_macs(network, self.input_shape),
+            "sparsity": sparsity_of(network),
             "widths": conv_widths(network),
         }
 
