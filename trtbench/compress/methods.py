@@ -103,6 +103,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "weights": Method(place="trtbench.compress.weights:prune_weights", reads_images=_looks_at_images, makes_zeros=True),
     "nm": Method(place="trtbench.compress.nm:prune_nm", reads_images=_looks_at_images, makes_zeros=True),
+    "codec": Method(place="trtbench.compress.codec_method:share", packages=("scikit-learn",)),
     "fixed_point": Method(
         place="trtbench.compress.fixed_point_method:quantize",
         reads_images=lambda variant: variant.scheme == "best" or variant.activations is not None,

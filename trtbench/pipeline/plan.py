@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trtbench.engines.base import resolve_backend
+from trtbench.suite import GRAPH_KINDS
 
 if TYPE_CHECKING:
     from trtbench.pipeline.artefacts import Artefacts
@@ -39,7 +40,7 @@ def plan_engines(suite: Suite) -> tuple[EnginePlan, ...]:
             for config in suite.engines
             for precision in config.precisions
         ]
-        if has_eager:
+        if has_eager and variant.kind not in GRAPH_KINDS:
             engines += [
                 EnginePlan(variant=variant, precision="fp32", backend=baseline, role="baseline")
                 for baseline in suite.bench.baselines

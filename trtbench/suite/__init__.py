@@ -19,22 +19,25 @@ from trtbench.suite.parts import (
     Suite,
     Variant,
 )
-from trtbench.suite.quantized import FixedPointVariant
+from trtbench.suite.quantized import GRAPH_KINDS, CodecVariant, DynamicInt8Variant, FixedPointVariant, QatVariant
 from trtbench.suite.read import load_suite, parse_suite, shipped_suites
 from trtbench.suite.training import AugmentConfig, DistillConfig, TrainConfig
 from trtbench.suite.variants import ChannelsVariant, DenseVariant, NmVariant, VariantPart, WeightsVariant
 
 __all__ = [
+    "GRAPH_KINDS",
     "VARIANT_KINDS",
     "ZOO",
     "AugmentConfig",
     "BenchConfig",
     "CalibrationConfig",
     "ChannelsVariant",
+    "CodecVariant",
     "DataConfig",
     "DecisionConfig",
     "DenseVariant",
     "DistillConfig",
+    "DynamicInt8Variant",
     "EngineConfig",
     "ExportConfig",
     "FixedPointVariant",
@@ -43,6 +46,7 @@ __all__ = [
     "NmVariant",
     "Objective",
     "Precision",
+    "QatVariant",
     "Suite",
     "TrainConfig",
     "Variant",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from trtbench.suite.base import Name, Part, PositiveFloat, PositiveInt, unique
-from trtbench.suite.quantized import FixedPointVariant
+from trtbench.suite.quantized import CodecVariant, DynamicInt8Variant, FixedPointVariant, QatVariant
 from trtbench.suite.training import TrainConfig
 from trtbench.suite.variants import ChannelsVariant, DenseVariant, NmVariant, WeightsVariant
 
@@ -98,7 +98,8 @@ class ModelConfig(Part):
         return self
 
 
-_Variants = DenseVariant | ChannelsVariant | WeightsVariant | NmVariant | FixedPointVariant
+_Quantized = FixedPointVariant | QatVariant | DynamicInt8Variant | CodecVariant
+_Variants = DenseVariant | ChannelsVariant | WeightsVariant | NmVariant | _Quantized
 Variant = Annotated[_Variants, Field(discriminator="kind")]
 VARIANT_KINDS: tuple[str, ...] = tuple(get_args(one.model_fields["kind"].annotation)[0] for one in get_args(_Variants))
 

@@ -31,3 +31,27 @@ class FixedPointVariant(VariantPart):
         if self.bits == "ternary" and self.scheme != "best":
             raise ValueError("scheme best with ternary: the source study's quantizers have 2^bits levels")
         return self
+
+
+class QatVariant(VariantPart):
+    """INT8 aware training by the suite's `fine_tune` budget, on the Q/DQ graph and scales of the int8 export."""
+
+    kind: Literal["qat"]
+
+
+class DynamicInt8Variant(VariantPart):
+    """Linear layers in INT8 with ranges taken at run time (ONNX Runtime); convolutions stay in float."""
+
+    kind: Literal["dynamic_int8"]
+
+
+class CodecVariant(VariantPart):
+    """Deep compression (Han et al. 2016): the network as its packed file gives it back."""
+
+    kind: Literal["codec"]
+    clusters: Annotated[int, Field(ge=1, lt=4096)] | None = Field(16, description="values that a layer's weights share")
+    half: bool = Field(default=False, description="round what is left in float to half precision")
+
+
+# Their result is a graph: nothing can go on from it, and PyTorch has no network of it.
+GRAPH_KINDS = frozenset({"qat", "dynamic_int8"})
