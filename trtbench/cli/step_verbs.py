@@ -205,12 +205,18 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images of a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="sgd, adam, adamw, rmsprop, adagrad, nadam or adadelta.")
+    ] = None,
     schedule: Annotated[str | None, typer.Option(help="cosine, one-cycle, multistep or constant.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Label smoothing.")] = None,
     amp: Annotated[str | None, typer.Option(help="off, bf16 or fp16 (CUDA only).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
+    seeds: Annotated[int, typer.Option(help="Train this many times, by seed, seed + 1, ..., and tell the spread.")] = 1,
+    key: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the suite's training budget; repeatable.")
+    ] = None,
     mean: MeanOption = None,
     std: StdOption = None,
     size: SizeOption = 32,
@@ -218,6 +224,7 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a model, or fine-tune a checkpoint; a second call goes on from the last epoch."""
+    from trtbench.pipeline.seeds import train_seeds
     from trtbench.pipeline.steps import train_model
     from trtbench.suite import TrainConfig, options
 
@@ -232,12 +239,15 @@ def train(
         label_smoothing=label_smoothing,
         amp=amp,
         seed=seed,
-        augment={"flip": False} if data == "digits" else None,
+        **_with_keys({"augment": {"flip": False}} if data == "digits" else {}, key or []),
     )
+    images = data_of(data, mean=mean, std=std, size=size)
     with Screen(is_quiet=quiet) as screen:
-        found = train_model(
-            model, checkpoint, data_of(data, mean=mean, std=std, size=size), config, output=output, tell=screen
-        )
+        if seeds > 1:
+            found = train_seeds(model, checkpoint, images, config, seeds=seeds, output=output, tell=screen)
+            tell(found, found["sentence"], as_json=as_json)
+            return
+        found = train_model(model, checkpoint, images, config, output=output, tell=screen)
     words = f"validation {found['val_correct']} of {found['val_total']} in epoch {found['best_epoch']}"
     tell(found, words, as_json=as_json)
 
@@ -301,6 +311,26 @@ def data_of(source: str, *, mean: str | None, std: str | None, size: int) -> Dat
     from trtbench.suite import DataConfig, options
 
     return options(DataConfig, source=source, size=size, mean=_numbers("--mean", mean), std=_numbers("--std", std))
+
+
+def _with_keys(values: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+    """Add KEY=VALUE, the value read as YAML; a dot leads into a section, as in augment.mixup=0.2.
+
+    Raises:
+        ConfigError: no KEY=VALUE.
+    """
+    import yaml
+
+    for text in keys:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ConfigError("--set", expected="KEY=VALUE", got=repr(text), cure="e.g. --set ema=0.999")
+        *sections, leaf = name.split(".")
+        part = values
+        for section in sections:
+            part = part.setdefault(section, {})
+        part[leaf] = yaml.safe_load(value)
+    return values
 
 
 def _refuse_without(needed: str, options: dict[str, Any]) -> None:

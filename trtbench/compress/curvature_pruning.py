@@ -1,7 +1,7 @@
 """Second-order pruning of a real network: its curvature on training images, the masks, the reconstruction.
 
-Measured on a ResNet-20 (938 of 1,017 right, 80 % of all weights gone, 1,000 training images): OBC's layer-by-layer
-solution on one global mask of Kronecker-factored costs, then one sequential pass, gets 900 right; the mask by magnitude
+Measured on a ResNet-20 (938 of 1,017 right, 80 % of all weights gone): OBC's layer-by-layer solution on one global mask
+of Kronecker-factored costs, then one sequential pass, gets 902 right with 3,000 training images; the mask by magnitude
 with batch norms measured anew gets 704.
 """
 
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from trtbench.records import Dataset
 
 
+# Of 1,017 test images a ResNet-20 at 80 % got 890 right with 1,000 training images, 902 with 3,000.
+_PIXELS = 3000 * 32 * 32
+_FEWEST = 64
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How far and by which rule weights go.
@@ -47,8 +52,13 @@ class Plan:
     seed: int
 
 
-def training_images(dataset: Dataset, *, count: int, seed: int) -> Tensor:
-    """Return this many training images, or all there are, drawn by the seed, as the network's input."""
+def training_images(dataset: Dataset, *, count: int | None, seed: int) -> Tensor:
+    """Return this many training images, or all there are, drawn by the seed, as the network's input.
+
+    None is 3,000 of 32x32 pixels and fewer of larger ones: they go through the network all at once.
+    """
+    if count is None:
+        count = max(_FEWEST, _PIXELS // dataset.preprocessing.size**2)
     drawn = np.random.default_rng(seed).permutation(len(dataset.train))[:count]
     return torch.from_numpy(normalise(dataset.train.images[drawn], dataset.preprocessing))
 

@@ -68,7 +68,10 @@ class SparseVariant(VariantPart):
 
     exclude: tuple[str, ...] = Field((), description=_EXCLUDE_HELP)
     batch_norm: BatchNorm | None = Field(None, description=_BATCH_NORM_HELP)
-    images: PositiveInt = Field(1000, description="training images that second-order methods look at")
+    images: PositiveInt | None = Field(
+        None,
+        description="training images that second-order looks at; 3,000 of 32x32 pixels, fewer of larger",
+    )
     seed: int = Field(0, description="seed of their choice")
 
     def with_batch_norm(self, *, is_second_order: bool) -> Self:

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     from trtbench.records import Dataset
     from trtbench.suite import TrainConfig
+    from trtbench.train.average import Average
 
 FILE_NAME = "epoch.pt"
-_FORMAT = 1  # of epoch.pt; part of the fingerprint
+_FORMAT = 2  # of epoch.pt; part of the fingerprint
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -45,6 +46,13 @@ class Progress:
     best_epoch: int = 0
     best_weights: dict[str, Tensor] | None = None
     first_best_epoch: int = 1
+    average: Average | None = None
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network that is scored and kept: the average where there is one."""
+        averaged = None if self.average is None else self.average.network
+        return self.model if averaged is None else averaged
 
     def note_epoch(self, record: EpochRecord) -> None:
         """Append an epoch; keep its weights if it has more right, then a lower loss, than all before."""
@@ -53,7 +61,7 @@ class Progress:
         if best is not None and self._rank(record) <= self._rank(best):
             return
         self.best_epoch = record.epoch
-        self.best_weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.best_weights = {name: tensor.detach().clone() for name, tensor in self.scored.state_dict().items()}
 
     def _rank(self, record: EpochRecord) -> tuple[bool, int, float]:
         return (record.epoch >= self.first_best_epoch, record.val_correct, -record.val_loss)
@@ -104,6 +112,7 @@ def save_progress(path: Path, progress: Progress, *, fingerprint: Mapping[str, s
         "history": to_jsonable(progress.history),
         "best_epoch": progress.best_epoch,
         "best_weights": progress.best_weights,
+        "average": None if progress.average is None else progress.average.state(),
     }
     file = io.BytesIO()
     torch.save(state, file)
@@ -138,3 +147,5 @@ def _restore(progress: Progress, state: Mapping[str, Any]) -> None:
     progress.history = [EpochRecord(**epoch) for epoch in state["history"]]
     progress.best_epoch = state["best_epoch"]
     progress.best_weights = state["best_weights"]
+    if progress.average is not None:
+        progress.average.restore(state["average"])
