@@ -46,6 +46,7 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line and exit: 0 done, else as `trtbench.errors` says; 130 when interrupted."""
     from trtbench.cli import (  # noqa: F401  they put their verbs into `app`
+        int8_verbs,
         machine_verbs,
         quantize_verbs,
         sparsify_verb,

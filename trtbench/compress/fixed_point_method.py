@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from trtbench.compress.fixed_point_inputs import calibrated_inputs
 from trtbench.compress.fixed_point_network import FixedPoint, by_reconstruction, by_source
 from trtbench.compress.methods import Compressed, Context
 from trtbench.compress.qat_weights import learn_by_source, learn_steps
 from trtbench.data import normalise
 from trtbench.errors import ConfigError
 from trtbench.models.packed import to_bytes
+from trtbench.models.rounding import round_inputs
 from trtbench.records import to_jsonable
 
 if TYPE_CHECKING:
@@ -33,7 +35,10 @@ def quantize(network: nn.Module, config: FixedPointVariant, context: Context) ->
 
 
 def quantized(network: nn.Module, config: FixedPointVariant, context: Context) -> FixedPoint:
-    """Round a network's weights in place; with `config.fine_tune` they are learnt under the rounding."""
+    """Round a network's weights in place, and what flows into its layers if asked; learnt with `config.fine_tune`."""
+    if config.activations is not None:
+        images = some_images(context.dataset, count=config.images, seed=config.seed)
+        round_inputs(network, calibrated_inputs(network, images, bits=config.activations))
     if config.scheme != "best":
         assert isinstance(config.bits, int), "the suite gives these schemes a number of bits"
         if config.fine_tune:
@@ -47,7 +52,7 @@ def quantized(network: nn.Module, config: FixedPointVariant, context: Context) -
 def some_images(dataset: Dataset, *, count: int, seed: int) -> Tensor:
     """Return training images drawn at random, float32 (N, C, H, W), as the network sees them."""
     if not len(dataset.train):
-        raise ConfigError("scheme best", expected="training images", got="none", cure="give --data with some")
+        raise ConfigError("fixed point", expected="training images", got="none", cure="give --data with some")
     chosen = np.random.default_rng(seed).permutation(len(dataset.train))[:count]
     return torch.from_numpy(normalise(dataset.train.images[chosen], dataset.preprocessing))
 

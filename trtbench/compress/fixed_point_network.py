@@ -12,6 +12,7 @@ from trtbench.compress.fixed_point import code_range, quantize_by_source, weight
 from trtbench.compress.reconstruct import Rounded, damp, descend, reconstruct
 from trtbench.compress.reconstruct_inputs import Moments, round_in_passing
 from trtbench.models.packed import Grid, PackedState, weight_bytes, without_negative_zeros
+from trtbench.models.rounding import grids_to_facts, input_grids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +58,9 @@ class FixedPoint:
     def packed(self, *, facts: Mapping[str, Any]) -> PackedState:
         """Return the state for a container, weights on a grid as codes and scales."""
         state = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
-        return PackedState(tensors={**without_negative_zeros(state), **self.grids}, facts=facts)
+        inputs = grids_to_facts(input_grids(self.model))
+        known = {**facts, "inputs": inputs} if inputs else facts
+        return PackedState(tensors={**without_negative_zeros(state), **self.grids}, facts=known)
 
     def record(self, config: FixedPointVariant, *, notes: tuple[str, ...] = ()) -> FixedPointRecord:
         """Count what the quantized weights take."""

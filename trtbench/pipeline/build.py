@@ -17,6 +17,7 @@ from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.pipeline.plan import plan_engines, source
 from trtbench.records import sha256_of
 from trtbench.store import file_sha256, storing
+from trtbench.suite import GRAPH_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +122,8 @@ def _build(
         start = time.monotonic()
         result = backend(plan.backend).build(request)
         build_s = time.monotonic() - start
-    facts = artefacts.graph(plan.variant).facts if artefacts.is_onnx else artefacts.variant(plan.variant).facts
+    is_graph = artefacts.is_onnx or plan.variant.kind in GRAPH_KINDS
+    facts = artefacts.graph(plan.variant).facts if is_graph else artefacts.variant(plan.variant).facts
     sidecar = Sidecar(
         **identity,
         key=key,
