@@ -1,4 +1,4 @@
-"""Measure quantization, the codec and INT8 training on a real ResNet-20: python tests/benchmarks/quantize.py.
+"""Measure quantization, codec and INT8 training on a real ResNet-20: python tests/benchmarks/quantize.py [STUDY...].
 
 Reads $SHARED (default ../shared); writes docs/evidence/quantize.json. The weights are those of source study 002, scored
 on 1,017 original CIFAR-10 test images; training and calibration images are the 5,170 original training images.
@@ -12,8 +12,9 @@ import platform
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -32,13 +33,18 @@ from trtbench.suite import (
     adhoc_suite,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trtbench.suite import Suite
+
 _OUTPUT = Path(__file__).parents[2] / "docs" / "evidence" / "quantize.json"
 _MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 _KEPT = ("correct", "total", "bytes", "bits_per_weight", "float_layers", "seconds")
 
 
 def main() -> int:
-    """Measure everything and write the evidence."""
+    """Measure what the arguments name, or everything, and write it into the evidence."""
     shared = Path(os.environ.get("SHARED", "../shared"))
     if not (shared / "data").is_dir():
         sys.stderr.write(f"SHARED={shared} holds no data\n")
@@ -46,9 +52,12 @@ def main() -> int:
     images = unpacked(shared / "data" / "cifar10-lossless.tar.xz")
     data = DataConfig(source=f"folder:{images}", mean=_MEAN, std=_STD)
     checkpoint = shared / "weights" / "yi-resnet20-pretrained.pt"
-    with tempfile.TemporaryDirectory() as folder:
-        found = {"machine": _machine(), **_measured(checkpoint, data, Path(folder))}
-    write_atomically(_OUTPUT, json.dumps(found, indent=1) + "\n")
+    for name in sys.argv[1:] or _STUDIES:
+        with tempfile.TemporaryDirectory() as folder:
+            measured = _STUDIES[name](checkpoint, data, Path(folder))
+        found = json.loads(_OUTPUT.read_bytes()) if _OUTPUT.exists() else {}
+        found |= {"machine": _machine(), name: measured}
+        write_atomically(_OUTPUT, json.dumps(dict(sorted(found.items())), indent=1) + "\n")
     return 0
 
 
@@ -61,17 +70,15 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _measured(checkpoint: Path, data: DataConfig, folder: Path) -> dict[str, Any]:
-    best = {
-        str(bits): _quantized(checkpoint, data, folder, bits=bits, scheme="best") for bits in (2, 3, 4, 1, "ternary")
-    }
-    source = {
-        scheme: {str(bits): _quantized(checkpoint, data, folder, bits=bits, scheme=scheme) for bits in (6, 5, 4, 3, 2)}
+def _source(checkpoint: Path, data: DataConfig, folder: Path) -> dict[str, Any]:
+    """Sweep the source study's quantizers; `seconds` is the whole sweep's."""
+    start = time.monotonic()
+    found = {
+        f"{scheme} {bits}": _quantized(checkpoint, data, folder, bits=bits, scheme=scheme)
         for scheme in ("asymmetric", "symmetric")
+        for bits in (6, 5, 4, 3, 2)
     }
-    w4a4 = _quantized(checkpoint, data, folder, bits=4, scheme="best", activations=4)
-    packed = _packed(checkpoint, folder, data)
-    return {"best": best, "source": source, "w4a4": w4a4, "codec": packed, **_int8(checkpoint, data, folder)}
+    return {**found, "seconds": time.monotonic() - start}
 
 
 def _quantized(checkpoint: Path, data: DataConfig, folder: Path, **config: Any) -> dict[str, Any]:
@@ -84,15 +91,16 @@ def _quantized(checkpoint: Path, data: DataConfig, folder: Path, **config: Any) 
     return {key: found[key] for key in _KEPT}
 
 
-def _packed(checkpoint: Path, folder: Path, data: DataConfig) -> dict[str, Any]:
+def _codec(checkpoint: Path, data: DataConfig, folder: Path) -> dict[str, Any]:
     """Pack the 2-bit network, and the float one with shared weights, and score what the files decode to."""
     from trtbench.data import load_dataset
 
     dataset = load_dataset(data)
+    _quantized(checkpoint, data, folder, bits=2, scheme="best")
     asked: dict[str, tuple[Path, dict[str, Any]]] = {
         "best 2 bits, half": (folder / "best-2.tbz", {"is_halved": True}),
         "float": (checkpoint, {}),
-        "16 clusters": (checkpoint, {"clusters": 16, "is_halved": True}),
+        "16 clusters, half": (checkpoint, {"clusters": 16, "is_halved": True}),
     }
     found = {}
     for name, (source, options) in asked.items():
@@ -105,27 +113,44 @@ def _packed(checkpoint: Path, folder: Path, data: DataConfig) -> dict[str, Any]:
     return found
 
 
-def _int8(checkpoint: Path, data: DataConfig, folder: Path) -> dict[str, Any]:
-    suite = adhoc_suite(
+def _suite(checkpoint: Path, data: DataConfig) -> Suite:
+    return adhoc_suite(
         model="resnet20",
         checkpoint=checkpoint,
         data=data,
         export=ExportConfig(exporter="torchscript"),
         calibration=CalibrationConfig(per_class=50),
     )
-    dynamic = dynamic_int8_model(suite, output=folder / "dynamic.onnx")
+
+
+def _dynamic(checkpoint: Path, data: DataConfig, folder: Path) -> dict[str, Any]:
+    found = dynamic_int8_model(_suite(checkpoint, data), output=folder / "dynamic.onnx")
+    return _plain(found)
+
+
+def _qat(checkpoint: Path, data: DataConfig, folder: Path) -> dict[str, Any]:
     start = time.monotonic()
-    learnt = learn_int8_model(suite, TrainConfig(epochs=2, lr=0.0005), output=folder / "qat")
-    learnt["seconds"] = time.monotonic() - start
-    for one in (dynamic, learnt):
-        del one["output"], one["notes"]
-        _tell({}, one)
-    return {"dynamic_int8": dynamic, "qat_int8": learnt}
+    found = learn_int8_model(_suite(checkpoint, data), TrainConfig(epochs=1, lr=0.0005), output=folder / "qat")
+    return {**_plain(found), "seconds": time.monotonic() - start}
+
+
+def _plain(found: dict[str, Any]) -> dict[str, Any]:
+    _tell({}, found)
+    return {key: value for key, value in found.items() if key not in {"output", "notes"}}
 
 
 def _tell(config: dict[str, Any], found: dict[str, Any]) -> None:
     sys.stderr.write(f"{config} {found['correct']} of {found['total']} {found.get('bytes', '')}\n")
 
+
+_STUDIES: dict[str, Callable[[Path, DataConfig, Path], dict[str, Any]]] = {
+    **{f"best {bits}": partial(_quantized, bits=bits, scheme="best") for bits in (2, 3, 4, "ternary", 1)},
+    "best 4, activations 4": partial(_quantized, bits=4, scheme="best", activations=4),
+    "source": _source,
+    "codec": _codec,
+    "dynamic_int8": _dynamic,
+    "qat_int8": _qat,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())
