@@ -205,9 +205,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images of a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    optimizer: Annotated[
-        str | None, typer.Option(help="sgd, adam, adamw, rmsprop, adagrad, nadam or adadelta.")
-    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw, rmsprop, adagrad, nadam, adadelta.")] = None,
     schedule: Annotated[str | None, typer.Option(help="cosine, one-cycle, multistep or constant.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Label smoothing.")] = None,
