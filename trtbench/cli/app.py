@@ -47,8 +47,11 @@ def main() -> None:
     """Run the command line and exit: 0 done, else as `trtbench.errors` says; 130 when interrupted."""
     from trtbench.cli import (  # noqa: F401  they put their verbs into `app`
         evidence_verb,
+        int8_verbs,
         machine_verbs,
+        quantize_verbs,
         report_verbs,
+        sparsify_verb,
         step_verbs,
         suite_verbs,
         tensorrt_verbs,

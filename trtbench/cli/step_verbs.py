@@ -77,7 +77,7 @@ def build(
     one = adhoc_suite(
         model=model,
         checkpoint=checkpoint,
-        data=_data(data or "digits", mean=mean, std=std, size=size or 32),
+        data=data_of(data or "digits", mean=mean, std=std, size=size or 32),
         precisions=(precision or "fp32",),
         backend=backend or "auto",
         calibration=options(CalibrationConfig, per_class=per_class),
@@ -151,8 +151,8 @@ def evaluate(
     """Score a model on the whole test split."""
     from trtbench.pipeline.steps import evaluate_model
 
-    found = evaluate_model(_one(model, checkpoint, _data(data, mean=mean, std=std, size=size)))
-    _tell(found, f"{found['correct']} of {found['total']} correct ({100 * found['top1']:.2f} %)", as_json=as_json)
+    found = evaluate_model(_one(model, checkpoint, data_of(data, mean=mean, std=std, size=size)))
+    tell(found, f"{found['correct']} of {found['total']} correct ({100 * found['top1']:.2f} %)", as_json=as_json)
 
 
 @app.command()
@@ -189,10 +189,10 @@ def prune(
         steps=steps,
         round_to=round_to,
     )
-    images = None if data is None else _data(data, mean=None, std=None, size=size)
+    images = None if data is None else data_of(data, mean=None, std=None, size=size)
     found = prune_model(model, checkpoint, variant, num_classes=classes, input_size=size, data=images, output=output)
     words = f"{found['params']:,} parameters, {found['macs'] / 1e6:.2f} M MACs; widths {found['widths']}"
-    _tell(found, words, as_json=as_json)
+    tell(found, words, as_json=as_json)
 
 
 @app.command()
@@ -205,12 +205,16 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images of a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw, rmsprop, adagrad, nadam, adadelta.")] = None,
     schedule: Annotated[str | None, typer.Option(help="cosine, one-cycle, multistep or constant.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Label smoothing.")] = None,
     amp: Annotated[str | None, typer.Option(help="off, bf16 or fp16 (CUDA only).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
+    seeds: Annotated[int, typer.Option(help="Train this many times, by seed, seed + 1, ..., and tell the spread.")] = 1,
+    key: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the suite's training budget; repeatable.")
+    ] = None,
     mean: MeanOption = None,
     std: StdOption = None,
     size: SizeOption = 32,
@@ -218,6 +222,7 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a model, or fine-tune a checkpoint; a second call goes on from the last epoch."""
+    from trtbench.pipeline.seeds import train_seeds
     from trtbench.pipeline.steps import train_model
     from trtbench.suite import TrainConfig, options
 
@@ -232,14 +237,17 @@ def train(
         label_smoothing=label_smoothing,
         amp=amp,
         seed=seed,
-        augment={"flip": False} if data == "digits" else None,
+        **_with_keys({"augment": {"flip": False}} if data == "digits" else {}, key or []),
     )
+    images = data_of(data, mean=mean, std=std, size=size)
     with Screen(is_quiet=quiet) as screen:
-        found = train_model(
-            model, checkpoint, _data(data, mean=mean, std=std, size=size), config, output=output, tell=screen
-        )
+        if seeds > 1:
+            found = train_seeds(model, checkpoint, images, config, seeds=seeds, output=output, tell=screen)
+            tell(found, found["sentence"], as_json=as_json)
+            return
+        found = train_model(model, checkpoint, images, config, output=output, tell=screen)
     words = f"validation {found['val_correct']} of {found['val_total']} in epoch {found['best_epoch']}"
-    _tell(found, words, as_json=as_json)
+    tell(found, words, as_json=as_json)
 
 
 @app.command()
@@ -261,7 +269,7 @@ def export(
     config = options(ExportConfig, exporter=exporter, opset=opset)
     found = export_model(model, checkpoint, config, num_classes=classes, input_size=size, output=output)
     words = f"{output}: opset {found['opset']}, logits within {found['max_abs_error']:.1e} of PyTorch's"
-    _tell(found, words, as_json=as_json)
+    tell(found, words, as_json=as_json)
 
 
 @app.command()
@@ -295,12 +303,12 @@ def calibrate(
     one = _one(
         model,
         checkpoint,
-        _data(data, mean=mean, std=std, size=size),
+        data_of(data, mean=mean, std=std, size=size),
         calibration=options(CalibrationConfig, **chosen),
     )
     found = calibrate_model(one, output=output, cache=from_cache)
     source = f"{found['images']} images" if from_cache is None else from_cache.name
-    _tell(found, f"{output}: {found['tensors']} tensors from {source}", as_json=as_json)
+    tell(found, f"{output}: {found['tensors']} tensors from {source}", as_json=as_json)
 
 
 def _one(model: str, checkpoint: Path | None, data: DataConfig, **parts: Any) -> Suite:
@@ -309,10 +317,31 @@ def _one(model: str, checkpoint: Path | None, data: DataConfig, **parts: Any) ->
     return adhoc_suite(model=model, checkpoint=checkpoint, data=data, **parts)
 
 
-def _data(source: str, *, mean: str | None, std: str | None, size: int) -> DataConfig:
+def data_of(source: str, *, mean: str | None, std: str | None, size: int) -> DataConfig:
+    """Return the `data` section that a step's options amount to."""
     from trtbench.suite import DataConfig, options
 
     return options(DataConfig, source=source, size=size, mean=_numbers("--mean", mean), std=_numbers("--std", std))
+
+
+def _with_keys(values: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+    """Add KEY=VALUE, the value read as YAML; a dot leads into a section, as in augment.mixup=0.2.
+
+    Raises:
+        ConfigError: no KEY=VALUE.
+    """
+    import yaml
+
+    for text in keys:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ConfigError("--set", expected="KEY=VALUE", got=repr(text), cure="e.g. --set ema=0.999")
+        *sections, leaf = name.split(".")
+        part = values
+        for section in sections:
+            part = part.setdefault(section, {})
+        part[leaf] = yaml.safe_load(value)
+    return values
 
 
 def _refuse_without(needed: str, options: dict[str, Any]) -> None:
@@ -335,7 +364,7 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         ) from error
 
 
-def _tell(found: dict[str, Any], words: str, *, as_json: bool) -> None:
+def tell(found: dict[str, Any], words: str, *, as_json: bool) -> None:
     """Show a step's result, and its notes beside it."""
     if as_json:
         show_json(found)

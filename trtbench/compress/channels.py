@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from trtbench.compress.depgraph import Cut, logits_of_noise, prune_in_place
+from trtbench.compress.images import labelled_batches
+from trtbench.compress.masks import hold_zeros
+from trtbench.compress.methods import Compressed, Context
 from trtbench.errors import ConfigError, RowError
 from trtbench.models import conv_widths, count_macs, count_params, protected_layers
+from trtbench.records import to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -89,6 +93,26 @@ def prune_channels(
     result = _reach(model, cut, dense) if config.ratio is None else _at_ratio(model, cut, dense, ratio=config.ratio)
     _check_outputs(model, result.model, input_shape)
     return PrunedModel(model=result.model, record=_record(model, result, dense, cut))
+
+
+def remove_channels(network: nn.Module, config: ChannelsVariant, context: Context) -> Compressed:
+    """Prune a network's channels as a step of a suite; `config` is settled.
+
+    Raises:
+        RowError: as `prune_channels`.
+    """
+    dataset = context.dataset
+    pruned = prune_channels(
+        network,
+        config,
+        input_shape=dataset.preprocessing.input_shape,
+        round_to=config.round_to or 1,
+        batches=labelled_batches(dataset) if config.importance == "taylor" else None,
+    )
+    record = pruned.record
+    return Compressed(
+        model=pruned.model, facts={"prune": to_jsonable(record)}, notes=record.notes, hooks=hold_zeros(context)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,6 +53,7 @@ class Sidecar:
     macs: int | None = None
     channels: tuple[int, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    sparsity: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from trtbench.errors import CheckpointError, ConfigError, StoreError
 from trtbench.models.architecture import Request, compare, misfit_error
-from trtbench.models.files import MAX_BYTES, read_content
+from trtbench.models.files import FACTS, MAX_BYTES, read_content
+from trtbench.models.rounding import grids_from_facts, grids_to_facts, input_grids, round_inputs
 from trtbench.models.states import clean_state
 from trtbench.models.widths import narrow, narrowed_layers, shapes_of
 from trtbench.models.zoo import build_model
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-_FACTS = "trtbench"  # the one metadata key: safetensors writes several in an order that changes from run to run
 _SHOWN = 3
 
 
@@ -43,8 +43,8 @@ def load_model(name: str, *, num_classes: int, checkpoint: Path | None, in_chann
     Args:
         name: as in `build_model`.
         num_classes: logits.
-        checkpoint: a state dict, bare or wrapped, as a torch pickle or safetensors; None leaves fresh weights.
-            No code of the file runs; files above 4 GB are refused.
+        checkpoint: a state dict, bare or wrapped, as a torch pickle or safetensors, or a packed file; None leaves
+            fresh weights. No code of the file runs; files above 4 GB are refused.
         in_channels: channels of the images.
 
     Raises:
@@ -63,8 +63,13 @@ def load_model(name: str, *, num_classes: int, checkpoint: Path | None, in_chann
         path=checkpoint,
         is_ordered=content.is_ordered,
     )
-    origin = _origin_note(content.metadata, name=name)
-    return LoadedModel(model=model, notes=(*origin, *state.notes, *_fill(model, state.tensors, request)))
+    facts = _facts_of(content.metadata)
+    notes = (*_origin_note(facts, name=name), *state.notes, *_fill(model, state.tensors, request))
+    grids = grids_from_facts(
+        facts.get("inputs", {}), layers=frozenset(one for one, _ in model.named_modules()), path=checkpoint
+    )
+    round_inputs(model, grids)
+    return LoadedModel(model=model, notes=(*notes, *([f"{len(grids)} layers round their inputs"] if grids else [])))
 
 
 def save_model(path: Path, model: nn.Module, *, name: str, num_classes: int, metadata: Mapping[str, str]) -> None:
@@ -82,12 +87,14 @@ def save_model(path: Path, model: nn.Module, *, name: str, num_classes: int, met
     Raises:
         StoreError: the file cannot be written.
     """
-    facts = canonical_json({"name": name, "num_classes": num_classes, "metadata": dict(metadata)})
+    known = {"name": name, "num_classes": num_classes, "metadata": dict(metadata)}
+    inputs = grids_to_facts(input_grids(model))
+    facts = canonical_json(known | ({"inputs": inputs} if inputs else {}))
     state = model.state_dict().items()
     try:
         # Tied weights share memory, which the format refuses: each key gets its own copy.
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state if isinstance(value, Tensor)}
-        data = safetensors.torch.save(tensors, metadata={_FACTS: facts})
+        data = safetensors.torch.save(tensors, metadata={FACTS: facts})
     except (RuntimeError, ValueError) as error:
         raise StoreError(
             f"cannot write {path}",
@@ -98,11 +105,16 @@ def save_model(path: Path, model: nn.Module, *, name: str, num_classes: int, met
     write_atomically(path, data)
 
 
-def _origin_note(metadata: Mapping[str, str], *, name: str) -> list[str]:
+def _facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a file of ours says of itself; nothing where it is another's."""
     facts: Any = None
     with contextlib.suppress(ValueError):
-        facts = json.loads(metadata.get(_FACTS, ""))
-    saved = facts.get("name") if isinstance(facts, dict) else None
+        facts = json.loads(metadata.get(FACTS, ""))
+    return facts if isinstance(facts, dict) else {}
+
+
+def _origin_note(facts: Mapping[str, Any], *, name: str) -> list[str]:
+    saved = facts.get("name")
     return [f"saved as {saved!r}, loaded as {name!r}"] if isinstance(saved, str) and saved != name else []
 
 

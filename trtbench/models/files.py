@@ -15,12 +15,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from trtbench.errors import CheckpointError
+from trtbench.models.packed import MAGIC, load_packed
+from trtbench.records import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 MAX_BYTES = 4 * 10**9  # the largest CNNs of torchvision and timm stay below 4 GB in float32
+FACTS = "trtbench"  # the one metadata key: safetensors writes several in an order that changes from run to run
 _SAVE_AGAIN = "save the weights alone: torch.save(model.state_dict(), path)"
 _GET_AGAIN = "copy or download it again and compare its size or sha256 with the source's"
 _OTHER_KINDS = (
@@ -51,7 +54,7 @@ class Content:
 
 
 def read_content(path: Path, *, max_bytes: int = MAX_BYTES) -> Content:
-    """Read a safetensors file or a torch pickle onto the CPU.
+    """Read a safetensors file, a packed file of ours or a torch pickle onto the CPU.
 
     Raises:
         CheckpointError: no such file, larger than `max_bytes`, damaged, or holding more than plain values and tensors.
@@ -65,6 +68,8 @@ def read_content(path: Path, *, max_bytes: int = MAX_BYTES) -> Content:
             head = file.read(128)
         if _is_safetensors(head, size=size):
             return _read_safetensors(path)
+        if head.startswith(MAGIC):
+            return _read_packed(path, max_bytes=max_bytes)
         _refuse_other_kinds(path, head)
         if head.startswith(b"PK"):
             _check_zip(path, max_bytes=max_bytes)
@@ -104,6 +109,11 @@ def _read_safetensors(path: Path) -> Content:
             return Content(value=value, metadata=file.metadata() or {}, is_ordered=False)
     except SafetensorError as error:
         raise _refusal(path, got=f"damaged safetensors ({error})", cure=_GET_AGAIN) from error
+
+
+def _read_packed(path: Path, *, max_bytes: int) -> Content:
+    state = load_packed(path, max_bytes=max_bytes)
+    return Content(value=state.values(), metadata={FACTS: canonical_json(state.facts)})
 
 
 def _refuse_other_kinds(path: Path, head: bytes) -> None:

@@ -16,10 +16,11 @@ from trtbench.calibrate.leaks import check_leak
 from trtbench.calibrate.manifest import load_manifest, make_manifest, save_manifest, verify_manifest
 from trtbench.errors import ConfigError, GraphError, UnsupportedError
 from trtbench.pipeline.events import Event
+from trtbench.pipeline.graph_methods import before, method_graph
 from trtbench.pipeline.networks import Networks, source_of
 from trtbench.records import to_jsonable
 from trtbench.store import Artefact, write_atomically
-from trtbench.suite import DenseVariant
+from trtbench.suite import DenseVariant, DynamicInt8Variant, QatVariant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,6 +54,8 @@ class Artefacts(Networks):
         """The float ONNX graph of a variant."""
         if self.is_onnx:
             return self._given_graph(variant)
+        if isinstance(variant, QatVariant | DynamicInt8Variant):
+            return method_graph(self, variant)
         network = self.variant(variant)
         config = self.suite.export
         inputs = {
@@ -109,6 +112,8 @@ class Artefacts(Networks):
 
     def ranges(self, variant: Variant) -> Artefact:
         """The clip threshold of every activation that a placement may quantize, by the suite's method."""
+        if isinstance(variant, QatVariant):
+            return self.ranges(before(variant))  # those it learnt with
         graph, manifest, config = self.graph(variant), self.manifest, self.suite.calibration
         inputs = {
             "graph": graph.sha256,

@@ -243,6 +243,7 @@ def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidat
         params=sidecar.params,
         macs=sidecar.macs,
         channels=sidecar.channels,
+        sparsity=sidecar.sparsity,
         engine_bytes=sidecar.engine_bytes,
         weight_bytes=sidecar.weight_bytes,
         engine_sha256=sidecar.engine_sha256,

@@ -17,6 +17,7 @@ from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.pipeline.plan import PYTORCH, needs_calibration, plan_engines, source
 from trtbench.records import sha256_of, to_jsonable
 from trtbench.store import file_sha256, storing
+from trtbench.suite import GRAPH_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +118,8 @@ def _build(
         start = time.monotonic()
         result = backend(plan.backend).build(request)
         build_s = time.monotonic() - start
-    facts = artefacts.graph(plan.variant).facts if artefacts.is_onnx else artefacts.variant(plan.variant).facts
+    is_graph = artefacts.is_onnx or plan.variant.kind in GRAPH_KINDS
+    facts = artefacts.graph(plan.variant).facts if is_graph else artefacts.variant(plan.variant).facts
     sidecar = Sidecar(
         **identity,
         key=key,
@@ -130,6 +132,7 @@ def _build(
         params=facts.get("params"),
         macs=facts.get("macs"),
         channels=tuple((facts.get("widths") or {}).values()),
+        sparsity=facts.get("sparsity"),
         settings=result.settings,
         facts=result.facts,
         notes=(*facts["notes"], *(made_from.facts["notes"] if made_from.kind == "half" else ()), *result.notes),

@@ -10,23 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench import __version__
 from trtbench._optional import version
-from trtbench.errors import ConfigError
+from trtbench.errors import ConfigError, UnsupportedError
 from trtbench.pipeline.events import Event
 from trtbench.pipeline.keeper import Keeper
+from trtbench.pipeline.sparsify import write_sparsity
 from trtbench.records import sha256_of, to_jsonable
 from trtbench.store import file_sha256
-from trtbench.suite import ChannelsVariant, DenseVariant
+from trtbench.suite import GRAPH_KINDS, DenseVariant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor
-
-    from trtbench.records import Dataset
+    from trtbench.compress.methods import Tune
     from trtbench.store import Artefact
     from trtbench.suite import TrainConfig, Variant
-
-_TAYLOR_BATCHES, _TAYLOR_BATCH = 10, 64
+    from trtbench.train import FitRecord
 
 
 class Networks(Keeper):
@@ -52,38 +50,64 @@ class Networks(Keeper):
         return self.make("dense", "dense", inputs, functools.partial(self._train_dense, model.train))
 
     def variant(self, variant: Variant) -> Artefact:
-        """One compressed network, fine-tuned where the suite says so."""
-        dense = self.dense()
-        if isinstance(variant, DenseVariant) and not variant.fine_tune:
-            return dense
-        inputs: dict[str, Any] = {
-            "dense": dense.sha256,
+        """One compressed network, made from the variant it comes after, fine-tuned where the suite says so."""
+        start = self.dense() if variant.after is None else self.variant(self._network_before(variant))
+        if variant.kind in GRAPH_KINDS or (isinstance(variant, DenseVariant) and not variant.fine_tune):
+            return start
+        settled = variant.settled(builds_int8=self.suite.builds_int8)
+        inputs = {
+            "start": start.sha256,
             "source": source_of(self.suite.model.name),
-            "variant": variant.model_dump(mode="json", exclude={"name"}),
+            "trtbench": __version__,
+            "variant": settled.model_dump(mode="json", exclude={"name", "after"}),
             "input_shape": self.input_shape,
+            **self._method_inputs(settled),
         }
-        if isinstance(variant, ChannelsVariant):
-            inputs |= {"round_to": self._round_to(variant), "torch-pruning": version("torch-pruning")}
-            if variant.importance == "taylor":
-                inputs |= {"images": self.dataset.train.sha256, "fit": self.dataset.preprocessing.fingerprint}
-        if variant.fine_tune:
-            inputs |= self._training_inputs(self.suite.fine_tune)
-        return self.make(
-            "variant", variant.name, inputs, functools.partial(self._compress, variant, dense.path("model.safetensors"))
-        )
+        maker = functools.partial(self._compress, settled, start.path("model.safetensors"))
+        return self.make("variant", variant.name, inputs, maker)
+
+    def _network_before(self, variant: Variant) -> Variant:
+        start = self.suite.lineage(variant)[-2]
+        if start.kind in GRAPH_KINDS:
+            raise UnsupportedError(
+                f"variant {variant.name!r} after {start.name!r}",
+                expected="a network to go on from",
+                got=f"a graph, which is what {start.kind} makes",
+                cure=f"let {start.name!r} come last",
+            )
+        return start
 
     def network(self, artefact: Artefact) -> Any:
         """Load the PyTorch network of a `dense` or `variant` artefact, in eval mode on the CPU."""
+        return self._load(artefact.path("model.safetensors"))
+
+    def _load(self, path: Path) -> Any:
         from trtbench.models import load_model
 
-        return load_model(
-            self.suite.model.name,
-            num_classes=self.dataset.num_classes,
-            checkpoint=artefact.path("model.safetensors"),
-        ).model
+        return load_model(self.suite.model.name, num_classes=self.dataset.num_classes, checkpoint=path).model
 
-    def _round_to(self, variant: ChannelsVariant) -> int:
-        return variant.round_to or (16 if self.suite.builds_int8 else 8)
+    def _method_inputs(self, variant: Variant) -> dict[str, Any]:
+        """Return what decides a variant beside its own keys: packages, images, the budget, whether zeros are held."""
+        from trtbench.compress.methods import METHODS
+
+        method = METHODS[variant.kind]
+        inputs: dict[str, Any] = {package: version(package) for package in method.packages}
+        if method.reads_images(variant):
+            inputs |= {"images": self.dataset.train.sha256, "fit": self.dataset.preprocessing.fingerprint}
+        if variant.fine_tune:
+            inputs |= self.learning_inputs()
+        return {**inputs, "holds_zeros": self.is_sparse(variant)}
+
+    def learning_inputs(self) -> dict[str, Any]:
+        """Return what decides a fine-tuning beside the network."""
+        teacher = self.dense().sha256 if self.suite.fine_tune.distill else None
+        return {**self._training_inputs(self.suite.fine_tune), "teacher": teacher}
+
+    def is_sparse(self, variant: Variant) -> bool:
+        """Say whether a variant starts from one whose zeros are to stay."""
+        from trtbench.compress.methods import METHODS
+
+        return any(METHODS[one.kind].makes_zeros for one in self.suite.lineage(variant)[:-1])
 
     def _training_inputs(self, config: TrainConfig) -> dict[str, Any]:
         return {
@@ -112,41 +136,57 @@ class Networks(Keeper):
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             network = build_model(self.suite.model.name, num_classes=self.dataset.num_classes)
-        facts = self._fit(network, config, folder, item="dense")
-        return {**self._save(network, folder), **facts}
+        record = self._fit(network, config, folder, item="dense")
+        return {**self._save(network, folder), "fit": to_jsonable(record), "notes": list(record.notes)}
 
-    def _compress(self, variant: Variant, dense: Path, folder: Path) -> Mapping[str, Any]:
-        from trtbench.models import load_model
+    def _compress(self, variant: Variant, start: Path, folder: Path) -> Mapping[str, Any]:
+        from trtbench.compress.methods import Context, compress
 
-        network = load_model(
-            self.suite.model.name,
-            num_classes=self.dataset.num_classes,
-            checkpoint=dense,
-        ).model
-        facts: dict[str, Any] = {"notes": []}
-        teacher = network
-        if isinstance(variant, ChannelsVariant):
-            from trtbench.compress.channels import prune_channels
+        fits: dict[str, Any] = {}
+        tune = self.tuner(variant, folder, fits)
+        context = Context(
+            dataset=self.dataset,
+            budget=self.suite.fine_tune,
+            tune=tune,
+            is_sparse=self.is_sparse(variant),
+            device=self.device,
+        )
+        made = compress(self._load(start), variant, context)
+        if variant.fine_tune and not made.is_tuned:
+            tune(made.model, hooks=made.hooks)
+        facts = self._save(made.model, folder)
+        if made.check is not None:
+            saved = self._load(folder / "model.safetensors")
+            made.check(saved, after="the saved file was read again")
+            write_sparsity(saved, folder / "layers")
+        notes = [*made.notes, *fits.get("fit", {}).get("notes", ())]
+        return {**made.facts, **fits, **facts, "notes": notes}
 
-            pruned = prune_channels(
-                network,
-                variant,
-                input_shape=self.input_shape,
-                round_to=self._round_to(variant),
-                batches=labelled_batches(self.dataset) if variant.importance == "taylor" else None,
-            )
-            network = pruned.model
-            facts = {"prune": to_jsonable(pruned.record), "notes": list(pruned.record.notes)}
-        if variant.fine_tune:
-            config = self.suite.fine_tune
-            tuned = self._fit(network, config, folder, item=variant.name, teacher=teacher if config.distill else None)
-            facts = {**facts, **tuned, "notes": [*facts["notes"], *tuned["notes"]]}
-        return {**self._save(network, folder), **facts}
+    def tuner(self, variant: Variant, folder: Path, fits: dict[str, Any]) -> Tune:
+        """Return what trains a variant by the suite's budget; its record goes into `fits`."""
+        from trtbench.train.hooks import NO_HOOKS
+
+        def tune(network: Any, *, hooks: Any = NO_HOOKS, config: TrainConfig | None = None) -> Any:
+            budget = config or self.suite.fine_tune
+            teacher = self.network(self.dense()) if budget.distill else None
+            record = self._fit(network, budget, folder, item=variant.name, teacher=teacher, hooks=hooks)
+            fits["fit"] = to_jsonable(record)
+            return record
+
+        return tune
 
     def _fit(
-        self, network: Any, config: TrainConfig, folder: Path, *, item: str, teacher: Any = None
-    ) -> dict[str, Any]:
+        self,
+        network: Any,
+        config: TrainConfig,
+        folder: Path,
+        *,
+        item: str,
+        teacher: Any = None,
+        hooks: Any = None,
+    ) -> FitRecord:
         from trtbench.train import fit
+        from trtbench.train.hooks import NO_HOOKS
 
         def tell(epoch: Any) -> None:
             share = epoch.epoch / config.epochs
@@ -155,12 +195,22 @@ class Networks(Keeper):
             )
             self.tell(Event(stage="train", item=item, state="progress", detail=detail, share=share))
 
-        record = fit(network, self.dataset, config, folder=folder, teacher=teacher, device=self.device, on_epoch=tell)
+        record = fit(
+            network,
+            self.dataset,
+            config,
+            folder=folder,
+            teacher=teacher,
+            hooks=hooks or NO_HOOKS,
+            device=self.device,
+            on_epoch=tell,
+        )
         network.to("cpu")
         (folder / "epoch.pt").unlink(missing_ok=True)  # what resuming needs is not needed any more
-        return {"fit": to_jsonable(record), "notes": list(record.notes)}
+        return record
 
     def _save(self, network: Any, folder: Path) -> dict[str, Any]:
+        from trtbench.compress.sparsity import sparsity_of
         from trtbench.models import conv_widths, count_macs, count_params, save_model
 
         save_model(
@@ -173,24 +223,9 @@ class Networks(Keeper):
         return {
             "params": count_params(network),
             "macs": count_macs(network, self.input_shape),
+            "sparsity": sparsity_of(network),
             "widths": conv_widths(network),
         }
-
-
-def labelled_batches(dataset: Dataset) -> list[tuple[Tensor, Tensor]]:
-    """Return the first training images, normalised, with their labels, for importances that need gradients."""
-    import torch
-
-    from trtbench.data import normalise
-
-    train = dataset.train
-    return [
-        (
-            torch.from_numpy(normalise(train.images[start : start + _TAYLOR_BATCH], dataset.preprocessing)),
-            torch.from_numpy(train.labels[start : start + _TAYLOR_BATCH]),
-        )
-        for start in range(0, min(len(train), _TAYLOR_BATCHES * _TAYLOR_BATCH), _TAYLOR_BATCH)
-    ]
 
 
 def source_of(model: str) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from trtbench.engines.base import BuildOptions, backend, resolve_backend
-from trtbench.suite import EngineConfig
+from trtbench.suite import GRAPH_KINDS, EngineConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,8 +74,8 @@ def _candidates(suite: Suite, variant: Variant) -> Iterator[EnginePlan]:
 
 
 def _baselines(suite: Suite, variant: Variant) -> Iterator[EnginePlan]:
-    """Yield PyTorch's rows of a variant; a network that comes as ONNX has none."""
-    if suite.model.name.startswith("onnx:"):
+    """Yield PyTorch's rows of a variant; a network that comes as ONNX, or exists as a graph only, has none."""
+    if suite.model.name.startswith("onnx:") or variant.kind in GRAPH_KINDS:
         return
     for baseline in suite.bench.baselines:
         for precision in suite.bench.baseline_precisions:

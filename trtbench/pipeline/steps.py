@@ -17,7 +17,6 @@ from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.bench import measured_row, reference_logits
 from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.pipeline.keeper import Places
-from trtbench.pipeline.networks import labelled_batches
 from trtbench.records import to_jsonable
 from trtbench.store import storing
 
@@ -59,6 +58,7 @@ def prune_model(
         RowError: the target cannot be reached.
     """
     from trtbench.compress.channels import prune_channels
+    from trtbench.compress.images import labelled_batches
     from trtbench.models import load_model, save_model
 
     loaded = load_model(model, num_classes=num_classes, checkpoint=checkpoint)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from trtbench.suite.ask import adhoc_suite, options, suite_template
 from trtbench.suite.parts import (
+    VARIANT_KINDS,
     ZOO,
-    AugmentConfig,
     BenchConfig,
     CalibrationConfig,
-    ChannelsVariant,
     DataConfig,
     DecisionConfig,
-    DenseVariant,
-    DistillConfig,
     EngineConfig,
     ExportConfig,
     LoadConfig,
@@ -21,31 +18,42 @@ from trtbench.suite.parts import (
     Objective,
     Precision,
     Suite,
-    TrainConfig,
     Variant,
 )
+from trtbench.suite.quantized import GRAPH_KINDS, CodecVariant, DynamicInt8Variant, FixedPointVariant, QatVariant
 from trtbench.suite.read import load_suite, parse_suite, shipped_suites
+from trtbench.suite.training import AugmentConfig, DistillConfig, TrainConfig
+from trtbench.suite.variants import ChannelsVariant, DenseVariant, NmVariant, VariantPart, WeightsVariant
 
 __all__ = [
+    "GRAPH_KINDS",
+    "VARIANT_KINDS",
     "ZOO",
     "AugmentConfig",
     "BenchConfig",
     "CalibrationConfig",
     "ChannelsVariant",
+    "CodecVariant",
     "DataConfig",
     "DecisionConfig",
     "DenseVariant",
     "DistillConfig",
+    "DynamicInt8Variant",
     "EngineConfig",
     "ExportConfig",
+    "FixedPointVariant",
     "LoadConfig",
     "Method",
     "ModelConfig",
+    "NmVariant",
     "Objective",
     "Precision",
+    "QatVariant",
     "Suite",
     "TrainConfig",
     "Variant",
+    "VariantPart",
+    "WeightsVariant",
     "adhoc_suite",
     "load_suite",
     "options",

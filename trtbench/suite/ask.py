@@ -7,11 +7,13 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from trtbench.suite.parts import AnyPart, CalibrationConfig, DataConfig, ExportConfig, Suite
+from trtbench.suite.parts import CalibrationConfig, DataConfig, ExportConfig, Suite
 from trtbench.suite.read import validated
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from trtbench.suite.base import AnyPart
 
 
 def adhoc_suite(

@@ -5,22 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path  # noqa: TC003  pydantic resolves the fields at run time
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-PositiveFraction = Annotated[float, Field(gt=0, le=1)]
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
+from trtbench.suite.base import Name, Part, PositiveFloat, PositiveFraction, PositiveInt, unique
+from trtbench.suite.quantized import CodecVariant, DynamicInt8Variant, FixedPointVariant, QatVariant
+from trtbench.suite.training import TrainConfig
+from trtbench.suite.variants import ChannelsVariant, DenseVariant, NmVariant, WeightsVariant
 
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "int8+fp16", "int8-implicit", "int8-implicit+fp16"]
 FloatPrecision = Literal["fp32", "tf32", "fp16", "bf16"]
@@ -51,21 +43,6 @@ ZOO = (
 
 _CHANNELS = 3
 _SOURCE = re.compile(r"digits|cifar100?(:.+)?|folder:.+")
-
-
-def _unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(set(items)) < len(items):
-        raise ValueError("each only once")
-    return items
-
-
-class Part(BaseModel):
-    """A part of the suite: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-AnyPart = TypeVar("AnyPart", bound=Part)
 
 
 class DataConfig(Part):
@@ -99,46 +76,6 @@ class DataConfig(Part):
         return self
 
 
-class AugmentConfig(Part):
-    """Whole-batch augmentation of training images."""
-
-    crop_padding: Annotated[int, Field(ge=0)] = Field(
-        4, description="reflect-pad by this many pixels and crop back; 0 is off"
-    )
-    flip: bool = Field(default=True, description="mirror half of the images; off for digits")
-    cutout: Annotated[int, Field(ge=0)] = Field(
-        0, description="side of the square that is blanked, in pixels; 0 is off"
-    )
-
-
-class DistillConfig(Part):
-    """Knowledge distillation from the dense teacher (Hinton et al. 2015)."""
-
-    temperature: PositiveFloat = 4.0
-    alpha: PositiveFraction = Field(0.9, description="weight of the teacher's term; the rest is cross-entropy")
-
-
-class TrainConfig(Part):
-    """One training budget."""
-
-    epochs: Annotated[int, Field(ge=0)] = 100
-    batch_size: PositiveInt = 128
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: PositiveFloat = 0.1
-    momentum: Fraction = 0.9
-    nesterov: bool = True
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    schedule: Literal["cosine", "one-cycle", "multistep", "constant"] = "cosine"
-    milestones: tuple[PositiveFraction, ...] = Field((0.5, 0.75), description="multistep: shares of the epochs")
-    gamma: PositiveFraction = Field(0.1, description="multistep: factor at each milestone")
-    label_smoothing: Fraction = 0.0
-    augment: AugmentConfig = AugmentConfig()
-    distill: DistillConfig | None = None
-    amp: Literal["off", "bf16", "fp16"] = Field("off", description="mixed precision, on CUDA only")
-    channels_last: bool = Field(default=False, description="memory format of training, on CUDA only")
-    seed: int = 0
-
-
 class ModelConfig(Part):
     """The dense network: an architecture and where its weights come from."""
 
@@ -165,38 +102,10 @@ class ModelConfig(Part):
         return self
 
 
-class DenseVariant(Part):
-    """The network as it is; with `fine_tune` it is the control every compressed variant is compared with."""
-
-    kind: Literal["dense"]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    fine_tune: bool = False
-
-
-class ChannelsVariant(Part):
-    """Structured channel pruning (torch-pruning); exactly one of `ratio`, `macs`, `params` is the target."""
-
-    kind: Literal["channels"]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    ratio: Fraction | None = Field(None, description="share of the channels of each layer that go")
-    macs: PositiveFraction | None = Field(None, description="target: MACs as a share of the dense network's")
-    params: PositiveFraction | None = Field(None, description="target: parameters as a share of the dense network's")
-    importance: Literal["l2", "l1", "bn-scale", "taylor", "lamp"] = "l2"
-    scope: Literal["uniform", "global"] = "uniform"
-    steps: PositiveInt = Field(1, description="iterative steps to the target")
-    round_to: PositiveInt | None = Field(
-        None, description="widths become multiples of this; 16 where int8 is built, else 8"
-    )
-    fine_tune: bool = True
-
-    @model_validator(mode="after")
-    def _one_target(self) -> ChannelsVariant:
-        if sum(target is not None for target in (self.ratio, self.macs, self.params)) != 1:
-            raise ValueError("exactly one of ratio, macs, params")
-        return self
-
-
-Variant = Annotated[DenseVariant | ChannelsVariant, Field(discriminator="kind")]
+_Quantized = FixedPointVariant | QatVariant | DynamicInt8Variant | CodecVariant
+_Variants = DenseVariant | ChannelsVariant | WeightsVariant | NmVariant | _Quantized
+Variant = Annotated[_Variants, Field(discriminator="kind")]
+VARIANT_KINDS: tuple[str, ...] = tuple(get_args(one.model_fields["kind"].annotation)[0] for one in get_args(_Variants))
 
 
 class ExportConfig(Part):
@@ -228,7 +137,7 @@ class EngineConfig(Part):
     """One runtime and the precisions it builds; `auto` is the best here: TensorRT, else ONNX Runtime's CPU."""
 
     backend: BackendName = "auto"
-    precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(_unique)] | None = Field(
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(unique)] | None = Field(
         None, description="those that the runtime is usually asked for"
     )
     sparse: bool = Field(default=False, description="TensorRT: let 2:4 sparse weights use sparse tensor cores")
@@ -277,7 +186,7 @@ class LoadConfig(Part):
 class BenchConfig(Part):
     """How latency is measured; names follow trtexec."""
 
-    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_unique)] = (1, 32)
+    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(unique)] = (1, 32)
     warm_up: Annotated[float, Field(ge=0)] = Field(200, description="milliseconds, and at least 3 inferences")
     duration: PositiveFloat = Field(3.0, description="seconds a row is timed, at least, over all its processes")
     iterations: Annotated[int, Field(ge=30)] = Field(30, description="samples a row keeps, at least")
@@ -286,7 +195,7 @@ class BenchConfig(Part):
         None, description="go on until the 95 % interval of the median is within this share of it; 0.005 is strict"
     )
     ceiling: PositiveFloat = Field(15.0, description="seconds after which a row that is still noisy stops")
-    scopes: Annotated[tuple[Scope, ...], Field(min_length=1), AfterValidator(_unique)] = Field(
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1), AfterValidator(unique)] = Field(
         ("device",), description="device: the inference alone, always timed; host-to-host: with the copies in and out"
     )
     load: tuple[LoadConfig, ...] = Field((), description="load scenarios, after the timing")
@@ -298,7 +207,7 @@ class BenchConfig(Part):
     threads: PositiveInt = Field(1, description="intra-op threads of CPU engines")
     spin: bool = Field(default=False, description="let CPU threads spin between operators")
     baselines: tuple[Baseline, ...] = ("eager",)
-    baseline_precisions: Annotated[tuple[Literal["fp32", "tf32", "fp16", "bf16"], ...], AfterValidator(_unique)] = (
+    baseline_precisions: Annotated[tuple[Literal["fp32", "tf32", "fp16", "bf16"], ...], AfterValidator(unique)] = (
         Field(("fp32",), description="of PyTorch's rows; fp16 and bf16 run in channels_last")
     )
     cuda_graph: bool = Field(default=True, description="TensorRT: launch by a CUDA graph")
@@ -322,7 +231,7 @@ class DecisionConfig(Part):
 class Suite(Part):
     """One question: these variants of this network, on these images, on this machine."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     data: DataConfig = DataConfig()
     model: ModelConfig
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
@@ -344,6 +253,9 @@ class Suite(Part):
         for engine in self.engines:
             if engine.profile is not None and not engine.profile[0] <= min(sizes) <= max(sizes) <= engine.profile[2]:
                 raise ValueError(f"a profile that holds the batch sizes {list(sizes)}, not {list(engine.profile)}")
+        for index, variant in enumerate(self.variants):
+            if variant.after is not None and variant.after not in names[:index]:
+                raise ValueError(f"{variant.name}: `after` a variant named before it, but {variant.after!r} is none")
         if self.decision.batch_size not in self.bench.batch_sizes:
             raise ValueError(
                 f"decision.batch_size {self.decision.batch_size} among bench.batch_sizes {list(self.bench.batch_sizes)}"
@@ -361,6 +273,13 @@ class Suite(Part):
     def origin(self) -> str:
         """What `trtbench build` takes to build this suite again: its file, or the name of a shipped one."""
         return self._origin or self.name
+
+    def lineage(self, variant: Variant) -> tuple[Variant, ...]:
+        """Return the variants that a variant's network goes through, from the dense network on, itself last."""
+        if variant.after is None:
+            return (variant,)
+        start = next(one for one in self.variants if one.name == variant.after)
+        return (*self.lineage(start), variant)
 
     @property
     def builds_int8(self) -> bool:

@@ -7,13 +7,16 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from trtbench.errors import ConfigError
-from trtbench.suite.parts import AnyPart, Suite
+from trtbench.suite.parts import VARIANT_KINDS, Suite
+
+if TYPE_CHECKING:
+    from trtbench.suite.base import AnyPart
 
 # (section, key, what stands before the path)
 _PATHS = (
@@ -33,7 +36,7 @@ _CURES = {
     "extra_forbidden": "remove the key or mend its spelling: `trtbench schema` lists the keys",
     "missing": "add the key; `trtbench init` writes a complete suite",
     "union_tag_invalid": "use one of the kinds named",
-    "union_tag_not_found": "add `kind: dense` or `kind: channels`",
+    "union_tag_not_found": "add the kind, as `kind: dense`; `trtbench schema` lists them",
 }
 
 
@@ -123,8 +126,8 @@ def _follows(fault: Any, others: list[Any]) -> bool:
 
 def _fault(origin: str, fault: Any) -> str:
     """Put one of pydantic's faults into our words: file, key, expected, got, cure."""
-    kinds = {"dense", "channels"}  # the tag pydantic adds to the path of a union is no key of the file
-    key = ".".join(str(part) for part in fault["loc"] if part not in kinds) or "the whole file"
+    # The tag pydantic adds to the path of a union is no key of the file.
+    key = ".".join(str(part) for part in fault["loc"] if part not in VARIANT_KINDS) or "the whole file"
     cure = _CURES.get(fault["type"], "mend the value; `trtbench schema` says what each key takes")
     expected = _EXPECTED.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").removeprefix(
         "Input should be "

@@ -20,22 +20,25 @@ import torch
 
 from trtbench.errors import OutOfMemoryError, RowError
 from trtbench.train.augment import augmented_batch
+from trtbench.train.average import Average
 from trtbench.train.checks import check_budget, check_classes
 from trtbench.train.device import as_device
-from trtbench.train.evaluate import logits_of, score
+from trtbench.train.evaluate import score
+from trtbench.train.hooks import NO_HOOKS, Hooks
 from trtbench.train.images import DeviceImages, place
 from trtbench.train.logbook import write_config, write_curves, write_history
-from trtbench.train.objective import objective
+from trtbench.train.mixing import mixed
 from trtbench.train.optimiser import make_optimizer, make_schedule
 from trtbench.train.progress import FILE_NAME, Progress, fingerprint_of, load_progress, save_progress
 from trtbench.train.randomness import epoch_generator, seeded_layers
 from trtbench.train.records import EpochRecord, FitRecord
+from trtbench.train.step import Lesson, learn_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from trtbench.records import Dataset
     from trtbench.suite import TrainConfig
@@ -43,7 +46,6 @@ if TYPE_CHECKING:
 # Pruned to 8, 24 and 48 channels, a ResNet-20 in channels_last with 63 images a batch kills the process in the backward
 # pass of torch 2.15 on the CPU (a segmentation fault in its convolution library).
 _LEFT_OUT = "channels_last was left out: it is for CUDA; on CPUs it crashes on some pruned widths"
-_AMP_DTYPES = {"off": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}  # "off" disables autocast
 
 
 def fit(
@@ -53,6 +55,7 @@ def fit(
     *,
     folder: Path,
     teacher: nn.Module | None = None,
+    hooks: Hooks = NO_HOOKS,
     device: str | torch.device = "cpu",
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> FitRecord:
@@ -69,6 +72,7 @@ def fit(
         config: the budget; with 0 epochs the weights stay as they are.
         folder: gets epoch.pt, config.json, history.json, train.log and curves.png.
         teacher: used, unchanged, where `config.distill` is set.
+        hooks: what a compression method does while the network learns.
         device: `cpu`, `cuda` or `cuda:N`.
         on_epoch: called after each epoch, when its state is on the disk.
 
@@ -82,9 +86,9 @@ def fit(
     target = as_device(device)
     check_budget(dataset, config, target, teacher=teacher)
     with _deterministic_convolutions(), _memory_of(target, config):
-        task = _Task.prepare(model, dataset, config, target, teacher=teacher)
+        task = _Task.prepare(model, dataset, config, target, teacher=teacher, hooks=hooks)
         check_classes(model, task.validation, num_classes=dataset.num_classes)
-        fingerprint = fingerprint_of(model, dataset, config, teacher=task.teacher)
+        fingerprint = fingerprint_of(model, dataset, config, teacher=task.teacher, hooks=hooks)
         write_config(folder, config, fingerprint=fingerprint)
         if not config.epochs:
             return _untrained(model, task, folder=folder)
@@ -113,6 +117,7 @@ class _Task:
     train: DeviceImages
     validation: DeviceImages
     teacher: nn.Module | None
+    hooks: Hooks
 
     @property
     def steps(self) -> int:
@@ -121,7 +126,14 @@ class _Task:
 
     @classmethod
     def prepare(
-        cls, model: nn.Module, dataset: Dataset, config: TrainConfig, device: torch.device, *, teacher: nn.Module | None
+        cls,
+        model: nn.Module,
+        dataset: Dataset,
+        config: TrainConfig,
+        device: torch.device,
+        *,
+        teacher: nn.Module | None,
+        hooks: Hooks,
     ) -> _Task:
         """Put images, network and teacher on the device, in the memory format asked for."""
         is_last = config.channels_last and device.type == "cuda"
@@ -135,7 +147,7 @@ class _Task:
             place(split, dataset.preprocessing, device=device, is_channels_last=is_last)
             for split in (dataset.train, dataset.validation)
         )
-        return cls(config=config, device=device, train=train, validation=validation, teacher=teacher)
+        return cls(config=config, device=device, train=train, validation=validation, teacher=teacher, hooks=hooks)
 
 
 def _start(model: nn.Module, task: _Task) -> Progress:
@@ -143,7 +155,14 @@ def _start(model: nn.Module, task: _Task) -> Progress:
     scheduler = make_schedule(optimizer, task.config, steps_per_epoch=task.steps)
     # Half precision alone needs its gradients scaled; a disabled scaler passes everything through.
     scaler = torch.amp.GradScaler("cuda", enabled=task.config.amp == "fp16")
-    return Progress(model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler)
+    return Progress(
+        model=model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        scaler=scaler,
+        first_best_epoch=min(task.hooks.first_best_epoch, task.config.epochs),
+        average=Average.of(model, task.config),
+    )
 
 
 def _run_epoch(task: _Task, progress: Progress) -> EpochRecord:
@@ -151,7 +170,9 @@ def _run_epoch(task: _Task, progress: Progress) -> EpochRecord:
     epoch = len(progress.history) + 1
     lr = float(progress.optimizer.param_groups[0]["lr"])
     train_loss, train_correct = _learn(task, progress, epoch=epoch)
-    val_loss, val_correct = score(progress.model, task.validation)
+    if progress.average is not None:
+        progress.average.after_epoch(progress.model, epoch, task.train, keeps_zeros=task.hooks is not NO_HOOKS)
+    val_loss, val_correct = score(progress.scored, task.validation)
     if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
         raise _diverged(task.config, epoch=epoch, train_loss=train_loss, val_loss=val_loss)
     record = EpochRecord(
@@ -175,42 +196,24 @@ def _learn(task: _Task, progress: Progress, *, epoch: int) -> tuple[float, int]:
     generator = epoch_generator(config.seed, epoch, stream="batches")
     loss_sum = torch.zeros((), dtype=torch.float64, device=task.device)
     correct = torch.zeros((), dtype=torch.int64, device=task.device)
+    if task.hooks.before_epoch is not None:
+        task.hooks.before_epoch(progress.model, epoch)
+    lesson = Lesson(config=config, device=task.device, teacher=task.teacher, penalty=task.hooks.penalty)
     progress.model.train()
     with seeded_layers(config.seed, epoch, device=task.device):
         order = torch.randperm(len(task.train), generator=generator)
         # Batches of nearly equal size: no small last one, whose few images would weigh more and upset BatchNorm.
-        for indices in torch.tensor_split(order, task.steps):
+        for index, indices in enumerate(torch.tensor_split(order, task.steps), start=1):
             inputs, labels = augmented_batch(task.train, indices, config=config.augment, generator=generator)
-            loss, logits = _step(task, progress, inputs, labels)
+            inputs, mixture = mixed(inputs, labels, config=config.augment, generator=generator)
+            loss, logits = learn_batch(progress, inputs, mixture, lesson=lesson)
+            if task.hooks.after_step is not None:
+                task.hooks.after_step(progress.model, (epoch - 1) * task.steps + index)
+            if progress.average is not None:
+                progress.average.after_step(progress.model, keeps_zeros=task.hooks is not NO_HOOKS)
             loss_sum += loss * len(indices)
             correct += (logits.argmax(1) == labels).sum()
     return loss_sum.item() / len(task.train), int(correct.item())
-
-
-def _step(task: _Task, progress: Progress, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Learn one batch; return its loss and logits, detached."""
-    config, scaler = task.config, progress.scaler
-    with torch.autocast(task.device.type, dtype=_AMP_DTYPES[config.amp], enabled=config.amp != "off"):
-        logits = logits_of(progress.model, inputs)
-        opinion = _opinion(task.teacher, inputs)
-    loss = objective(
-        logits, labels, label_smoothing=config.label_smoothing, distill=config.distill, teacher_logits=opinion
-    )
-    progress.optimizer.zero_grad()
-    torch.autograd.backward(scaler.scale(loss))
-    scale = scaler.get_scale()
-    scaler.step(progress.optimizer)
-    scaler.update()
-    if scaler.get_scale() >= scale:  # else the gradients overflowed and nothing was learnt
-        progress.scheduler.step()
-    return loss.detach(), logits.detach()
-
-
-def _opinion(teacher: nn.Module | None, inputs: Tensor) -> Tensor | None:
-    if teacher is None:
-        return None
-    with torch.no_grad():
-        return logits_of(teacher, inputs)
 
 
 def _untrained(model: nn.Module, task: _Task, *, folder: Path) -> FitRecord:

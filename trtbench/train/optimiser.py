@@ -8,16 +8,35 @@ import torch
 from torch.optim import lr_scheduler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from torch import nn
 
     from trtbench.suite import TrainConfig
 
+_ADAMS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+}
+_PLAIN: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "adagrad": torch.optim.Adagrad,
+    "adadelta": torch.optim.Adadelta,
+}
+
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Build SGD or AdamW over the trainable parameters; `momentum` is AdamW's first beta."""
+    """Build the optimizer over the trainable parameters.
+
+    `momentum` is the first beta of Adam, AdamW and NAdam; Adagrad and Adadelta know none.
+    """
     groups = parameter_groups(model, weight_decay=config.weight_decay)
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
+    if config.optimizer in _ADAMS:
+        return _ADAMS[config.optimizer](groups, lr=config.lr, betas=(config.momentum, 0.999))
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=config.lr, momentum=config.momentum)
+    if config.optimizer in _PLAIN:
+        return _PLAIN[config.optimizer](groups, lr=config.lr)
     # Without momentum Nesterov's step is the plain one, and torch refuses the flag.
     nesterov = config.nesterov and config.momentum > 0
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)

@@ -12,6 +12,7 @@ import torch
 
 from trtbench.records import sha256_of, to_jsonable
 from trtbench.store import write_atomically
+from trtbench.train.hooks import NO_HOOKS, Hooks
 from trtbench.train.records import EpochRecord
 
 if TYPE_CHECKING:
@@ -23,16 +24,18 @@ if TYPE_CHECKING:
 
     from trtbench.records import Dataset
     from trtbench.suite import TrainConfig
+    from trtbench.train.average import Average
 
 FILE_NAME = "epoch.pt"
-_FORMAT = 1  # of epoch.pt; part of the fingerprint
+_FORMAT = 2  # of epoch.pt; part of the fingerprint
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Progress:
     """Everything that changes while a network learns, after `len(history)` epochs.
 
-    `best_weights` is the state_dict after epoch `best_epoch`, None before the first.
+    `best_weights` is the state_dict after epoch `best_epoch`, None before the first; epochs before `first_best_epoch`
+    are kept only until that one is over.
     """
 
     model: nn.Module
@@ -42,14 +45,26 @@ class Progress:
     history: list[EpochRecord] = dataclasses.field(default_factory=list)
     best_epoch: int = 0
     best_weights: dict[str, Tensor] | None = None
+    first_best_epoch: int = 1
+    average: Average | None = None
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network that is scored and kept: the average where there is one."""
+        averaged = None if self.average is None else self.average.network
+        return self.model if averaged is None else averaged
 
     def note_epoch(self, record: EpochRecord) -> None:
         """Append an epoch; keep its weights if it has more right, then a lower loss, than all before."""
         self.history.append(record)
-        if self.best_epoch and _rank(record) <= _rank(self.history[self.best_epoch - 1]):
+        best = self.history[self.best_epoch - 1] if self.best_epoch else None
+        if best is not None and self._rank(record) <= self._rank(best):
             return
         self.best_epoch = record.epoch
-        self.best_weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.best_weights = {name: tensor.detach().clone() for name, tensor in self.scored.state_dict().items()}
+
+    def _rank(self, record: EpochRecord) -> tuple[bool, int, float]:
+        return (record.epoch >= self.first_best_epoch, record.val_correct, -record.val_loss)
 
     def use_best_weights(self) -> None:
         """Put the best epoch's weights into the model."""
@@ -57,12 +72,8 @@ class Progress:
         self.model.load_state_dict(self.best_weights)
 
 
-def _rank(record: EpochRecord) -> tuple[int, float]:
-    return (record.val_correct, -record.val_loss)
-
-
 def fingerprint_of(
-    model: nn.Module, dataset: Dataset, config: TrainConfig, *, teacher: nn.Module | None
+    model: nn.Module, dataset: Dataset, config: TrainConfig, *, teacher: nn.Module | None, hooks: Hooks = NO_HOOKS
 ) -> dict[str, str]:
     """Return, by name, the sha256 (hex) of everything that decides how a fit runs; the test split is not read."""
     return {
@@ -73,6 +84,7 @@ def fingerprint_of(
         "preprocessing": dataset.preprocessing.fingerprint,
         "start weights": _weights_sha256(model),
         "teacher": _weights_sha256(teacher) if teacher is not None else "none",
+        "hooks": hooks.key,
     }
 
 
@@ -100,6 +112,7 @@ def save_progress(path: Path, progress: Progress, *, fingerprint: Mapping[str, s
         "history": to_jsonable(progress.history),
         "best_epoch": progress.best_epoch,
         "best_weights": progress.best_weights,
+        "average": None if progress.average is None else progress.average.state(),
     }
     file = io.BytesIO()
     torch.save(state, file)
@@ -134,3 +147,5 @@ def _restore(progress: Progress, state: Mapping[str, Any]) -> None:
     progress.history = [EpochRecord(**epoch) for epoch in state["history"]]
     progress.best_epoch = state["best_epoch"]
     progress.best_weights = state["best_weights"]
+    if progress.average is not None:
+        progress.average.restore(state["average"])

@@ -1,0 +1,99 @@
+"""Measure what pruning without training costs a real ResNet-20, and write docs/evidence/sparsify.json.
+
+    SHARED=../shared python tests/benchmarks/sparsify.py [NAME ...]
+
+Every number is of the network read back from its saved file, on the whole test split; with names only those are
+measured anew, the others stay as the file has them. Exits 2 where $SHARED holds no images and weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from trtbench.data import load_dataset
+from trtbench.environment import collect_environment
+from trtbench.pipeline.quantize import score_file
+from trtbench.pipeline.sparsify import sparsify_model
+from trtbench.suite import DataConfig, NmVariant, WeightsVariant
+
+_EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence" / "sparsify.json"
+_SHORTCUTS = ("downsample",)  # the source study leaves its 1x1 shortcuts whole
+
+
+def _weights(**keys: Any) -> WeightsVariant:
+    return WeightsVariant(kind="weights", name="w", **keys)
+
+
+def _nm(**keys: Any) -> NmVariant:
+    return NmVariant(kind="nm", name="nm", **keys)
+
+
+_VARIANTS: dict[str, WeightsVariant | NmVariant] = {
+    **{
+        f"layer-{100 * q:.0f}": _weights(sparsity=q, scope="layer", exclude=_SHORTCUTS)
+        for q in (0.2, 0.4, 0.6, 0.7, 0.8)
+    },
+    "global-80": _weights(sparsity=0.8),
+    "global-80-recalibrated": _weights(sparsity=0.8, batch_norm="recalibrate"),
+    "dense-recalibrated": _weights(sparsity=0.0, batch_norm="recalibrate"),
+    "second-order-80": _weights(sparsity=0.8, method="second-order"),
+    "second-order-90": _weights(sparsity=0.9, method="second-order"),
+    "nm-2-4-magnitude": _nm(),
+    "nm-2-4-second-order": _nm(method="second-order"),
+    "nm-4-8-second-order": _nm(pattern="4:8", method="second-order"),
+}
+
+
+def main(names: list[str]) -> None:
+    """Measure and write."""
+    shared = Path(os.environ.get("SHARED", "../shared"))
+    checkpoint = shared / "weights" / "yi-resnet20-pretrained.pt"
+    if not checkpoint.is_file():
+        sys.stderr.write(f"SHARED={shared} holds no weights; set SHARED to the folder of real images and weights\n")
+        sys.exit(2)
+    archive = shared / "data" / "cifar10-lossless.tar.xz"
+    data = DataConfig(source=f"folder:{archive}", mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+    dense = score_file("resnet20", checkpoint, load_dataset(data))
+    rows = json.loads(_EVIDENCE.read_text())["rows"] if names and _EVIDENCE.is_file() else {}
+    for name in names or _VARIANTS:
+        rows[name] = _measured(checkpoint, data, _VARIANTS[name])
+        _write(rows, dense)
+
+
+def _measured(checkpoint: Path, data: DataConfig, variant: WeightsVariant | NmVariant) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        found = sparsify_model("resnet20", checkpoint, data, variant, output=Path(folder) / "sparse.safetensors")
+    kept = ("correct", "total", "sparsity", "zeros", "weights", "seconds")
+    return {
+        "variant": variant.settled(builds_int8=False).model_dump(mode="json", exclude={"name"}),
+        **{name: found[name] for name in kept},
+        "nm": found["record"].get("nm"),
+        "notes": found["notes"][1:],
+    }
+
+
+def _write(rows: dict[str, Any], dense: dict[str, Any]) -> None:
+    host = collect_environment().host
+    document = {
+        "command": "SHARED=../shared python tests/benchmarks/sparsify.py",
+        "network": "yi-resnet20-pretrained.pt, a ResNet-20 of source study 002",
+        "images": "cifar10-lossless.tar.xz: 4,653 training, 517 validation, 1,017 test images",
+        "cpu": host.cpu.model,
+        "cores": host.cpu.logical_cores,
+        "torch": version("torch"),
+        "dense": dense,
+        "rows": rows,
+    }
+    _EVIDENCE.parent.mkdir(parents=True, exist_ok=True)
+    _EVIDENCE.write_text(json.dumps(document, indent=1) + "\n")
+    sys.stdout.write(f"{list(rows)[-1]}: {rows[list(rows)[-1]]['correct']}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

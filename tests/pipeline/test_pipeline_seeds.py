@@ -1,0 +1,42 @@
+"""The spread over seeds against SciPy's interval, and on real trainings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from trtbench.errors import ConfigError
+from trtbench.pipeline.seeds import spread_of, train_seeds
+from trtbench.suite import AugmentConfig, DataConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_spread_is_that_of_students_t() -> None:
+    shares = [0.9, 0.91, 0.93, 0.89, 0.92]
+
+    found = spread_of(shares)
+
+    low, high = stats.t.interval(0.95, 4, loc=np.mean(shares), scale=stats.sem(shares))
+    assert found.ci95 == pytest.approx((low, high))
+    assert (found.mean, found.deviation) == pytest.approx((0.91, np.std(shares, ddof=1)))
+
+
+def test_each_seed_is_another_training_and_one_alone_has_no_spread(images: Path, tmp_path: Path) -> None:
+    data = DataConfig(source=f"folder:{images}", size=16, validation=0.25)
+    config = TrainConfig(epochs=1, batch_size=9, lr=0.05, seed=3, augment=AugmentConfig(crop_padding=0))
+
+    found = train_seeds("resnet20", None, data, config, seeds=2, output=tmp_path)
+
+    assert [run["seed"] for run in found["runs"]] == [3, 4]
+    files = [(tmp_path / f"seed-{seed}" / "model.safetensors").read_bytes() for seed in (3, 4)]
+    assert files[0] != files[1]
+    shares = [run["correct"] / run["total"] for run in found["runs"]]
+    assert found["test"]["mean"] == pytest.approx(np.mean(shares))
+    assert "2 seeds" in found["sentence"]
+    with pytest.raises(ConfigError, match="at least 2"):
+        train_seeds("resnet20", None, data, config, seeds=1, output=tmp_path)

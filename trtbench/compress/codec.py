@@ -1,0 +1,105 @@
+"""Deep compression of any checkpoint: what is lossy is asked for and done here; the container itself loses nothing.
+
+Han, Mao and Dally, "Deep Compression" (2016): sparse weights, shared weights, entropy coding. Pruning is another
+method's; the zeros it left stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+
+from trtbench.errors import CheckpointError, ConfigError
+from trtbench.models.files import MAX_BYTES, read_content
+from trtbench.models.packed import MAGIC, Grid, PackedState, load_packed, without_negative_zeros
+from trtbench.models.states import clean_state
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+_ITERATIONS = 100  # of k-means
+_MATRIX_RANK = 2
+
+
+def read_state(path: Path) -> PackedState:
+    """Read a checkpoint of any kind as the tensors that a container holds; a packed file keeps its grids.
+
+    A negative zero, which a mask leaves of a negative weight, becomes a zero: the network computes the same.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                return load_packed(path, max_bytes=MAX_BYTES)
+    state = clean_state(read_content(path).value, path=path, max_bytes=MAX_BYTES)
+    odd = {key: str(one.dtype) for key, one in state.tensors.items() if one.dtype not in (torch.float32, torch.int64)}
+    if odd:
+        key, kind = next(iter(odd.items()))
+        raise CheckpointError(
+            f"checkpoint {path}: {key}", expected="float or int64 numbers", got=kind, cure="leave that tensor out"
+        )
+    return PackedState(tensors=without_negative_zeros(state.tensors))
+
+
+def share_weights(state: PackedState, *, clusters: int, seed: int = 0) -> PackedState:
+    """Let the weights of each layer share `clusters` values, by k-means; zeros stay zero and are no cluster.
+
+    Section 3 of the paper: one-dimensional k-means within a layer, started from values evenly spread between the least
+    and the largest (section 3.2, "linear initialisation", which keeps the few large weights apart).
+
+    Args:
+        state: weights on a grid, biases, BatchNorm and counters stay as they are.
+        clusters: 1 to 4,095 values.
+        seed: of k-means, which settles ties.
+
+    Raises:
+        ConfigError: that many clusters cannot be.
+    """
+    if not 1 <= clusters < 2**12:
+        raise ConfigError("clusters", expected="1 to 4095", got=str(clusters), cure="16 to 256 are common")
+    shared = {
+        key: _shared(one, clusters=clusters, seed=seed)
+        if isinstance(one, torch.Tensor) and one.ndim >= _MATRIX_RANK
+        else one
+        for key, one in state.tensors.items()
+    }
+    return replace(state, tensors=shared)
+
+
+def _shared(weight: Tensor, *, clusters: int, seed: int) -> Tensor:
+    values = weight.numpy().reshape(-1)
+    kept = np.flatnonzero(values)
+    if len(np.unique(values[kept])) <= clusters:
+        return weight
+    points = values[kept, None]
+    start = np.linspace(points.min(), points.max(), clusters, dtype=np.float32)[:, None]
+    found = KMeans(clusters, init=start, n_init=1, max_iter=_ITERATIONS, tol=0.0, random_state=seed).fit(points)
+    shared = np.zeros_like(values)
+    shared[kept] = found.cluster_centers_.astype(np.float32)[found.labels_, 0]
+    return torch.from_numpy(shared.reshape(weight.shape))
+
+
+def halve(state: PackedState) -> PackedState:
+    """Round all that is left in float32, BatchNorm and biases, to half precision; what that cannot hold stays.
+
+    The values remain float32; the container finds that half of the bytes will do.
+    """
+    return replace(
+        state, tensors={key: one if isinstance(one, Grid) else _halved(one) for key, one in state.tensors.items()}
+    )
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    if tensor.dtype != torch.float32:
+        return tensor
+    half = tensor.half().float()
+    is_held = torch.isfinite(half).all() and not ((half == 0) & (tensor != 0)).any()
+    return half if is_held else tensor

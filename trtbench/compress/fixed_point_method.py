@@ -1,0 +1,63 @@
+"""The suite's kind `fixed_point`: weights rounded after training, or trained with them rounded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from trtbench.compress.fixed_point_inputs import calibrated_inputs
+from trtbench.compress.fixed_point_network import FixedPoint, by_reconstruction, by_source
+from trtbench.compress.methods import Compressed, Context
+from trtbench.compress.qat_weights import learn_by_source, learn_steps
+from trtbench.data import normalise
+from trtbench.errors import ConfigError
+from trtbench.models.packed import to_bytes
+from trtbench.models.rounding import round_inputs
+from trtbench.records import to_jsonable
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from trtbench.records import Dataset
+    from trtbench.suite import FixedPointVariant
+
+
+def quantize(network: nn.Module, config: FixedPointVariant, context: Context) -> Compressed:
+    """Round a network's weights in place, and train it so where the variant asks for it."""
+    made = quantized(network, config, context)
+    record = made.record(config)
+    size = len(to_bytes(made.packed(facts={})))
+    facts: dict[str, Any] = {"fixed_point": to_jsonable(record), "packed_bytes": size}
+    note = f"{record.bits_per_weight:.2f} bits a weight; {size:,} bytes as a packed file"
+    return Compressed(model=made.model, facts=facts, notes=(note, *left_in_float(record)), is_tuned=config.fine_tune)
+
+
+def quantized(network: nn.Module, config: FixedPointVariant, context: Context) -> FixedPoint:
+    """Round a network's weights in place, and what flows into its layers if asked; learnt with `config.fine_tune`."""
+    if config.activations is not None:
+        images = some_images(context.dataset, count=config.images, seed=config.seed)
+        round_inputs(network, calibrated_inputs(network, images, bits=config.activations))
+    if config.scheme != "best":
+        assert isinstance(config.bits, int), "the suite gives these schemes a number of bits"
+        if config.fine_tune:
+            learn_by_source(network, scheme=config.scheme, bits=config.bits, tune=context.tune)
+        return by_source(network, scheme=config.scheme, bits=config.bits)
+    images = some_images(context.dataset, count=config.images, seed=config.seed)
+    made = by_reconstruction(network, images, bits=config.bits, seed=config.seed)
+    return learn_steps(made, bits=config.bits, tune=context.tune) if config.fine_tune else made
+
+
+def some_images(dataset: Dataset, *, count: int, seed: int) -> Tensor:
+    """Return training images drawn at random, float32 (N, C, H, W), as the network sees them."""
+    if not len(dataset.train):
+        raise ConfigError("fixed point", expected="training images", got="none", cure="give --data with some")
+    chosen = np.random.default_rng(seed).permutation(len(dataset.train))[:count]
+    return torch.from_numpy(normalise(dataset.train.images[chosen], dataset.preprocessing))
+
+
+def left_in_float(record: Any) -> tuple[str, ...]:
+    """Say which layers were left in float."""
+    layers = record.float_layers
+    return (f"left in float: {', '.join(layers)}",) if layers else ()

@@ -1,0 +1,61 @@
+"""INT8 aware training: a graph learns with the roundings of its own Q/DQ export."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from trtbench.graph.network import GraphNetwork
+from trtbench.train.hooks import NO_HOOKS, Hooks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx
+    from torch import nn
+
+    from trtbench.compress.methods import Tune
+    from trtbench.graph.plan import QdqPlan
+
+_MATRIX_RANK = 2
+
+
+def learn_int8(
+    proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[str, float], *, tune: Tune, is_sparse: bool = False
+) -> onnx.ModelProto:
+    """Train a float graph under the roundings that `insert_qdq` will write into it.
+
+    Jacob et al. (2018), section 3, with the activations' ranges calibrated before and kept, as NVIDIA's toolkit for
+    quantization aware training does (Wu et al., "Integer Quantization for Deep Learning Inference", 2020, section 5.2);
+    the scales of weights follow the weights.
+
+    Args:
+        proto: the float graph, BatchNorm folded; it is not changed.
+        plan: where its Q/DQ pairs go.
+        activation_amax: for each of `activation_tensors(plan)`.
+        tune: trains the network.
+        is_sparse: whether zero weights are held.
+
+    Returns:
+        The float graph with the weights learnt: quantized by the same plan and ranges it computes what was trained.
+
+    Raises:
+        UnsupportedError: the graph has an operator that cannot be trained here.
+    """
+    network = GraphNetwork(proto, plan, activation_amax)
+    tune(network, hooks=held_zeros(network) if is_sparse else NO_HOOKS)
+    return network.trained_graph()
+
+
+def held_zeros(network: nn.Module) -> Hooks:
+    """Return hooks that keep the zero weights of a graph at zero."""
+    masks = {name: value.detach() != 0 for name, value in network.named_parameters() if value.ndim >= _MATRIX_RANK}
+
+    def hold(model: nn.Module, _step: int) -> None:
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                if name in masks:
+                    value.mul_(masks[name].to(value.device))
+
+    return Hooks(key="zeros of the graph held", after_step=hold)
