@@ -181,7 +181,7 @@ def iterate_activations(
     known = {output.name for output in proto.graph.output}
     inputs = {item.name for item in proto.graph.input}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known | inputs)
-    options = _options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, settings={"threads": 0})
+    options = _options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={"threads": 0})
     session = _start(ort, proto.SerializeToString(), options)
     name = session.get_inputs()[0].name
     computed = [tensor for tensor in tensors if tensor not in inputs]

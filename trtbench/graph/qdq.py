@@ -134,7 +134,9 @@ def _rewired(graph: onnx.GraphProto, pairs: Mapping[tuple[str, int], _Pair]) -> 
 
 def _activation_scales(plan: QdqPlan, activation_amax: Mapping[str, float]) -> dict[str, NDArray[np.float32]]:
     levels = {point.range_of: UNSIGNED_LEVELS if point.is_unsigned else LEVELS for point in plan.activations}
-    return {tensor: np.array(activation_amax[tensor] / count, np.float32) for tensor, count in levels.items()}
+    return {
+        tensor: np.array(plan.amax(tensor, activation_amax) / count, np.float32) for tensor, count in levels.items()
+    }
 
 
 def _weight_scales(

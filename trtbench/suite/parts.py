@@ -24,7 +24,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 
 Precision = Literal["fp32", "int8"]
 Objective = Literal["p50_ms", "ms_per_image", "engine_bytes"]
-Method = Literal["minmax", "percentile", "entropy", "mse"]
+Method = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 
 
 # The networks of the zoo, by name; a test holds it equal to models.model_names(), which needs torch.
