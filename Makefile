@@ -17,7 +17,7 @@ ALL_EXTRAS := $(subst $(space),$(comma),$(strip dev $(EXTRAS)))
 INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(ALL_EXTRAS))
 BIN := $(VENV)/bin
 
-.PHONY: setup engines bench report gpu-info test test-all test-gpu test-tensorrt kill-test lint type check clean
+.PHONY: setup engines bench report gpu-info test test-all test-gpu test-tensorrt kill-test bench-calibration lint type check clean
 
 engines: setup
 	$(BIN)/trtbench build $(SUITE) --out $(OUT)
@@ -45,6 +45,9 @@ test-tensorrt: setup
 
 kill-test: setup
 	$(BIN)/python tests/kill_and_resume.py --suite $(SUITE) --times 20
+
+bench-calibration: setup
+	$(BIN)/python tests/benchmarks/calibration.py --out $(OUT)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -121,7 +121,7 @@ def test_a_moving_average_of_silence_is_no_threshold_of_zero() -> None:
 @pytest.mark.parametrize("power", [-120, 0, 110])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_each_magnitude_falls_into_its_bin_whatever_its_size(power: int, dtype: type) -> None:
-    values = np.ldexp(np.arange(-BINS + 1, BINS, dtype=dtype), power).astype(dtype)
+    values: NDArray[Any] = np.ldexp(np.arange(-BINS + 1, BINS, dtype=dtype), power).astype(dtype)
     found = observe(Histogram(), values, tensor="x")
     assert (found.zeros, found.counts[0], set(found.counts[1:].tolist())) == (1, 0, {2})
 
@@ -405,7 +405,7 @@ _CUPY_HAS = {
         "float64",
         "full",
     ),
-    *("inf", "int64", "log", "maximum", "searchsorted", "where", "zeros"),
+    *("inf", "int32", "int64", "log", "maximum", "searchsorted", "where", "zeros"),
 }
 
 

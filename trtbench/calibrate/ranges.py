@@ -111,7 +111,7 @@ def observe(histogram: Histogram, values: Any, *, tensor: str, xp: Any = np) -> 
             cure="check the checkpoint and the preprocessing: the float network itself computes them",
         )
     average = _averaged(histogram.average, largest)
-    zeros = int(flat.size) - int(xp.count_nonzero(flat))
+    zeros = int(flat.size) - int(xp.count_nonzero(flat != 0))
     if largest == 0:
         return replace(histogram, zeros=histogram.zeros + zeros, average=average)
     counts, exponent = _grown(histogram, math.frexp(largest)[1], xp)
@@ -139,7 +139,7 @@ def _counted(flat: Any, exponent: int, *, has_negative: bool, xp: Any) -> Any:
     is_exact = flat.dtype == xp.float32 and abs(exponent) <= _FLOAT32_EXPONENT
     magnitudes = flat if is_exact else flat.astype(xp.float64)
     magnitudes = xp.abs(magnitudes) if has_negative else magnitudes
-    return xp.bincount((magnitudes * math.ldexp(BINS, -exponent)).astype(xp.int64), minlength=BINS)
+    return xp.bincount((magnitudes * math.ldexp(BINS, -exponent)).astype(xp.int32), minlength=BINS)
 
 
 def _grown(histogram: Histogram, exponent: int, xp: Any) -> tuple[Any, int]:

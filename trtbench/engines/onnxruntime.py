@@ -10,6 +10,7 @@ import platform
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +173,8 @@ def iterate_activations(
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Run a float graph over batches and yield the values of the tensors named, one batch at a time.
 
-    Nothing is kept between batches, so memory does not grow with their number.
+    The next batch is computed while the caller looks at this one. No other is kept, so memory does not grow with their
+    number.
     """
     import onnx
 
@@ -185,9 +187,20 @@ def iterate_activations(
     session = _start(ort, proto.SerializeToString(), options)
     name = session.get_inputs()[0].name
     computed = [tensor for tensor in tensors if tensor not in inputs]
-    for batch in batches:
-        values = dict(zip(computed, session.run(computed, {name: batch}), strict=True))
-        yield {tensor: batch if tensor == name else values[tensor] for tensor in tensors}
+
+    def run(batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        values = dict(zip(computed, session.run(computed, {name: batch}), strict=True)) if computed else {}
+        return {tensor: batch if tensor == name else values[tensor] for tensor in tensors}
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ahead = None
+        for batch in batches:
+            current, ahead = ahead, pool.submit(run, batch)
+            if current is not None:
+                yield current.result()
+                del current
+        if ahead is not None:
+            yield ahead.result()
 
 
 def _options(ort: Any, *, level: Any, settings: Mapping[str, Any]) -> Any:
