@@ -24,6 +24,7 @@ from trtbench.graph.reference import onnxruntime
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import onnx
     from numpy.typing import NDArray
 
     from trtbench.engines.base import BuildRequest, Scope
@@ -178,8 +179,18 @@ def iterate_activations(
     """
     import onnx
 
+    yield from iterate_graph_activations(onnx.load(graph), tensors, batches)
+
+
+def iterate_graph_activations(
+    graph: onnx.ModelProto, tensors: tuple[str, ...], batches: Iterator[NDArray[np.float32]]
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Do as `iterate_activations` does, for a graph in memory; it is not changed."""
+    import onnx
+
     ort = onnxruntime()
-    proto = onnx.load(graph)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(graph)
     known = {output.name for output in proto.graph.output}
     inputs = {item.name for item in proto.graph.input}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known | inputs)

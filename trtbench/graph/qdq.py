@@ -104,12 +104,12 @@ def _pairs(plan: QdqPlan) -> dict[tuple[str, int], _Pair]:
     for activation in plan.activations:
         add(_Pair(name=activation.tensor, tensor=activation.tensor, scale=activation.range_of), activation.readers)
     for weight in plan.weights:
-        name = _weight_name(weight.tensor, weight.axis)
+        name = weight_name(weight.tensor, weight.axis)
         add(_Pair(name=name, tensor=weight.tensor, scale=name, axis=weight.axis), weight.readers)
     return pairs
 
 
-def _weight_name(tensor: str, axis: int) -> str:
+def weight_name(tensor: str, axis: int) -> str:
     """Name a weight's pair; a weight that two layers read along different axes has two."""
     return tensor if axis == 0 else f"{tensor}.axis{axis}"
 
@@ -159,7 +159,7 @@ def _weight_scales(
             bias = arrays.get(next(iter(layers[reader.node].input[2:3]), ""))
             if bias is not None and bias.size in {1, scales.size}:
                 scales = np.maximum(scales, np.abs(bias).reshape(-1) / (inputs[reader.node] * LARGEST_BIAS_CODE))
-        yield _weight_name(point.tensor, point.axis), scales
+        yield weight_name(point.tensor, point.axis), scales
 
 
 def _require_ranges(plan: QdqPlan, activation_amax: Mapping[str, float]) -> None:

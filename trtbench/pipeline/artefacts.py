@@ -101,9 +101,27 @@ class Artefacts(Networks):
             write_atomically(self._manifest_path, made.path("manifest.json").read_bytes())
         return made
 
+    def calibrated_graph(self, variant: Variant) -> Artefact:
+        """The float graph that INT8 starts from: a variant's own, or with its layers equalised."""
+        graph = self.graph(variant)
+        if not self.suite.calibration.equalise:
+            return graph
+
+        def make(folder: Path) -> Mapping[str, Any]:
+            import onnx
+
+            from trtbench.graph.equalise import equalise
+
+            found = equalise(onnx.load(graph.path("model.onnx")))
+            write_atomically(folder / "model.onnx", found.proto.SerializeToString(deterministic=True))
+            return {"pairs": found.pairs, "clips": found.clips}
+
+        inputs = {"graph": graph.sha256, "onnx": version("onnx"), "trtbench": __version__}
+        return self.make("equalised", variant.name, inputs, make, content=("model.onnx",))
+
     def ranges(self, variant: Variant) -> Artefact:
         """The clip threshold of every activation that a placement may quantize, by the suite's method."""
-        graph, manifest, config = self.graph(variant), self.manifest, self.suite.calibration
+        graph, manifest, config = self.calibrated_graph(variant), self.manifest, self.suite.calibration
         inputs = {
             "graph": graph.sha256,
             "manifest": manifest.facts["sha256"],
@@ -125,9 +143,10 @@ class Artefacts(Networks):
             path = graph.path("model.onnx")
             plans = [plan_qdq(onnx.load(path), runtime=runtime) for runtime in _PLACEMENTS.values()]
             tensors = tuple(dict.fromkeys(tensor for plan in plans for tensor in activation_tensors(plan)))
-            images = self.calibration_batches(load_manifest(manifest.path("manifest.json")))
             amax = collect_ranges(
-                iterate_activations(path, tensors, images), method=config.method, percentile=config.percentile
+                iterate_activations(path, tensors, self._manifest_batches()),
+                method=config.method,
+                percentile=config.percentile,
             )
             write_atomically(folder / "ranges.json", json.dumps(amax, indent=1, sort_keys=True))
             return {"tensors": len(amax)}
@@ -136,12 +155,15 @@ class Artefacts(Networks):
 
     def quantized_graph(self, variant: Variant, *, precision: str = "int8") -> Artefact:
         """The ONNX graph of a variant with Q/DQ nodes: where TensorRT wants them, or where ONNX Runtime's CPU does."""
-        graph, ranges = self.graph(variant), self.ranges(variant)
+        graph, ranges, config = self.calibrated_graph(variant), self.ranges(variant), self.suite.calibration
         runtime = _PLACEMENTS[precision]
+        reads_images = config.bias_correction or config.rounding != "nearest"
         inputs = {
             "graph": graph.sha256,
             "ranges": ranges.sha256,
             "runtime": runtime,
+            "options": config.model_dump(mode="json", include={"weights", "rounding", "bias_correction"}),
+            "images": (self.manifest.facts["sha256"], config.batch_size) if reads_images else None,
             "onnx": version("onnx"),
             "trtbench": __version__,
         }
@@ -151,12 +173,12 @@ class Artefacts(Networks):
 
             from trtbench.graph.lint import lint
             from trtbench.graph.placement import plan_qdq
-            from trtbench.graph.qdq import insert_qdq
+            from trtbench.pipeline.refine import quantize
 
             proto = onnx.load(graph.path("model.onnx"))
             amax = json.loads(ranges.path("ranges.json").read_bytes())
             plan = plan_qdq(proto, runtime=runtime)
-            quantized = insert_qdq(proto, plan, amax)
+            quantized = quantize(proto, plan, amax, config, batches=self._manifest_batches)
             if runtime == "tensorrt" and (findings := lint(quantized)):
                 raise GraphError(
                     f"Q/DQ graph of {variant.name}",
@@ -178,6 +200,9 @@ class Artefacts(Networks):
 
         inputs = {"test": self.dataset.test.sha256}
         return self.make("images", self.dataset.name, inputs, save, content=("test.npy",)).path("test.npy")
+
+    def _manifest_batches(self) -> Iterator[NDArray[np.float32]]:
+        return self.calibration_batches(load_manifest(self.manifest.path("manifest.json")))
 
     def calibration_batches(self, manifest: CalibrationManifest) -> Iterator[NDArray[np.float32]]:
         """Yield the manifest's images, normalised, in batches; only one batch is in memory at a time."""

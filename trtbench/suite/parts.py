@@ -209,6 +209,11 @@ class CalibrationConfig(Part):
     total: PositiveInt | None = Field(None, description="images in all, spread evenly over the classes")
     method: Method = "entropy"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    weights: Literal["absmax", "mse"] = Field("absmax", description="clip of each output channel of a weight")
+    equalise: bool = Field(default=False, description="cross-layer equalisation, for depthwise networks")
+    rounding: Literal["nearest", "gptq"] = Field("nearest", description="gptq: weights by layer reconstruction")
+    bias_correction: bool = Field(default=False, description="take the mean shift of each channel off its bias")
+    allow_short: bool = Field(default=False, description="take classes that have too few images short")
     batch_size: PositiveInt = 32
     seed: int = 0
     manifest: Path | None = Field(None, description="a committed manifest to use instead of sampling")
