@@ -273,7 +273,12 @@ def calibrate(
     checkpoint: CheckpointOption = None,
     per_class: Annotated[int | None, typer.Option(help="Training images of each class.")] = None,
     total: Annotated[int | None, typer.Option(help="Training images in all.")] = None,
-    method: Annotated[str, typer.Option(help="entropy, minmax, percentile or mse.")] = "entropy",
+    method: Annotated[str | None, typer.Option(help="entropy, mse, percentile, minmax or moving-average.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Clip of a weight's channels: absmax or mse.")] = None,
+    equalise: Annotated[bool, typer.Option("--equalise", help="Equalise neighbouring layers (depthwise).")] = False,
+    rounding: Annotated[str | None, typer.Option(help="nearest, or gptq: layer reconstruction.")] = None,
+    bias_correction: Annotated[bool, typer.Option("--bias-correction", help="Take mean shifts off biases.")] = False,
+    allow_short: Annotated[bool, typer.Option("--allow-short", help="Take classes short that lack images.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -284,7 +289,18 @@ def calibrate(
     from trtbench.pipeline.steps import calibrate_model
     from trtbench.suite import CalibrationConfig, options
 
-    config = options(CalibrationConfig, per_class=per_class, total=total, method=method, seed=seed)
+    config = options(
+        CalibrationConfig,
+        per_class=per_class,
+        total=total,
+        method=method,
+        weights=weights,
+        equalise=equalise,
+        rounding=rounding,
+        bias_correction=bias_correction,
+        allow_short=allow_short,
+        seed=seed,
+    )
     one = _one(model, checkpoint, _data(data, mean=mean, std=std, size=size), calibration=config)
     found = calibrate_model(one, output=output)
     _tell(found, f"{output}: {found['tensors']} tensors from {found['images']} images", as_json=as_json)

@@ -12,7 +12,13 @@ import numpy as np
 from trtbench import __version__
 from trtbench._optional import version
 from trtbench.calibrate.leaks import check_leak
-from trtbench.calibrate.manifest import load_manifest, make_manifest, save_manifest, verify_manifest
+from trtbench.calibrate.manifest import (
+    load_manifest,
+    make_manifest,
+    save_manifest,
+    short_notes,
+    verify_manifest,
+)
 from trtbench.errors import ConfigError, GraphError, UnsupportedError
 from trtbench.pipeline.events import Event
 from trtbench.pipeline.networks import Networks, source_of
@@ -83,6 +89,7 @@ class Artefacts(Networks):
             "preprocessing": self.dataset.preprocessing.fingerprint,
             **sizes,
             "seed": config.seed,
+            **({"allow_short": True} if config.allow_short else {}),
         }
         sampled = self.store.find("manifest", inputs)
         if committed is not None and (sampled is None or sampled.facts["sha256"] != committed.sha256):
@@ -92,9 +99,13 @@ class Artefacts(Networks):
             if committed is not None:
                 verify_manifest(committed, self.dataset)
                 check_leak(self.dataset, committed.indices)
-            manifest = committed or make_manifest(self.dataset, **sizes, seed=config.seed)
+            manifest = committed or make_manifest(
+                self.dataset, **sizes, seed=config.seed, allow_short=config.allow_short
+            )
             save_manifest(folder / "manifest.json", manifest)
-            return {"images": len(manifest.images), "sha256": manifest.sha256}
+            asked = None if config.manifest else sizes["per_class"]  # a given manifest is of the user's own size
+            notes = short_notes(manifest, per_class=asked)
+            return {"images": len(manifest.images), "sha256": manifest.sha256, "notes": notes}
 
         made = self.make("manifest", self.suite.name, inputs, sample, content=("manifest.json",))
         if committed is None and not self.is_dry:
@@ -190,6 +201,22 @@ class Artefacts(Networks):
 
         return self.make("qdq", f"{variant.name}/{precision}", inputs, insert, content=("model.onnx",))
 
+    def calibration_notes(self, variant: Variant, *, precision: str) -> tuple[str, ...]:
+        """What a row of an int8 engine has to say of its calibration: short classes, and what each option brought."""
+        from trtbench.pipeline.gains import gain_notes, option_gains
+
+        short = tuple(self.manifest.facts.get("notes", ()))
+        return (*short, *gain_notes(option_gains(self, variant, precision=precision)))
+
+    def without(self, option: str) -> Artefacts:
+        """Return the artefacts of the same suite with one calibration option at its default."""
+        plain = type(self.suite.calibration)()
+        config = self.suite.calibration.model_copy(update={option: getattr(plain, option)})
+        suite = self.suite.model_copy(update={"calibration": config, "name": f"{self.suite.name}-without-{option}"})
+        other = Artefacts(suite, self.places, tell=self.tell, is_dry=self.is_dry)
+        other.__dict__ |= {"dataset": self.dataset, "manifest": self.manifest}  # the same ones, at hand already
+        return other
+
     def test_images(self) -> Path:
         """The test split's uint8 pixels as .npy, for worker processes to map."""
 
@@ -228,8 +255,9 @@ class Artefacts(Networks):
         seed = self.suite.calibration.seed
         if given is not None:
             return found  # the user's own choice: verified against the pixels, never replaced
-        is_same = (found.train_sha256, found.preprocessing) == wanted
-        if is_same and len(found.indices) == images and found.seed == seed:
+        is_same = (found.train_sha256, found.preprocessing, found.seed) == (*wanted, seed)
+        is_short = self.suite.calibration.allow_short and len(found.indices) < images
+        if is_same and (len(found.indices) == images or is_short):
             return found
         detail = f"{self._manifest_path} is of other images, size or seed: sampled again"
         self.tell(Event(stage="manifest", item=self.suite.name, state="note", detail=detail))

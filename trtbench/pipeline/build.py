@@ -134,12 +134,18 @@ def _build(
         params=facts.get("params"),
         macs=facts.get("macs"),
         settings=result.settings,
-        notes=(*facts["notes"], *result.notes),
+        notes=(*facts["notes"], *_calibration_notes(artefacts, plan), *result.notes),
         rebuild=f"trtbench build {artefacts.suite.origin}",
     )
     write_sidecar(path, sidecar)
     tell(Event(stage="engine", item=plan.name, state="done", detail=result.achieved, seconds=build_s))
     return path, sidecar
+
+
+def _calibration_notes(artefacts: Artefacts, plan: EnginePlan) -> tuple[str, ...]:
+    if not plan.precision.startswith("int8"):
+        return ()
+    return artefacts.calibration_notes(plan.variant, precision=plan.precision)
 
 
 @contextlib.contextmanager

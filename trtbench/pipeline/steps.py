@@ -148,13 +148,15 @@ def calibrate_model(suite: Suite, *, output: Path) -> dict[str, Any]:
     """Write manifest.json, ranges.json and model.qdq.onnx of a suite's first variant into `output`.
 
     Returns:
-        `images`, `tensors`, `manifest_sha256`, `method` and `output`.
+        `images`, `tensors`, `manifest_sha256`, `method`, `output`, and as `notes` classes that were taken short and
+        what each option beyond the method brought on the validation images.
     """
     with tempfile.TemporaryDirectory() as folder:
         artefacts = Artefacts(suite, Places(runs=Path(folder), calib=Path(folder) / "calib"))
         variant = suite.variants[0]
         manifest, ranges = artefacts.manifest, artefacts.ranges(variant)
         quantized = artefacts.quantized_graph(variant)
+        notes = list(artefacts.calibration_notes(variant, precision="int8"))
         with storing(output):
             output.mkdir(parents=True, exist_ok=True)
             for source, name in (
@@ -169,6 +171,7 @@ def calibrate_model(suite: Suite, *, output: Path) -> dict[str, Any]:
         "manifest_sha256": manifest.facts["sha256"],
         "method": suite.calibration.method,
         "output": str(output),
+        "notes": notes,
     }
 
 
