@@ -17,7 +17,7 @@ ALL_EXTRAS := $(subst $(space),$(comma),$(strip dev $(EXTRAS)))
 INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(ALL_EXTRAS))
 BIN := $(VENV)/bin
 
-.PHONY: setup engines bench report gpu-info test test-all test-gpu test-tensorrt kill-test bench-overhead bench-compare lint type check docker docker-check clean
+.PHONY: setup engines bench report gpu-info test test-all test-gpu test-tensorrt kill-test bench-calibration bench-overhead bench-compare lint type check docker docker-check clean
 
 engines: setup
 	$(BIN)/trtbench build $(SUITE) --out $(OUT)
@@ -51,6 +51,9 @@ bench-overhead: setup
 
 bench-compare: setup
 	$(BIN)/python -m tests.benchmarks.compare --out $(OUT)
+
+bench-calibration: setup
+	$(BIN)/python tests/benchmarks/calibration.py --out $(OUT)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from trtbench.bench.worker import Worker, main
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from trtbench.engines.onnxruntime import OnnxRuntimeSession
+    from trtbench.engines.onnxruntime.cpu import OnnxRuntimeSession
 
 
 def _bare(session: OnnxRuntimeSession, samples: int) -> NDArray[np.int64]:
@@ -48,10 +48,10 @@ class TamperedWorker(Worker):
 
     _spin_ns = 0
 
-    def open(self, *, settings: dict[str, Any]) -> dict[str, Any]:
+    def open(self, *, settings: dict[str, Any], batch: int = 1) -> dict[str, Any]:
         """Load the engine; remember the planted slow-down."""
         self._spin_ns = settings.pop("spin_ns", 0)
-        return super().open(settings=settings)
+        return super().open(settings=settings, batch=batch)
 
     def time(self, *, batch: int, samples: int, scope: Any, launches: int = 1) -> dict[str, Any]:
         """Time as trtbench does, in a bare loop, or with the planted slow-down."""

@@ -15,6 +15,7 @@ from trtbench.calibrate.manifest import (
     load_manifest,
     make_manifest,
     save_manifest,
+    short_notes,
     verify_manifest,
 )
 from trtbench.data import load_dataset, pixel_sha256
@@ -78,6 +79,26 @@ def test_total_and_seed_reach_the_sampler(dataset: Dataset, manifest: Calibratio
     other = make_manifest(dataset, total=23, seed=1)
     assert sorted(other.histogram) == [2] * 7 + [3] * 3
     assert make_manifest(dataset, per_class=5, seed=0) == manifest != make_manifest(dataset, per_class=5, seed=1)
+
+
+def test_classes_taken_short_are_named_with_their_counts(dataset: Dataset, manifest: CalibrationManifest) -> None:
+    rare = np.flatnonzero(dataset.train.labels == 3)[2:]
+    kept = np.setdiff1d(np.arange(len(dataset.train)), rare)
+    train = Split(images=dataset.train.images[kept], labels=dataset.train.labels[kept])
+    long_tailed = dataclasses.replace(dataset, train=train)
+    with pytest.raises(DataError, match="class 3 has 2 images, fewer than per_class = 5"):
+        make_manifest(long_tailed, per_class=5, seed=0)
+    short = make_manifest(long_tailed, per_class=5, seed=0, allow_short=True)
+    assert short.histogram == (5, 5, 5, 2, 5, 5, 5, 5, 5, 5)
+    note = "calibration: 1 of 10 classes gave fewer than {} images: 3 2"
+    assert short_notes(short, per_class=5) == (note.format(5),)
+    assert short_notes(short) == (note.format(4),)
+    assert short_notes(manifest, per_class=5) == short_notes(manifest) == ()
+
+
+def test_only_the_first_short_classes_are_named(manifest: CalibrationManifest) -> None:
+    many = dataclasses.replace(manifest, classes=tuple(map(str, range(13))), histogram=(9,) + (1,) * 12)
+    assert short_notes(many)[0].endswith("8 1, 9 1, 10 1 and 2 more")
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -109,6 +109,23 @@ def test_a_tensor_that_wakes_up_late_is_calibrated_on_what_it_shows(method: Meth
         assert collect_ranges([{"x": batch} for batch in batches], method=method) == {"x": 5.0}
 
 
+def test_the_moving_average_starts_at_the_first_batch_and_moves_by_a_hundredth() -> None:
+    batches = [{"x": np.array([-value, 0], np.float32)} for value in (4, 8, 2)]
+    assert collect_ranges(batches, method="moving-average") == {"x": pytest.approx(4 + 0.04 + 0.01 * (2 - 4.04))}
+
+
+def test_a_moving_average_of_silence_is_no_threshold_of_zero() -> None:
+    assert collect_ranges([{"x": np.zeros(3, np.float32)}] * 2, method="moving-average") == {"x": ALL_ZERO_AMAX}
+
+
+@pytest.mark.parametrize("power", [-120, 0, 110])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_each_magnitude_falls_into_its_bin_whatever_its_size(power: int, dtype: type) -> None:
+    values: NDArray[Any] = np.ldexp(np.arange(-BINS + 1, BINS, dtype=dtype), power).astype(dtype)
+    found = observe(Histogram(), values, tensor="x")
+    assert (found.zeros, found.counts[0], set(found.counts[1:].tolist())) == (1, 0, {2})
+
+
 # --- independent implementations
 
 
@@ -191,7 +208,8 @@ def test_entropy_agrees_with_onnxruntime_within_a_quarter(name: str) -> None:
     assert _amax(values, "entropy") == pytest.approx(theirs, rel=0.25)
 
 
-def test_minmax_agrees_with_onnxruntime(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "options"), [("minmax", {}), ("moving-average", {"moving_average": True})])
+def test_largest_magnitudes_agree_with_onnxruntime(tmp_path: Path, method: Method, options: dict[str, bool]) -> None:
     onnxruntime()
     from onnxruntime.quantization import CalibrationDataReader
     from onnxruntime.quantization.calibrate import MinMaxCalibrater
@@ -199,22 +217,26 @@ def test_minmax_agrees_with_onnxruntime(tmp_path: Path) -> None:
     signature = "n (float[batch, 4] input) => (float[batch, 4] out)"
     text = f'<ir_version: 10, opset_import: ["" : 20]> {signature} {{ out = Mul(input, input) }}'
     onnx.save(onnx.parser.parse_model(text), tmp_path / "n.onnx")
-    batches = [batch.reshape(-1, 4) for batch in np.split(_sample("normal"), 5)]
+    # It averages minimum and maximum, each for itself: the same thing as magnitudes only where none is below 0.
+    batches = [np.abs(batch).reshape(-1, 4) for batch in np.split(_sample("normal"), 5)]
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-        def __init__(self) -> None:
+        def __init__(self, batches: list[Array]) -> None:
             self.left = iter(batches)
 
         def get_next(self) -> dict[str, Array] | None:
             batch = next(self.left, None)
             return None if batch is None else {"input": batch}
 
-    calibrater = MinMaxCalibrater(tmp_path / "n.onnx", augmented_model_path=str(tmp_path / "m.onnx"), symmetric=True)
+    calibrater = MinMaxCalibrater(
+        tmp_path / "n.onnx", augmented_model_path=str(tmp_path / "m.onnx"), symmetric=True, **options
+    )
     calibrater.augment_graph()
     calibrater.create_inference_session()
-    calibrater.collect_data(Reader())
+    for batch in batches:  # it averages over its calls
+        calibrater.collect_data(Reader([batch]))
     theirs = {name: float(found.range_value[1][0]) for name, found in calibrater.compute_data().data.items()}
-    ours = collect_ranges([{"input": batch, "out": batch * batch} for batch in batches], method="minmax")
+    ours = collect_ranges([{"input": batch, "out": batch * batch} for batch in batches], method=method)
     assert ours == pytest.approx(theirs)
 
 
@@ -341,7 +363,9 @@ def test_a_batch_with_other_tensors_is_an_error() -> None:
 
 
 def test_an_unknown_method_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"calibration method: expected minmax \| percentile \| entropy \| mse"):
+    with pytest.raises(
+        ConfigError, match=r"calibration method: expected minmax \| moving-average \| percentile \| entropy \| mse"
+    ):
         collect_ranges([{"x": np.ones(1)}], method="max")  # type: ignore[arg-type]  # on purpose
 
 
@@ -367,8 +391,21 @@ class _Recorder:
 
 # Of CuPy's reference, "Comparison with NumPy": functions with NumPy's meaning.
 _CUPY_HAS = {
-    *("abs", "arange", "asarray", "bincount", "ceil", "clip", "concatenate", "cumsum", "float64", "full"),
-    *("inf", "int64", "log", "maximum", "searchsorted", "where", "zeros"),
+    *(
+        "abs",
+        "arange",
+        "asarray",
+        "bincount",
+        "ceil",
+        "count_nonzero",
+        "clip",
+        "concatenate",
+        "cumsum",
+        "float32",
+        "float64",
+        "full",
+    ),
+    *("inf", "int32", "int64", "log", "maximum", "searchsorted", "where", "zeros"),
 }
 
 

@@ -88,9 +88,13 @@ def test_a_total_below_the_number_of_classes_takes_different_classes() -> None:
         (
             [60, 55, 70, 12],
             {"per_class": 50},
-            "class 3 has 12 images, fewer than per_class = 50; lower it or add images",
+            "class 3 has 12 images, fewer than per_class = 50; lower it, add images or allow short",
         ),
-        ([5, 0], {"per_class": 1}, "class 1 has 0 images, fewer than per_class = 1; lower it or add images"),
+        (
+            [5, 0],
+            {"per_class": 1},
+            "class 1 has 0 images, fewer than per_class = 1; lower it, add images or allow short",
+        ),
         ([9, 3], {"total": 8}, "class 1 has 3 images, fewer than the 4 that total = 8 takes of each class"),
         ([9, 3, 3], {"total": 11}, "class 1 has 3 images, fewer than the 4 that total = 11 takes of each class"),
     ],
@@ -120,3 +124,42 @@ def test_exactly_one_positive_size_is_given(size: dict[str, int]) -> None:
 def test_a_label_out_of_range_is_refused(stranger: int) -> None:
     with pytest.raises(DataError, match=rf"labels: expected 0 to 1, for 2 classes, got {stranger};"):
         sample_balanced(np.array([0, 1, stranger]), num_classes=2, per_class=1, seed=0)
+
+
+# --- short classes
+
+
+@pytest.mark.parametrize("num_classes", [10, 100, 1000])
+def test_a_long_tail_is_taken_short_where_that_is_allowed(num_classes: int) -> None:
+    sizes = np.maximum(1, 200 // np.arange(1, num_classes + 1)).tolist()  # Zipf's law: most classes have few
+    labels = np.random.default_rng(0).permutation(labels_of(sizes))
+    with pytest.raises(DataError, match=r"class \d+ has \d+ images, fewer than per_class = 30"):
+        sample_balanced(labels, num_classes=num_classes, per_class=30, seed=0)
+    indices = sample_balanced(labels, num_classes=num_classes, per_class=30, seed=0, allow_short=True)
+    assert len(set(indices.tolist())) == len(indices)
+    counts = np.bincount(labels[indices], minlength=num_classes)
+    np.testing.assert_array_equal(counts, np.minimum(sizes, 30))
+
+
+def test_of_a_total_the_larger_classes_give_what_short_ones_lack() -> None:
+    labels = labels_of([20, 3, 20])
+    indices = sample_balanced(labels, num_classes=3, total=21, seed=0, allow_short=True)
+    assert sorted(np.bincount(labels[indices]).tolist()) == [3, 9, 9]
+
+
+def test_a_total_beyond_all_images_takes_all() -> None:
+    assert len(sample_balanced(labels_of([2, 3]), num_classes=2, total=9, seed=0, allow_short=True)) == 5
+
+
+def test_where_no_class_is_short_allowing_it_changes_nothing() -> None:
+    labels = labels_of([9, 9, 9])
+    strict, lax = (
+        sample_balanced(labels, num_classes=3, per_class=4, seed=5, allow_short=allowed).tolist()
+        for allowed in (False, True)
+    )
+    assert strict == lax
+
+
+def test_no_image_at_all_is_an_error_even_so() -> None:
+    with pytest.raises(DataError, match="calibration images: expected at least one, got none"):
+        sample_balanced(labels_of([2]), num_classes=1, per_class=1, seed=0, exclude=[0, 1], allow_short=True)

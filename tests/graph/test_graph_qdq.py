@@ -11,8 +11,9 @@ from onnx import numpy_helper
 from trtbench.errors import GraphError
 from trtbench.graph.lint import lint
 from trtbench.graph.placement import Runtime, activation_tensors, plan_qdq
-from trtbench.graph.qdq import SMALLEST_SCALE, insert_qdq, weight_scales
+from trtbench.graph.qdq import insert_qdq
 from trtbench.graph.reference import onnxruntime, run_reference
+from trtbench.graph.weights import SMALLEST_SCALE, weight_scales
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -272,4 +272,3 @@ def _steal_share(before: tuple[int, ...], after: tuple[int, ...]) -> float | Non
         return None
     passed = sum(after) - sum(before)
     return (after[-1] - before[-1]) / passed if passed > 0 else None
-

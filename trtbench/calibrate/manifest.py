@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trtbench.records import Dataset
 
 SCHEMA_VERSION: Final = 1
+_NAMED = 10  # short classes a note names
 _REMAKE = "make it again with `trtbench calibrate`"
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Count = Annotated[int, Field(ge=0)]
@@ -70,7 +71,7 @@ class CalibrationManifest:
 
 
 def make_manifest(
-    dataset: Dataset, *, per_class: int | None = None, total: int | None = None, seed: int
+    dataset: Dataset, *, per_class: int | None = None, total: int | None = None, seed: int, allow_short: bool = False
 ) -> CalibrationManifest:
     """Sample training images, balanced by class, of which none stands in validation or test.
 
@@ -81,10 +82,11 @@ def make_manifest(
         per_class: images of each class; give this or `total`.
         total: images in all.
         seed: the same seed gives the same manifest.
+        allow_short: take the classes that have too few images as they are; `short_notes` names them.
 
     Raises:
         ConfigError: not exactly one of `per_class` and `total`.
-        DataError: a class has too few images.
+        DataError: a class has too few images, or no image is left that does not leak.
     """
     excluded: dict[int, Leak] = {}
     is_clean: set[int] = set()
@@ -96,6 +98,7 @@ def make_manifest(
             total=total,
             seed=seed,
             exclude=sorted(excluded),
+            allow_short=allow_short,
         ).tolist()
         leaks = find_leaks(dataset, sorted(set(indices) - is_clean))
         if not leaks:
@@ -103,6 +106,17 @@ def make_manifest(
         excluded |= {leak.index: leak for leak in reversed(leaks)}
         is_clean |= set(indices) - excluded.keys()
     return _described(dataset, indices, seed=seed, excluded=tuple(excluded[index] for index in sorted(excluded)))
+
+
+def short_notes(manifest: CalibrationManifest, *, per_class: int | None = None) -> tuple[str, ...]:
+    """Name the classes that gave fewer images than asked for; of a `total`, than an even share of it takes."""
+    even = max(manifest.histogram) - 1  # of a balanced sample no two classes differ by more
+    wanted = even if per_class is None else per_class
+    short = [f"{manifest.classes[label]} {count}" for label, count in enumerate(manifest.histogram) if count < wanted]
+    if not short:
+        return ()
+    named = ", ".join(short[:_NAMED]) + (f" and {len(short) - _NAMED} more" if len(short) > _NAMED else "")
+    return (f"calibration: {len(short)} of {len(manifest.classes)} classes gave fewer than {wanted} images: {named}",)
 
 
 def save_manifest(path: Path, manifest: CalibrationManifest) -> None:

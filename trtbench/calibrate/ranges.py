@@ -11,7 +11,7 @@ A threshold (amax) is the magnitude that int8 code 127 stands for; the scale is 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
     from trtbench.suite import Method
 
+# How far a batch moves the moving average: the constant of PyTorch's MovingAverageMinMaxObserver and of ONNX Runtime.
+AVERAGING = 0.01
 BINS = 2048  # of which the values reach past the middle: 1,025 to 2,048 are in use
 LEVELS = 128  # int8 magnitudes 0 to 127
+_FLOAT32_EXPONENT = 100  # BINS / 2^exponent is a normal float32 then
 # The threshold of a tensor that is 0 everywhere. Any would do; this one's scale is a normal number in FP32 and FP16.
 ALL_ZERO_AMAX = 1.0
 
@@ -36,10 +39,11 @@ def collect_ranges(
 
     Args:
         activations: one mapping for each batch, tensor name to a float array of any shape; all with the same names.
-        method: `minmax` takes the largest magnitude; `percentile` the magnitude that this share of all values, zeros
-            included, does not exceed; `entropy` the threshold whose int8 distribution has the least Kullback-Leibler
-            divergence from the true one (Migacz, "8-bit Inference with TensorRT", GTC 2017); `mse` the one with the
-            least mean squared error.
+        method: `minmax` takes the largest magnitude; `moving-average` the exponential average of the batches' largest
+            ones, the first batch's to start with, so that order and batches matter; `percentile` the magnitude that
+            this share of all values, zeros included, does not exceed; `entropy` the threshold whose int8 distribution
+            has the least Kullback-Leibler divergence from the true one (Migacz, "8-bit Inference with TensorRT", GTC
+            2017); `mse` the one with the least mean squared error.
         percentile: for `percentile`, in (0, 100].
         xp: the array package of the activations: numpy or cupy.
 
@@ -76,6 +80,7 @@ class Histogram:
     exponent: int = 0
     zeros: int = 0
     largest: float = 0.0
+    average: float | None = None  # of the batches' largest magnitudes; None before the first batch
 
     @property
     def bin_width(self) -> float:
@@ -94,23 +99,47 @@ def observe(histogram: Histogram, values: Any, *, tensor: str, xp: Any = np) -> 
     Raises:
         CalibrationError: the values are empty, or NaN or infinity is among them.
     """
-    magnitudes = xp.abs(values.astype(xp.float64)).ravel()
-    largest = float(magnitudes.max()) if magnitudes.size else math.nan
-    if not math.isfinite(largest):
-        got = "NaN or infinity" if magnitudes.size else "no values"
+    flat = values.ravel()
+    lowest, highest = (float(flat.min()), float(flat.max())) if flat.size else (math.nan, math.nan)
+    largest = max(highest, -lowest)
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        got = "NaN or infinity" if flat.size else "no values"
         raise CalibrationError(
             f"activations of tensor {tensor!r}",
             expected="finite values",
             got=got,
             cure="check the checkpoint and the preprocessing: the float network itself computes them",
         )
-    zeros = histogram.zeros + int((magnitudes == 0).sum())
+    average = _averaged(histogram.average, largest)
+    zeros = int(flat.size) - int(xp.count_nonzero(flat != 0))
     if largest == 0:
-        return Histogram(counts=histogram.counts, exponent=histogram.exponent, zeros=zeros, largest=histogram.largest)
+        return replace(histogram, zeros=histogram.zeros + zeros, average=average)
     counts, exponent = _grown(histogram, math.frexp(largest)[1], xp)
-    bins = (magnitudes[magnitudes > 0] * math.ldexp(BINS, -exponent)).astype(xp.int64)
-    counts = counts + xp.bincount(bins, minlength=BINS)
-    return Histogram(counts=counts, exponent=exponent, zeros=zeros, largest=max(largest, histogram.largest))
+    counts = counts + _counted(flat, exponent, has_negative=lowest < 0, xp=xp)
+    counts[0] -= zeros
+    return Histogram(
+        counts=counts,
+        exponent=exponent,
+        zeros=histogram.zeros + zeros,
+        largest=max(largest, histogram.largest),
+        average=average,
+    )
+
+
+def _averaged(average: float | None, largest: float) -> float:
+    return largest if average is None else average + AVERAGING * (largest - average)
+
+
+def _counted(flat: Any, exponent: int, *, has_negative: bool, xp: Any) -> Any:
+    """Count magnitudes below 2^exponent in BINS equal bins, zeros in the first.
+
+    The bin of a value is its magnitude times a power of two, cut to an integer: in float32 this is exact wherever the
+    factor is a normal number, and three times as fast as comparing with edges.
+    """
+    is_exact = flat.dtype == xp.float32 and abs(exponent) <= _FLOAT32_EXPONENT
+    magnitudes = flat if is_exact else flat.astype(xp.float64)
+    magnitudes = xp.abs(magnitudes) if has_negative else magnitudes
+    return xp.bincount((magnitudes * math.ldexp(BINS, -exponent)).astype(xp.int32), minlength=BINS)
 
 
 def _grown(histogram: Histogram, exponent: int, xp: Any) -> tuple[Any, int]:
@@ -131,6 +160,7 @@ def _search(method: Method, *, percentile: float) -> Callable[[Histogram, Any], 
         )
     searches: dict[str, Callable[[Histogram, Any], float]] = {
         "minmax": lambda histogram, _xp: float(histogram.used),
+        "moving-average": lambda histogram, _xp: (histogram.average or 0.0) / histogram.bin_width,
         "percentile": lambda histogram, xp: _percentile(histogram, percentile, xp),
         "entropy": _entropy,
         "mse": _mean_squared_error,

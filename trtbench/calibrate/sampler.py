@@ -22,6 +22,7 @@ def sample_balanced(
     total: int | None = None,
     seed: int,
     exclude: Sequence[int] = (),
+    allow_short: bool = False,
 ) -> NDArray[np.int64]:
     """Draw distinct images so that in every prefix the class counts differ by at most one.
 
@@ -35,25 +36,37 @@ def sample_balanced(
         total: images in all; where it is no multiple of `num_classes`, some classes give one more.
         seed: the same seed gives the same sample.
         exclude: indices that are not drawn.
+        allow_short: take a class that has too few images as it is, and go on with the others; of a `total` they give
+            the rest, as far as they have it.
 
     Returns:
         int64 indices into `labels`, in the order of drawing.
 
     Raises:
         ConfigError: not exactly one of `per_class` and `total`, or below 1.
-        DataError: a label is out of range, or a class has too few images.
+        DataError: a label is out of range, a class has too few images, or none has any.
     """
     count = _count(num_classes, per_class=per_class, total=total)
     _check_range(labels, num_classes)
     is_free = np.ones(len(labels), np.bool_)
     is_free[np.asarray(exclude, np.int64)] = False
     sizes = np.bincount(labels[is_free], minlength=num_classes)
-    _check_sizes(sizes, count, wanted=f"per_class = {per_class}" if total is None else f"total = {total}")
+    if allow_short:
+        count = min(count, _available(sizes, per_class))
+    else:
+        _check_sizes(sizes, count, wanted=f"per_class = {per_class}" if total is None else f"total = {total}")
     own_order, between_classes = np.random.default_rng(seed).random((2, len(labels)))
     free = np.flatnonzero(is_free)
     by_class = free[np.lexsort((own_order[free], labels[free]))]
     rank = np.arange(len(free)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return by_class[np.lexsort((between_classes[by_class], rank))[:count]].astype(np.int64)
+
+
+def _available(sizes: NDArray[np.int64], per_class: int | None) -> int:
+    found = int((sizes if per_class is None else np.minimum(sizes, per_class)).sum())
+    if not found:
+        raise DataError("calibration images", expected="at least one", got="none", cure="add images to any class")
+    return found
 
 
 def _count(num_classes: int, *, per_class: int | None, total: int | None) -> int:
@@ -88,4 +101,7 @@ def _check_sizes(sizes: NDArray[np.int64], count: int, *, wanted: str) -> None:
     if is_short.any():
         small = int(np.flatnonzero(is_short)[0])
         need = wanted if wanted.startswith("per_class") else f"the {rounds} that {wanted} takes of each class"
-        raise DataError(f"class {small} has {sizes[small]} images, fewer than {need}", cure="lower it or add images")
+        raise DataError(
+            f"class {small} has {sizes[small]} images, fewer than {need}",
+            cure="lower it, add images or allow short classes (allow_short)",
+        )

@@ -281,7 +281,12 @@ def calibrate(
     checkpoint: CheckpointOption = None,
     per_class: Annotated[int | None, typer.Option(help="Training images of each class.")] = None,
     total: Annotated[int | None, typer.Option(help="Training images in all.")] = None,
-    method: Annotated[str | None, typer.Option(help="entropy (the default), minmax, percentile or mse.")] = None,
+    method: Annotated[str | None, typer.Option(help="entropy, mse, percentile, minmax or moving-average.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Clip of a weight's channels: absmax or mse.")] = None,
+    equalise: Annotated[bool, typer.Option("--equalise", help="Equalise neighbouring layers (depthwise).")] = False,
+    rounding: Annotated[str | None, typer.Option(help="nearest, or gptq: layer reconstruction.")] = None,
+    bias_correction: Annotated[bool, typer.Option("--bias-correction", help="Take mean shifts off biases.")] = False,
+    allow_short: Annotated[bool, typer.Option("--allow-short", help="Take classes short that lack images.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the sample.")] = None,
     from_cache: Annotated[
         Path | None, typer.Option(help="Take the ranges from a calibration cache that TensorRT 10 wrote.")
@@ -296,15 +301,17 @@ def calibrate(
     from trtbench.suite import CalibrationConfig, options
 
     chosen = {"per_class": per_class, "total": total, "method": method, "seed": seed}
+    chosen |= {"allow_short": allow_short or None}
     if from_cache is not None and (given := [name for name, value in chosen.items() if value is not None]):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         cure = "leave them out: images and method were chosen when the cache was written"
         raise ConfigError(f"{names} with --from-cache", expected="one or the other", cure=cure)
+    how = {"weights": weights, "rounding": rounding, "equalise": equalise, "bias_correction": bias_correction}
     one = _one(
         model,
         checkpoint,
         data_of(data, mean=mean, std=std, size=size),
-        calibration=options(CalibrationConfig, **chosen),
+        calibration=options(CalibrationConfig, **chosen, **how),
     )
     found = calibrate_model(one, output=output, cache=from_cache)
     source = f"{found['images']} images" if from_cache is None else from_cache.name

@@ -10,8 +10,8 @@ import numpy as np
 from onnx import TensorProto, defs
 
 from trtbench.errors import GraphError
-from trtbench.graph.qdq import LEVELS
 from trtbench.graph.view import LAYERS, QUANTIZERS, node_name
+from trtbench.graph.weights import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.graph.qdq import LEVELS
 from trtbench.graph.view import QUANTIZERS, attribute
+from trtbench.graph.weights import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -19,8 +19,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from trtbench.errors import UnsupportedError
-from trtbench.graph.qdq import LARGEST_BIAS_CODE, LEVELS, SMALLEST_SCALE, UNSIGNED_LEVELS
+from trtbench.graph.qdq import LARGEST_BIAS_CODE, UNSIGNED_LEVELS
 from trtbench.graph.view import attribute, constants
+from trtbench.graph.weights import LEVELS, SMALLEST_SCALE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,6 +9,8 @@ to explicit quantization, the ResNets of its toolkits and its answers on NVIDIA/
 * of an Add's two inputs only the residual one is quantized: Conv+Add+ReLU then is one INT8 kernel. Where convolutions
   make both, the one on the longer branch is fused and the downsampling one is quantized;
 * pools read INT8: TensorRT moves Q and DQ through them;
+* a Concat whose output is read in INT8 reads INT8 itself, all its inputs and its output with one scale: else TensorRT
+  would rescale each input;
 * a tensor has one Q/DQ pair for all its readers.
 
 Operators that only move values (Slice, Pad with zeros, Reshape, MaxPool, ...) hand the scale of their input on. So in a
@@ -32,6 +34,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from trtbench.errors import GraphError
+from trtbench.graph.joining import join_ranges
 from trtbench.graph.plan import ActivationPoint, LayerPlacement, QdqPlan, Reader, WeightPoint
 from trtbench.graph.view import (
     FIRST_QDQ_OPSET,
@@ -80,24 +83,29 @@ def plan_qdq(proto: onnx.ModelProto, *, exclude: Collection[str] = (), runtime: 
     ranges: dict[str, str] = {}
     for tensor in tensors:
         ranges[tensor] = _range_source(seen, tensor, ranges)
+    concats = [node for node in seen.nodes if node.op_type == "Concat" and edges.needs(node, 0)]
+    joined = join_ranges(concats, ranges)
+    ranges = {tensor: joined.leader(source) for tensor, source in ranges.items()}
     return QdqPlan(
         activations=tuple(
             ActivationPoint(
                 tensor=tensor,
                 range_of=ranges[tensor],
                 readers=edges.readers(tensor),
-                is_unsigned=for_cpu and _is_non_negative(seen, ranges[tensor]),
+                is_unsigned=for_cpu
+                and all(_is_non_negative(seen, source) for source in joined.members(ranges[tensor])),
             )
             for tensor in tensors
         ),
         weights=tuple(_weights(seen, quantized)),
         layers=layers,
+        joined=joined.groups,
     )
 
 
 def activation_tensors(plan: QdqPlan) -> tuple[str, ...]:
     """Return the tensors whose ranges a plan needs, in the order of the graph."""
-    return tuple(dict.fromkeys(point.range_of for point in plan.activations))
+    return tuple(dict.fromkeys(source for point in plan.activations for source in plan.sources(point.range_of)))
 
 
 def _require_float_graph(seen: GraphView) -> None:
@@ -177,7 +185,13 @@ class _Edges:
         if node.op_type == "Add":
             residual = self.residual(node)
             return residual is not None and (self.adds_whole or index == residual)
+        if node.op_type == "Concat":
+            return self.joins(node)
         return node.op_type in _POOLS
+
+    def joins(self, concat: onnx.NodeProto) -> bool:
+        """Whether a Concat runs in INT8: what it makes is read so."""
+        return any(self.needs(*read) for read in self.of(concat.output[0]))
 
     def takes(self, tensor: str, node: onnx.NodeProto, index: int) -> bool:
         """Whether this reading goes through the Q/DQ pair, given that the tensor has one."""
@@ -246,6 +260,8 @@ def _is_non_negative(seen: GraphView, tensor: str) -> bool:
     if maker.op_type == "Clip":
         lowest = seen.constants.get(next(iter(maker.input[1:2]), ""))
         return lowest is not None and bool(lowest >= 0)
+    if maker.op_type == "Concat":
+        return all(_is_non_negative(seen, part) for part in maker.input)
     if maker.op_type in _KEEP_SIGN and (maker.op_type != "Pad" or _only_moves(seen, maker)):
         return _is_non_negative(seen, maker.input[0])
     return maker.op_type in {"Relu", "Sigmoid"}

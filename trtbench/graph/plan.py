@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _KINDS = {"Conv": "convolutions", "ConvTranspose": "transposed convolutions"}
 
@@ -50,11 +54,24 @@ class LayerPlacement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QdqPlan:
-    """Every Q/DQ pair of a graph, in the order of the graph, and what becomes of each layer."""
+    """Every Q/DQ pair of a graph, in the order of the graph, and what becomes of each layer.
+
+    `joined` holds the tensors that meet in Concats, by the `range_of` of their pairs: their range is the largest of
+    theirs, so that no input of a Concat is clipped harder than it would be alone.
+    """
 
     activations: tuple[ActivationPoint, ...]
     weights: tuple[WeightPoint, ...]
     layers: tuple[LayerPlacement, ...]
+    joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def sources(self, range_of: str) -> tuple[str, ...]:
+        """Return the tensors whose values make a range: the tensor itself, or those that meet it in Concats."""
+        return self.joined.get(range_of, (range_of,))
+
+    def amax(self, range_of: str, found: Mapping[str, float]) -> float:
+        """Return the magnitude that a pair's scale represents, from those of the tensors in `found`."""
+        return max(found[tensor] for tensor in self.sources(range_of))
 
     @property
     def summary(self) -> str:

@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper, shape_inference
 from trtbench.errors import GraphError
 from trtbench.graph.placement import activation_tensors
 from trtbench.graph.view import constants
+from trtbench.graph.weights import LEVELS, WeightClip, weight_scales
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,24 +27,30 @@ if TYPE_CHECKING:
 
     from trtbench.graph.plan import QdqPlan, Reader
 
-LEVELS = 127  # the largest int8 code whose negative is one too
 UNSIGNED_LEVELS = 255
-# A dead channel's weights are all 0, and so would be its scale, which TensorRT refuses. The smallest positive FP16
-# number stays positive in every type that scales may be converted to, and rounds nothing that matters.
-SMALLEST_SCALE = 2.0**-24
 # ONNX Runtime's kernels add the bias as int32 codes of (input scale x weight scale). A dead channel's bias would
 # overflow them, in silence; so a weight scale is at least what keeps the bias within half of int32. What that rounds
 # away of the weights is less than the bias's own float32 resolution.
 LARGEST_BIAS_CODE = 2.0**30
 
 
-def insert_qdq(proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[str, float]) -> onnx.ModelProto:
+def insert_qdq(
+    proto: onnx.ModelProto,
+    plan: QdqPlan,
+    activation_amax: Mapping[str, float],
+    *,
+    weights: WeightClip = "absmax",
+    scales_of: onnx.ModelProto | None = None,
+) -> onnx.ModelProto:
     """Return the graph with its Q/DQ pairs.
 
     Args:
         proto: the float graph the plan was made for; it is not changed.
         plan: where the pairs go.
         activation_amax: for each of `activation_tensors(plan)` the largest magnitude to represent; more are ignored.
+        weights: how the clip of each output channel of a weight is found.
+        scales_of: the same graph with the weights that the scales are found for; by default `proto` itself. It differs
+            where the weights of `proto` are rounded already.
 
     Raises:
         GraphError: a range is missing, or no positive number; or a weight is not finite.
@@ -55,19 +62,11 @@ def insert_qdq(proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[s
     quantized.graph.node.extend(_rewired(proto.graph, _pairs(plan)))
     unsigned = {point.range_of for point in plan.activations if point.is_unsigned}
     scales = _activation_scales(plan, activation_amax)
-    for name, scale in (*scales.items(), *_weight_scales(proto, plan, scales)):
+    for name, scale in (*scales.items(), *_weight_scales(scales_of or proto, plan, scales, clip=weights)):
         zero_point = np.zeros(scale.shape, np.uint8 if name in unsigned else np.int8)
         quantized.graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
         quantized.graph.initializer.append(numpy_helper.from_array(zero_point, f"{name}.zero_point"))
     return shape_inference.infer_shapes(quantized, strict_mode=True, data_prop=True)
-
-
-def weight_scales(weight: NDArray[np.float32], *, axis: int) -> NDArray[np.float32]:
-    """Return amax / 127 of each slice of a weight along `axis`, float32 (channels,), never below 2^-24."""
-    others = tuple(index for index in range(weight.ndim) if index != axis)
-    scales = np.abs(weight).max(axis=others) / LEVELS
-    safe: NDArray[np.float32] = np.maximum(scales, SMALLEST_SCALE).astype(np.float32)
-    return safe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +104,12 @@ def _pairs(plan: QdqPlan) -> dict[tuple[str, int], _Pair]:
     for activation in plan.activations:
         add(_Pair(name=activation.tensor, tensor=activation.tensor, scale=activation.range_of), activation.readers)
     for weight in plan.weights:
-        name = _weight_name(weight.tensor, weight.axis)
+        name = weight_name(weight.tensor, weight.axis)
         add(_Pair(name=name, tensor=weight.tensor, scale=name, axis=weight.axis), weight.readers)
     return pairs
 
 
-def _weight_name(tensor: str, axis: int) -> str:
+def weight_name(tensor: str, axis: int) -> str:
     """Name a weight's pair; a weight that two layers read along different axes has two."""
     return tensor if axis == 0 else f"{tensor}.axis{axis}"
 
@@ -134,11 +133,13 @@ def _rewired(graph: onnx.GraphProto, pairs: Mapping[tuple[str, int], _Pair]) -> 
 
 def _activation_scales(plan: QdqPlan, activation_amax: Mapping[str, float]) -> dict[str, NDArray[np.float32]]:
     levels = {point.range_of: UNSIGNED_LEVELS if point.is_unsigned else LEVELS for point in plan.activations}
-    return {tensor: np.array(activation_amax[tensor] / count, np.float32) for tensor, count in levels.items()}
+    return {
+        tensor: np.array(plan.amax(tensor, activation_amax) / count, np.float32) for tensor, count in levels.items()
+    }
 
 
 def _weight_scales(
-    proto: onnx.ModelProto, plan: QdqPlan, activation_scales: Mapping[str, NDArray[np.float32]]
+    proto: onnx.ModelProto, plan: QdqPlan, activation_scales: Mapping[str, NDArray[np.float32]], *, clip: WeightClip
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     arrays = constants(proto.graph)
     layers = {node.output[0]: node for node in proto.graph.node}
@@ -153,12 +154,12 @@ def _weight_scales(
         if not np.isfinite(weight).all():
             what = f"weight {point.tensor!r}"
             raise GraphError(what, expected="finite values", got="NaN or infinity", cure="train it anew")
-        scales = weight_scales(weight, axis=point.axis)
+        scales = weight_scales(weight, axis=point.axis, clip=clip)
         for reader in point.readers:
             bias = arrays.get(next(iter(layers[reader.node].input[2:3]), ""))
             if bias is not None and bias.size in {1, scales.size}:
                 scales = np.maximum(scales, np.abs(bias).reshape(-1) / (inputs[reader.node] * LARGEST_BIAS_CODE))
-        yield _weight_name(point.tensor, point.axis), scales
+        yield weight_name(point.tensor, point.axis), scales
 
 
 def _require_ranges(plan: QdqPlan, activation_amax: Mapping[str, float]) -> None:

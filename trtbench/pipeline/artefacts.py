@@ -13,7 +13,13 @@ import numpy as np
 from trtbench import __version__
 from trtbench._optional import version
 from trtbench.calibrate.leaks import check_leak
-from trtbench.calibrate.manifest import load_manifest, make_manifest, save_manifest, verify_manifest
+from trtbench.calibrate.manifest import (
+    load_manifest,
+    make_manifest,
+    save_manifest,
+    short_notes,
+    verify_manifest,
+)
 from trtbench.errors import ConfigError, GraphError, UnsupportedError
 from trtbench.pipeline.events import Event
 from trtbench.pipeline.graph_methods import before, method_graph
@@ -92,6 +98,7 @@ class Artefacts(Networks):
             "preprocessing": self.dataset.preprocessing.fingerprint,
             **sizes,
             "seed": config.seed,
+            **({"allow_short": True} if config.allow_short else {}),
         }
         sampled = self.store.find("manifest", inputs)
         if committed is not None and (sampled is None or sampled.facts["sha256"] != committed.sha256):
@@ -101,20 +108,42 @@ class Artefacts(Networks):
             if committed is not None:
                 verify_manifest(committed, self.dataset)
                 check_leak(self.dataset, committed.indices)
-            manifest = committed or make_manifest(self.dataset, **sizes, seed=config.seed)
+            manifest = committed or make_manifest(
+                self.dataset, **sizes, seed=config.seed, allow_short=config.allow_short
+            )
             save_manifest(folder / "manifest.json", manifest)
-            return {"images": len(manifest.images), "sha256": manifest.sha256}
+            asked = None if config.manifest else sizes["per_class"]  # a given manifest is of the user's own size
+            notes = short_notes(manifest, per_class=asked)
+            return {"images": len(manifest.images), "sha256": manifest.sha256, "notes": notes}
 
         made = self.make("manifest", self.suite.name, inputs, sample, content=("manifest.json",))
         if committed is None and not self.is_dry:
             write_atomically(self._manifest_path, made.path("manifest.json").read_bytes())
         return made
 
+    def calibrated_graph(self, variant: Variant) -> Artefact:
+        """The float graph that INT8 starts from: a variant's own, or with its layers equalised."""
+        graph = self.graph(variant)
+        if not self.suite.calibration.equalise:
+            return graph
+
+        def make(folder: Path) -> Mapping[str, Any]:
+            import onnx
+
+            from trtbench.graph.equalise import equalise
+
+            found = equalise(onnx.load(graph.path("model.onnx")))
+            write_atomically(folder / "model.onnx", found.proto.SerializeToString(deterministic=True))
+            return {"pairs": found.pairs, "clips": found.clips}
+
+        inputs = {"graph": graph.sha256, "onnx": version("onnx"), "trtbench": __version__}
+        return self.make("equalised", variant.name, inputs, make, content=("model.onnx",))
+
     def ranges(self, variant: Variant) -> Artefact:
         """The clip threshold of every activation that a placement may quantize, by the suite's method."""
         if isinstance(variant, QatVariant):
             return self.ranges(before(variant))  # those it learnt with
-        graph, manifest, config = self.graph(variant), self.manifest, self.suite.calibration
+        graph, manifest, config = self.calibrated_graph(variant), self.manifest, self.suite.calibration
         inputs = {
             "graph": graph.sha256,
             "manifest": manifest.facts["sha256"],
@@ -136,9 +165,10 @@ class Artefacts(Networks):
             path = graph.path("model.onnx")
             plans = [plan_qdq(onnx.load(path), runtime=runtime) for runtime in _PLACEMENTS.values()]
             tensors = tuple(dict.fromkeys(tensor for plan in plans for tensor in activation_tensors(plan)))
-            images = self.calibration_batches(load_manifest(manifest.path("manifest.json")))
             amax = collect_ranges(
-                iterate_activations(path, tensors, images), method=config.method, percentile=config.percentile
+                iterate_activations(path, tensors, self._manifest_batches()),
+                method=config.method,
+                percentile=config.percentile,
             )
             write_atomically(folder / "ranges.json", json.dumps(amax, indent=1, sort_keys=True))
             return {"tensors": len(amax)}
@@ -147,12 +177,15 @@ class Artefacts(Networks):
 
     def quantized_graph(self, variant: Variant, *, precision: str = "int8") -> Artefact:
         """The ONNX graph of a variant with Q/DQ nodes: where TensorRT wants them, or where ONNX Runtime's CPU does."""
-        graph, ranges = self.graph(variant), self.ranges(variant)
+        graph, ranges, config = self.calibrated_graph(variant), self.ranges(variant), self.suite.calibration
         runtime = _PLACEMENTS[precision]
+        reads_images = config.bias_correction or config.rounding != "nearest"
         inputs = {
             "graph": graph.sha256,
             "ranges": ranges.sha256,
             "runtime": runtime,
+            "options": config.model_dump(mode="json", include={"weights", "rounding", "bias_correction"}),
+            "images": (self.manifest.facts["sha256"], config.batch_size) if reads_images else None,
             "onnx": version("onnx"),
             "trtbench": __version__,
         }
@@ -162,12 +195,12 @@ class Artefacts(Networks):
 
             from trtbench.graph.lint import lint
             from trtbench.graph.placement import plan_qdq
-            from trtbench.graph.qdq import insert_qdq
+            from trtbench.pipeline.refine import quantize
 
             proto = onnx.load(graph.path("model.onnx"))
             amax = json.loads(ranges.path("ranges.json").read_bytes())
             plan = plan_qdq(proto, runtime=runtime)
-            quantized = insert_qdq(proto, plan, amax)
+            quantized = quantize(proto, plan, amax, config, batches=self._manifest_batches)
             if runtime == "tensorrt" and (findings := lint(quantized)):
                 raise GraphError(
                     f"Q/DQ graph of {variant.name}",
@@ -225,6 +258,25 @@ class Artefacts(Networks):
         inputs = {"train": self.dataset.train.sha256, "manifest": manifest.facts["sha256"]}
         return self.make("images", f"{self.suite.name}/calibration", inputs, save, content=("calibration.npy",))
 
+    def calibration_notes(self, variant: Variant, *, precision: str) -> tuple[str, ...]:
+        """What a row of an int8 engine has to say of its calibration: short classes, and what each option brought."""
+        from trtbench.pipeline.gains import gain_notes, option_gains
+
+        short = tuple(self.manifest.facts.get("notes", ()))
+        if "implicit" in precision:  # TensorRT's own calibrator knows none of the options
+            return short
+        placement = precision if precision in _PLACEMENTS else "int8"
+        return (*short, *gain_notes(option_gains(self, variant, precision=placement)))
+
+    def without(self, option: str) -> Artefacts:
+        """Return the artefacts of the same suite with one calibration option at its default."""
+        plain = type(self.suite.calibration)()
+        config = self.suite.calibration.model_copy(update={option: getattr(plain, option)})
+        suite = self.suite.model_copy(update={"calibration": config, "name": f"{self.suite.name}-without-{option}"})
+        other = Artefacts(suite, self.places, tell=self.tell, is_dry=self.is_dry)
+        other.__dict__ |= {"dataset": self.dataset, "manifest": self.manifest}  # the same ones, at hand already
+        return other
+
     def test_images(self) -> Path:
         """The test split's uint8 pixels as .npy, for worker processes to map."""
 
@@ -235,6 +287,9 @@ class Artefacts(Networks):
 
         inputs = {"test": self.dataset.test.sha256}
         return self.make("images", self.dataset.name, inputs, save, content=("test.npy",)).path("test.npy")
+
+    def _manifest_batches(self) -> Iterator[NDArray[np.float32]]:
+        return self.calibration_batches(load_manifest(self.manifest.path("manifest.json")))
 
     def calibration_batches(self, manifest: CalibrationManifest) -> Iterator[NDArray[np.float32]]:
         """Yield the manifest's images, normalised, in batches; only one batch is in memory at a time."""
@@ -260,8 +315,9 @@ class Artefacts(Networks):
         seed = self.suite.calibration.seed
         if given is not None:
             return found  # the user's own choice: verified against the pixels, never replaced
-        is_same = (found.train_sha256, found.preprocessing) == wanted
-        if is_same and len(found.indices) == images and found.seed == seed:
+        is_same = (found.train_sha256, found.preprocessing, found.seed) == (*wanted, seed)
+        is_short = self.suite.calibration.allow_short and len(found.indices) < images
+        if is_same and (len(found.indices) == images or is_short):
             return found
         detail = f"{self._manifest_path} is of other images, size or seed: sampled again"
         self.tell(Event(stage="manifest", item=self.suite.name, state="note", detail=detail))

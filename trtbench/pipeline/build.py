@@ -135,7 +135,7 @@ def _build(
         sparsity=facts.get("sparsity"),
         settings=result.settings,
         facts=result.facts,
-        notes=(*facts["notes"], *(made_from.facts["notes"] if made_from.kind == "half" else ()), *result.notes),
+        notes=(*facts["notes"], *_source_notes(artefacts, plan, made_from), *result.notes),
         rebuild=f"trtbench build {artefacts.suite.origin}",
     )
     write_sidecar(path, sidecar)
@@ -191,6 +191,14 @@ def full_batches(images: int, wanted: int) -> int:
     """Return the batch size nearest below `wanted` that leaves no image out, or `wanted` where none is near."""
     wanted = min(images, wanted)
     return next((size for size in range(wanted, wanted // 2, -1) if images % size == 0), wanted)
+
+
+def _source_notes(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact) -> tuple[str, ...]:
+    """Return what there is to say of the graph an engine is built from: of its half precision, of its calibration."""
+    notes = tuple(made_from.facts["notes"]) if made_from.kind == "half" else ()
+    if not needs_calibration(plan.precision):
+        return notes
+    return (*notes, *artefacts.calibration_notes(plan.variant, precision=plan.precision))
 
 
 @contextlib.contextmanager

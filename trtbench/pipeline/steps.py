@@ -152,7 +152,8 @@ def calibrate_model(suite: Suite, *, output: Path, cache: Path | None = None) ->
     it saw, it does not tell.
 
     Returns:
-        `tensors`, `method`, `output` and `notes`; `images` and `manifest_sha256`, or `cache_sha256`.
+        `tensors`, `method`, `output`; `images` and `manifest_sha256`, or `cache_sha256`; and as `notes` classes that
+        were taken short and what each option beyond the method brought on the validation images.
 
     Raises:
         DataError: the cache cannot be read.
@@ -182,7 +183,7 @@ def _calibrated(artefacts: Artefacts) -> tuple[dict[str, bytes], dict[str, Any]]
         "tensors": ranges.facts["tensors"],
         "manifest_sha256": manifest.facts["sha256"],
         "method": artefacts.suite.calibration.method,
-        "notes": [],
+        "notes": list(artefacts.calibration_notes(variant, precision="int8")),
     }
     return {name: path.read_bytes() for name, path in files.items()}, facts
 

@@ -20,7 +20,7 @@ BackendName = Literal["auto", "tensorrt", "onnxruntime-tensorrt", "onnxruntime-c
 Baseline = Literal["eager", "eager-cudagraph", "compile"]
 Objective = Literal["p50_ms", "p99_ms", "ms_per_image", "throughput", "engine_bytes"]
 Scope = Literal["device", "host-to-host"]
-Method = Literal["minmax", "percentile", "entropy", "mse"]
+Method = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 
 
 # The networks of the zoo, by name; a test holds it equal to models.model_names(), which needs torch.
@@ -122,6 +122,11 @@ class CalibrationConfig(Part):
     total: PositiveInt | None = Field(None, description="images in all, spread evenly over the classes")
     method: Method = "entropy"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    weights: Literal["absmax", "mse"] = Field("absmax", description="clip of each output channel of a weight")
+    equalise: bool = Field(default=False, description="cross-layer equalisation, for depthwise networks")
+    rounding: Literal["nearest", "gptq"] = Field("nearest", description="gptq: weights by layer reconstruction")
+    bias_correction: bool = Field(default=False, description="take the mean shift of each channel off its bias")
+    allow_short: bool = Field(default=False, description="take classes that have too few images short")
     batch_size: PositiveInt = 32
     seed: int = 0
     manifest: Path | None = Field(None, description="a committed manifest to use instead of sampling")
@@ -207,8 +212,8 @@ class BenchConfig(Part):
     threads: PositiveInt = Field(1, description="intra-op threads of CPU engines")
     spin: bool = Field(default=False, description="let CPU threads spin between operators")
     baselines: tuple[Baseline, ...] = ("eager",)
-    baseline_precisions: Annotated[tuple[Literal["fp32", "tf32", "fp16", "bf16"], ...], AfterValidator(unique)] = (
-        Field(("fp32",), description="of PyTorch's rows; fp16 and bf16 run in channels_last")
+    baseline_precisions: Annotated[tuple[Literal["fp32", "tf32", "fp16", "bf16"], ...], AfterValidator(unique)] = Field(
+        ("fp32",), description="of PyTorch's rows; fp16 and bf16 run in channels_last"
     )
     cuda_graph: bool = Field(default=True, description="TensorRT: launch by a CUDA graph")
     ort_placement: bool = Field(default=True, description="time once the Q/DQ placement that ONNX Runtime's CPU fuses")

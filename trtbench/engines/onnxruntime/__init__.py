@@ -5,6 +5,6 @@ Each of these modules is a runtime; `activations` runs a float graph for calibra
 
 from __future__ import annotations
 
-from trtbench.engines.onnxruntime.activations import iterate_activations
+from trtbench.engines.onnxruntime.activations import iterate_activations, iterate_graph_activations
 
-__all__ = ["iterate_activations"]
+__all__ = ["iterate_activations", "iterate_graph_activations"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from trtbench.engines.onnxruntime.sessions import CPU, session_options, start
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    import onnx
     from numpy.typing import NDArray
 
 
@@ -20,19 +22,41 @@ def iterate_activations(
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Run a float graph over batches and yield the values of the tensors named, one batch at a time.
 
-    Nothing is kept between batches, so memory does not grow with their number.
+    The next batch is computed while the caller looks at this one. No other is kept, so memory does not grow with their
+    number.
     """
     import onnx
 
+    yield from iterate_graph_activations(onnx.load(graph), tensors, batches)
+
+
+def iterate_graph_activations(
+    graph: onnx.ModelProto, tensors: tuple[str, ...], batches: Iterator[NDArray[np.float32]]
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Do as `iterate_activations` does, for a graph in memory; it is not changed."""
+    import onnx
+
     ort = onnxruntime()
-    proto = onnx.load(graph)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(graph)
     known = {output.name for output in proto.graph.output}
     inputs = {item.name for item in proto.graph.input}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known | inputs)
-    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, settings={"threads": 0})
+    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={"threads": 0})
     session = start(ort, proto.SerializeToString(), options, providers={CPU: {}})
     name = session.get_inputs()[0].name
     computed = [tensor for tensor in tensors if tensor not in inputs]
-    for batch in batches:
-        values = dict(zip(computed, session.run(computed, {name: batch}), strict=True))
-        yield {tensor: batch if tensor == name else values[tensor] for tensor in tensors}
+
+    def run(batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        values = dict(zip(computed, session.run(computed, {name: batch}), strict=True)) if computed else {}
+        return {tensor: batch if tensor == name else values[tensor] for tensor in tensors}
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ahead = None
+        for batch in batches:
+            current, ahead = ahead, pool.submit(run, batch)
+            if current is not None:
+                yield current.result()
+                del current
+        if ahead is not None:
+            yield ahead.result()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbench.errors import DataError, GraphError
-from trtbench.graph.qdq import LEVELS
+from trtbench.graph.weights import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

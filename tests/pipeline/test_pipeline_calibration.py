@@ -1,0 +1,114 @@
+"""The calibration options of a suite reach its Q/DQ graphs, and what each brought is said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+
+from trtbench.graph.reference import run_reference
+from trtbench.pipeline.artefacts import Artefacts
+from trtbench.pipeline.build import build_suite
+from trtbench.pipeline.refine import _within_memory
+from trtbench.suite import parse_suite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trtbench.pipeline import Places
+    from trtbench.suite import Suite
+
+    Make = Callable[..., Suite]
+
+
+def _with(suite: Suite, **options: object) -> Suite:
+    config = type(suite.calibration).model_validate(suite.calibration.model_dump() | options)
+    return suite.model_copy(update={"calibration": config})
+
+
+def _logits(artefacts: Artefacts, graph: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    from trtbench.data import normalise
+
+    images = normalise(artefacts.dataset.validation.images, artefacts.dataset.preprocessing)
+    return next(iter(run_reference(onnx.load(graph), {"input": images}).values()))
+
+
+@pytest.mark.slow
+def test_each_option_changes_the_graph_and_its_gain_stands_in_the_row(suite: Make, places: Places) -> None:
+    plain = suite()
+    engines = [one.model_copy(update={"precisions": ("int8",)}) for one in plain.engines]
+    plain = plain.model_copy(update={"engines": tuple(engines)})
+    dense = plain.variants[0]
+    everything = {"weights": "mse", "equalise": True, "rounding": "gptq", "bias_correction": True}
+    graphs = {"plain": Artefacts(plain, places).quantized_graph(dense)}
+    for name, value in everything.items():
+        graphs[name] = Artefacts(_with(plain, **{name: value}), places).quantized_graph(dense)
+    graphs["all"] = Artefacts(_with(plain, **everything), places).quantized_graph(dense)
+    assert len({graph.sha256 for graph in graphs.values()}) == 6
+
+    reference = _logits(Artefacts(plain, places), str(Artefacts(plain, places).graph(dense).path("model.onnx")))
+    errors = {
+        name: float(np.square(_logits(Artefacts(plain, places), str(graph.path("model.onnx"))) - reference).mean())
+        for name, graph in graphs.items()
+    }
+    assert max(errors.values()) < 0.1 * float(np.square(reference).mean())
+    assert errors["rounding"] < errors["plain"]
+
+    built = build_suite(_with(plain, rounding="gptq", bias_correction=True), places)
+    row = next(one for one in built if one.plan.precision == "int8")
+    assert row.sidecar is not None
+    said = [note for note in row.sidecar.notes if note.startswith("calibration.")]
+    assert [note.split(":")[0] for note in said] == ["calibration.rounding", "calibration.bias_correction"]
+    assert all("of 9 validation images right" in note for note in said)
+
+
+def test_no_option_has_nothing_to_say(suite: Make, places: Places) -> None:
+    artefacts = Artefacts(suite(), places)
+    assert artefacts.calibration_notes(artefacts.suite.variants[0], precision="int8") == ()
+
+
+def test_a_short_class_stops_a_build_unless_the_suite_allows_it_and_then_it_is_said(
+    suite: Make, places: Places
+) -> None:
+    from trtbench.errors import DataError
+
+    strict = _with(suite(), per_class=10)  # each class has 12 images, of which 3 are held out
+    with pytest.raises(DataError, match="class 0 has 9 images, fewer than per_class = 10"):
+        _ = Artefacts(strict, places).manifest
+    lax = _with(strict, allow_short=True)
+    notes = Artefacts(lax, places).calibration_notes(lax.variants[0], precision="int8")
+    assert notes == ("calibration: 3 of 3 classes gave fewer than 10 images: circle 9, square 9, star 9",)
+    again = Artefacts(lax, places)
+    assert again.manifest.is_cached
+    assert again.manifest.facts["images"] == 27
+
+
+def test_statistics_beyond_the_memory_of_a_pass_wait_for_the_next(
+    suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trtbench.graph.placement import plan_qdq
+    from trtbench.graph.rounding import reconstructions
+    from trtbench.pipeline import refine
+
+    artefacts = Artefacts(suite(), places)
+    proto = onnx.load(artefacts.graph(artefacts.suite.variants[0]).path("model.onnx"))
+    layers = list(reconstructions(proto, plan_qdq(proto)))
+    assert len(list(_within_memory(layers, proto))) == 1
+    monkeypatch.setattr(refine, "_GRAM_BYTES", 1)
+    assert list(_within_memory(layers, proto)) == [[layer] for layer in layers]
+
+
+def test_the_options_stand_in_a_suite_file() -> None:
+    text = """
+name: all
+model: {name: "onnx:a.onnx"}
+variants: [{kind: dense, name: dense}]
+calibration: {method: moving-average, weights: mse, equalise: true, rounding: gptq, bias_correction: true}
+"""
+    config = parse_suite(text, origin="all.yaml").calibration
+    assert (config.method, config.weights, config.rounding) == ("moving-average", "mse", "gptq")
+    assert config.equalise
+    assert config.bias_correction
+    assert not config.allow_short
