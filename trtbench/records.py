@@ -204,8 +204,9 @@ class LoadRecord:
 class Row:
     """One (variant, precision, backend, device, batch size) of a report.
 
-    `channels` are the output channels of each convolution. `latency` is of the inference alone; `other_latencies` are of the same engine with the copies in and out, or of
-    several launches a sample. `energy_j` is of one image.
+    `channels` are the output channels of each convolution. `latency` is of the inference alone; `other_latencies` are
+    of the same engine with the copies in and out, or of several launches a sample. `energy_j` is of one image.
+    `builds_p50_ms` are the medians of repeated builds, of which the row is the middle one.
     """
 
     variant: str
@@ -234,6 +235,7 @@ class Row:
     throughput_ips: float | None = None
     memory_bytes: int | None = None
     energy_j: float | None = None
+    builds_p50_ms: tuple[float, ...] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

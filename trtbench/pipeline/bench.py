@@ -18,6 +18,7 @@ from trtbench.errors import RowError, TrtbenchError
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.build import build_engines, status_of
 from trtbench.pipeline.events import Event, Listener, nobody
+from trtbench.pipeline.finalists import hold_finals
 from trtbench.pipeline.watch import Watch
 from trtbench.records import Row
 from trtbench.report.raw import write_raw
@@ -42,13 +43,14 @@ if TYPE_CHECKING:
 class Results:
     """What a measurement left: a row for each engine and batch size, and the raw blocks by row name.
 
-    `telemetry` is what the devices did meanwhile; `is_interrupted` says that someone stopped it, and the rows that were
-    not reached are skipped.
+    `finals` are the blocks of repeated builds, which pair with one another only. `telemetry` is what the devices did
+    meanwhile; `is_interrupted` says that someone stopped it, and the rows that were not reached are skipped.
     """
 
     rows: tuple[Row, ...]
     blocks: Mapping[str, TimedRow]
     telemetry: Mapping[str, Any]
+    finals: Mapping[str, TimedRow]
     is_interrupted: bool = False
 
 
@@ -91,10 +93,54 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
     rows = tuple(_with_true_arithmetic(row, true_counts) for row in rows)
     for row, one in zip(rows, measured, strict=False):
         write_raw(folder, row, one)
+    blocks = _blocks(rows, measured)
+    finals = None
+    with contextlib.suppress(RowError):  # the first builds stand, each as one build
+        if not is_interrupted:
+            finals = hold_finals(artefacts, built, rows, measure=_Measure(artefacts, images, watch, folder, tell))
+    if finals is not None:
+        rows = tuple(_with_true_arithmetic(finals.rows.get(row.name, row), true_counts) for row in rows)
     watch.write(folder)
+    return Results(
+        rows=rows,
+        blocks=blocks,
+        telemetry=watch.summary(),
+        finals=finals.blocks if finals is not None else {},
+        is_interrupted=is_interrupted,
+    )
+
+
+def _blocks(rows: Sequence[Row], measured: Sequence[Measured]) -> dict[str, TimedRow]:
+    """Return the raw blocks of what was timed beside others, by row name."""
     pairs = zip(rows, measured, strict=False)
-    blocks = {row.name: one.timed for row, one in pairs if one.timed is not None and not one.is_alone}
-    return Results(rows=rows, blocks=blocks, telemetry=watch.summary(), is_interrupted=is_interrupted)
+    return {row.name: one.timed for row, one in pairs if one.timed is not None and not one.is_alone}
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """Measures more engines of the same suite; their raw samples go where those of the others are."""
+
+    artefacts: Artefacts
+    images: Images
+    watch: Watch
+    folder: Path
+    tell: Listener
+
+    def __call__(self, built: Sequence[BuiltEngine]) -> tuple[tuple[Row, ...], dict[str, TimedRow]]:
+        suite = self.artefacts.suite
+        with self.watch:
+            measured = measure_engines(
+                [_engine_file(one, suite) for one in built],
+                self.images,
+                suite.bench,
+                folder=self.folder,
+                progress=_Clock(self.tell),
+                energy_j=self.watch.energy_j,
+            )
+        rows = _rows(built, measured, watch=self.watch, batch_sizes=suite.bench.batch_sizes)
+        for row, one in zip(rows, measured, strict=True):
+            write_raw(self.folder, row, one)
+        return rows, _blocks(rows, measured)
 
 
 def _rows(

@@ -36,10 +36,19 @@ def decide_again(run: Path, changed: Callable[[Mapping[str, Any]], DecisionConfi
     return recommend(report.rows, changed(report.suite.get("decision", {})), paired=paired_from(blocks))
 
 
-def paired_from(blocks: Mapping[str, TimedRow | None]) -> PairedRatio:
-    """Answer paired ratios from the raw blocks of a run, by row name."""
+def paired_from(
+    blocks: Mapping[str, TimedRow | None], *, finals: Mapping[str, TimedRow | None] | None = None
+) -> PairedRatio:
+    """Answer paired ratios from the raw blocks of a run, by row name.
+
+    Rows of the finals, which were measured side by side once more, pair with one another only.
+    """
+    again = finals or {}
 
     def ratio(first: Row, second: Row) -> tuple[float, float, float] | None:
-        return timed_ratio(blocks.get(first.name), blocks.get(second.name))
+        if (first.name in again) != (second.name in again):
+            return None
+        taken = again if first.name in again else blocks
+        return timed_ratio(taken.get(first.name), taken.get(second.name))
 
     return ratio

@@ -64,7 +64,7 @@ def run_suite(
         environment=facts,
         suite=suite.as_written(),
         rows=results.rows,
-        decision=recommend(results.rows, suite.decision, paired=paired_from(results.blocks)),
+        decision=recommend(results.rows, suite.decision, paired=paired_from(results.blocks, finals=results.finals)),
         stages=dict(stages or {}),
         notes=(*interrupted, *advice(results.rows, results.telemetry, facts)),
         telemetry=results.telemetry,

@@ -38,7 +38,13 @@ def rank(qualified: Sequence[Row], decision: DecisionConfig, *, paired: PairedRa
     """Order at least one qualified row by the objective; among those level with the best, fewest bytes win."""
     ranked = sorted(qualified, key=lambda row: (objective_cost(row, qualified, decision), latency_cost(row, qualified)))
     best = ranked[0]
-    level = [row for row in ranked if row is best or _is_level(objective_ratio(row, best, decision, paired=paired))]
+    level = [
+        row
+        for row in ranked
+        if row is best
+        or _is_level(objective_ratio(row, best, decision, paired=paired))
+        or (decision.objective in _PAIRED and builds_overlap(row, best))
+    ]
     winner = min(level, key=size_cost)
     runner_up = next((row for row in ranked if row is not winner), None)
     ratio = None if runner_up is None else objective_ratio(runner_up, winner, decision, paired=paired)
@@ -98,6 +104,12 @@ def size_cost(row: Row) -> float:
 def is_one_of(row: Row, rows: Sequence[Row]) -> bool:
     """Whether this very row is among `rows`; equal rows are not the same."""
     return any(row is other for other in rows)
+
+
+def builds_overlap(row: Row, other: Row) -> bool:
+    """Whether repeated builds of two engines are as fast as each other somewhere within their spreads."""
+    mine, others = row.builds_p50_ms, other.builds_p50_ms
+    return bool(mine and others) and min(mine) <= max(others) and min(others) <= max(mine)
 
 
 def _is_level(ratio: Ratio) -> bool:

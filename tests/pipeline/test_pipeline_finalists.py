@@ -1,0 +1,102 @@
+"""Finalists are built several times: the spread of builds ranks them, and the median build is shipped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from trtbench.bench.latency import TimedRow
+from trtbench.engines.sidecar import read_sidecar
+from trtbench.pipeline.artefacts import Artefacts
+from trtbench.pipeline.build import build_engines
+from trtbench.pipeline.finalists import hold_finals, median_build
+from trtbench.records import AccuracyRecord, LatencyRecord, Row
+from trtbench.report.ranking import builds_overlap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from trtbench.pipeline import Places
+    from trtbench.pipeline.build import BuiltEngine
+    from trtbench.suite import Suite
+
+    Make = Callable[..., Suite]
+
+
+def _row(p50_ms: float) -> Row:
+    latency = LatencyRecord(
+        scope="device",
+        p50_ms=p50_ms,
+        p90_ms=p50_ms,
+        p99_ms=None,
+        mean_ms=p50_ms,
+        cov=0.0,
+        ms_per_image=p50_ms,
+        n=30,
+        verdict="stable",
+    )
+    accuracy = AccuracyRecord(
+        correct=90, total=100, top1=0.9, top5=None, ci95=(0.8, 0.95), drop_pp=0.0, drop_upper_pp=1.0
+    )
+    row = Row(variant="dense", precision="fp16", backend="tensorrt", device="gpu", batch_size=1, engine_bytes=1)
+    return replace(row, latency=latency, accuracy=accuracy, simulated=True)
+
+
+class _Scripted:
+    """Measures nothing: each build has the p50 that the script holds for its precision, and the sha256 of its file."""
+
+    def __init__(self, p50_ms: Mapping[str, float]) -> None:
+        self._p50_ms = p50_ms
+
+    def __call__(self, built: Sequence[BuiltEngine]) -> tuple[list[Row], dict[str, TimedRow]]:
+        rows = []
+        for one in built:
+            assert one.sidecar is not None
+            row = _row(self._p50_ms[one.plan.shown_precision])
+            rows.append(replace(row, precision=one.plan.shown_precision, engine_sha256=one.sidecar.engine_sha256))
+        samples = np.ones(2, np.int64)
+        return rows, {row.name: TimedRow(blocks=(samples, samples), processes=(0, 0), spans=((0, 1), (1, 2))) for row in rows}
+
+
+@pytest.mark.usefixtures("tensorrt_10_double")
+def test_the_median_build_of_each_finalist_stands_for_it_by_its_sha256(suite: Make, places: Places) -> None:
+    wanted = suite("engines: [{backend: tensorrt, precisions: [fp32, tf32, fp16], builds: 3}]")
+    artefacts = Artefacts(wanted, places)
+    built = [one for one in build_engines(artefacts) if one.plan.role == "candidate"]
+    first, _ = _Scripted({"fp32": 3.0, "tf32": 2.0, "fp16": 1.0})(built)
+    again = {"tf32": 2.0, "tf32#2": 1.8, "tf32#3": 2.4, "fp16": 1.0, "fp16#2": 1.9, "fp16#3": 1.2}
+
+    finals = hold_finals(artefacts, built, first, measure=_Scripted(again))
+
+    assert finals is not None
+    rows = {row.precision: row for row in finals.rows.values()}
+    assert set(rows) == {"tf32", "fp16"}
+    assert rows["fp16"].builds_p50_ms == (1.0, 1.9, 1.2)
+    median = read_sidecar(places.engines / "tiny" / "dense.fp16#3.tensorrt.plan")
+    assert (rows["fp16"].engine_sha256, rows["fp16"].latency) == (median.engine_sha256, _row(1.2).latency)
+    assert any("3 builds: p50 1 to 1.9 ms" in note for note in rows["fp16"].notes)
+    assert set(finals.blocks) == set(finals.rows) == {rows["tf32"].name, rows["fp16"].name}
+
+
+def test_one_build_of_each_holds_no_finals(suite: Make, places: Places) -> None:
+    artefacts = Artefacts(suite("engines: [{backend: onnxruntime-cpu, precisions: [fp32], builds: 3}]"), places)
+    built = [one for one in build_engines(artefacts) if one.plan.role == "candidate"]
+    rows = [replace(_row(1.0), precision="fp32", backend="onnxruntime-cpu")]
+
+    assert hold_finals(artefacts, built, rows, measure=_Scripted({})) is None
+
+
+def test_of_three_builds_the_middle_one_is_taken_and_of_two_the_slower() -> None:
+    assert median_build([_row(3.0), _row(1.0), _row(2.0)]) == _row(2.0)
+    assert median_build([_row(1.0), _row(2.0)]) == _row(2.0)
+
+
+def test_engines_whose_builds_overlap_are_not_told_apart() -> None:
+    fast, slow = _row(1.0), _row(1.2)
+
+    assert builds_overlap(replace(fast, builds_p50_ms=(0.9, 1.0, 1.3)), replace(slow, builds_p50_ms=(1.1, 1.2, 1.4)))
+    assert not builds_overlap(replace(fast, builds_p50_ms=(0.9, 1.0)), replace(slow, builds_p50_ms=(1.1, 1.2)))
+    assert not builds_overlap(fast, slow)
