@@ -122,3 +122,16 @@ def test_a_key_without_a_value_is_refused(run: Run) -> None:
 
     assert code == 2
     assert "KEY=VALUE" in err
+
+
+def test_sensitivity_scores_each_layer_alone_and_draws_it(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run(
+        "sensitivity --model resnet20 --checkpoint resnet20.safetensors --data digits --size 8 --ratio 0.5 "
+        "--output layers.csv --json"
+    )
+
+    found = json.loads(out)
+    assert code == 0
+    assert len(found["layers"]) == 21
+    assert (tmp_path / "layers.csv").read_text().count("\n") == 22
+    assert (tmp_path / "layers.png").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,13 +24,19 @@ from trtbench.compress.fixed_point import (
     symmetric,
     weight_layers,
 )
+from trtbench.compress.fixed_point_method import quantize, some_images
 from trtbench.compress.fixed_point_network import by_reconstruction, by_source, storable
+from trtbench.compress.methods import Context
 from trtbench.compress.qat_weights import LearnedStep, SourceRounding, learn_by_source, learn_steps
 from trtbench.compress.reconstruct import Rounded, damp, descend, error, reconstruct, refit
 from trtbench.compress.reconstruct_inputs import columns, round_in_passing
+from trtbench.data import load_dataset
+from trtbench.errors import ConfigError
 from trtbench.models import build_model
 from trtbench.models.packed import Grid, from_bytes, to_bytes
-from trtbench.suite import FixedPointVariant
+from trtbench.models.rounding import input_grids
+from trtbench.records import Split
+from trtbench.suite import DataConfig, FixedPointVariant, TrainConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -310,3 +317,58 @@ def test_training_leaves_plain_weights_on_the_grid_and_zeros_in_place(small: Sma
     assert sorted(small.state_dict()) == sorted(keys)
     assert not small.second.weight[:, :2].any()
     assert len(torch.unique(small.second.weight)) <= 9
+
+
+@pytest.mark.parametrize(
+    ("config", "note"),
+    [
+        ({"scheme": "asymmetric", "bits": 4}, "left in float: conv1, fc"),
+        ({"scheme": "best", "bits": 2, "images": 8}, "bits a weight"),
+        ({"scheme": "best", "bits": "ternary", "images": 8, "activations": 4}, "bits a weight"),
+        ({"scheme": "best", "bits": 3, "images": 8, "fine_tune": True}, "bits a weight"),
+        ({"scheme": "symmetric", "bits": 3, "fine_tune": True}, "left in float: conv1, fc"),
+    ],
+)
+def test_the_method_tells_bits_bytes_and_what_stays_in_float(config: dict[str, Any], note: str) -> None:
+    tuned = []
+
+    def tune(network: nn.Module, **_: Any) -> None:
+        tuned.append(network)
+
+    dataset = load_dataset(DataConfig(source="digits", size=16))
+    variant = FixedPointVariant(kind="fixed_point", name="x", **config)
+    network = build_model("resnet20", num_classes=10).eval()
+    made = quantize(network, variant, Context(dataset=dataset, budget=TrainConfig(), tune=tune))
+    assert made.is_tuned == bool(tuned) == variant.fine_tune
+    assert note in " ".join(made.notes)
+    assert made.facts["packed_bytes"] < 400_000
+    assert bool(input_grids(made.model)) == (variant.activations is not None)
+    assert len(torch.unique(made.model.get_parameter("layer1.0.conv1.weight"))) <= 16 * 2**4
+
+
+def test_without_training_images_nothing_is_rebuilt() -> None:
+    dataset = load_dataset(DataConfig(source="digits", size=16))
+    empty = replace(dataset, train=Split(images=dataset.train.images[:0], labels=dataset.train.labels[:0]))
+    with pytest.raises(ConfigError, match="expected training images, got none"):
+        some_images(empty, count=4, seed=0)
+
+
+def test_the_sources_schemes_have_no_ternary() -> None:
+    with pytest.raises(ValueError, match="scheme best with ternary"):
+        FixedPointVariant(kind="fixed_point", name="x", bits="ternary", scheme="symmetric")
+
+
+def test_a_network_of_another_kind_of_convolution_is_left_in_float_and_named() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat = nn.Conv1d(3, 3, 1)
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.fc(self.flat(images.flatten(2)).mean(2))
+            return logits
+
+    made = by_reconstruction(Mixed().eval(), torch.randn(4, 3, 5, 5), bits=4, seed=0)
+    assert made.float_layers == ("flat",)
+    assert made.record(FixedPointVariant(kind="fixed_point", name="x")).layers == 1

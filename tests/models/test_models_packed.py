@@ -81,6 +81,7 @@ def test_range_coding_comes_within_a_hundredth_of_the_entropy() -> None:
         (Ranged(counts=(3, 2), words=1), b"\x00" * 4, 6),
         (Ranged(counts=(3, 3), words=2), b"\x00" * 4, 6),
         (Ranged(counts=(3, 3), words=1), b"\xff" * 4, 6),
+        (Ranged(counts=(22, 25, 29), words=2), b"\x15\xa8K:\xedl\x1b\x84", 76),
         (Sparse(background=0, kept=9, gaps=Packed(bits=0), symbols=Packed(bits=0), steps=1), b"", 4),
         (Sparse(background=0, kept=1, gaps=Packed(bits=0), symbols=Packed(bits=0), steps=2), b"", 4),
         (Sparse(background=0, kept=1, gaps=Packed(bits=8), symbols=Packed(bits=0), steps=1), b"\x09", 4),

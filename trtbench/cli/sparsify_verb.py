@@ -1,4 +1,4 @@
-"""The verb that sets single weights to zero: sparsify."""
+"""The verbs of what can go: sparsify sets single weights to zero, sensitivity says which layers mind."""
 
 from __future__ import annotations
 
@@ -78,6 +78,29 @@ def sparsify(
         f"{found['correct']} of {found['total']} correct with {100 * found['sparsity']:.2f} % of the weights at zero, "
         f"in {found['seconds']:.0f} s"
     )
+    tell(found, words, as_json=as_json)
+
+
+@app.command()
+def sensitivity(
+    *,
+    model: ModelOption,
+    output: Annotated[Path, typer.Option(help="The CSV to write; a plot goes beside it.")],
+    checkpoint: CheckpointOption = None,
+    data: DataOption = "digits",
+    ratio: Annotated[list[float] | None, typer.Option(help="Share of a layer's outputs; repeatable.")] = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    size: SizeOption = 32,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune one layer at a time and count what the model still gets right on the validation images."""
+    from trtbench.pipeline.sensitivity import measure_sensitivity
+
+    images = data_of(data, mean=mean, std=std, size=size)
+    found = measure_sensitivity(model, checkpoint, images, ratios=ratio or (0.25, 0.5, 0.75), output=output)
+    worst = min(found["layers"], key=lambda one: one["correct"])
+    words = f"{output}: {worst['layer']} minds most: {worst['correct']} of {worst['total']} at {worst['ratio']:.0%}"
     tell(found, words, as_json=as_json)
 
 

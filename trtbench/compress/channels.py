@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trtbench.compress.depgraph import Cut, logits_of_noise, prune_in_place
+from trtbench.compress.depgraph import LEARNT, Cut, logits_of_noise, prune_in_place
 from trtbench.compress.images import labelled_batches
 from trtbench.compress.masks import hold_zeros
 from trtbench.compress.methods import Compressed, Context
@@ -74,16 +74,16 @@ def prune_channels(
         config: what to prune by and how far; `config.round_to` is for the caller, who knows the precisions built.
         input_shape: channels, height, width.
         round_to: widths become multiples of this.
-        batches: for importance taylor: inputs float32 (N, C, H, W) and labels int64 (N,) of training images.
+        batches: for taylor and hessian: inputs float32 (N, C, H, W) and labels int64 (N,) of training images.
 
     Raises:
-        ConfigError: taylor without batches, or images of another shape than the network's.
+        ConfigError: taylor or hessian without batches, or images of another shape than the network's.
         RowError: torch-pruning cannot follow the network, nothing can go, or the target is out of reach.
     """
-    taken = tuple(batches or ()) if config.importance == "taylor" else ()
-    if config.importance == "taylor" and not taken:
+    taken = tuple(batches or ()) if config.importance in LEARNT else ()
+    if config.importance in LEARNT and not taken:
         raise ConfigError(
-            f"variant {config.name!r}: importance taylor",
+            f"variant {config.name!r}: importance {config.importance}",
             expected="training images to take gradients on",
             got="none",
             cure="give batches, or choose importance l2",
@@ -107,7 +107,7 @@ def remove_channels(network: nn.Module, config: ChannelsVariant, context: Contex
         config,
         input_shape=dataset.preprocessing.input_shape,
         round_to=config.round_to or 1,
-        batches=labelled_batches(dataset) if config.importance == "taylor" else None,
+        batches=labelled_batches(dataset) if config.importance in LEARNT else None,
     )
     record = pruned.record
     return Compressed(

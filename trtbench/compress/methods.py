@@ -99,7 +99,7 @@ METHODS: Mapping[str, Method] = {
     "channels": Method(
         place="trtbench.compress.channels:remove_channels",
         packages=("torch-pruning",),
-        reads_images=lambda variant: variant.importance == "taylor",
+        reads_images=lambda variant: variant.importance in {"taylor", "hessian"},
     ),
     "weights": Method(place="trtbench.compress.weights:prune_weights", reads_images=_looks_at_images, makes_zeros=True),
     "nm": Method(place="trtbench.compress.nm:prune_nm", reads_images=_looks_at_images, makes_zeros=True),

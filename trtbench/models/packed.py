@@ -40,6 +40,7 @@ _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 32
 _MAX_HEADER = 64 * 10**6  # of inflated JSON: the histograms of thousands of tensors stay below it
 
+_SMALL, _FEW = 4096, 512  # of a tensor of more numbers than that, a table of so few values needs no comparison
 _MAX_TABLE = 4096  # values a tensor may have to be stored as indices
 _GET_AGAIN = "copy or download it again, or pack the network again"
 
@@ -307,10 +308,12 @@ def _write_grid(key: str, grid: Grid) -> tuple[_Grid, bytes]:
 
 def _write_plain(key: str, tensor: Tensor) -> tuple[_Raw | _Table, bytes]:
     values = tensor.detach().cpu().contiguous().numpy()
-    written: list[tuple[_Raw | _Table, bytes]] = [_write_raw(key, values)]
-    if values.dtype == np.float32 and values.size:
+    tables = _write_table(key, values) if values.dtype == np.float32 and values.size else []
+    written: list[tuple[_Raw | _Table, bytes]] = [*tables]
+    is_settled = values.size >= _SMALL and any(entry.table.count <= _FEW for entry, _ in tables)
+    if not is_settled:
+        written.append(_write_raw(key, values))
         written += _write_sparse(key, values)
-        written += _write_table(key, values)
     return min(written, key=lambda one: len(one[1]) + len(one[0].model_dump_json()))
 
 
@@ -319,8 +322,10 @@ def _write_raw(key: str, values: NDArray[Any]) -> tuple[_Raw, bytes]:
     return _Raw(key=key, shape=values.shape, dtype=_dtype_of(values), numbers=numbers), data
 
 
-def _write_sparse(key: str, values: NDArray[np.float32]) -> list[tuple[_Raw, bytes]]:
+def _write_sparse(key: str, values: NDArray[Any]) -> list[tuple[_Raw, bytes]]:
     """Leave the zeros out; a negative zero is no zero, for its bits differ."""
+    if values.dtype != np.float32:
+        return []
     is_kept = values.reshape(-1).view(np.uint32) != 0
     if is_kept.all():
         return []
@@ -348,7 +353,7 @@ def _write_numbers(values: NDArray[Any]) -> tuple[_Numbers, bytes]:
             if np.array_equal(half.astype(np.float32).view(np.uint32), values.view(np.uint32)):
                 values, stored = half, "float16"
     data = values.astype(values.dtype.newbyteorder("<")).tobytes()
-    deflated = zlib.compress(data, 9)
+    deflated = zlib.compress(data)
     is_deflated = len(deflated) < len(data)
     if is_deflated:
         data = deflated

@@ -44,7 +44,7 @@ class ChannelsVariant(VariantPart):
     ratio: Fraction | None = Field(None, description="share of the channels of each layer that go")
     macs: PositiveFraction | None = Field(None, description="target: MACs as a share of the dense network's")
     params: PositiveFraction | None = Field(None, description="target: parameters as a share of the dense network's")
-    importance: Literal["l2", "l1", "bn-scale", "taylor", "lamp"] = "l2"
+    importance: Literal["l2", "l1", "bn-scale", "taylor", "hessian", "lamp"] = "l2"
     scope: Literal["uniform", "global"] = "uniform"
     steps: PositiveInt = Field(1, description="iterative steps to the target")
     round_to: PositiveInt | None = Field(
