@@ -46,7 +46,9 @@ def _row(ns: float, *, blocks: int = 20, processes: int = 3, seed: int = 0, spre
     random = np.random.default_rng(seed)
     count = blocks * processes
     return TimedRow(
-        blocks=tuple(np.array([ns * math.exp(spread * random.standard_normal())]).astype(np.int64) for _ in range(count)),
+        blocks=tuple(
+            np.array([ns * math.exp(spread * random.standard_normal())]).astype(np.int64) for _ in range(count)
+        ),
         processes=tuple(process for process in range(processes) for _ in range(blocks)),
         spans=((0, 1),) * count,
     )

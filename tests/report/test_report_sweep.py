@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +14,9 @@ from trtbench.report.sweep import knee, sweep_table, sweeps
 REPORT = read_report(Path(__file__).parent / "twenty-four-rows.json")
 
 
-@pytest.mark.parametrize(("rates", "expected"), [((100, 180, 195, 200), 2), ((100, 100, 100, 100), 1), ((1, 2, 3, 4), 8)])
+@pytest.mark.parametrize(
+    ("rates", "expected"), [((100, 180, 195, 200), 2), ((100, 100, 100, 100), 1), ((1, 2, 3, 4), 8)]
+)
 def test_the_knee_is_the_smallest_batch_with_nine_tenths_of_the_best(rates: tuple[float, ...], expected: int) -> None:
     assert knee((1, 2, 4, 8), rates) == expected
 
@@ -61,7 +63,9 @@ def test_a_variant_breaks_even_where_it_is_faster_from_there_on(
 
 
 def test_the_table_has_a_column_for_each_batch_size_and_gaps_where_none_was_timed() -> None:
-    rows = [_row("dense", size, 1.0, params=100) for size in (1, 8)] + [_row("other", size, 1.0, params=9) for size in (8, 9)]
+    rows = [_row("dense", size, 1.0, params=100) for size in (1, 8)] + [
+        _row("other", size, 1.0, params=9) for size in (8, 9)
+    ]
     rows.append(_row("single", 1, 1.0, params=3))
 
     table = sweep_table(sweeps(rows))
