@@ -389,3 +389,72 @@ def test_noise_stands_in_for_images_that_are_only_timed(fake_engine: Make) -> No
         {"do": "prepare", **preparing}, _OPEN, {"do": "warm_up", "batch": 100, "warm_up_ms": 0, "cores": []}
     )
     assert answers[2]["n"] == 3
+
+
+def test_a_process_that_settles_takes_the_place_of_the_one_that_did_not(
+    fake_engine: Make, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trtbench.bench import measure
+
+    # asked of the process of the plan, of the new one, then of both again
+    answers = iter([False, True, False, True])
+    monkeypatch.setattr(measure, "is_settled", lambda _: next(answers))
+    config = _CONFIG.model_copy(update={"processes": 1, "batch_sizes": (1,)})
+
+    (found,) = measure_engines([fake_engine("a")], images, config, folder=tmp_path, progress=lambda *_: None)
+
+    assert len(found.runs) == 1
+    assert 0 not in found.runs
+    assert found.was_unsettled
+
+
+@pytest.mark.parametrize("command", ["load", "parts"])
+def test_a_worker_that_fails_after_it_was_timed_is_an_error_of_its_row(
+    command: str,
+    *,
+    fake_engine: Make,
+    images: Images,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from trtbench.bench.workers import WorkerProcess
+
+    honest = WorkerProcess.ask
+
+    def failing(worker: WorkerProcess, do: str, **arguments: Any) -> dict[str, Any]:
+        if do == command and worker.name == "bad":
+            raise SidecarError("engine bad", got=f"a failure of {command}")
+        return honest(worker, do, **arguments)
+
+    monkeypatch.setattr(WorkerProcess, "ask", failing)
+    load = LoadConfig(duration=0.01)
+    config = _CONFIG.model_copy(update={"processes": 1, "batch_sizes": (1,), "load": (load,)})
+    engines = [fake_engine("bad"), fake_engine("good")]
+
+    bad, good = measure_engines(engines, images, config, folder=tmp_path, progress=lambda *_: None)
+
+    assert f"a failure of {command}" in str(bad.error)
+    assert good.error is None
+    assert len(good.loads) == 1
+
+
+def test_an_engine_that_opens_once_but_not_again_fails(
+    fake_engine: Make, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trtbench.bench import scoring
+
+    honest = scoring._open
+    opened: list[str] = []
+
+    def once(worker: Any, engine: EngineFile, bench: Any) -> dict[str, Any]:
+        opened.append(engine.name)
+        if len(opened) > 1:
+            raise SidecarError("engine a", got="other bytes by now")
+        return honest(worker, engine, bench)
+
+    monkeypatch.setattr(scoring, "_open", once)
+    config = _CONFIG.model_copy(update={"processes": 2, "batch_sizes": (1,)})
+
+    (found,) = measure_engines([fake_engine("a")], images, config, folder=tmp_path, progress=lambda *_: None)
+
+    assert isinstance(found.error, SidecarError)
