@@ -32,6 +32,8 @@ def test_a_written_report_reads_back_equal_to_the_last_bit(tmp_path: Path) -> No
         "plots/accuracy-latency.png",
         "plots/latency.png",
         "plots/size.png",
+        "report.csv",
+        "report.html",
         "report.json",
         "report.md",
     ]

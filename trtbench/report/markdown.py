@@ -8,6 +8,7 @@ import yaml
 
 from trtbench.bench.statistics import smallest_provable_drop
 from trtbench.records import to_jsonable
+from trtbench.report.details import CLASS_LEGEND, LOAD_LEGEND, SWEEP_LEGEND, class_table, load_table
 from trtbench.report.footnotes import footnotes
 from trtbench.report.observations import observations
 from trtbench.report.ratios import is_cpu
@@ -33,17 +34,6 @@ _LATENCY_LEGEND = (
 )
 
 
-_SWEEP_LEGEND = (
-    "Knee: the smallest batch with nine tenths of the best throughput. Faster than dense from: the smallest batch from"
-    " which on it is provably faster than the dense FP32 network."
-)
-_CLASS_LEGEND = (
-    "The drop is of the class's own images. McNemar's p is exact, and adjusted by Holm for all candidates of a batch"
-    " size; the bound of the drop decides, not this p. ECE: expected calibration error, 15 bins."
-)
-_LOAD_LEGEND = "Requests that arrive at a rate are timed from when they were due, so that a queue counts in full."
-
-
 def render_markdown(report: Report, *, plots: Mapping[str, str] | None = None) -> str:
     """Return report.md; `plots` maps the path of each image, relative to the file, to what it shows."""
     parts = [
@@ -53,8 +43,7 @@ def render_markdown(report: Report, *, plots: Mapping[str, str] | None = None) -
         *_tables(report.rows),
         *(f"![{caption}]({path})" for path, caption in (plots or {}).items()),
         *_sweep(report.rows),
-        *_by_class(report.rows),
-        *_loads(report.rows),
+        *_details(report.rows),
         *_why(report),
         "## What these numbers do not say",
         *_bullets(caveats(report.rows)),
@@ -113,37 +102,17 @@ def _table(title: str, table: Table, legend: str) -> Iterator[str]:
 def _sweep(rows: Sequence[Row]) -> Iterator[str]:
     found = sweeps([row for row in rows if row.role != "reference"])
     if found:
-        yield from _table("Batch size", sweep_table(found), _SWEEP_LEGEND)
+        yield from _table("Batch size", sweep_table(found), SWEEP_LEGEND)
 
 
-def _by_class(rows: Sequence[Row]) -> Iterator[str]:
-    """Tell the class that lost most, once for each engine."""
-    told: dict[tuple[str, str, str], tuple[str, ...]] = {}
-    for row in rows:
-        accuracy = row.accuracy
-        if row.role == "candidate" and accuracy is not None and accuracy.worst_class is not None:
-            adjusted = "-" if accuracy.mcnemar_holm_p is None else significant(accuracy.mcnemar_holm_p)
-            most = fixed(max(accuracy.class_drops_pp))
-            name = (row.variant, row.precision, row.backend)
-            told.setdefault(name, (*name, accuracy.worst_class, most, adjusted, fixed(accuracy.ece, decimals=3)))
-    headers = ("Variant", "Precision", "Backend", "Worst class", "its drop, pp", "McNemar p (Holm)", "ECE")
-    if told:
-        yield from _table(
-            "The class that lost most", Table(headers=headers, cells=tuple(told.values()), left=4), _CLASS_LEGEND
-        )
-
-
-def _loads(rows: Sequence[Row]) -> Iterator[str]:
-    headers = ("Row", "Load", "Requests", "Images/s", "p50 ms", "p90 ms", "p99 ms", "Limit holds")
-    cells = []
-    for row in rows:
-        for load in row.loads:
-            what = f"{load.streams} in flight" if load.rate is None else f"{significant(load.rate)} a second"
-            times = (significant(load.p50_ms), significant(load.p90_ms), significant(load.p99_ms))
-            holds = {None: "-", True: "yes", False: "no"}[load.holds]
-            cells.append((row.name, what, str(load.n), significant(load.throughput_ips), *times, holds))
-    if cells:
-        yield from _table("Under load", Table(headers=headers, cells=tuple(cells), left=2), _LOAD_LEGEND)
+def _details(rows: Sequence[Row]) -> Iterator[str]:
+    found = (
+        ("The class that lost most", class_table(rows), CLASS_LEGEND),
+        ("Under load", load_table(rows), LOAD_LEGEND),
+    )
+    for title, table, legend in found:
+        if table.cells:
+            yield from _table(title, table, legend)
 
 
 def _why(report: Report) -> Iterator[str]:
