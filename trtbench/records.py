@@ -180,11 +180,12 @@ class LatencyRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRecord:
-    """How an engine bears a load: `scenario` "streams" keeps `streams` requests in flight, "arrivals" sends them at a rate.
+    """How an engine bears a load.
 
-    A request is one inference of a batch. Under "arrivals" its latency runs from the moment it was due, so that a queue
-    counts in full; `rate` is in requests a second, None for "streams". `holds` says whether p99 keeps `p99_limit_ms`
-    and the rate was kept up; None without a limit. `throughput_ips` counts images.
+    Under `scenario` "streams", `streams` requests are in flight; under "arrivals" they come at `rate` a second, and
+    `streams` are served at once. A request is one inference of a batch. Under "arrivals" its latency runs from the
+    moment it was due, so that a queue counts in full. `holds` says whether p99 keeps `p99_limit_ms` and the rate was
+    kept up; None without a limit. `throughput_ips` counts images.
     """
 
     scenario: Literal["streams", "arrivals"]

@@ -110,17 +110,16 @@ def test_the_highest_rate_that_holds_is_found_by_bisection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("load", "scenario", "streams"),
+    ("load", "expected"),
     [
-        (LoadConfig(streams=2, duration=0.05), "streams", 2),
-        (LoadConfig(scenario="arrivals", rate=100.0, duration=0.05), "arrivals", 1),
-        (LoadConfig(scenario="arrivals", p99_ms=1000.0, duration=0.02), "arrivals", 1),
+        (LoadConfig(streams=2, duration=0.05), ("streams", 2)),
+        (LoadConfig(scenario="arrivals", rate=100.0, duration=0.05), ("arrivals", 1)),
+        (LoadConfig(scenario="arrivals", p99_ms=1000.0, duration=0.02), ("arrivals", 1)),
     ],
 )
 def test_a_worker_bears_each_load(
     load: LoadConfig,
-    scenario: str,
-    streams: int,
+    expected: tuple[str, int],
     fake_engine: Callable[..., EngineFile],
     images: Images,
     tmp_path: Path,
@@ -133,7 +132,7 @@ def test_a_worker_bears_each_load(
 
         found = bear(worker, load, batch_size=2, threads=1)
 
-    assert (found.scenario, found.streams) == (scenario, streams)
+    assert (found.scenario, found.streams) == expected
     assert found.n >= 1
     assert found.throughput_ips > 0
 

@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 
 from trtbench.bench.latency import TimedRow
-from trtbench.bench.measure import measure_engines
-from trtbench.bench.measured import EngineFile, Images, Measured
+from trtbench.bench.measure import groups, measure_engines
+from trtbench.bench.summary import latency_record, timed_ratio
 from trtbench.bench.timing import cores
 from trtbench.bench.worker import serve
 from trtbench.bench.workers import Workers
 from trtbench.errors import OutOfMemoryError, RowError, SidecarError, WorkerError
-from trtbench.suite import BenchConfig
+from trtbench.suite import BenchConfig, LoadConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from typing import Any
+
+    from trtbench.bench.measured import EngineFile, Images, Measured
 
     Make = Callable[..., EngineFile]
 
@@ -233,3 +235,226 @@ def test_a_timed_worker_gets_the_last_cores() -> None:
 
 def test_errors_of_rows_are_row_errors() -> None:
     assert issubclass(WorkerError, RowError)
+
+
+def test_each_engine_is_timed_in_as_many_fresh_processes_as_asked_for(
+    fake_engine: Make, images: Images, tmp_path: Path
+) -> None:
+    config = _CONFIG.model_copy(update={"processes": 2})
+
+    found = measure_engines([fake_engine("a")], images, config, folder=tmp_path, progress=lambda *_: None)
+
+    for one in found:
+        assert list(one.runs) == [0, 1]
+        assert one.timed is not None
+        assert set(one.timed.processes) == {0, 1}
+        assert one.last_run is not None
+        assert one.last_run.warm_up_inferences >= 3
+    log = (tmp_path / "logs" / "a.log").read_text()
+    assert "Traceback" not in log
+
+
+def test_a_row_is_timed_in_every_way_the_suite_asks_for(fake_engine: Make, images: Images, tmp_path: Path) -> None:
+    config = _CONFIG.model_copy(
+        update={"processes": 1, "scopes": ("device", "host-to-host"), "throughput": True, "batch_sizes": (1,)}
+    )
+    engine = fake_engine("quick", ns_per_image=100_000)
+
+    (found,) = measure_engines([engine], images, config, folder=tmp_path, progress=lambda *_: None)
+
+    plain, throughput, host = (latency_record(found, way) for way in found.ways)
+    assert (plain.scope, plain.mode, plain.launches_per_sample) == ("device", "latency", 1)
+    assert (host.scope, throughput.mode) == ("host-to-host", "throughput")
+    assert host.p50_ms == pytest.approx(1.1 * plain.p50_ms, rel=0.05)
+    assert throughput.launches_per_sample in range(9, 12)  # 1 ms of 0.1 ms
+    assert throughput.p50_ms == pytest.approx(plain.p50_ms, rel=0.05)
+    assert throughput.p99_ms is None
+
+
+@pytest.mark.parametrize(
+    ("names", "alive", "expected"),
+    [
+        ("abc", None, ["abc"]),
+        ("abc", 3, ["abc"]),
+        ("abcde", 3, ["abd", "ace"]),
+        ("abcdef", 4, ["abdf", "ace"]),
+        ("abc", 2, ["ab", "ac"]),
+        ("", 2, []),
+    ],
+)
+def test_groups_are_even_and_share_the_first_engine(names: str, alive: int | None, expected: list[str]) -> None:
+    assert ["".join(group) for group in groups(list(names), alive=alive)] == expected
+
+
+def test_engines_of_different_groups_pair_through_the_anchor_only(
+    fake_engine: Make, images: Images, tmp_path: Path
+) -> None:
+    config = _CONFIG.model_copy(update={"processes": 1, "alive": 2, "batch_sizes": (1,)})
+    engines = [fake_engine("anchor"), fake_engine("b", ns_per_image=2e6), fake_engine("c", ns_per_image=3e6)]
+
+    anchor, b, c = measure_engines(engines, images, config, folder=tmp_path, progress=lambda *_: None)
+
+    assert timed_ratio(b.timed, c.timed) is None
+    for one, factor in ((b, 2), (c, 3)):
+        found = timed_ratio(one.timed, anchor.timed)
+        assert found is not None
+        assert found[0] == pytest.approx(factor, rel=0.1)
+    assert all(one.accuracy is not None for one in (anchor, b, c))
+
+
+def test_on_a_device_of_its_own_an_unsettled_process_is_timed_once_more(
+    fake_engine: Make, images: Images, tmp_path: Path
+) -> None:
+    config = _CONFIG.model_copy(update={"processes": 1, "batch_sizes": (1,)})
+    engines = [fake_engine("anchor", jitter=0.001), fake_engine("wild", jitter=0.5)]
+
+    anchor, wild = measure_engines(engines, images, config, folder=tmp_path, progress=lambda *_: None)
+
+    assert (anchor.was_unsettled, wild.was_unsettled) == (False, True)
+    assert len(wild.runs) == 2
+    assert latency_record(wild).verdict == "inconclusive"
+    assert latency_record(anchor).verdict == "stable"
+    found = timed_ratio(wild.timed, anchor.timed)
+    assert found is not None  # the anchor ran beside it again
+
+
+def test_what_runs_out_of_memory_beside_others_is_tried_alone(
+    fake_engine: Make, images: Images, tmp_path: Path
+) -> None:
+    found = _measure([fake_engine("big", oom=True), fake_engine("good")], images, tmp_path)
+
+    assert [one.is_alone for one in found] == [True, True, False, False]
+    assert isinstance(found[0].error, OutOfMemoryError)
+
+
+def test_loads_and_energy_belong_to_the_row_they_were_measured_on(
+    fake_engine: Make, images: Images, tmp_path: Path
+) -> None:
+    load = LoadConfig(streams=2, duration=0.02)
+    config = _CONFIG.model_copy(update={"processes": 2, "batch_sizes": (2,), "load": (load,)})
+    joules = iter(range(0, 1000, 10))
+    asked: list[str] = []
+
+    def energy_j(device: str) -> float:
+        asked.append(device)
+        return next(joules)
+
+    engine = fake_engine("a", ns_per_image=50_000_000, jitter=0.0)
+    (found,) = measure_engines([engine], images, config, folder=tmp_path, progress=lambda *_: None, energy_j=energy_j)
+
+    assert [one.streams for one in found.loads] == [2]
+    assert found.energy_j == pytest.approx(10 / (11 * 2))  # ten samples of 0.1 s and one before, two images each
+    assert asked == ["simulated"] * 2
+
+
+def test_a_worker_tells_the_parts_of_an_inference_where_its_session_can(
+    fake_engine: Make, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trtbench.engines import fake
+
+    preparing = {"do": "prepare", **_preparing(fake_engine("good"), images)}
+    ask = {"do": "parts", "batch": 1, "samples": 2}
+    assert _answers(preparing, _OPEN, ask)[2] == {"ns": {}}
+
+    def parts(_: object, samples: int) -> dict[str, Any]:
+        return {"enqueue": np.full(samples, 3), "compute": np.full(samples, 4)}
+
+    monkeypatch.setattr(fake.FakeSession, "time_parts", parts, raising=False)
+    monkeypatch.setattr(fake.FakeSession, "clocks", {"device": "cuda-events"}, raising=False)
+    answers = _answers(preparing, _OPEN, ask, {"do": "warm_up", "batch": 1, "warm_up_ms": 0, "cores": []})
+
+    assert answers[2] == {"ns": {"enqueue": [3, 3], "compute": [4, 4]}}
+    assert answers[3]["clock"] == "cuda-events"
+
+
+def test_what_is_known_when_someone_interrupts_is_kept(fake_engine: Make, images: Images, tmp_path: Path) -> None:
+    found: list[Measured] = []
+
+    def interrupt(stage: str, _: str, share: float) -> None:
+        if stage == "time" and share > 0.5:
+            raise KeyboardInterrupt
+
+    config = _CONFIG.model_copy(update={"processes": 2, "batch_sizes": (1,)})
+    with pytest.raises(KeyboardInterrupt):
+        measure_engines([fake_engine("a")], images, config, folder=tmp_path, progress=interrupt, found=found)
+
+    assert found[0].accuracy is not None
+    assert found[0].timed is not None
+    assert set(found[0].timed.processes) == {0}
+
+
+def test_noise_stands_in_for_images_that_are_only_timed(fake_engine: Make) -> None:
+    preparing = {"backend_name": "fake", "engine": str(fake_engine("good").path), "images": None}
+    answers = _answers(
+        {"do": "prepare", **preparing}, _OPEN, {"do": "warm_up", "batch": 100, "warm_up_ms": 0, "cores": []}
+    )
+    assert answers[2]["n"] == 3
+
+
+def test_a_process_that_settles_takes_the_place_of_the_one_that_did_not(
+    fake_engine: Make, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trtbench.bench import measure
+
+    # asked of the process of the plan, of the new one, then of both again
+    answers = iter([False, True, False, True])
+    monkeypatch.setattr(measure, "is_settled", lambda _: next(answers))
+    config = _CONFIG.model_copy(update={"processes": 1, "batch_sizes": (1,)})
+
+    (found,) = measure_engines([fake_engine("a")], images, config, folder=tmp_path, progress=lambda *_: None)
+
+    assert len(found.runs) == 1
+    assert 0 not in found.runs
+    assert found.was_unsettled
+
+
+@pytest.mark.parametrize("command", ["load", "parts"])
+def test_a_worker_that_fails_after_it_was_timed_is_an_error_of_its_row(
+    command: str,
+    *,
+    fake_engine: Make,
+    images: Images,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from trtbench.bench.workers import WorkerProcess
+
+    honest = WorkerProcess.ask
+
+    def failing(worker: WorkerProcess, do: str, **arguments: Any) -> dict[str, Any]:
+        if do == command and worker.name == "bad":
+            raise SidecarError("engine bad", got=f"a failure of {command}")
+        return honest(worker, do, **arguments)
+
+    monkeypatch.setattr(WorkerProcess, "ask", failing)
+    load = LoadConfig(duration=0.01)
+    config = _CONFIG.model_copy(update={"processes": 1, "batch_sizes": (1,), "load": (load,)})
+    engines = [fake_engine("bad"), fake_engine("good")]
+
+    bad, good = measure_engines(engines, images, config, folder=tmp_path, progress=lambda *_: None)
+
+    assert f"a failure of {command}" in str(bad.error)
+    assert good.error is None
+    assert len(good.loads) == 1
+
+
+def test_an_engine_that_opens_once_but_not_again_fails(
+    fake_engine: Make, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trtbench.bench import scoring
+
+    honest = scoring._open
+    opened: list[str] = []
+
+    def once(worker: Any, engine: EngineFile, bench: Any) -> dict[str, Any]:
+        opened.append(engine.name)
+        if len(opened) > 1:
+            raise SidecarError("engine a", got="other bytes by now")
+        return honest(worker, engine, bench)
+
+    monkeypatch.setattr(scoring, "_open", once)
+    config = _CONFIG.model_copy(update={"processes": 2, "batch_sizes": (1,)})
+
+    (found,) = measure_engines([fake_engine("a")], images, config, folder=tmp_path, progress=lambda *_: None)
+
+    assert isinstance(found.error, SidecarError)

@@ -73,7 +73,10 @@ def test_several_launches_a_sample_are_told_per_inference() -> None:
     ],
 )
 def test_the_verdict_is_final_only_after_a_second_try(
-    samples: list[int], device: str, was_unsettled: bool, verdict: str
+    samples: list[int],
+    device: str,
+    was_unsettled: bool,  # noqa: FBT001  one of the cases
+    verdict: str,
 ) -> None:
     measured = _measured(_row(0, STEADY), _row(1, samples), device=device)
     measured.was_unsettled = was_unsettled

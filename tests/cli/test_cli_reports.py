@@ -135,3 +135,56 @@ def test_recommend_decides_again_under_other_limits(trtbench: Callable[[str], tu
     assert out.startswith("Nothing qualifies")
     assert "widen a limit" in err
     assert trtbench("recommend a --batch-size 7")[0] == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("streams:4", {"scenario": "streams", "streams": 4}),
+        ("arrivals:200", {"scenario": "arrivals", "rate": 200.0}),
+        ("arrivals:2.5ms", {"scenario": "arrivals", "p99_ms": 2.5}),
+    ],
+)
+def test_a_load_is_read_as_people_write_it(text: str, expected: dict[str, Any]) -> None:
+    from trtbench.cli.step_verbs import _load
+
+    assert _load(text) == expected
+
+
+@pytest.mark.parametrize("text", ["streams", "streams:2.5", "arrivals:5s", "burst:3"])
+def test_a_load_that_cannot_be_read_is_refused(trtbench: Callable[[str], tuple[int, str, str]], text: str) -> None:
+    code, _, err = trtbench(f"bench --engine nothing.onnx --scenario {text}")
+
+    assert code == 2
+    assert "--scenario" in err
+
+
+def test_under_ci_nothing_is_shown_but_results(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trtbench.cli.screen import Screen
+    from trtbench.pipeline.events import Event
+
+    event = Event(stage="time", item="batch 1", state="done", seconds=1.0)
+    for ci, is_shown in (("true", False), ("", True)):
+        monkeypatch.setenv("CI", ci)
+        with Screen(is_quiet=False) as screen:
+            screen(event)
+        assert ("batch 1" in capsys.readouterr().err) == is_shown
+
+
+def test_the_live_line_tells_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from trtbench.cli.screen import Screen
+    from trtbench.pipeline.events import Event
+
+    monkeypatch.setenv("CI", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with Screen(is_quiet=False) as screen:
+        for share in (0.1, 0.5):
+            screen(Event(stage="time", item="batch 1", state="progress", share=share))
+        screen._progress.refresh()
+
+    shown = capsys.readouterr().err
+    assert "batch 1" in shown
+    assert "left" in shown

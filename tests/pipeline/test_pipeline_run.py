@@ -207,3 +207,35 @@ def test_an_engine_is_not_scored_on_images_of_other_classes(suite: Make, places:
 
     with pytest.raises(ConfigError, match="expected images of 3 classes, got 10 in digits"):
         bench_engine(built[0].path, "digits", BenchConfig(), out=tmp_path)
+
+
+def test_a_run_that_is_interrupted_leaves_a_whole_report_of_what_it_had(suite: Make, places: Places) -> None:
+    def stop(event: Event) -> None:
+        if event.stage == "time" and event.item == "batch 2":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(suite(), places, argv=[], now=_NOW, tell=stop)
+
+    report = read_report(places.runs / "latest")
+    by_size = {size: {row.status for row in report.rows if row.batch_size == size} for size in (1, 2)}
+    assert by_size == {1: {"ok"}, 2: {"skipped"}}
+    assert all(row.accuracy is not None for row in report.rows)
+    assert report.notes[0].startswith("The run was interrupted")
+    assert report.decision.sentence
+
+
+def test_a_report_holds_what_was_watched_and_the_family_of_tests(suite: Make, places: Places) -> None:
+    report, folder = run_suite(suite(), places, argv=[], now=_NOW)
+
+    assert report.telemetry["cpu"]["readings"] >= 1
+    assert (folder / "raw" / "telemetry.json").exists()
+    for row in report.rows:
+        assert row.accuracy is not None
+        assert row.latency is not None
+        assert row.latency.throttled_samples is not None
+        assert row.latency.p50_ci95_ms is not None
+        assert len(row.latency.p50_by_process_ms) == 3
+        assert (row.accuracy.mcnemar_holm_p is None) == (row.role != "candidate")
+        if row.backend != "eager":
+            assert row.channels[:2] == (16, 16)

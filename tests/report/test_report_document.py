@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trtbench.errors import ConfigError, StoreError
-from trtbench.records import to_jsonable
+from trtbench.records import LoadRecord, to_jsonable
 from trtbench.report import Report, read_report, report_schema, write_report
 from trtbench.report.document import schema_text, validate_report
 from trtbench.report.markdown import caveats, render_markdown
@@ -32,6 +32,8 @@ def test_a_written_report_reads_back_equal_to_the_last_bit(tmp_path: Path) -> No
         "plots/accuracy-latency.png",
         "plots/latency.png",
         "plots/size.png",
+        "report.csv",
+        "report.html",
         "report.json",
         "report.md",
     ]
@@ -137,6 +139,7 @@ def test_the_markdown_says_the_sentence_first_and_everything_it_has() -> None:
         "## CPU rows, never ranked with GPU rows",
         "### Accuracy and size of each engine",
         "### Latency of each row, ms",
+        "### Batch size",
         "## Why not the others",
         "## What these numbers do not say",
         "## Environment",
@@ -186,3 +189,31 @@ def test_caveats_say_what_the_rows_cannot() -> None:
 
 def test_a_report_is_json_all_through() -> None:
     assert json.loads(GOLDEN.read_text(encoding="utf-8")) == to_jsonable(REPORT)
+
+
+def test_the_markdown_tells_the_worst_class_the_loads_and_what_would_change_the_choice() -> None:
+    first = next(row for row in REPORT.rows if row.role == "candidate" and row.accuracy is not None)
+    assert first.accuracy is not None
+    accuracy = replace(first.accuracy, worst_class="cat", class_drops_pp=(0.0, 12.5), mcnemar_holm_p=0.04, ece=0.0212)
+    load = LoadRecord(
+        scenario="arrivals",
+        streams=1,
+        rate=500.0,
+        throughput_ips=499.0,
+        p50_ms=1.0,
+        p90_ms=2.0,
+        p99_ms=3.0,
+        max_ms=4.0,
+        n=1500,
+        p99_limit_ms=5.0,
+        holds=True,
+    )
+    rows = (replace(first, accuracy=accuracy, loads=(load, replace(load, rate=None, holds=None))), *REPORT.rows[1:])
+    decision = replace(REPORT.decision, what_if=("With max_engine_mb 9 instead of 1, large would win.",))
+
+    text = " ".join(render_markdown(replace(REPORT, rows=rows, decision=decision)).split())
+
+    assert "| cat | 12.50 | 0.0400 | 0.021 |" in text
+    assert "| 500 a second | 1500 | 499 | 1.00 | 2.00 | 3.00 | yes |" in text
+    assert "| 1 in flight | 1500 | 499 | 1.00 | 2.00 | 3.00 | - |" in text
+    assert "## What would change the choice - With max_engine_mb 9 instead of 1, large would win." in text

@@ -1,8 +1,8 @@
 """How an engine bears a load: several requests in flight, or requests that arrive at a rate; runs inside the worker.
 
-The scenarios of MLPerf Inference (Reddi et al. 2020, ISCA, section 4): single stream is `streams` with one, multi stream
-with several, server is `arrivals`. There a request's latency runs from when it was due, not from when it was sent: a
-sender that waits for a slow answer would hide the queue behind it.
+The scenarios of MLPerf Inference (Reddi et al. 2020, ISCA, section 4): single stream is `streams` with one, multi
+stream with several, server is `arrivals`. There a request's latency runs from when it was due, not from when it was
+sent: a sender that waits for a slow answer would hide the queue behind it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Runnable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Served:
-    """What was served: int64 (requests,) nanoseconds of each, and the nanoseconds from the first start to the last end."""
+    """What was served: int64 (requests,) nanoseconds of each, and those from the first start to the last end."""
 
     latencies_ns: NDArray[np.int64]
     elapsed_ns: int
@@ -57,7 +57,9 @@ def serve_streams(sessions: Sequence[Runnable], *, duration_s: float) -> Served:
             latencies.append(clock() - start)
 
     _in_threads(stream, len(sessions))
-    return Served(latencies_ns=np.array(sum(found, []), dtype=np.int64), elapsed_ns=clock() - begin)
+    return Served(
+        latencies_ns=np.array([one for own in found for one in own], dtype=np.int64), elapsed_ns=clock() - begin
+    )
 
 
 def serve_arrivals(sessions: Sequence[Runnable], due_ns: NDArray[np.int64]) -> Served:

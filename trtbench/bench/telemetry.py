@@ -1,7 +1,7 @@
 """What the machine did while it was measured: read now and then in a thread, never changed.
 
-A reader is asked for one `Reading`; there is one for the CPU (/proc and /sys) and one for each GPU (NVML). Samples taken
-while the machine was throttled stay, and are counted.
+A reader is asked for one `Reading`; there is one for the CPU (/proc and /sys) and one for each GPU (NVML). Samples
+taken while the machine was throttled stay, and are counted.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,6 +98,10 @@ def bench(
     duration: Annotated[float | None, typer.Option(help="Seconds a row is timed, at least.")] = None,
     warm_up: Annotated[float | None, typer.Option(help="Milliseconds of warm-up.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Samples, at least.")] = None,
+    processes: Annotated[int | None, typer.Option(help="Fresh processes of the engine.")] = None,
+    scenario: Annotated[
+        list[str] | None, typer.Option(help="Load: streams:4, arrivals:200 (a second) or arrivals:5ms (p99 at most).")
+    ] = None,
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
     calib: CalibOption = Path("calib"),
@@ -107,7 +112,8 @@ def bench(
     """Score and time the engines of a suite and write the report, or measure one engine file."""
     if engine is None:
         places = places_of(out, engines, calib)
-        timing = {"batch": batch, "duration": duration, "warm-up": warm_up, "iterations": iterations}
+        timing: dict[str, Any] = {"batch": batch, "duration": duration, "warm-up": warm_up, "iterations": iterations}
+        timing |= {"processes": processes, "scenario": scenario}
         _refuse_without("--engine", {"data": data} | timing)
         bench_engines(suite or "quickstart", places, is_quiet=quiet, as_json=as_json, require_gpu=require_gpu)
         return
@@ -123,6 +129,8 @@ def bench(
         duration=duration,
         warm_up=warm_up,
         iterations=iterations,
+        processes=processes,
+        load=tuple(_load(one) for one in scenario) if scenario else None,
     )
     with Screen(is_quiet=quiet) as screen:
         rows = bench_engine(engine, data or "digits", config, out=out, tell=screen)
@@ -134,6 +142,10 @@ def bench(
             show(f"{row.name}: {row.status}: {row.reason}")
         else:
             show(f"{row.name}: {accuracy.correct} of {accuracy.total} correct, p50 {latency.p50_ms:.3f} ms")
+        for load in row.loads:
+            what = f"{load.streams} in flight" if load.rate is None else f"{load.rate:.0f} requests a second"
+            kept = {None: "", True: ", within the limit", False: ", beyond the limit"}[load.holds]
+            show(f"  {what}: {load.throughput_ips:.0f} images a second, p50 {load.p50_ms:.3f} ms{kept}")
     exit_where_failed([row.status for row in rows])
 
 
@@ -316,6 +328,22 @@ def calibrate(
     found = calibrate_model(one, output=output, cache=from_cache)
     source = f"{found['images']} images" if from_cache is None else from_cache.name
     tell(found, f"{output}: {found['tensors']} tensors from {source}", as_json=as_json)
+
+
+def _load(text: str) -> dict[str, Any]:
+    """Read a load as people write it: streams:4, arrivals:200, arrivals:5ms.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    found = re.fullmatch(r"(streams):(\d+)|(arrivals):(\d+(?:\.\d+)?)(ms)?", text)
+    if found is None:
+        cure = "e.g. --scenario streams:4 --scenario arrivals:200"
+        expected = "streams:NUMBER, arrivals:RATE or arrivals:MILLISECONDSms"
+        raise ConfigError("--scenario", expected=expected, got=repr(text), cure=cure)
+    if found[1]:
+        return {"scenario": "streams", "streams": int(found[2])}
+    return {"scenario": "arrivals", "p99_ms" if found[5] else "rate": float(found[4])}
 
 
 def _one(model: str, checkpoint: Path | None, data: DataConfig, **parts: Any) -> Suite:

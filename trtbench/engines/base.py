@@ -116,7 +116,11 @@ class BuildResult:
 
 
 class Session(Protocol):
-    """One engine at one batch size, with its buffers."""
+    """One engine at one batch size, with its buffers.
+
+    A session of a device may have two things more. `clocks` maps a scope to "cuda-events" where `time` does not read
+    the wall clock. `time_parts(samples)` returns int64 nanoseconds (samples,) of "h2d", "enqueue", "compute" and "d2h".
+    """
 
     def copy_in(self, images: NDArray[np.float32]) -> None:
         """Copy float32 images (batch, C, H, W) into the input buffer."""

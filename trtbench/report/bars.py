@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from matplotlib.patches import Patch
 
-from trtbench.report.style import GREY, PALE, colours, kind, new_figure, quieten, title
+from trtbench.report.style import GREY, PALE, colours, kind, new_figure, quieten, tip, title
 from trtbench.report.units import BYTES_PER_MB, megabytes, significant
+from trtbench.report.wording import told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +89,8 @@ def _draw_bars(
         assert latency is not None
         place = places[name]
         colour = PALE if row.role == "baseline" else by_kind[name[1]]
-        axes.barh(place, latency.p50_ms, height=0.72, color=colour)
+        (bar,) = axes.barh(place, latency.p50_ms, height=0.72, color=colour)
+        tip(bar, told(row))
         axes.plot([latency.p50_ms, latency.p90_ms], [place, place], color=GREY, linewidth=1)
         axes.annotate(
             significant(latency.p50_ms),
@@ -107,8 +109,10 @@ def _draw_bars(
 def _draw_size(axes: Axes, place: float, row: Row) -> None:
     total = row.engine_bytes or 0
     weights = min(row.weight_bytes or 0, total)
-    axes.barh(place, weights / BYTES_PER_MB, height=0.72, color=_WEIGHTS)
-    axes.barh(place, (total - weights) / BYTES_PER_MB, left=weights / BYTES_PER_MB, height=0.72, color=PALE)
+    parts = ((weights, 0, _WEIGHTS, "weights"), (total - weights, weights, PALE, "the rest"))
+    for size, left, colour, what in parts:
+        (bar,) = axes.barh(place, size / BYTES_PER_MB, left=left / BYTES_PER_MB, height=0.72, color=colour)
+        tip(bar, f"{row.variant} {row.precision} {row.backend}: {what} {megabytes(size)} of {megabytes(total)} MB")
     axes.annotate(
         megabytes(total),
         (total / BYTES_PER_MB, place),

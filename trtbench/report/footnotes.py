@@ -40,5 +40,7 @@ def remarks(row: Row) -> tuple[str, ...]:
     if row.simulated:
         told.append("simulated under a test double: no measurement, never ranked")
     if row.latency is not None and row.latency.verdict != "stable":
-        told.append(f"latency {row.latency.verdict}: the first and the second half of the samples do not agree")
+        told.append(f"latency {row.latency.verdict}: within a process the samples did not settle within 5 %")
+    if row.latency is not None and row.latency.throttled_samples:
+        told.append(f"{row.latency.throttled_samples} of {row.latency.n} samples were taken while the device held back")
     return (*told, *row.notes)

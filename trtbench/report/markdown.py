@@ -8,9 +8,11 @@ import yaml
 
 from trtbench.bench.statistics import smallest_provable_drop
 from trtbench.records import to_jsonable
+from trtbench.report.details import CLASS_LEGEND, LOAD_LEGEND, SWEEP_LEGEND, class_table, load_table
 from trtbench.report.footnotes import footnotes
 from trtbench.report.observations import observations
 from trtbench.report.ratios import is_cpu
+from trtbench.report.sweep import sweep_table, sweeps
 from trtbench.report.table import Table, engine_table, failure_table, latency_table, sections, to_markdown
 from trtbench.report.units import fixed, significant
 
@@ -40,6 +42,8 @@ def render_markdown(report: Report, *, plots: Mapping[str, str] | None = None) -
         *_bullets(observations(report.rows)),
         *_tables(report.rows),
         *(f"![{caption}]({path})" for path, caption in (plots or {}).items()),
+        *_sweep(report.rows),
+        *_details(report.rows),
         *_why(report),
         "## What these numbers do not say",
         *_bullets(caveats(report.rows)),
@@ -95,6 +99,22 @@ def _table(title: str, table: Table, legend: str) -> Iterator[str]:
         yield legend
 
 
+def _sweep(rows: Sequence[Row]) -> Iterator[str]:
+    found = sweeps([row for row in rows if row.role != "reference"])
+    if found:
+        yield from _table("Batch size", sweep_table(found), SWEEP_LEGEND)
+
+
+def _details(rows: Sequence[Row]) -> Iterator[str]:
+    found = (
+        ("The class that lost most", class_table(rows), CLASS_LEGEND),
+        ("Under load", load_table(rows), LOAD_LEGEND),
+    )
+    for title, table, legend in found:
+        if table.cells:
+            yield from _table(title, table, legend)
+
+
 def _why(report: Report) -> Iterator[str]:
     """Tell why each comparable row lost; rows of other batch sizes and baselines are plain from the tables."""
     names = {
@@ -104,6 +124,9 @@ def _why(report: Report) -> Iterator[str]:
     if losers:
         yield "## Why not the others"
         yield "\n".join(f"- {loser.name}: {loser.reason}" for loser in losers)
+    if report.decision.what_if:
+        yield "## What would change the choice"
+        yield "\n".join(f"- {line}" for line in report.decision.what_if)
     if report.decision.pareto:
         names_told = ", ".join(report.decision.pareto)
         yield f"No comparable row beats these in accuracy, latency and size together: {names_told}."

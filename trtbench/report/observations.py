@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbench.report.ratios import counterpart, dense_variant, eager_of, is_measured, latency_ratio
+from trtbench.report.surprises import surprises
 from trtbench.report.units import megabytes
 
 if TYPE_CHECKING:
@@ -16,17 +17,20 @@ if TYPE_CHECKING:
 def observations(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return a sentence for each measured candidate that compression made slower or larger than what it replaces.
 
-    "Slower" means beyond the paired interval, where there is one.
+    "Slower" means beyond the paired interval, where there is one. What explains a surprise follows.
     """
     measured = [row for row in rows if is_measured(row) and row.role == "candidate"]
     told = [sentence for row in measured for sentence in (*_int8(row, measured), *_pruned(row, measured, rows))]
     told += [sentence for row in measured for sentence in _slower(row, eager_of(row, rows), "PyTorch eager")]
-    return tuple(dict.fromkeys(told))
+    return (*dict.fromkeys(told), *surprises(rows))
 
 
 def _int8(row: Row, measured: Sequence[Row]) -> tuple[str, ...]:
-    twin = counterpart(row, measured, precision="fp32") if row.precision == "int8" else None
-    return (*_slower(row, twin, "its FP32 twin"), *_larger(row, twin, "its FP32 twin"))
+    if not row.precision.startswith("int8"):
+        return ()
+    fp32, fp16 = (counterpart(row, measured, precision=precision) for precision in ("fp32", "fp16"))
+    slower = (*_slower(row, fp32, "its FP32 twin"), *_slower(row, fp16, "its FP16 twin"))
+    return (*slower, *_larger(row, fp32, "its FP32 twin"))
 
 
 def _pruned(row: Row, measured: Sequence[Row], rows: Sequence[Row]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The plots of a report as images."""
+"""Which figures a report has, and the images of those that report.md shows."""
 
 from __future__ import annotations
 
@@ -7,17 +7,45 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbench.report.bars import latency_figure, size_figure
+from trtbench.report.classes import class_figure
+from trtbench.report.details import batch_table, class_drops_table, samples_table, scatter_table, size_table
+from trtbench.report.lines import batch_figure
 from trtbench.report.scatter import accuracy_figure
+from trtbench.report.spread import samples_figure
 from trtbench.report.style import DPI
 from trtbench.report.table import sections
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from matplotlib.figure import Figure
 
     from trtbench.records import Row
     from trtbench.report.recommend import Recommendation
+    from trtbench.report.spread import Samples
+    from trtbench.report.table import Table
+
+_CAPTIONS = {
+    "accuracy-latency": "Accuracy against latency",
+    "latency": "Latency by batch size",
+    "batch": "Latency of one image against batch size",
+    "size": "Engine files: weights and the rest",
+    "samples": "Spread of the raw samples",
+    "classes": "Points lost by class",
+}
+_READINGS = {
+    "accuracy-latency": "Up and to the left is better. Bars are 95 % intervals; the dashed line joins the candidates"
+    " that none beats in both; hollow points are baselines and references; the ring is the recommended row.",
+    "latency": "Medians; the whisker ends at the 90th percentile. Shorter is better.",
+    "batch": "Median time of a batch over its images, both axes logarithmic. Where lines cross, the choice changes with"
+    " the batch size.",
+    "size": "The file that was timed: its weights, and what the runtime adds.",
+    "samples": "The density of the samples at the batch size that decides, over all processes; bar: the middle half,"
+    " tick: the median. Two humps mean two states of the machine or of the program.",
+    "classes": "Percentage points that each class lost of its own images against the dense network; below zero it"
+    " gained.",
+}
+_IMAGES = {"accuracy-latency", "latency", "size"}  # what report.md shows, of the first device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,20 +57,76 @@ class Plot:
     png: bytes
 
 
-def draw_plots(rows: Sequence[Row], decision: Recommendation) -> tuple[Plot, ...]:
-    """Draw every plot that the rows of one device have numbers for: the first GPU's, else the CPU's."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Drawing:
+    """A figure, what it shows, how to read it, and the numbers behind it; `is_image`: report.md has it too."""
+
+    name: str
+    caption: str
+    reading: str
+    figure: Figure
+    table: Table
+    is_image: bool
+
+
+def draw_figures(
+    rows: Sequence[Row], decision: Recommendation, *, samples: Samples | None = None
+) -> tuple[Drawing, ...]:
+    """Draw every figure that the rows have numbers for, device by device, GPUs first.
+
+    Args:
+        rows: of the whole report.
+        decision: says which batch size decided, and which row won.
+        samples: every sample in ms, by row name, where they were kept.
+    """
     by_device = sections([row for row in rows if row.status == "ok"])
-    here = by_device[0][1] if by_device else ()
-    drawn = (
-        ("accuracy-latency", "Accuracy against latency", accuracy_figure(here, decision)),
-        ("latency", "Latency by batch size", latency_figure(here)),
-        ("size", "Engine files: weights and the rest", size_figure(here)),
-    )
     return tuple(
-        Plot(path=f"plots/{name}.png", caption=caption, png=_png(figure))
-        for name, caption, figure in drawn
-        if figure is not None
+        drawing
+        for number, (_, here) in enumerate(by_device)
+        for drawing in _of_device(here, decision, samples=samples or {}, number=number)
     )
+
+
+def images(drawings: Sequence[Drawing]) -> tuple[Plot, ...]:
+    """Return the images of report.md."""
+    shown = [one for one in drawings if one.is_image]
+    return tuple(Plot(path=f"plots/{one.name}.png", caption=one.caption, png=_png(one.figure)) for one in shown)
+
+
+def draw_plots(rows: Sequence[Row], decision: Recommendation) -> tuple[Plot, ...]:
+    """Draw the images of report.md: those of the first GPU, else of the CPU."""
+    return images(draw_figures(rows, decision))
+
+
+def _of_device(rows: Sequence[Row], decision: Recommendation, *, samples: Samples, number: int) -> Iterator[Drawing]:
+    size = decision.batch_size
+    at_size = [row for row in rows if row.batch_size == size]
+    figures = {
+        "accuracy-latency": accuracy_figure(rows, decision),
+        "latency": latency_figure(rows),
+        "batch": batch_figure(rows),
+        "size": size_figure(rows),
+        "samples": samples_figure(rows, samples, batch_size=size),
+        "classes": class_figure(rows),
+    }
+    tables = {
+        "accuracy-latency": scatter_table(at_size),
+        "latency": batch_table(rows),
+        "batch": batch_table(rows),
+        "size": size_table(rows),
+        "samples": samples_table(at_size, samples),
+        "classes": class_drops_table(rows),
+    }
+    for name, figure in figures.items():
+        if figure is not None:
+            yield Drawing(
+                name=f"{name}-{number + 1}" if number else name,
+                caption=_CAPTIONS[name],
+                reading=_READINGS[name],
+                figure=figure,
+                table=tables[name],
+                is_image=number == 0 and name in _IMAGES,
+            )
 
 
 def _png(figure: Figure) -> bytes:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 
 from trtbench.report.labels import place_labels
 from trtbench.report.pareto import pareto_front
-from trtbench.report.style import GREY, colours, kind, log_milliseconds, marker, new_figure, quieten, title
+from trtbench.report.style import GREY, GRID, colours, kind, log_milliseconds, marker, new_figure, quieten, tip, title
+from trtbench.report.wording import told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,11 +57,11 @@ def accuracy_figure(rows: Sequence[Row], decision: Recommendation) -> Figure | N
     if front:
         axes.step(*zip(*front, strict=True), where="post", color=GREY, linewidth=1, linestyle="--", zorder=1)
     quieten(axes)
-    axes.grid(color="#E6E6E6", linewidth=0.6)
+    axes.grid(color=GRID, linewidth=0.6)
     log_milliseconds(axes)
     axes.margins(x=0.18, y=0.08)
     axes.set_xlabel(f"median latency at batch {decision.batch_size}, ms (log scale; left is better)")
-    axes.set_ylabel("top-1, % (up is better; bars: 95 % interval)")
+    axes.set_ylabel("top-1, % (up is better; bars: 95 % intervals)")
     axes.set_title(title(f"Accuracy against latency at batch {decision.batch_size}", points[0].row), loc="left")
     _draw_legend(axes, points)
     _draw_labels(figure, axes, points, front)
@@ -87,8 +87,19 @@ def _points(rows: Sequence[Row], decision: Recommendation) -> list[_Point]:
 def _draw_point(axes: Axes, point: _Point) -> None:
     x, y = point.xy
     low, high = (100 * bound for bound in point.accuracy.ci95)
-    axes.errorbar(x, y, yerr=[[y - low], [high - y]], color=point.colour, linewidth=1, alpha=0.45, capsize=2, zorder=2)
-    axes.scatter(
+    fast, slow = point.latency.p50_ci95_ms or (x, x)
+    axes.errorbar(
+        x,
+        y,
+        xerr=None if fast == slow else [[max(x - fast, 0)], [max(slow - x, 0)]],
+        yerr=[[y - low], [high - y]],
+        color=point.colour,
+        linewidth=1,
+        alpha=0.45,
+        capsize=2,
+        zorder=2,
+    )
+    drawn = axes.scatter(
         x,
         y,
         s=46,
@@ -98,6 +109,7 @@ def _draw_point(axes: Axes, point: _Point) -> None:
         linewidths=1.4,
         zorder=3,
     )
+    tip(drawn, told(point.row))
     if point.is_winner:
         axes.scatter(x, y, s=210, marker="o", facecolors="none", edgecolors="black", linewidths=1.4, zorder=4)
 
@@ -141,7 +153,9 @@ def _draw_labels(figure: Figure, axes: Axes, points: Sequence[_Point], front: Se
     )
     for text, point, place, (x, y) in zip(texts, points, places, pixels, strict=True):
         text.remove()
-        _draw_label(axes, point, offset=(place[0] + _PADDING - x, place[1] + _PADDING - y), is_near=_near(place, x, y))
+        points_per_pixel = 72 / figure.dpi  # pixels are not the same in every format
+        offset = ((place[0] + _PADDING - x) * points_per_pixel, (place[1] + _PADDING - y) * points_per_pixel)
+        _draw_label(axes, point, offset=offset, is_near=_near(place, x, y))
 
 
 def _draw_label(axes: Axes, point: _Point, *, offset: tuple[float, float], is_near: bool) -> None:
@@ -150,12 +164,11 @@ def _draw_label(axes: Axes, point: _Point, *, offset: tuple[float, float], is_ne
         point.label,
         point.xy,
         xytext=offset,
-        textcoords="offset pixels",
+        textcoords="offset points",
         fontsize=8,
-        color=point.colour,
         zorder=5,
         arrowprops=None if is_near else leader,
-        path_effects=[withStroke(linewidth=2, foreground="white")],
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
     )
 
 

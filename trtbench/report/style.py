@@ -14,6 +14,7 @@ from trtbench.report.units import significant
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
     from trtbench.records import Row
@@ -24,7 +25,24 @@ _MARKERS = {"fp32": "o", "int8": "s", "fp16": "^", "bf16": "v", "tf32": "p", "in
 _OTHER_MARKER = "D"
 GREY = "#595959"
 PALE = "#BFBFBF"
+GRID = "#E6E6E6"
 DPI = 150
+# What stands for each colour on a dark page: the same hues, lighter, at 3:1 or more against DARK_PAGE
+DARK_PAGE = "#16191D"
+DARK = {
+    "#FFFFFF": DARK_PAGE,
+    "#000000": "#E8E8E8",
+    GREY: "#B4B4B4",
+    PALE: "#6E6E6E",
+    GRID: "#33383E",
+    "#0072B2": "#4AA3DC",
+    "#D55E00": "#FF8A3D",
+    "#009E73": "#35C79B",
+    "#CC79A7": "#E6A3C7",
+    "#E69F00": "#F0B840",
+    "#56B4E9": "#9AD4F7",
+}
+_TIP = "tip:"
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -50,6 +68,16 @@ def kind(row: Row, rows: Sequence[Row]) -> str:
     if row.role == "baseline":
         return row.backend if row.precision == "fp32" else f"{row.backend} {row.precision}"
     return row.precision if len(backends) == 1 else f"{row.precision} {row.backend}"
+
+
+def tip(artist: Artist, text: str) -> None:
+    """Let an artist tell more of itself where it is pointed at; only SVG can."""
+    artist.set_gid(f"{_TIP}{text}")
+
+
+def tip_of(identity: str) -> str | None:
+    """Return what `tip` was told, from the identity that an element of the SVG then has; None where it told nothing."""
+    return identity.removeprefix(_TIP) if identity.startswith(_TIP) else None
 
 
 def title(topic: str, row: Row) -> str:

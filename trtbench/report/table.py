@@ -107,17 +107,19 @@ def _engines(rows: Sequence[Row]) -> list[tuple[Row, ...]]:
 def _engine_cells(group: tuple[Row, ...], marks: Footnotes) -> tuple[str, ...]:
     row = group[0]
     sizes = (megabytes(row.engine_bytes), millions(row.params), millions(row.macs))
-    return (*_names(row), _top1(row.accuracy, decimals=2), _drop(row.accuracy), *sizes, marks.marks(*group))
+    return (*_names(row), top1_text(row.accuracy, decimals=2), drop_text(row.accuracy), *sizes, marks.marks(*group))
 
 
-def _top1(accuracy: AccuracyRecord | None, *, decimals: int) -> str:
+def top1_text(accuracy: AccuracyRecord | None, *, decimals: int) -> str:
+    """Write top-1 in percent with its interval."""
     if accuracy is None:
         return ABSENT
     low, high = accuracy.ci95
     return f"{100 * accuracy.top1:.{decimals}f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
-def _drop(accuracy: AccuracyRecord | None) -> str:
+def drop_text(accuracy: AccuracyRecord | None) -> str:
+    """Write the drop in percentage points, and the bound below which it lies."""
     if accuracy is None or accuracy.drop_pp is None:
         return ABSENT
     bound = "" if accuracy.drop_upper_pp is None else f" <={fixed(accuracy.drop_upper_pp)}"
@@ -144,5 +146,5 @@ def _terminal_cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
     if row.status != "ok":
         return (*head, row.status, *(ABSENT,) * 5)
     p50 = ABSENT if row.latency is None else significant(row.latency.p50_ms)
-    drop = _drop(row.accuracy).rpartition(" ")[-1]  # the bound decides, and there is no room for both
-    return (*head, _top1(row.accuracy, decimals=1), drop, p50, *_speed_ups(row, rows), megabytes(row.engine_bytes))
+    drop = drop_text(row.accuracy).rpartition(" ")[-1]  # the bound decides, and there is no room for both
+    return (*head, top1_text(row.accuracy, decimals=1), drop, p50, *_speed_ups(row, rows), megabytes(row.engine_bytes))

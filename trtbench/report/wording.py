@@ -29,6 +29,17 @@ def short_name(row: Row) -> str:
     return f"{row.variant} {row.precision}"
 
 
+def told(row: Row) -> str:
+    """Return a row's name and its two main figures on one line."""
+    facts = []
+    if row.latency is not None:
+        facts.append(f"p50 {significant(row.latency.p50_ms)} ms, p90 {significant(row.latency.p90_ms)} ms")
+    if row.accuracy is not None:
+        low, high = row.accuracy.ci95
+        facts.append(f"top-1 {percent(row.accuracy.top1)} % ({percent(low)} to {percent(high)})")
+    return f"{row.name}: {', '.join(facts) or row.status}"
+
+
 def ship(rows: Sequence[Row], podium: Podium, decision: DecisionConfig, *, paired: PairedRatio | None) -> str:
     """Say which row to ship, which is the runner-up, and why."""
     winner = podium.winner

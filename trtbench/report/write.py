@@ -1,41 +1,57 @@
-"""A report on disk: report.json, report.md and the plots, each whole or absent."""
+"""A report on disk: report.json, .md, .html, .csv and the plots, each whole or absent."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from trtbench.errors import ConfigError
 from trtbench.records import to_jsonable
+from trtbench.report.columns import to_csv
 from trtbench.report.document import validate_report
 from trtbench.report.markdown import render_markdown
+from trtbench.report.raw import read_blocks
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbench.report.document import Report
+    from trtbench.report.spread import Samples
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Write report.json, plots/*.png and report.md into `folder`; every file replaces the old one at once.
+    """Write report.json, report.csv, plots/*.png, report.md and report.html; every file replaces the old one at once.
 
     The JSON comes first: it holds every number unrounded, and the rest is drawn from it. It is read back through the
-    schema before it is written, so that no report is written that could not be read.
+    schema before it is written, so that no report is written that could not be read. Raw samples are drawn where the
+    folder has them.
 
     Raises:
-        ConfigError: the report holds what its schema does not allow; nothing is written.
+        ConfigError: the report holds what its schema does not allow, or raw samples are damaged.
         StoreError: the disk is full or the folder cannot be written.
     """
     text = _encoded(report)
     validate_report(text, origin="report.json")
     write_atomically(folder / "report.json", text)
-    from trtbench.report.plots import draw_plots  # matplotlib is slow to import, and readers do without
+    write_atomically(folder / "report.csv", to_csv(report.rows))
+    from trtbench.report.html import render_html
+    from trtbench.report.plots import draw_figures, images  # matplotlib is slow to import, and readers do without
 
-    plots = draw_plots(report.rows, report.decision)
+    drawings = draw_figures(report.rows, report.decision, samples=_samples(report, folder))
+    plots = images(drawings)
     for plot in plots:
         write_atomically(folder / plot.path, plot.png)
     write_atomically(folder / "report.md", render_markdown(report, plots={plot.path: plot.caption for plot in plots}))
+    write_atomically(folder / "report.html", render_html(report, drawings=drawings))
+
+
+def _samples(report: Report, folder: Path) -> Samples:
+    """Return the raw samples of each row in ms, where they were kept."""
+    kept = {row.name: read_blocks(folder, row) for row in report.rows if row.latency is not None}
+    return {name: np.concatenate(timed.blocks) / 1e6 for name, timed in kept.items() if timed is not None}
 
 
 def _encoded(report: Report) -> str:

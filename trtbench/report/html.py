@@ -1,0 +1,209 @@
+"""report.html: one file that holds everything, asks no network for anything, and works without its script too."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from trtbench.records import to_jsonable
+from trtbench.report.columns import COLUMNS, Column
+from trtbench.report.details import (
+    CLASS_LEGEND,
+    LOAD_LEGEND,
+    SWEEP_LEGEND,
+    class_table,
+    cold_table,
+    layer_table,
+    load_table,
+)
+from trtbench.report.footnotes import Footnotes, footnotes
+from trtbench.report.markdown import caveats
+from trtbench.report.observations import observations
+from trtbench.report.style import DARK
+from trtbench.report.svg import colour_variable, inline_svg
+from trtbench.report.sweep import sweep_table, sweeps
+from trtbench.report.units import significant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtbench.records import Row
+    from trtbench.report.document import Report
+    from trtbench.report.plots import Drawing
+    from trtbench.report.table import Table
+
+_WORDS = {"variant", "precision", "backend", "device", "role", "status", "verdict"}  # columns that align left
+_FIRST = ("variant", "precision", "backend", "batch_size", "status", "top1", "drop_pp", "p50_ms", "p90_ms", "p99_ms")
+_THEN = ("times_as_fast_as_eager", "times_as_fast_as_dense_fp32", "engine_bytes", "throughput_ips")
+# On a screen only: paper is too narrow for them, and report.csv has all.
+_ASIDE = ("ms_per_image", "verdict", "params", "macs", "memory_bytes", "energy_j", "role", "device")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What a cell shows, and what it is sorted by; what has no value goes last. `style` names its CSS classes."""
+
+    text: str
+    value: str
+    style: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One row of the table of all rows, with the numbers of its notes."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    marks: tuple[str, ...]
+    is_winner: bool
+    status: str
+
+
+def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
+    """Return report.html."""
+    marks = footnotes(report.rows)
+    template = _environment().get_template("report.html.jinja")
+    shown = _shown(report.rows)
+    return template.render(
+        report=report,
+        headers=[(column.header, _style(column)) for column in shown],
+        lines=[_line(row, report, marks=marks, shown=shown) for row in report.rows],
+        notes=marks.texts,
+        observations=observations(report.rows),
+        caveats=caveats(report.rows),
+        why=_why(report),
+        figures=[_Figure.of(one) for one in drawings],
+        tables=_tables(report.rows),
+        machine=_machine(report.environment),
+        blocks=_blocks(report),
+        colours=[(colour_variable(light), light, dark) for light, dark in DARK.items()],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Figure:
+    name: str
+    caption: str
+    reading: str
+    svg: Markup
+    table: Table
+
+    @classmethod
+    def of(cls, drawing: Drawing) -> _Figure:
+        svg = inline_svg(drawing.figure, name=drawing.name, label=drawing.caption)
+        return cls(
+            name=drawing.name,
+            caption=drawing.caption,
+            reading=drawing.reading,
+            svg=Markup(svg),  # noqa: S704  matplotlib has escaped it
+            table=drawing.table,
+        )
+
+
+@functools.cache
+def _environment() -> Environment:
+    loader = PackageLoader("trtbench.report")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.globals["source"] = functools.partial(_source, environment)
+    return environment
+
+
+def _source(environment: Environment, name: str) -> Markup:
+    """Return a file beside the template as it is: our own style and script."""
+    assert environment.loader is not None
+    return Markup(environment.loader.get_source(environment, name)[0])  # noqa: S704  part of the package
+
+
+def _shown(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns of the table of all rows; what no row has is left out."""
+    by_key = {column.key: column for column in COLUMNS}
+    columns = [by_key[key] for key in (*_FIRST, *_THEN, *_ASIDE)]
+    return [column for column in columns if any(column.value(row, rows) is not None for row in rows)]
+
+
+def _style(column: Column) -> str:
+    return " ".join(["word" if column.key in _WORDS else "number"] + ["aside"] * (column.key in _ASIDE))
+
+
+def _line(row: Row, report: Report, *, marks: Footnotes, shown: Sequence[Column]) -> Line:
+    values = [column.value(row, report.rows) for column in shown]
+    return Line(
+        name=row.name,
+        cells=tuple(
+            Cell(text=column.text(row, value), value="" if value is None else str(value), style=_style(column))
+            for column, value in zip(shown, values, strict=True)
+        ),
+        marks=tuple(marks.marks(row).split()),
+        is_winner=row.name == report.decision.winner,
+        status=row.status,
+    )
+
+
+def _why(report: Report) -> list[tuple[str, str]]:
+    """Return why each comparable row lost."""
+    size = report.decision.batch_size
+    names = {row.name for row in report.rows if row.role == "candidate" and row.batch_size == size}
+    return [(loser.name, loser.reason) for loser in report.decision.losers if loser.name in names]
+
+
+def _tables(rows: Sequence[Row]) -> list[tuple[str, str, Table, str]]:
+    """Return (id, title, table, legend) of each question that the rows answer."""
+    found = [
+        ("worst-class", "The class that lost most", class_table(rows), CLASS_LEGEND),
+        ("layers", "Layer precisions", layer_table(rows), ""),
+        ("sweep", "Batch size", sweep_table(sweeps([row for row in rows if row.role != "reference"])), SWEEP_LEGEND),
+        ("load", "Under load", load_table(rows), LOAD_LEGEND),
+        ("cold", "Cold start and memory", cold_table(rows), ""),
+    ]
+    return [one for one in found if one[2].cells]
+
+
+def _machine(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a reader asks first of the machine, as far as it was recorded; the whole record stands below it."""
+    model, cores = _found(environment, "host", "cpu", "model"), _found(environment, "host", "cpu", "logical_cores")
+    system = [_found(environment, "host", key) for key in ("os", "kernel", "container")]
+    facts = {
+        "CPU": f"{model}, {cores} logical cores" if model else "",
+        "GPU": ", ".join(_found(gpu, "name") for gpu in _listed(environment, "gpus")),
+        "Driver": _found(environment, "driver", "version"),
+        "System": ", ".join(one for one in system if one),
+        "Python": _found(environment, "host", "python"),
+        "Packages": ", ".join(
+            f"{_found(one, 'module')} {_found(one, 'version')}" for one in _listed(environment, "packages")
+        ),
+    }
+    return [(name, value) for name, value in facts.items() if value]
+
+
+def _found(record: Any, *keys: str) -> str:
+    """Return a value of a record that says what it likes, as text; empty where it is not there."""
+    for key in keys:
+        record = record.get(key) if isinstance(record, dict) else None
+    return "" if record is None else str(record)
+
+
+def _listed(record: Mapping[str, Any], key: str) -> list[Any]:
+    found = record.get(key)
+    return found if isinstance(found, list) else []
+
+
+def _blocks(report: Report) -> list[tuple[str, str, str]]:
+    """Return (id, title, YAML) of what was asked and where, as the report has it."""
+    seconds = {stage: f"{significant(value)} s" for stage, value in report.stages.items()}
+    run = {"run": report.run_id, "created": report.created, "command": " ".join(report.argv), "git": dict(report.git)}
+    found = [
+        ("environment-all", "Environment, whole", report.environment),
+        ("telemetry", "What the devices did meanwhile", report.telemetry),
+        ("suite", "Suite, every key with its default", report.suite),
+        ("run", "Run", {**run, "stages": seconds}),
+    ]
+    return [(name, title, _yaml(values)) for name, title, values in found if values]
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(to_jsonable(dict(values)), sort_keys=False, allow_unicode=True, width=100)
