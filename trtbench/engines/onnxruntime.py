@@ -6,6 +6,7 @@ the kernels of this CPU are chosen when it is loaded, so `load_ms` holds that wo
 
 from __future__ import annotations
 
+import os
 import platform
 import tempfile
 import time
@@ -194,7 +195,8 @@ def iterate_graph_activations(
     known = {output.name for output in proto.graph.output}
     inputs = {item.name for item in proto.graph.input}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known | inputs)
-    options = _options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={"threads": 0})
+    threads = max(1, (os.cpu_count() or 1) - 1)  # one core is the caller's
+    options = _options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={"threads": threads})
     session = _start(ort, proto.SerializeToString(), options)
     name = session.get_inputs()[0].name
     computed = [tensor for tensor in tensors if tensor not in inputs]
