@@ -153,7 +153,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--graph", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True, help="uint8 (N, C, H, W) as .npy")
     parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--mean", type=float, nargs="+", required=True)
     parser.add_argument("--std", type=float, nargs="+", required=True)
     parser.add_argument("--output", type=Path, help="the quantized graph, of the tools that write one")
@@ -167,11 +167,13 @@ def _table(mean: list[float], std: list[float]) -> NDArray[np.float32]:
 
 
 def _batches(path: Path, count: int, size: int, table: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """Yield the first images, normalised, from a file that is only mapped; the same for every contender."""
-    images = np.load(path, mmap_mode="r")
-    channels = np.arange(images.shape[1])[:, None, None]
+    """Yield the first images, normalised, from a file that is only mapped; the same for every contender.
+
+    It is mapped anew for each batch: the pages of a map count as this process's memory as long as it stands.
+    """
     for start in range(0, count, size):
-        yield table[channels, images[start : min(start + size, count)]]
+        images = np.load(path, mmap_mode="r")[start : min(start + size, count)]
+        yield table[np.arange(images.shape[1])[:, None, None], images]
 
 
 def _peak_rss() -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
+import scipy.optimize
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -179,6 +180,27 @@ def test_a_percentile_is_that_of_the_sorted_magnitudes_within_a_bin(name: str, p
     expected = np.sort(np.abs(values))[covered - 1]
     bin_width = observe(Histogram(), values, tensor="x").bin_width
     assert expected <= _amax(values, "percentile", percentile) <= expected + bin_width * 1.0001
+
+
+@pytest.mark.parametrize("name", ["halfnorm", "expon", "uniform"])
+def test_a_percentile_is_the_quantile_of_the_distribution(name: str) -> None:
+    distribution = getattr(scipy.stats, name)
+    values = distribution.ppf((np.arange(100_000) + 0.5) / 100_000).astype(np.float32)
+    width = observe(Histogram(), values, tensor="x").bin_width
+    assert _amax(values, "percentile", 99.0) == pytest.approx(distribution.ppf(0.99), abs=1.01 * width)
+
+
+@pytest.mark.parametrize("name", ["halfnorm", "expon"])
+def test_the_mse_threshold_is_where_the_expected_error_is_least(name: str) -> None:
+    distribution = getattr(scipy.stats, name)
+    values = distribution.ppf((np.arange(100_000) + 0.5) / 100_000)
+
+    def error(amax: float) -> float:
+        step = amax / 127
+        return float(np.square(values - np.minimum(np.rint(values / step), 127) * step).mean())
+
+    best = scipy.optimize.minimize_scalar(error, bounds=(values.max() / 4, values.max()), method="bounded").fun
+    assert error(_amax(values.astype(np.float32), "mse")) <= 1.02 * best
 
 
 def _onnxruntime_threshold(values: Array, method: str, **options: Any) -> float:

@@ -58,7 +58,9 @@ class _Scripted:
             row = _row(self._p50_ms[one.plan.shown_precision])
             rows.append(replace(row, precision=one.plan.shown_precision, engine_sha256=one.sidecar.engine_sha256))
         samples = np.ones(2, np.int64)
-        return rows, {row.name: TimedRow(blocks=(samples, samples), processes=(0, 0), spans=((0, 1), (1, 2))) for row in rows}
+        return rows, {
+            row.name: TimedRow(blocks=(samples, samples), processes=(0, 0), spans=((0, 1), (1, 2))) for row in rows
+        }
 
 
 @pytest.mark.usefixtures("tensorrt_10_double")

@@ -127,7 +127,7 @@ class CalibrationConfig(Part):
     rounding: Literal["nearest", "gptq"] = Field("nearest", description="gptq: weights by layer reconstruction")
     bias_correction: bool = Field(default=False, description="take the mean shift of each channel off its bias")
     allow_short: bool = Field(default=False, description="take classes that have too few images short")
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt = Field(8, description="small: the activations of a batch stay in the processor's cache")
     seed: int = 0
     manifest: Path | None = Field(None, description="a committed manifest to use instead of sampling")
 

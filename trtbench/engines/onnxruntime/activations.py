@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,8 @@ def iterate_graph_activations(
     known = {output.name for output in proto.graph.output}
     inputs = {item.name for item in proto.graph.input}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known | inputs)
-    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={"threads": 0})
+    threads = max(1, (os.cpu_count() or 1) - 1)  # one core is the caller's
+    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={"threads": threads})
     session = start(ort, proto.SerializeToString(), options, providers={CPU: {}})
     name = session.get_inputs()[0].name
     computed = [tensor for tensor in tensors if tensor not in inputs]

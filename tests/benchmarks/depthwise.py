@@ -1,0 +1,135 @@
+"""What each calibration option brings to a depthwise network: MobileNetV2 on real CIFAR-10 photos.
+
+    SHARED=DIR python tests/benchmarks/depthwise.py --checkpoint mobilenet.safetensors --out DIR
+
+Writes `DIR/calibration-depthwise.json`: what FP32 and INT8 get right in true Q/DQ arithmetic, on the validation images,
+by which options are chosen, and on the test images. Train the network first, for half an hour on one CPU thread:
+
+    trtbench train --model mobilenet_v2_cifar --data folder:DIR/data/cifar10-lossless.tar.xz --epochs 10 \\
+        --batch-size 64 --optimizer adamw --lr 0.003 --schedule one-cycle --weight-decay 0.02 --output OUT
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from trtbench.data import normalise
+from trtbench.graph.reference import run_reference_batches
+from trtbench.pipeline.artefacts import Artefacts
+from trtbench.pipeline.keeper import Places
+from trtbench.store import file_sha256, write_atomically
+from trtbench.suite import CalibrationConfig, DataConfig, adhoc_suite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trtbench.records import Split
+
+_BATCH = 32
+
+
+def main() -> int:
+    """Measure the options one by one and together, and write what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--shared", type=Path, default=Path(os.environ.get("SHARED", "../shared")))
+    options = parser.parse_args()
+    archive = options.shared / "data" / "cifar10-lossless.tar.xz"
+    if not archive.is_file():
+        sys.stderr.write(
+            f"SHARED={options.shared} holds no data; set SHARED to the folder of real images and weights\n"
+        )
+        return 2
+    results = measure(options.checkpoint, archive, configs())
+    text = json.dumps(results, indent=1) + "\n"
+    write_atomically(options.out / "calibration-depthwise.json", text)
+    sys.stdout.write(text)
+    return 0
+
+
+def configs() -> list[dict[str, Any]]:
+    """Return the options to compare: two ways to find ranges, each alone, with one option, and with all."""
+    options: list[dict[str, Any]] = [
+        {},
+        {"weights": "mse"},
+        {"bias_correction": True},
+        {"rounding": "gptq"},
+        {"rounding": "gptq", "bias_correction": True},
+        {"equalise": True},
+        {"equalise": True, "rounding": "gptq", "bias_correction": True},
+    ]
+    return [{"method": method, **one} for method, one in itertools.product(("entropy", "mse"), options)]
+
+
+def measure(checkpoint: Path, archive: Path, chosen: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return counts on validation and test: of the float network, and of the INT8 one with each set of options."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        base = _artefacts(checkpoint, archive, CalibrationConfig(), folder)
+        dataset, variant = base.dataset, base.suite.variants[0]
+        splits = {"validation": dataset.validation, "test": dataset.test}
+        graph = base.graph(variant).path("model.onnx")
+        logits = {split: _logits(base, graph, images) for split, images in splits.items()}
+        rows = []
+        for options in chosen:
+            artefacts = _artefacts(checkpoint, archive, CalibrationConfig.model_validate(options), folder)
+            artefacts.__dict__["dataset"] = dataset
+            quantized = artefacts.quantized_graph(variant).path("model.onnx")
+            row: dict[str, Any] = {"options": options}
+            for split, images in splits.items():
+                found = _logits(base, quantized, images)
+                row[split] = {
+                    "below_fp32": _correct(logits[split], images) - _correct(found, images),
+                    "correct": _correct(found, images),
+                    "other_classes": int((found.argmax(axis=1) != logits[split].argmax(axis=1)).sum()),
+                    "logits_mse": float(np.square(found - logits[split]).mean()),
+                }
+            rows.append(row)
+        fp32 = {
+            split: {"correct": _correct(logits[split], images), "total": len(images)}
+            for split, images in splits.items()
+        }
+        return {
+            "model": "mobilenet_v2_cifar",
+            "checkpoint_sha256": file_sha256(checkpoint),
+            "calibration_images": base.manifest.facts["images"],
+            "fp32": fp32,
+            "int8": rows,
+        }
+
+
+def _artefacts(checkpoint: Path, archive: Path, calibration: CalibrationConfig, folder: Path) -> Artefacts:
+    suite = adhoc_suite(
+        model="mobilenet_v2_cifar",
+        checkpoint=checkpoint,
+        data=DataConfig(source=f"folder:{archive}"),
+        calibration=calibration,
+    )
+    return Artefacts(suite, Places(runs=folder, engines=folder, calib=folder / "calib"))
+
+
+def _logits(artefacts: Artefacts, graph: Path, split: Split) -> Any:
+    batches = (
+        {"input": normalise(split.images[start : start + _BATCH], artefacts.dataset.preprocessing)}
+        for start in range(0, len(split), _BATCH)
+    )
+    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), batches)])
+
+
+def _correct(logits: Any, split: Split) -> int:
+    return int((logits.argmax(axis=1) == split.labels).sum())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
