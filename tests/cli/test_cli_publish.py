@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,3 +86,20 @@ def test_one_engine_file_makes_no_report_to_hand_on(
 ) -> None:
     assert _trtbench(monkeypatch, tmp_path, "bench", "--engine", "x.onnx", "--junit", "junit.xml") == 2
     assert "expected a suite's report" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:::mlflow", "ignore:::sqlalchemy", "ignore::ResourceWarning")  # not ours
+def test_report_logs_to_mlflow_and_says_where(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own dependencies, while they are imported
+        mlflow = pytest.importorskip("mlflow", reason="needs MLflow: pip install 'trtbench[mlflow]'")
+
+    assert _trtbench(monkeypatch, tmp_path, "report", str(run_folder), "--mlflow", "sqlite:///mlflow.db") == 0
+
+    said = re.search(r"MLflow run (\w+) at sqlite:///mlflow.db", capsys.readouterr().err)
+    assert said
+    run = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db").get_run(said.group(1))
+    assert run.info.run_name == read_report(run_folder).run_id

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from trtbench.errors import CapabilityError, ConfigError
-from trtbench.report.tracking import log_to_mlflow
+from trtbench.report.tracking import _flat, _metrics, _tags, _winner, log_to_mlflow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,3 +72,25 @@ def test_without_mlflow_the_cure_is_told(full_report: Report, tmp_path: Path, mo
     monkeypatch.setitem(sys.modules, "mlflow", None)  # an import of it fails
     with pytest.raises(CapabilityError, match=r"pip install 'trtbench\[mlflow\]'"):
         log_to_mlflow(full_report, tmp_path, uri="sqlite://")
+
+
+def test_settings_are_told_by_their_path_and_lists_of_plain_values_as_one() -> None:
+    nested = {"bench": {"batch_sizes": [1, 32], "noise": None}, "variants": ({"kind": "dense"}, {"ratio": 0.5})}
+    assert dict(_flat(nested)) == {
+        "bench.batch_sizes": "[1, 32]",
+        "bench.noise": "None",
+        "variants.0.kind": "dense",
+        "variants.1.ratio": "0.5",
+    }
+
+
+def test_the_metrics_of_a_row_are_its_numbers_and_nothing_else(full_report: Report) -> None:
+    row = full_report.rows[0]
+    assert row.latency
+    found = _metrics(row, full_report.rows)
+    assert found["p50_ms"] == row.latency.p50_ms
+    assert found["engine_bytes"] == row.engine_bytes
+    assert {"variant", "batch_size", "simulated", "notes", "anchor"}.isdisjoint(found)
+    assert _winner(full_report)["top1"] > 0
+    assert _winner(replace(full_report, decision=replace(full_report.decision, winner=None))) == {}
+    assert _tags(full_report)["winner"] == full_report.decision.winner
