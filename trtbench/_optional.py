@@ -17,6 +17,7 @@ _CURES = {
     "cupy": "install the extra that fits the driver: pip install 'trtbench[cu12-base]' or 'trtbench[cu13-base]'",
     "pycuda": "pip install 'trtbench[pycuda]' (it builds with nvcc and the CUDA headers)",
     "timm": "pip install 'trtbench[timm]'",
+    "mlflow": "pip install 'trtbench[mlflow]'",
     "pynvml": "pip install nvidia-ml-py",
 }
 

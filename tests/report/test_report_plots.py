@@ -17,10 +17,13 @@ from matplotlib.text import Annotation
 from PIL import Image
 
 from trtbench.report.bars import latency_figure, size_figure
+from trtbench.report.classes import class_figure
 from trtbench.report.document import read_report
 from trtbench.report.labels import place_labels
+from trtbench.report.lines import batch_figure
 from trtbench.report.plots import draw_plots
 from trtbench.report.scatter import accuracy_figure
+from trtbench.report.spread import samples_figure
 from trtbench.report.style import kind, marker
 
 if TYPE_CHECKING:
@@ -197,3 +200,44 @@ def test_the_line_to_a_label_does_not_run_through_another_point() -> None:
     )
     assert free[0] > 510
     assert not holds((535.0, 280.0, 900.0, 320.0), walled)
+
+
+def test_latency_against_batch_has_a_panel_for_each_way_to_compute_and_a_line_a_variant() -> None:
+    others = [replace(ROWS[0], precision=precision) for precision in ("fp16", "bf16", "tf32")]
+    figure = batch_figure([*ROWS, *others])
+
+    assert figure
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    assert list(panels) == ["fp32", "int8", "fp16", "bf16", "tf32", "eager"]
+    lines = {str(line.get_label()): line for line in panels["int8"].get_lines()}
+    assert set(lines) == {row.variant for row in ROWS}
+    drawn = next(row for row in ROWS if row.name == "dense int8 onnxruntime-cpu b32")
+    assert drawn.latency
+    assert np.asarray(lines["dense"].get_ydata())[1] == drawn.latency.p50_ms / 32
+    assert np.asarray(lines["dense"].get_xdata()).tolist() == [1, 32]
+    assert batch_figure([row for row in ROWS if row.batch_size == 1]) is None
+
+
+def test_of_many_classes_those_that_lost_most_are_drawn() -> None:
+    assert ROWS[0].accuracy
+    drops = tuple(float(number % 37) for number in range(100))
+    figure = class_figure([replace(ROWS[0], accuracy=replace(ROWS[0].accuracy, class_drops_pp=drops))])
+
+    assert figure
+    axes = figure.axes[0]
+    shown = [int(label.get_text()) for label in axes.get_xticklabels()]
+    assert len(shown) == 20
+    assert shown == sorted(shown)
+    assert min(drops[number] for number in shown) >= sorted(drops)[-20]
+    assert [float(text.get_text()) for text in axes.texts] == [drops[number] for number in shown]
+
+
+def test_samples_that_are_few_or_all_the_same_have_no_shape() -> None:
+    names = [row.name for row in ROWS if row.batch_size == 1]
+    samples = {names[0]: np.array([1.0, 2.0]), names[1]: np.full(50, 3.0), names[2]: np.linspace(1, 2, 50)}
+
+    figure = samples_figure(ROWS, samples, batch_size=1)
+
+    assert figure
+    assert len(figure.axes[0].get_yticklabels()) == 1
+    assert samples_figure(ROWS, {}, batch_size=1) is None

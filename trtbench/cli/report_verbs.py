@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trtbench.cli.app import app
+from trtbench.cli.publish import JunitOption, publish_comparisons
 from trtbench.cli.screen import Screen, say, show, show_json, show_table
 from trtbench.cli.suite_verbs import JsonOption, QuietOption  # noqa: TC001  Typer resolves them at run time
 from trtbench.errors import ConfigError, GateError, InconclusiveError
@@ -30,6 +31,7 @@ def compare(
     across_machines: Annotated[bool, typer.Option("--across-machines", help="Compare unlike machines.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Time engines that are the same file too.")] = False,
     pairs: Annotated[int | None, typer.Option(help="Block pairs, at least.")] = None,
+    junit: JunitOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,6 +60,7 @@ def compare(
         for names, which in ((matched.only_first, "A"), (matched.only_second, "B")):
             for name in names:
                 say(f"only in {which}: {name}")
+    publish_comparisons(found, gates, junit=junit)
     _judge(found, gates)
 
 

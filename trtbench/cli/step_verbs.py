@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trtbench.cli.app import app
+from trtbench.cli.publish import JunitOption, MlflowOption  # noqa: TC001  Typer resolves them at run time
 from trtbench.cli.screen import Screen, say, show, show_json
 from trtbench.cli.suite_verbs import (
     CalibOption,
@@ -108,6 +109,8 @@ def bench(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
     require_gpu: RequireGpuOption = False,
+    junit: JunitOption = None,
+    mlflow: MlflowOption = None,
 ) -> None:
     """Score and time the engines of a suite and write the report, or measure one engine file."""
     if engine is None:
@@ -115,10 +118,21 @@ def bench(
         timing: dict[str, Any] = {"batch": batch, "duration": duration, "warm-up": warm_up, "iterations": iterations}
         timing |= {"processes": processes, "scenario": scenario}
         _refuse_without("--engine", {"data": data} | timing)
-        bench_engines(suite or "quickstart", places, is_quiet=quiet, as_json=as_json, require_gpu=require_gpu)
+        bench_engines(
+            suite or "quickstart",
+            places,
+            is_quiet=quiet,
+            as_json=as_json,
+            require_gpu=require_gpu,
+            junit=junit,
+            mlflow=mlflow,
+        )
         return
     if suite is not None:
         raise ConfigError("SUITE and --engine", expected="one of them", got="both", cure="leave one out")
+    if junit is not None or mlflow is not None:
+        cure = "measure a suite, or leave them out"
+        raise ConfigError("--junit, --mlflow", expected="a suite's report", got="--engine", cure=cure)
     check_gpu(is_required=require_gpu)
     from trtbench.pipeline.steps import bench_engine
     from trtbench.suite import BenchConfig, options

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trtbench.cli.app import app
+from trtbench.cli.publish import JunitOption, MlflowOption, check_mlflow, publish
 from trtbench.cli.screen import Screen, say, show, show_json, show_table
 from trtbench.errors import ConfigError
 
@@ -42,9 +43,19 @@ def run(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
     require_gpu: RequireGpuOption = False,
+    junit: JunitOption = None,
+    mlflow: MlflowOption = None,
 ) -> None:
     """Do everything a suite asks for, going on where an earlier run stopped."""
-    bench_engines(suite, places_of(out, engines, calib), is_quiet=quiet, as_json=as_json, require_gpu=require_gpu)
+    bench_engines(
+        suite,
+        places_of(out, engines, calib),
+        is_quiet=quiet,
+        as_json=as_json,
+        require_gpu=require_gpu,
+        junit=junit,
+        mlflow=mlflow,
+    )
 
 
 def build_engines(suite: str, places: Places, *, is_quiet: bool, as_json: bool, require_gpu: bool) -> None:
@@ -140,6 +151,8 @@ def report(
     ),
     *,
     as_json: JsonOption = False,
+    junit: JunitOption = None,
+    mlflow: MlflowOption = None,
 ) -> None:
     """Render a run's report again from its report.json, and show its tables."""
     from trtbench.report.document import read_report
@@ -149,6 +162,7 @@ def report(
     folder = run_folder if run_folder.is_dir() else run_folder.parent
     write_report(found, folder)
     _show_report(found, folder, as_json=as_json)
+    publish(found, folder, junit=junit, mlflow=mlflow)
 
 
 store_app = typer.Typer(help="The content-keyed artefacts of earlier runs.", no_args_is_help=True)
@@ -210,10 +224,20 @@ def check_gpu(*, is_required: bool) -> None:
         demand(collect_environment(), require=("gpu",))
 
 
-def bench_engines(suite: str, places: Places, *, is_quiet: bool, as_json: bool, require_gpu: bool) -> None:
+def bench_engines(
+    suite: str,
+    places: Places,
+    *,
+    is_quiet: bool,
+    as_json: bool,
+    require_gpu: bool,
+    junit: Path | None = None,
+    mlflow: str | None = None,
+) -> None:
     """Score and time every engine of a suite, building what is not there, and write the report."""
     from trtbench.pipeline import run_suite
 
+    check_mlflow(mlflow)
     loaded = _load(suite, require_gpu=require_gpu)
     with Screen(is_quiet=is_quiet) as screen:
         found, folder = run_suite(
@@ -225,6 +249,7 @@ def bench_engines(suite: str, places: Places, *, is_quiet: bool, as_json: bool, 
             tell=screen,
         )
     _show_report(found, folder, as_json=as_json)
+    publish(found, folder, junit=junit, mlflow=mlflow)
     exit_where_failed([row.status for row in found.rows])
 
 
@@ -242,7 +267,7 @@ def _show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     for line in observations([row for row in found.rows if row.batch_size == found.decision.batch_size]):
         show(f"- {line}")
     show(found.decision.sentence)
-    say(f"Report: {folder / 'report.md'}")
+    say(f"Report: {folder / 'report.html'}, report.md, report.csv")
 
 
 def exit_where_failed(statuses: list[Any]) -> None:

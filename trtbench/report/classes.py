@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from trtbench.records import Row
 
 _MOST = 20  # classes beside each other whose numbers can still be read
-_GAINED, _EVEN, _LOST = "#56B4E9", "#F4F4F4", "#D55E00"
-_INK, _PAPER = "#111111", "#FDFDFD"  # on the colours above, on a dark page too
-_DARK_FIELD = 0.75  # share of the largest drop from which on light ink reads better
+# Not quite those of `style`, for they stay as they are on a dark page, under dark ink
+_GAINED, _EVEN, _LOST, _INK = "#57B4E9", "#F4F4F4", "#D65F00", "#111111"
 _LEAST_SPAN = 1.0  # pp: noise of a tenth of a point is not painted as a catastrophe
 
 
@@ -43,8 +42,7 @@ def class_figure(rows: Sequence[Row]) -> Figure | None:
     )
     for line, (row, own) in enumerate(zip(engines.values(), drops[:, classes], strict=True)):
         for place, (number, drop) in enumerate(zip(classes, own, strict=True)):
-            ink = _PAPER if drop > _DARK_FIELD * span else _INK
-            field = axes.text(place + 0.5, line + 0.5, f"{drop:.1f}", ha="center", va="center", fontsize=7, color=ink)
+            field = axes.text(place + 0.5, line + 0.5, f"{drop:.1f}", ha="center", va="center", fontsize=7, color=_INK)
             tip(field, f"{row.variant} {kind(row, rows)}: class {number} lost {drop:.2f} pp")
     axes.set_xticks(np.arange(len(classes)) + 0.5, [str(number) for number in classes], fontsize=8)
     axes.set_yticks(np.arange(len(engines)) + 0.5, [" ".join(name) for name in engines], fontsize=8)

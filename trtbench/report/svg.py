@@ -41,7 +41,7 @@ def inline_svg(figure: Figure, *, name: str, label: str) -> str:
     root.attrib.pop("height")
     root.attrib |= {"role": "group", "aria-label": label}
     if width:
-        root.set("style", f"max-width: {float(width.group()) * 4 / 3:.0f}px")
+        root.set("style", f"--natural: {float(width.group()) * 4 / 3:.0f}px")
     return ET.tostring(root, encoding="unicode", short_empty_elements=True)
 
 

@@ -1,0 +1,96 @@
+"""MLflow: what is logged is read back from a real store."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trtbench.errors import CapabilityError, ConfigError
+from trtbench.report.tracking import _flat, _metrics, _tags, _winner, log_to_mlflow
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtbench.report.document import Report
+
+
+_QUIET = pytest.mark.filterwarnings("ignore:::mlflow", "ignore:::sqlalchemy", "ignore::ResourceWarning")  # not ours
+
+
+@pytest.fixture
+def mlflow() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own dependencies, while they are imported
+        return pytest.importorskip("mlflow", reason="needs MLflow: pip install 'trtbench[mlflow]'")
+
+
+@pytest.mark.slow
+@_QUIET
+def test_a_run_and_a_run_for_each_row_are_logged(
+    mlflow: Any, full_report: Report, report_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # artifacts go to ./mlruns
+    uri = "sqlite:///mlflow.db"
+
+    run_id = log_to_mlflow(full_report, report_folder, uri=uri)
+    again = log_to_mlflow(full_report, report_folder, uri=uri)
+
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    run = client.get_run(run_id)
+    winner = next(row for row in full_report.rows if row.name == full_report.decision.winner)
+    assert winner.latency
+    assert again != run_id
+    assert run.info.run_name == full_report.run_id
+    assert run.info.status == "FINISHED"
+    assert run.data.params["bench.batch_sizes"] == "[1, 32]"
+    assert run.data.params["variants.1.name"] == "dense-tuned"
+    assert run.data.metrics["p50_ms"] == winner.latency.p50_ms
+    assert run.data.tags["winner"] == winner.name
+    assert run.data.tags["mlflow.note.content"] == full_report.decision.sentence
+    kept = {file.path for file in client.list_artifacts(run_id)}
+    assert kept == {"report.json", "report.md", "report.html", "report.csv", "plots"}
+    below = client.search_runs([run.info.experiment_id], filter_string=f"tags.mlflow.parentRunId = '{run_id}'")
+    rows = {one.info.run_name: one for one in below}
+    assert set(rows) == {row.name for row in full_report.rows}
+    assert rows[winner.name].data.metrics["p50_ms"] == winner.latency.p50_ms
+    assert rows[winner.name].data.params["precision"] == winner.precision
+    assert {one.info.status for one in below if one.data.params["status"] == "failed"} == {"FAILED"}
+
+
+@pytest.mark.usefixtures("mlflow")
+@_QUIET
+def test_a_store_that_cannot_be_is_refused_with_the_cure(full_report: Report, report_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="--mlflow nonsense://x"):
+        log_to_mlflow(full_report, report_folder, uri="nonsense://x")
+
+
+def test_without_mlflow_the_cure_is_told(full_report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)  # an import of it fails
+    with pytest.raises(CapabilityError, match=r"pip install 'trtbench\[mlflow\]'"):
+        log_to_mlflow(full_report, tmp_path, uri="sqlite://")
+
+
+def test_settings_are_told_by_their_path_and_lists_of_plain_values_as_one() -> None:
+    nested = {"bench": {"batch_sizes": [1, 32], "noise": None}, "variants": ({"kind": "dense"}, {"ratio": 0.5})}
+    assert dict(_flat(nested)) == {
+        "bench.batch_sizes": "[1, 32]",
+        "bench.noise": "None",
+        "variants.0.kind": "dense",
+        "variants.1.ratio": "0.5",
+    }
+
+
+def test_the_metrics_of_a_row_are_its_numbers_and_nothing_else(full_report: Report) -> None:
+    row = full_report.rows[0]
+    assert row.latency
+    found = _metrics(row, full_report.rows)
+    assert found["p50_ms"] == row.latency.p50_ms
+    assert found["engine_bytes"] == row.engine_bytes
+    assert {"variant", "batch_size", "simulated", "notes", "anchor"}.isdisjoint(found)
+    assert _winner(full_report)["top1"] > 0
+    assert _winner(replace(full_report, decision=replace(full_report.decision, winner=None))) == {}
+    assert _tags(full_report)["winner"] == full_report.decision.winner

@@ -1,0 +1,107 @@
+"""JUnit XML for CI: a test case for each row and each gate, as Jenkins, GitLab and GitHub's reporters read it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from xml.etree import ElementTree as ET
+
+from trtbench.report.compare import broken_gates
+from trtbench.report.footnotes import remarks
+from trtbench.report.units import fixed
+from trtbench.report.wording import told
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trtbench.records import Row
+    from trtbench.report.compare import Comparison, Gates
+    from trtbench.report.document import Report
+
+# What XML 1.0 (section 2.2) allows nowhere, escaped or not; reasons of runtimes carry colour codes.
+_UNSPEAKABLE = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One test case; `outcome` is None where it passed, else `message` says why. `seconds` were spent timing."""
+
+    name: str
+    group: str
+    outcome: Literal["failure", "skipped"] | None = None
+    message: str = ""
+    output: str = ""
+    seconds: float = 0.0
+
+
+def report_junit(report: Report) -> str:
+    """Return JUnit XML of a run: a case a row, and one for the decision, which fails where no row keeps every limit."""
+    decision = report.decision
+    answer = Case(
+        name=f"a row keeps every limit at batch {decision.batch_size}",
+        group="decision",
+        outcome=None if decision.winner else "failure",
+        message="" if decision.winner else decision.sentence,
+        output=decision.sentence,
+    )
+    cases = [*map(_row_case, report.rows), answer]
+    return _document(str(report.suite.get("name", report.run_id)), cases, created=report.created)
+
+
+def comparison_junit(comparisons: Sequence[Comparison], gates: Gates, *, created: str) -> str:
+    """Return JUnit XML of a comparison: a case for each row in both reports, which fails where it breaks a gate."""
+    return _document("compare", [_comparison_case(one, gates) for one in comparisons], created=created)
+
+
+def _row_case(row: Row) -> Case:
+    failing = {"failed": "failure", "oom": "failure", "unsupported": "skipped", "skipped": "skipped"}
+    outcome: Literal["failure", "skipped"] | None = failing.get(row.status)  # type: ignore[assignment]  # the values above
+    timed = 0.0 if row.latency is None else row.latency.n * row.latency.mean_ms / 1000
+    return Case(
+        name=row.name,
+        group=f"{row.backend}.{row.device}",
+        outcome=outcome,
+        message=f"{row.status}: {row.reason}" if outcome else "",
+        output="\n".join((told(row), *remarks(row))),
+        seconds=timed,
+    )
+
+
+def _comparison_case(one: Comparison, gates: Gates) -> Case:
+    broken = "; ".join(broken_gates([one], gates))
+    interval = "" if one.ci95 is None else f" (95 % interval {fixed(one.ci95[0])} to {fixed(one.ci95[1])})"
+    output = f"{one.verdict}: {fixed(one.ratio)} times the time{interval}, {one.how}"
+    return Case(name=one.name, group="compare", outcome="failure" if broken else None, message=broken, output=output)
+
+
+def _document(name: str, cases: Sequence[Case], *, created: str) -> str:
+    counts = {
+        "tests": str(len(cases)),
+        "failures": str(sum(case.outcome == "failure" for case in cases)),
+        "errors": "0",
+        "skipped": str(sum(case.outcome == "skipped" for case in cases)),
+        "time": f"{sum(case.seconds for case in cases):.3f}",
+    }
+    root = ET.Element("testsuites", {"name": "trtbench", **counts})
+    # Jenkins takes no offset in a timestamp, and every reader takes its absence.
+    suite = ET.SubElement(root, "testsuite", {"name": name, **counts, "timestamp": created[:19]})
+    for case in cases:
+        suite.append(_element(case))
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _element(case: Case) -> ET.Element:
+    element = ET.Element(
+        "testcase", {"classname": _spoken(case.group), "name": _spoken(case.name), "time": f"{case.seconds:.3f}"}
+    )
+    if case.outcome is not None:
+        found = ET.SubElement(element, case.outcome, {"message": _spoken(case.message)})
+        found.text = _spoken(case.message)
+    ET.SubElement(element, "system-out").text = _spoken(case.output)
+    return element
+
+
+def _spoken(text: str) -> str:
+    return _UNSPEAKABLE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,0 +1,54 @@
+"""What a GitHub job shows on its summary page: the decision, or the verdicts, and a table in Markdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbench.report.observations import observations
+from trtbench.report.table import Table, rows_for_terminal, to_markdown
+from trtbench.report.units import ABSENT, fixed
+from trtbench.store import storing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from trtbench.report.compare import Comparison
+    from trtbench.report.document import Report
+
+
+def report_summary(report: Report) -> str:
+    """Return the summary of a run: the same table as in the terminal."""
+    table = rows_for_terminal(report.rows)
+    notes = [*table.notes, *observations(report.rows), *report.notes]
+    told = "\n".join(f"- {' '.join(note.split())}" for note in notes)
+    head = f"### trtbench: {report.suite.get('name', report.run_id)}"
+    return f"{head}\n\n**{report.decision.sentence}**\n\n{to_markdown(table)}\n\n{told}\n\n"
+
+
+def comparison_summary(comparisons: Sequence[Comparison], *, broken: Sequence[str]) -> str:
+    """Return the summary of a comparison: which gates broke, and the verdict of each row."""
+    cells = [
+        (
+            one.name,
+            one.verdict,
+            fixed(one.ratio, decimals=3),
+            ABSENT if one.ci95 is None else f"{fixed(one.ci95[0], decimals=3)} to {fixed(one.ci95[1], decimals=3)}",
+            fixed(one.drop_pp),
+        )
+        for one in comparisons
+    ]
+    headers = ("Row", "Verdict", "Time B / A", "95 % interval", "Top-1 lost, pp")
+    table = to_markdown(Table(headers=headers, cells=tuple(cells), left=2))
+    told = "".join(f"- **{clause}**\n" for clause in broken) or "No gate broke.\n"
+    return f"### trtbench compare\n\n{told}\n{table}\n\n"
+
+
+def append_summary(path: Path, text: str) -> None:
+    """Add to the file that GitHub names in GITHUB_STEP_SUMMARY, to which other steps write too.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    with storing(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)

@@ -1,0 +1,117 @@
+"""A report as MLflow keeps it: one run with the suite and the files, and below it a run for each row."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from trtbench import _optional
+from trtbench.errors import ConfigError
+from trtbench.report.columns import COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from trtbench.records import Row
+    from trtbench.report.document import Report
+
+_PARAMS_AT_ONCE = 100  # MLflow's limit of one request
+_LONGEST = 500  # characters of a parameter's value that servers of every version take
+_FILES = ("report.json", "report.md", "report.html", "report.csv")
+_NAMING = ("variant", "precision", "backend", "device", "batch_size", "role", "status")
+
+
+def log_to_mlflow(report: Report, folder: Path, *, uri: str) -> str:
+    """Log a report that stands in a folder, and return the id of its run.
+
+    The experiment bears the suite's name. The run has the suite as parameters, the winner's numbers as metrics and the
+    report's files as artifacts; each row is a run below it, with its numbers as metrics.
+
+    Args:
+        report: what to log.
+        folder: where its files are.
+        uri: the tracking server or store, e.g. sqlite:///mlflow.db or http://localhost:5000.
+
+    Raises:
+        CapabilityError: MLflow is not installed.
+        ConfigError: the store cannot be reached or refuses.
+    """
+    mlflow = _optional.load("mlflow")
+    try:
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        name = str(report.suite.get("name", report.run_id))
+        found = client.get_experiment_by_name(name)
+        experiment = client.create_experiment(name) if found is None else found.experiment_id
+        since = int(datetime.fromisoformat(report.created).timestamp() * 1000)
+        run = client.create_run(experiment, start_time=since, run_name=report.run_id, tags=_tags(report))
+        run_id = str(run.info.run_id)
+        _log(mlflow, client, run_id, params=dict(_flat(report.suite)), metrics=_winner(report), since=since)
+        for row in report.rows:
+            _log_row(mlflow, client, row, report, parent=(experiment, run_id), since=since)
+        _log_files(client, run_id, folder)
+        client.set_terminated(run_id)
+    except mlflow.exceptions.MlflowException as error:
+        cure = "check the URI, and that the server is up; the report itself is written"
+        raise ConfigError(f"--mlflow {uri}", expected="a tracking store", got=str(error), cure=cure) from error
+    return run_id
+
+
+def _tags(report: Report) -> dict[str, str]:
+    commit = report.git.get("commit")
+    tags = {"mlflow.note.content": report.decision.sentence, "winner": report.decision.winner or ""}
+    return tags | ({"mlflow.source.git.commit": str(commit)} if commit else {})
+
+
+def _log_row(mlflow: Any, client: Any, row: Row, report: Report, *, parent: tuple[str, str], since: int) -> None:
+    experiment, run_id = parent
+    tags = {"mlflow.parentRunId": run_id} | ({"reason": row.reason} if row.reason else {})
+    run = client.create_run(experiment, start_time=since, run_name=row.name, tags=tags)
+    params = {column.key: str(column.value(row, report.rows)) for column in COLUMNS if column.key in _NAMING}
+    _log(mlflow, client, run.info.run_id, params=params, metrics=_metrics(row, report.rows), since=since)
+    client.set_terminated(run.info.run_id, status="FAILED" if row.status in {"failed", "oom"} else "FINISHED")
+
+
+def _log(
+    mlflow: Any, client: Any, run_id: str, *, params: Mapping[str, str], metrics: Mapping[str, float], since: int
+) -> None:
+    entities = mlflow.entities
+    told = [entities.Param(key, value[:_LONGEST]) for key, value in params.items()]
+    for start in range(0, len(told), _PARAMS_AT_ONCE):
+        client.log_batch(run_id, params=told[start : start + _PARAMS_AT_ONCE])
+    client.log_batch(run_id, metrics=[entities.Metric(key, value, since, 0) for key, value in metrics.items()])
+
+
+def _log_files(client: Any, run_id: str, folder: Path) -> None:
+    for name in _FILES:
+        client.log_artifact(run_id, str(folder / name))
+    if (folder / "plots").is_dir():
+        client.log_artifacts(run_id, str(folder / "plots"), "plots")
+
+
+def _winner(report: Report) -> dict[str, float]:
+    winner = next((row for row in report.rows if row.name == report.decision.winner), None)
+    return {} if winner is None else _metrics(winner, report.rows)
+
+
+def _metrics(row: Row, rows: Sequence[Row]) -> dict[str, float]:
+    """Return every number of a row, as report.csv has it."""
+    values = {column.key: column.value(row, rows) for column in COLUMNS if column.key not in _NAMING}
+    return {
+        key: float(value)
+        for key, value in values.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (path, text) of each leaf of nested settings, e.g. ("variants.0.kind", "dense")."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, (list, tuple)) and any(isinstance(one, dict) for one in value):
+        for index, inner in enumerate(value):
+            yield from _flat(inner, f"{prefix}.{index}")
+    else:
+        yield prefix, str(value)
