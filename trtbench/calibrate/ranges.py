@@ -214,20 +214,26 @@ def _entropy(histogram: Histogram, xp: Any) -> float:
     (sum P log P - sum P log Q) / total - log(total) + log(mass of Q).
     """
     counts = histogram.counts[: histogram.used].astype(xp.float64)
-    total = counts.sum()
+    running = tuple(_running(part, xp) for part in (counts, counts > 0, _x_log_x(counts, xp)))
     candidates = xp.arange(LEVELS, histogram.used + 1)
-    mass, bins, weighted = (_running(part, xp) for part in (counts, counts > 0, _x_log_x(counts, xp)))
+    parts = [candidates[start : start + LEVELS] for start in range(0, len(candidates), LEVELS)]
+    divergence = xp.concatenate([_divergence(part, counts, running, xp) for part in parts])
+    return float(candidates[_last_least(divergence)])
+
+
+def _divergence(candidates: Any, counts: Any, running: tuple[Any, Any, Any], xp: Any) -> Any:
+    """Return KL(P || Q) of some candidates; `running` are the sums of h, [h > 0] and h log h."""
+    mass, bins, weighted = running
+    total = mass[-1]
     edges = -(-candidates[:, None] * xp.arange(LEVELS + 1)[None, :] // LEVELS)  # group k starts at ceil(k i / LEVELS)
-    group_mass, group_bins = mass[edges[:, 1:]] - mass[edges[:, :-1]], bins[edges[:, 1:]] - bins[edges[:, :-1]]
-    spread = group_mass * _log(group_mass / xp.maximum(group_bins, 1), xp)
+    group_mass, group_bins = (sums[edges[:, 1:]] - sums[edges[:, :-1]] for sums in (mass, bins))
+    logs = _log(group_mass / xp.maximum(group_bins, 1), xp)
     last, clipped, kept = counts[candidates - 1], total - mass[candidates], mass[candidates]
-    log_q_last = _log(group_mass[:, -1] / xp.maximum(group_bins[:, -1], 1), xp)
     p_log_p = weighted[candidates - 1] + _x_log_x(last + clipped, xp)
-    p_log_q = spread.sum(axis=1) + clipped * log_q_last
+    p_log_q = (group_mass * logs).sum(axis=1) + clipped * logs[:, -1]
     divergence = (p_log_p - p_log_q) / total - _log(total, xp) + _log(kept, xp)
     # Where Q has no mass under P's last bin the divergence is infinite.
-    divergence = xp.where((clipped > 0) & (last == 0), xp.inf, divergence)
-    return float(candidates[_last_least(divergence)])
+    return xp.where((clipped > 0) & (last == 0), xp.inf, divergence)
 
 
 def _mean_squared_error(histogram: Histogram, xp: Any) -> float:

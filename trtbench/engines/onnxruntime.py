@@ -10,8 +10,8 @@ import os
 import platform
 import tempfile
 import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ PRECISIONS = ("fp32", "int8", "int8-ort")
 SUFFIX = ".onnx"
 IS_SIMULATED = False
 _PROVIDER = "CPUExecutionProvider"
+_WORKERS = 4  # batches of activations at a time: more than counting them keeps up with would only take memory
 _FLOAT_CONVOLUTIONS = {"Conv", "FusedConv"}
 _INT8_CONVOLUTIONS = {"QLinearConv"}
 
@@ -175,8 +176,8 @@ def iterate_activations(
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Run a float graph over batches and yield the values of the tensors named, one batch at a time.
 
-    The next batch is computed while the caller looks at this one. No other is kept, so memory does not grow with their
-    number.
+    A few batches ahead are computed, a core each, while the caller looks at one. No other is kept, so memory does not
+    grow with their number.
     """
     import onnx
 
@@ -195,8 +196,8 @@ def iterate_graph_activations(
     known = {output.name for output in proto.graph.output}
     inputs = {item.name for item in proto.graph.input}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known | inputs)
-    threads = max(1, (os.cpu_count() or 1) - 1)  # one core is the caller's
-    options = _options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={"threads": threads})
+    workers = min(_WORKERS, os.cpu_count() or 1)
+    options = _options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={"threads": 1})
     session = _start(ort, proto.SerializeToString(), options)
     name = session.get_inputs()[0].name
     computed = [tensor for tensor in tensors if tensor not in inputs]
@@ -205,15 +206,14 @@ def iterate_graph_activations(
         values = dict(zip(computed, session.run(computed, {name: batch}), strict=True)) if computed else {}
         return {tensor: batch if tensor == name else values[tensor] for tensor in tensors}
 
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        ahead = None
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[Future[dict[str, NDArray[np.float32]]]] = deque()
         for batch in batches:
-            current, ahead = ahead, pool.submit(run, batch)
-            if current is not None:
-                yield current.result()
-                del current
-        if ahead is not None:
-            yield ahead.result()
+            ahead.append(pool.submit(run, batch))
+            if len(ahead) > workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _options(ort: Any, *, level: Any, settings: Mapping[str, Any]) -> Any:
