@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 # How far a batch moves the moving average: the constant of PyTorch's MovingAverageMinMaxObserver and of ONNX Runtime.
 AVERAGING = 0.01
 BINS = 2048  # of which the values reach past the middle: 1,025 to 2,048 are in use
-LEVELS = 128  # int8 magnitudes 0 to 127
+_LEVEL_BITS = 7
+LEVELS = 2**_LEVEL_BITS  # int8 magnitudes 0 to 127
 _FLOAT32_EXPONENT = 100  # BINS / 2^exponent is a normal float32 then
 _PART = 2**15  # values that the CPU counts at a time: what lies between stays in its cache, on pages it already has
 # The threshold of a tensor that is 0 everywhere. Any would do; this one's scale is a normal number in FP32 and FP16.
@@ -225,8 +226,10 @@ def _divergence(candidates: Any, counts: Any, running: tuple[Any, Any, Any], xp:
     """Return KL(P || Q) of some candidates; `running` are the sums of h, [h > 0] and h log h."""
     mass, bins, weighted = running
     total = mass[-1]
-    edges = -(-candidates[:, None] * xp.arange(LEVELS + 1)[None, :] // LEVELS)  # group k starts at ceil(k i / LEVELS)
-    group_mass, group_bins = (sums[edges[:, 1:]] - sums[edges[:, :-1]] for sums in (mass, bins))
+    # Group k starts at ceil(k i / LEVELS); a shift is several times as fast as a division.
+    edges = (candidates[:, None] * xp.arange(LEVELS + 1)[None, :] + LEVELS - 1) >> _LEVEL_BITS
+    reached_mass, reached_bins = mass[edges], bins[edges]
+    group_mass, group_bins = (reached[:, 1:] - reached[:, :-1] for reached in (reached_mass, reached_bins))
     logs = _log(group_mass / xp.maximum(group_bins, 1), xp)
     last, clipped, kept = counts[candidates - 1], total - mass[candidates], mass[candidates]
     p_log_p = weighted[candidates - 1] + _x_log_x(last + clipped, xp)
@@ -263,8 +266,8 @@ def _running(values: Any, xp: Any) -> Any:
 
 
 def _log(values: Any, xp: Any) -> Any:
-    """Return log(x), and 0 where x is 0: such terms carry no mass."""
-    return xp.log(xp.where(values > 0, values, 1.0))
+    """Return log(x) of counts and their means, at least 1, and 0 where x is 0: such terms carry no mass."""
+    return xp.log(xp.maximum(values, 1.0))
 
 
 def _x_log_x(values: Any, xp: Any) -> Any:
