@@ -12,7 +12,6 @@ by which options are chosen, and on the test images. Train the network first, fo
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import sys
@@ -59,17 +58,17 @@ def main() -> int:
 
 
 def configs() -> list[dict[str, Any]]:
-    """Return the options to compare: two ways to find ranges, each alone, with one option, and with all."""
-    options: list[dict[str, Any]] = [
-        {},
-        {"weights": "mse"},
-        {"bias_correction": True},
-        {"rounding": "gptq"},
-        {"rounding": "gptq", "bias_correction": True},
-        {"equalise": True},
-        {"equalise": True, "rounding": "gptq", "bias_correction": True},
+    """Return the options to compare: other ranges, each option alone, and all together."""
+    return [
+        {"method": "entropy"},
+        {"method": "mse"},
+        {"method": "entropy", "weights": "mse"},
+        {"method": "entropy", "bias_correction": True},
+        {"method": "entropy", "rounding": "gptq"},
+        {"method": "entropy", "rounding": "gptq", "bias_correction": True},
+        {"method": "entropy", "equalise": True},
+        {"method": "entropy", "equalise": True, "rounding": "gptq", "bias_correction": True},
     ]
-    return [{"method": method, **one} for method, one in itertools.product(("entropy", "mse"), options)]
 
 
 def measure(checkpoint: Path, archive: Path, chosen: Iterable[dict[str, Any]]) -> dict[str, Any]:

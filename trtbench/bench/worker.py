@@ -204,7 +204,8 @@ def _pin(cores: list[int]) -> list[int]:
     if not cores or not hasattr(os, "sched_setaffinity"):
         return []
     for thread in Path("/proc/self/task").iterdir():
-        os.sched_setaffinity(int(thread.name), cores)
+        with contextlib.suppress(ProcessLookupError):  # a thread that has ended meanwhile
+            os.sched_setaffinity(int(thread.name), cores)
     return sorted(os.sched_getaffinity(0))
 
 

@@ -120,12 +120,15 @@ class CalibrationConfig(Part):
 
     per_class: PositiveInt | None = Field(None, description="images of each class")
     total: PositiveInt | None = Field(None, description="images in all, spread evenly over the classes")
-    method: Method = "entropy"
+    method: Method = Field("mse", description="how activations become scales; mse has the least error on validation")
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     weights: Literal["absmax", "mse"] = Field("absmax", description="clip of each output channel of a weight")
     equalise: bool = Field(default=False, description="cross-layer equalisation, for depthwise networks")
     rounding: Literal["nearest", "gptq"] = Field("nearest", description="gptq: weights by layer reconstruction")
     bias_correction: bool = Field(default=False, description="take the mean shift of each channel off its bias")
+    exclude: Annotated[tuple[str, ...], AfterValidator(unique)] = Field(
+        (), description="names of ONNX nodes kept in higher precision; `trtbench explain-int8` finds them"
+    )
     allow_short: bool = Field(default=False, description="take classes that have too few images short")
     batch_size: PositiveInt = Field(8, description="small: the activations of a batch stay in the processor's cache")
     seed: int = 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from trtbench.engines.onnxruntime.sessions import CPU, session_options, start
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+_WORKERS = 4  # batches of activations at a time: more than counting them keeps up with would only take memory
+
 
 def iterate_activations(
     graph: Path, tensors: tuple[str, ...], batches: Iterator[NDArray[np.float32]]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Run a float graph over batches and yield the values of the tensors named, one batch at a time.
 
-    The next batch is computed while the caller looks at this one. No other is kept, so memory does not grow with their
-    number.
+    A few batches ahead are computed, a core each, while the caller looks at one. No other is kept, so memory does not
+    grow with their number.
     """
     import onnx
 
@@ -43,8 +46,8 @@ def iterate_graph_activations(
     known = {output.name for output in proto.graph.output}
     inputs = {item.name for item in proto.graph.input}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known | inputs)
-    threads = max(1, (os.cpu_count() or 1) - 1)  # one core is the caller's
-    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={"threads": threads})
+    workers = min(_WORKERS, os.cpu_count() or 1)
+    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={"threads": 1})
     session = start(ort, proto.SerializeToString(), options, providers={CPU: {}})
     name = session.get_inputs()[0].name
     computed = [tensor for tensor in tensors if tensor not in inputs]
@@ -53,12 +56,11 @@ def iterate_graph_activations(
         values = dict(zip(computed, session.run(computed, {name: batch}), strict=True)) if computed else {}
         return {tensor: batch if tensor == name else values[tensor] for tensor in tensors}
 
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        ahead = None
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[Future[dict[str, NDArray[np.float32]]]] = deque()
         for batch in batches:
-            current, ahead = ahead, pool.submit(run, batch)
-            if current is not None:
-                yield current.result()
-                del current
-        if ahead is not None:
-            yield ahead.result()
+            ahead.append(pool.submit(run, batch))
+            if len(ahead) > workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
