@@ -45,7 +45,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line and exit: 0 done, else as `trtbench.errors` says; 130 when interrupted."""
-    from trtbench.cli import machine_verbs, step_verbs, suite_verbs  # noqa: F401  they put their verbs into `app`
+    from trtbench.cli import explain_verbs, machine_verbs, step_verbs, suite_verbs  # noqa: F401  they put their verbs into `app`
 
     sys.path.append(str(Path.cwd()))  # so that `mymodel:build` in this folder is found, as under `python -m`
     try:

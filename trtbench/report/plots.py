@@ -39,13 +39,14 @@ def draw_plots(rows: Sequence[Row], decision: Recommendation) -> tuple[Plot, ...
         ("size", "Engine files: weights and the rest", size_figure(here)),
     )
     return tuple(
-        Plot(path=f"plots/{name}.png", caption=caption, png=_png(figure))
+        Plot(path=f"plots/{name}.png", caption=caption, png=png(figure))
         for name, caption, figure in drawn
         if figure is not None
     )
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG; equal figures are equal bytes."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})  # the version would change the bytes
     return file.getvalue()
