@@ -79,6 +79,7 @@ def explanation() -> Explanation:
         final_validation=_effect(928),
         final_test=_effect(927),
         exclude=("head", "layer1.conv"),
+        where={"cpu": "a CPU", "onnxruntime": "1.2"},
     )
 
 
@@ -129,7 +130,9 @@ def test_an_explanation_is_written_whole(explanation: Explanation, tmp_path: Pat
 
     assert {path.name for path in tmp_path.iterdir()} == {"explain.json", "explain.md", "explain.png", "exclude.yaml"}
     assert (tmp_path / "explain.png").read_bytes().startswith(b"\x89PNG")
-    assert "![Layer by layer](explain.png)" in (tmp_path / "explain.md").read_text(encoding="utf-8")
+    text = (tmp_path / "explain.md").read_text(encoding="utf-8")
+    assert "![Layer by layer](explain.png)" in text
+    assert text.endswith("Measured on cpu a CPU, onnxruntime 1.2.\n")
     without_kernels = replace(explanation, splits=(replace(explanation.splits[0], kernels=()),))
     assert "runtime's share" not in explanation_markdown(without_kernels, plot="x.png")
 
@@ -165,6 +168,7 @@ def _study(correct: dict[str, tuple[int, ...]]) -> Study:
         training_images=4000,
         leaking=3,
         points=_points(correct),
+        where={"cpu": "a CPU"},
     )
 
 

@@ -21,7 +21,7 @@ from trtbench.pipeline.artefacts import PLACEMENTS
 from trtbench.pipeline.countdown import Countdown
 from trtbench.pipeline.kernels import KernelConfig, kernel_effects
 from trtbench.pipeline.plan import plan_engines
-from trtbench.pipeline.truth import TrueArithmetic
+from trtbench.pipeline.truth import TrueArithmetic, where
 from trtbench.report.explain import Explanation
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def explain_int8(
         final_validation=validation.effect(final),
         final_test=test.effect(final),
         exclude=excluded.suite.calibration.exclude,
+        where=where(),
     )
 
 

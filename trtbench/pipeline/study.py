@@ -29,7 +29,7 @@ from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.pipeline.artefacts import PLACEMENTS
 from trtbench.pipeline.countdown import Countdown
-from trtbench.pipeline.truth import TrueArithmetic
+from trtbench.pipeline.truth import TrueArithmetic, where
 from trtbench.records import to_jsonable
 from trtbench.report.study import Study
 from trtbench.store import write_atomically
@@ -94,6 +94,7 @@ def study_calibration(artefacts: Artefacts, config: StudyConfig) -> Study:
         training_images=len(artefacts.dataset.train),
         leaking=len(study.leaking),
         points=points,
+        where=where(),
     )
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from trtbench import __version__
 from trtbench._optional import version
 from trtbench.bench.explain import Effect, effect_of, powers, signal_to_noise_db
 from trtbench.data import normalise
+from trtbench.environment.host import collect_host
 from trtbench.graph.reference import run_reference_batches
 
 if TYPE_CHECKING:
@@ -109,6 +111,16 @@ class TrueArithmetic:
             "batch_size": self._artefacts.suite.calibration.batch_size,
             "onnxruntime": version("onnxruntime-gpu") or version("onnxruntime"),
         }
+
+
+def where() -> dict[str, str]:
+    """Return what true arithmetic and the kernels ran on: the CPU, the runtime and this version."""
+    cpu = collect_host().cpu
+    return {
+        "cpu": f"{cpu.model}, {'with' if cpu.has_int8_dot else 'without'} int8 dot products",
+        "onnxruntime": str(version("onnxruntime-gpu") or version("onnxruntime")),
+        "trtbench": __version__,
+    }
 
 
 def _sha256(graph: onnx.ModelProto) -> str:

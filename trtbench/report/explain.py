@@ -29,6 +29,7 @@ class Explanation:
 
     `splits` and `final_test` are of the test images; `layers`, `all_quantized`, `exclusion` and `final_validation` of
     the validation images, in true Q/DQ arithmetic. `exclude` is what the suite's `calibration.exclude` becomes.
+    `where` names the CPU and the versions it was measured on.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Explanation:
     final_validation: Effect
     final_test: Effect
     exclude: tuple[str, ...]
+    where: Mapping[str, str]
     schema_version: int = 1
 
 
@@ -92,6 +94,7 @@ def explanation_markdown(found: Explanation, *, plot: str) -> str:
         f"![Layer by layer]({plot})",
         to_markdown(layer_table(found)),
         f"{_LAYER_LEGEND} FP32 gets {found.validation_float_correct} right, INT8 {found.all_quantized.correct}.",
+        f"Measured on {', '.join(' '.join(item) for item in found.where.items())}.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -13,7 +13,7 @@ from trtbench.report.units import fixed, significant
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from trtbench.bench.study import BalanceEffect, StudyPoint
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Study:
     """INT8 accuracy in true Q/DQ arithmetic on `images` images of `split`, by calibration set.
 
-    `leaking` of the training images stand in validation or test and were never drawn.
+    `leaking` of the training images stand in validation or test and were never drawn. `where` names the CPU and
+    the versions.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Study:
     training_images: int
     leaking: int
     points: tuple[StudyPoint, ...]
+    where: Mapping[str, str]
     schema_version: int = 1
 
 
@@ -71,6 +73,7 @@ def study_markdown(found: Study, *, plot: str) -> str:
         "## What class balance gains",
         to_markdown(balance_table(found)),
         "Balanced minus the other sampling, paired by seed: images right with Student's 95 % interval, and decibels.",
+        f"Measured on {', '.join(' '.join(item) for item in found.where.items())}.",
     ]
     return "\n\n".join(parts) + "\n"
 
