@@ -43,7 +43,7 @@ class Served:
 
 
 def serve_streams(sessions: Sequence[Runnable], *, duration_s: float) -> Served:
-    """Keep one request in flight on each session, one thread each, for a while."""
+    """Keep one request in flight on each session, one thread each, for a while and for one request at least."""
     found: list[list[int]] = [[] for _ in sessions]
     clock = time.perf_counter_ns
     begin = clock()
@@ -51,7 +51,8 @@ def serve_streams(sessions: Sequence[Runnable], *, duration_s: float) -> Served:
 
     def stream(index: int) -> None:
         session, latencies = sessions[index], found[index]
-        while (start := clock()) < until:
+        while not latencies or clock() < until:
+            start = clock()
             session.enqueue()
             session.synchronize()
             latencies.append(clock() - start)

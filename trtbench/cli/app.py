@@ -47,6 +47,7 @@ def main() -> None:
     """Run the command line and exit: 0 done, else as `trtbench.errors` says; 130 when interrupted."""
     from trtbench.cli import (  # noqa: F401  they put their verbs into `app`
         evidence_verb,
+        explain_verbs,
         int8_verbs,
         machine_verbs,
         quantize_verbs,

@@ -29,7 +29,7 @@ from trtbench.store import Artefact, write_atomically
 from trtbench.suite import DenseVariant, DynamicInt8Variant, QatVariant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,7 +45,7 @@ _DEFAULT_PER_CLASS = 50  # source study 001: 500 images of CIFAR-10
 _HALF_TYPES: Mapping[str, HalfType] = {"fp16": "fp16", "bf16": "bf16", "int8+fp16": "fp16"}
 _SHOWN_NODES = 3
 # precision -> whose kernels its Q/DQ nodes are placed for
-_PLACEMENTS: Mapping[str, Runtime] = {"int8": "tensorrt", "int8-ort": "onnxruntime-cpu"}
+PLACEMENTS: Mapping[str, Runtime] = {"int8": "tensorrt", "int8-ort": "onnxruntime-cpu"}
 
 
 class Artefacts(Networks):
@@ -153,6 +153,7 @@ class Artefacts(Networks):
             "onnxruntime": version("onnxruntime-gpu") or version("onnxruntime"),
             "numpy": version("numpy"),
             "trtbench": __version__,
+            **({"exclude": config.exclude} if config.exclude else {}),
         }
 
         def collect(folder: Path) -> Mapping[str, Any]:
@@ -163,7 +164,8 @@ class Artefacts(Networks):
             from trtbench.graph.placement import activation_tensors, plan_qdq
 
             path = graph.path("model.onnx")
-            plans = [plan_qdq(onnx.load(path), runtime=runtime) for runtime in _PLACEMENTS.values()]
+            proto, left_out = onnx.load(path), config.exclude
+            plans = [plan_qdq(proto, exclude=left_out, runtime=runtime) for runtime in PLACEMENTS.values()]
             tensors = tuple(dict.fromkeys(tensor for plan in plans for tensor in activation_tensors(plan)))
             amax = collect_ranges(
                 iterate_activations(path, tensors, self._manifest_batches()),
@@ -178,7 +180,7 @@ class Artefacts(Networks):
     def quantized_graph(self, variant: Variant, *, precision: str = "int8") -> Artefact:
         """The ONNX graph of a variant with Q/DQ nodes: where TensorRT wants them, or where ONNX Runtime's CPU does."""
         graph, ranges, config = self.calibrated_graph(variant), self.ranges(variant), self.suite.calibration
-        runtime = _PLACEMENTS[precision]
+        runtime = PLACEMENTS[precision]
         reads_images = config.bias_correction or config.rounding != "nearest"
         inputs = {
             "graph": graph.sha256,
@@ -186,6 +188,7 @@ class Artefacts(Networks):
             "runtime": runtime,
             "options": config.model_dump(mode="json", include={"weights", "rounding", "bias_correction"}),
             "images": (self.manifest.facts["sha256"], config.batch_size) if reads_images else None,
+            **({"exclude": config.exclude} if config.exclude else {}),
             "onnx": version("onnx"),
             "trtbench": __version__,
         }
@@ -199,7 +202,7 @@ class Artefacts(Networks):
 
             proto = onnx.load(graph.path("model.onnx"))
             amax = json.loads(ranges.path("ranges.json").read_bytes())
-            plan = plan_qdq(proto, runtime=runtime)
+            plan = plan_qdq(proto, exclude=config.exclude, runtime=runtime)
             quantized = quantize(proto, plan, amax, config, batches=self._manifest_batches)
             if runtime == "tensorrt" and (findings := lint(quantized)):
                 raise GraphError(
@@ -265,14 +268,21 @@ class Artefacts(Networks):
         short = tuple(self.manifest.facts.get("notes", ()))
         if "implicit" in precision:  # TensorRT's own calibrator knows none of the options
             return short
-        placement = precision if precision in _PLACEMENTS else "int8"
+        placement = precision if precision in PLACEMENTS else "int8"
         return (*short, *gain_notes(option_gains(self, variant, precision=placement)))
 
     def without(self, option: str) -> Artefacts:
         """Return the artefacts of the same suite with one calibration option at its default."""
         plain = type(self.suite.calibration)()
-        config = self.suite.calibration.model_copy(update={option: getattr(plain, option)})
-        suite = self.suite.model_copy(update={"calibration": config, "name": f"{self.suite.name}-without-{option}"})
+        return self._beside({option: getattr(plain, option)}, name=f"without-{option}")
+
+    def excluding(self, nodes: Sequence[str]) -> Artefacts:
+        """Return the artefacts of the same suite with these nodes, and no others, kept in higher precision."""
+        return self._beside({"exclude": tuple(nodes)}, name="excluding")
+
+    def _beside(self, calibration: Mapping[str, Any], *, name: str) -> Artefacts:
+        config = self.suite.calibration.model_copy(update=calibration)
+        suite = self.suite.model_copy(update={"calibration": config, "name": f"{self.suite.name}-{name}"})
         other = Artefacts(suite, self.places, tell=self.tell, is_dry=self.is_dry)
         other.__dict__ |= {"dataset": self.dataset, "manifest": self.manifest}  # the same ones, at hand already
         return other

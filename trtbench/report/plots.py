@@ -90,7 +90,7 @@ def draw_figures(
 def images(drawings: Sequence[Drawing]) -> tuple[Plot, ...]:
     """Return the images of report.md."""
     shown = [one for one in drawings if one.is_image]
-    return tuple(Plot(path=f"plots/{one.name}.png", caption=one.caption, png=_png(one.figure)) for one in shown)
+    return tuple(Plot(path=f"plots/{one.name}.png", caption=one.caption, png=png(one.figure)) for one in shown)
 
 
 def draw_plots(rows: Sequence[Row], decision: Recommendation) -> tuple[Plot, ...]:
@@ -129,7 +129,8 @@ def _of_device(rows: Sequence[Row], decision: Recommendation, *, samples: Sample
             )
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG; equal figures are equal bytes."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})  # the version would change the bytes
     return file.getvalue()

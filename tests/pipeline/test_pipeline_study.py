@@ -1,0 +1,76 @@
+"""A calibration study on a suite small enough to run for real, and resumed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+
+from trtbench.calibrate.ranges import collect_ranges
+from trtbench.calibrate.sampler import sample_balanced
+from trtbench.data import normalise
+from trtbench.engines.onnxruntime import iterate_graph_activations
+from trtbench.errors import ConfigError
+from trtbench.graph.placement import activation_tensors, plan_qdq
+from trtbench.graph.qdq import insert_qdq
+from trtbench.pipeline import Artefacts
+from trtbench.pipeline.study import StudyConfig, study_calibration
+from trtbench.pipeline.truth import TrueArithmetic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trtbench.pipeline import Places
+    from trtbench.suite import Suite
+
+_CONFIG = StudyConfig(per_class=(1, 3), seeds=2, methods=("minmax", "mse"))
+
+
+def test_a_study_scores_every_sample_and_a_second_one_runs_nothing(suite: Callable[..., Suite], places: Places) -> None:
+    artefacts = Artefacts(suite(), places)
+    found = study_calibration(artefacts, _CONFIG)
+
+    assert len(found.points) == 4 * 2 * 2 * 2  # samplings, seeds, methods, sizes
+    assert {point.sampling for point in found.points} == {"balanced", "uniform", "long-tailed", "class-missing"}
+    assert (found.split, found.images) == ("validation", len(artefacts.dataset.validation))
+    before = len(artefacts.store.journal())
+    assert study_calibration(Artefacts(suite(), places), _CONFIG) == found
+    assert len(artefacts.store.journal()) == before
+
+
+def test_ranges_read_on_the_way_are_those_of_calibrating_on_the_sample(
+    suite: Callable[..., Suite], places: Places
+) -> None:
+    artefacts = Artefacts(suite(), places)
+    config = StudyConfig(per_class=(1, 3), seeds=1, methods=("mse",), split="test")
+    points = {(point.sampling, point.per_class): point.effect for point in study_calibration(artefacts, config).points}
+    dataset = artefacts.dataset
+    proto = onnx.load(artefacts.graph(artefacts.suite.variants[0]).path("model.onnx"))
+    plan = plan_qdq(proto)
+    truth = TrueArithmetic(artefacts, proto, split="test")
+    for size in (1, 3):
+        chosen = sample_balanced(dataset.train.labels, num_classes=3, per_class=size, seed=0)
+        images = normalise(dataset.train.images[chosen], dataset.preprocessing)
+        amax = collect_ranges(
+            iterate_graph_activations(proto, activation_tensors(plan), iter(np.array_split(images, 2))), method="mse"
+        )
+        assert points["balanced", size] == truth.effect(insert_qdq(proto, plan, amax))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"methods": ("best",)}, "method"),
+        ({"precision": "int4"}, "expected int8 or int8-ort"),
+        ({"split": "train"}, "expected validation or test"),
+    ],
+)
+def test_a_method_precision_or_split_that_cannot_be_is_refused(
+    wrong: dict[str, str], words: str, suite: Callable[..., Suite], places: Places
+) -> None:
+    config = StudyConfig(**({"per_class": (1,), "seeds": 1, "methods": ("mse",)} | wrong))  # type: ignore[arg-type]  # wrong on purpose
+
+    with pytest.raises(ConfigError, match=words):
+        study_calibration(Artefacts(suite(), places), config)

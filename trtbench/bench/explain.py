@@ -1,0 +1,204 @@
+"""Where an INT8 drop comes from: parts of it, layers, and the cheapest layers to keep in higher precision. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbench.bench.statistics import drop_upper_bound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What a network gets right beside the float one: `lost` images only the float one gets, `gained` only this one.
+
+    `logits_snr_db` is the float logits' power over that of the difference, in decibels; None where there is none.
+    """
+
+    correct: int
+    total: int
+    lost: int
+    gained: int
+    agreement: float
+    logits_snr_db: float | None
+
+    @property
+    def drop_pp(self) -> float:
+        """Percentage points lost against the float network."""
+        return 100 * (self.lost - self.gained) / self.total
+
+    @property
+    def drop_upper_pp(self) -> float:
+        """The one-sided 95 % upper bound of the paired drop, percentage points."""
+        return 100 * drop_upper_bound(self.lost, self.gained, self.total)
+
+    @property
+    def noise(self) -> float:
+        """The power of the logits' difference over that of the float logits."""
+        return 0.0 if self.logits_snr_db is None else float(10 ** (-self.logits_snr_db / 10))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelEffect:
+    """One way to run the fused engine: `how` in words, its effect against float, and against true Q/DQ arithmetic.
+
+    `true` is true Q/DQ arithmetic on the same images. `saturated_pairs` is counted where the sums are simulated.
+    """
+
+    how: str
+    effect: Effect
+    true: Effect
+    against_true_snr_db: float | None
+    differing_predictions: int
+    saturated_pairs: int | None = None
+
+    @property
+    def lost_images(self) -> int:
+        """The kernels' share: images that true arithmetic gets right minus those that the engine does."""
+        return self.true.correct - self.effect.correct
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropSplit:
+    """A placement's drop in parts, in images of one split; the parts add up to the drop of true arithmetic.
+
+    `weights` and `activations` are quantized alone, `both` together.
+    """
+
+    precision: str
+    achieved: str
+    float_correct: int
+    weights: Effect
+    activations: Effect
+    both: Effect
+    kernels: tuple[KernelEffect, ...] = ()
+
+    @property
+    def weights_images(self) -> int:
+        """Images that quantized weights alone cost."""
+        return self.float_correct - self.weights.correct
+
+    @property
+    def activations_images(self) -> int:
+        """Images that quantized activations alone cost."""
+        return self.float_correct - self.activations.correct
+
+    @property
+    def together_images(self) -> int:
+        """Images that only both together cost, beyond the sum of each alone."""
+        return self.float_correct - self.both.correct - self.weights_images - self.activations_images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerEffect:
+    """One layer of a Q/DQ graph.
+
+    `own_snr_db` at its output if only it is quantized, `accumulated_snr_db` there if all are; `only` and `without` are
+    what the network gets right if only this layer is quantized, and if only this one is left out.
+    """
+
+    name: str
+    op_type: str
+    macs: int
+    own_snr_db: float | None
+    accumulated_snr_db: float | None
+    only: Effect
+    without: Effect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusion:
+    """The cheapest set of layers found that, kept in higher precision, brings the drop within the limit."""
+
+    nodes: tuple[str, ...]
+    effect: Effect
+    macs_share: float
+
+
+def effect_of(logits: NDArray[np.float32], reference: NDArray[np.float32], labels: NDArray[np.int64]) -> Effect:
+    """Compare logits (images, classes) with the float network's, image by image."""
+    found, wanted = logits.argmax(axis=1), reference.argmax(axis=1)
+    right, was_right = found == labels, wanted == labels
+    return Effect(
+        correct=int(right.sum()),
+        total=len(labels),
+        lost=int((was_right & ~right).sum()),
+        gained=int((right & ~was_right).sum()),
+        agreement=float((found == wanted).mean()),
+        logits_snr_db=signal_to_noise_db(*powers(reference, logits)),
+    )
+
+
+def powers(reference: NDArray[np.float32], values: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the sums of squares of the reference and of the difference; sums over batches add up."""
+    wide = reference.astype(np.float64)
+    return float(np.square(wide).sum()), float(np.square(values - wide).sum())
+
+
+def signal_to_noise_db(signal: float, noise: float) -> float | None:
+    """Return 10 log10(signal / noise), of powers; None without noise, and without a signal."""
+    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
+
+
+def cheapest_exclusion(
+    layers: Sequence[LayerEffect], measure: Callable[[tuple[str, ...]], Effect], *, max_drop_pp: float
+) -> Exclusion:
+    """Search the layers to keep in higher precision so that the measured drop is at most `max_drop_pp`.
+
+    Cheap is what leaves few multiply-accumulates out of INT8, then few layers. The layers are ranked twice: by the
+    noise they alone put on the logits, and by that noise for each multiply-accumulate. Of each ranking the shortest
+    prefix that holds is found by bisection; then its members are put back one by one, the dearest first, where the
+    drop allows. The cheaper of both sets is returned; what it reaches was measured. Optimal it need not be.
+
+    Args:
+        layers: all layers of the placement.
+        measure: the effect of a network with these layers left out; asked once a set.
+        max_drop_pp: the largest accepted drop, percentage points, not below 0.
+    """
+    known: dict[tuple[str, ...], Effect] = {}
+    position = {layer.name: index for index, layer in enumerate(layers)}
+    macs = {layer.name: layer.macs for layer in layers}
+
+    def holds(nodes: Sequence[str]) -> bool:
+        key = tuple(sorted(nodes, key=position.__getitem__))
+        if key not in known:
+            known[key] = measure(key)
+        return known[key].drop_pp <= max_drop_pp
+
+    found = []
+    for ranking in _rankings(layers):
+        nodes = ranking[: _shortest_prefix(ranking, holds)]
+        for name in sorted(nodes, key=lambda name: -macs[name]):
+            rest = [other for other in nodes if other != name]
+            if holds(rest):
+                nodes = rest
+        found.append(tuple(sorted(nodes, key=position.__getitem__)))
+    best = min(found, key=lambda nodes: (sum(macs[name] for name in nodes), len(nodes)))
+    holds(best)
+    share = sum(macs[name] for name in best) / max(1, sum(macs.values()))
+    return Exclusion(nodes=best, effect=known[best], macs_share=share)
+
+
+def _rankings(layers: Sequence[LayerEffect]) -> tuple[list[str], list[str]]:
+    by_noise = sorted(layers, key=lambda layer: -layer.only.noise)
+    by_price = sorted(layers, key=lambda layer: -layer.only.noise / (layer.macs + 1))
+    return [layer.name for layer in by_noise], [layer.name for layer in by_price]
+
+
+def _shortest_prefix(ranking: Sequence[str], holds: Callable[[Sequence[str]], bool]) -> int:
+    """Return a length whose prefix holds and whose predecessor was seen not to, or 0; all layers out always hold."""
+    if holds(ranking[:0]):
+        return 0
+    low, high = 0, len(ranking)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(ranking[:middle]) else (middle, high)
+    return high

@@ -1,0 +1,199 @@
+"""Verbs that explain INT8: where a drop comes from, and what calibration images are worth."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trtbench.cli.app import app
+from trtbench.cli.screen import Screen, say, show, show_json, show_table
+from trtbench.cli.step_verbs import CheckpointOption, MeanOption, StdOption, data_of
+from trtbench.cli.suite_verbs import CalibOption, EnginesOption, JsonOption, OutOption, QuietOption, places_of
+from trtbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trtbench.report.table import Table
+    from trtbench.suite import Suite
+
+_METHODS = "entropy, mse, percentile, minmax or moving-average"
+TargetArgument = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="A run's folder, its report.json, or a suite; or give --model.")
+]
+ModelOption = Annotated[str | None, typer.Option(help="One model instead of a run: resnet20, onnx:PATH ...")]
+DataOption = Annotated[str | None, typer.Option(help="With --model: digits, cifar10[:ROOT], folder:PATH.")]
+SizeOption = Annotated[int | None, typer.Option(help="With --model: height and width the network sees.")]
+
+
+@app.command("explain-int8")
+def explain_int8(
+    *,
+    target: TargetArgument = None,
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    data: DataOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    size: SizeOption = None,
+    per_class: Annotated[int | None, typer.Option(help="With --model: calibration images of each class.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"With --model: {_METHODS}.")] = None,
+    variant: Annotated[str | None, typer.Option(help="The suite's variant [default: its first].")] = None,
+    precision: Annotated[str, typer.Option(help="Whose layers: int8 (TensorRT's placement) or int8-ort.")] = "int8",
+    max_drop: Annotated[float | None, typer.Option(min=0, help="Accepted drop, pp [default: the suite's].")] = None,
+    under: Annotated[
+        str, typer.Option(help="Run the engine under this emulator too, e.g. 'qemu-x86_64 -cpu Haswell'.")
+    ] = "",
+    saturation: Annotated[bool, typer.Option("--saturation", help="Simulate CPUs without VNNI too.")] = False,
+    kernel_images: Annotated[int, typer.Option(min=1, help="Test images under the emulator and simulated.")] = 256,
+    output: Annotated[Path | None, typer.Option(help="Folder of the result [default: RUN/explain-int8].")] = None,
+    out: OutOption = Path("runs"),
+    engines: EnginesOption = Path("engines"),
+    calib: CalibOption = Path("calib"),
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say where an INT8 drop comes from, and which layers to keep in higher precision."""
+    options = {"checkpoint": checkpoint, "data": data, "mean": mean, "std": std, "size": size}
+    suite = _suite(target, model, options | {"per_class": per_class, "method": method})
+    from trtbench.pipeline.artefacts import Artefacts
+    from trtbench.pipeline.explain import explain_int8 as explain
+    from trtbench.pipeline.kernels import KernelConfig
+    from trtbench.report.explain import (
+        explanation_json,
+        kernel_table,
+        layer_table,
+        split_table,
+        verdict,
+        write_explanation,
+    )
+
+    kernels = KernelConfig(under=tuple(shlex.split(under)), simulate=saturation, images=kernel_images)
+    with Screen(is_quiet=quiet) as screen:
+        artefacts = Artefacts(suite, places_of(out, engines, calib), tell=screen)
+        found = explain(artefacts, variant=variant, precision=precision, max_drop_pp=max_drop, kernels=kernels)
+    folder = output or _beside(target, out / f"explain-int8-{suite.name}", "explain-int8")
+    write_explanation(found, folder)
+    if as_json:
+        show_json(explanation_json(found))
+        return
+    _show(f"The drop in parts: {found.test_images} test images", split_table(found))
+    _show("The runtime's kernels beside true arithmetic", kernel_table(found))
+    _show(f"Layer by layer: {found.validation_images} validation images", layer_table(found))
+    show(verdict(found))
+    say(f"Report: {folder / 'explain.md'}. Exclude list for the suite: {folder / 'exclude.yaml'}")
+
+
+@app.command("calibration-study")
+def calibration_study(
+    *,
+    target: TargetArgument = None,
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    data: DataOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    size: SizeOption = None,
+    per_class: Annotated[str, typer.Option(help="Images of each class, joined by commas.")] = "1,2,5,10,20,50",
+    seeds: Annotated[int, typer.Option(min=1, help="How many samples of each kind.")] = 5,
+    method: Annotated[list[str] | None, typer.Option(help=f"{_METHODS}; may be given several times.")] = None,
+    precision: Annotated[str, typer.Option(help="int8 (TensorRT's placement) or int8-ort.")] = "int8",
+    split: Annotated[str, typer.Option(help="The images that are scored: validation or test.")] = "validation",
+    output: Annotated[Path | None, typer.Option(help="Folder of the result.")] = None,
+    out: OutOption = Path("runs"),
+    engines: EnginesOption = Path("engines"),
+    calib: CalibOption = Path("calib"),
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what calibration images are worth: how many, and whether their classes must be balanced."""
+    suite = _suite(target, model, {"checkpoint": checkpoint, "data": data, "mean": mean, "std": std, "size": size})
+    from trtbench.pipeline.artefacts import Artefacts
+    from trtbench.pipeline.study import StudyConfig, study_calibration
+    from trtbench.report.study import balance_table, spread_table, study_json, study_sentences, write_study
+
+    config = StudyConfig(
+        per_class=_counts("--per-class", per_class),
+        seeds=seeds,
+        methods=tuple(method or (suite.calibration.method,)),
+        precision=precision,
+        split=split,
+    )
+    with Screen(is_quiet=quiet) as screen:
+        found = study_calibration(Artefacts(suite, places_of(out, engines, calib), tell=screen), config)
+    folder = output or _beside(target, out / f"calibration-study-{suite.name}", "calibration-study")
+    write_study(found, folder)
+    if as_json:
+        show_json(study_json(found))
+        return
+    _show(
+        f"INT8 accuracy by images per class: {found.images} {found.split} images, FP32 {found.float_correct}",
+        spread_table(found),
+    )
+    _show("What class balance gains", balance_table(found))
+    for line in study_sentences(found):
+        show(f"- {line}")
+    say(f"Report: {folder / 'calibration-study.md'}")
+
+
+def _suite(target: str | None, model: str | None, options: dict[str, Any]) -> Suite:
+    """Return the suite of a run, a file or one model.
+
+    Raises:
+        ConfigError: not exactly one of them is given, or options of a model come with a run.
+    """
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if (target is None) == (model is None):
+        raise ConfigError("RUN and --model", expected="exactly one of them", cure="name a run's folder, or a model")
+    if target is not None:
+        if given:
+            raise ConfigError(
+                f"{', '.join(given)} with a run", expected="only with --model", cure="set it in the suite"
+            )
+        return _suite_of(target)
+    from trtbench.suite import CalibrationConfig, adhoc_suite
+    from trtbench.suite import options as validated
+
+    numbers = {name: options[name] for name in ("mean", "std")}
+    suite = adhoc_suite(
+        model=str(model),
+        checkpoint=options["checkpoint"],
+        data=data_of(options["data"] or "digits", size=options["size"] or 32, **numbers),
+        precisions=("fp32", "int8"),
+        calibration=validated(CalibrationConfig, per_class=options.get("per_class"), method=options.get("method")),
+    )
+    return suite.model_copy(update={"bench": suite.bench.model_copy(update={"ort_placement": True})})
+
+
+def _suite_of(target: str) -> Suite:
+    from trtbench.report.document import read_report
+    from trtbench.suite import load_suite, parse_suite
+
+    if Path(target).is_dir() or target.endswith(".json"):
+        # Relative paths of the suite are taken from here: a run does not keep where its file stood.
+        return parse_suite(json.dumps(read_report(target).suite), origin=target, base=Path.cwd())
+    return load_suite(target)
+
+
+def _beside(target: str | None, otherwise: Path, name: str) -> Path:
+    """Return a folder inside the run's, where the target is one."""
+    return Path(target) / name if target is not None and Path(target).is_dir() else otherwise
+
+
+def _counts(option: str, text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise ConfigError(
+            option, expected="whole numbers joined by commas", got=repr(text), cure="e.g. 1,5,20"
+        ) from error
+    if found[0] < 1:
+        raise ConfigError(option, expected="numbers of at least 1", got=repr(text), cure="e.g. 1,5,20")
+    return found
+
+
+def _show(title: str, table: Table) -> None:
+    if table.cells:
+        show_table(title, table.headers, table.cells, left=table.left)

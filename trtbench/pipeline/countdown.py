@@ -1,0 +1,62 @@
+"""How far a long, resumable piece of work is, and the time it has left."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from trtbench.pipeline.events import Event
+
+if TYPE_CHECKING:
+    from trtbench.pipeline.events import Listener
+
+_MINUTE_S = 60
+
+
+class Countdown:
+    """Tells each step of a stage with the time left; steps kept from an earlier run take none and are not averaged.
+
+    Args:
+        tell: told of each step.
+        stage: what the steps are of.
+        total: how many there are.
+    """
+
+    def __init__(self, tell: Listener, *, stage: str, total: int) -> None:
+        self._tell = tell
+        self._stage = stage
+        self._total = total
+        self._done = 0
+        self._kept = 0
+        self._begun = self._since = time.monotonic()
+        self._working_s = 0.0
+
+    def step(self, item: str, *, is_kept: bool = False) -> None:
+        """Note that one more step is done."""
+        now = time.monotonic()
+        self._done += 1
+        if is_kept:
+            self._kept += 1
+        else:
+            self._working_s += now - self._since
+        self._since = now
+        detail = f"{item}, {self._done} of {self._total}{self._left()}"
+        share = min(1.0, self._done / self._total)
+        self._tell(Event(stage=self._stage, item="", state="progress", detail=detail, share=share))
+
+    def end(self, item: str) -> None:
+        """Tell that the stage is done, what it took and how much of it was there already."""
+        detail = f"{self._kept} of {self._done} kept from an earlier run" if self._kept else ""
+        seconds = time.monotonic() - self._begun
+        self._tell(Event(stage=self._stage, item=item, state="done", detail=detail, seconds=seconds))
+
+    def _left(self) -> str:
+        worked = self._done - self._kept
+        if not worked or self._done >= self._total:
+            return ""
+        seconds = self._working_s / worked * (self._total - self._done)
+        return (
+            f", about {seconds / _MINUTE_S:.0f} min left"
+            if seconds > 2 * _MINUTE_S
+            else f", about {seconds:.0f} s left"
+        )

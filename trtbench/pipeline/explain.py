@@ -1,0 +1,213 @@
+"""`trtbench explain-int8`: where a network's INT8 drop comes from, and the cheapest layers to keep in float.
+
+The drop's parts and the final statement are of the test images; the layers and the search are of the validation images,
+so that nothing is chosen on what it is judged by. Every network that was run is kept in the store: a second call goes
+on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import onnx
+
+from trtbench.bench.explain import DropSplit, LayerEffect, cheapest_exclusion
+from trtbench.errors import ConfigError
+from trtbench.graph.ablation import only, quantized_nodes, ranges_of_all, with_refinements, without_pairs
+from trtbench.graph.placement import plan_qdq
+from trtbench.graph.qdq import insert_qdq
+from trtbench.pipeline.artefacts import PLACEMENTS
+from trtbench.pipeline.countdown import Countdown
+from trtbench.pipeline.kernels import KernelConfig, kernel_effects
+from trtbench.pipeline.plan import plan_engines
+from trtbench.pipeline.truth import TrueArithmetic, where
+from trtbench.report.explain import Explanation
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from trtbench.bench.explain import Effect
+    from trtbench.graph.ablation import QuantizedNode
+    from trtbench.graph.plan import QdqPlan
+    from trtbench.pipeline.artefacts import Artefacts
+    from trtbench.pipeline.plan import EnginePlan
+    from trtbench.suite import Variant
+
+_PARTS = 3  # weights, activations, both
+
+
+def explain_int8(
+    artefacts: Artefacts,
+    *,
+    variant: str | None = None,
+    precision: str = "int8",
+    max_drop_pp: float | None = None,
+    kernels: KernelConfig | None = None,
+) -> Explanation:
+    """Explain the INT8 drop of one variant of a suite.
+
+    Args:
+        artefacts: of the suite, with a listener for progress.
+        variant: its name; by default the suite's first.
+        precision: the placement whose layers are taken apart: int8 (TensorRT's) or int8-ort (ONNX Runtime's CPU).
+        max_drop_pp: the drop that the layers kept in float must bring; by default the suite's.
+        kernels: which kernels are compared beside those of the engine as built.
+
+    Raises:
+        ConfigError: the suite has no such variant or builds no such engine.
+        RowError: a graph or an engine cannot be made.
+    """
+    config = artefacts.suite.calibration
+    chosen = _variant(artefacts, variant)
+    engines = [
+        plan for plan in plan_engines(artefacts.suite) if plan.variant == chosen and plan.precision in PLACEMENTS
+    ]
+    _require_precision(artefacts, engines, precision)
+    limit = artefacts.suite.decision.max_drop_pp if max_drop_pp is None else max_drop_pp
+    reference = onnx.load(artefacts.calibrated_graph(chosen).path("model.onnx"))
+    validation, test = (TrueArithmetic(artefacts, reference, split=split) for split in ("validation", "test"))
+    placement = _Placement(artefacts, chosen, reference, precision=precision)
+    layers = tuple(_layers(artefacts, placement, validation))
+    search = _Search(artefacts, placement, validation)
+    exclusion = cheapest_exclusion(layers, search.effect, max_drop_pp=limit)
+    search.progress.end(f"{len(exclusion.nodes)} of {len(layers)} kept in float")
+    excluded = artefacts.excluding((*config.exclude, *exclusion.nodes))
+    final = onnx.load(excluded.quantized_graph(chosen, precision=precision).path("model.onnx"))
+    return Explanation(
+        model=artefacts.suite.model.name,
+        dataset=artefacts.dataset.name,
+        variant=chosen.name,
+        precision=precision,
+        calibration=config.model_dump(mode="json", exclude={"manifest"}),
+        validation_images=len(validation.split),
+        test_images=len(test.split),
+        validation_float_correct=validation.float_correct,
+        splits=tuple(_splits(artefacts, engines, test, kernels or KernelConfig())),
+        layers=layers,
+        all_quantized=validation.effect(placement.graph(())),
+        max_drop_pp=limit,
+        exclusion=exclusion,
+        final_validation=validation.effect(final),
+        final_test=test.effect(final),
+        exclude=excluded.suite.calibration.exclude,
+        where=where(),
+    )
+
+
+class _Placement:
+    """One placement of Q/DQ pairs, and the graphs with fewer of them."""
+
+    def __init__(self, artefacts: Artefacts, variant: Variant, reference: onnx.ModelProto, *, precision: str) -> None:
+        config = artefacts.suite.calibration
+        amax = json.loads(artefacts.ranges(variant).path("ranges.json").read_bytes())
+        self._reference = reference
+        self._quantized = onnx.load(artefacts.quantized_graph(variant, precision=precision).path("model.onnx"))
+        self._runtime = PLACEMENTS[precision]
+        self._clip = config.weights
+        self._excluded = config.exclude
+        self._plan = plan_qdq(reference, exclude=config.exclude, runtime=self._runtime)
+        self._amax = ranges_of_all(self._plan, amax)
+        self.nodes = quantized_nodes(reference, self._plan)
+
+    def graph(self, exclude: Collection[str]) -> onnx.ModelProto:
+        """Return the Q/DQ graph with these nodes left out, beside those that the suite excludes."""
+        left_out = {*self._excluded, *exclude}
+        return self._insert(plan_qdq(self._reference, exclude=left_out, runtime=self._runtime), left_out)
+
+    def only(self, node: QuantizedNode) -> onnx.ModelProto:
+        """Return the graph in which one node alone reads quantized values."""
+        return self._insert(only(self._plan, node), {other.name for other in self.nodes} - {node.name})
+
+    def _insert(self, plan: QdqPlan, in_float: Collection[str]) -> onnx.ModelProto:
+        refined = with_refinements(self._reference, self._quantized, exclude=in_float)
+        return insert_qdq(refined, plan, self._amax, weights=self._clip, scales_of=self._reference)
+
+
+class _Search:
+    """Measures candidates for the nodes to leave out, on validation."""
+
+    def __init__(self, artefacts: Artefacts, placement: _Placement, truth: TrueArithmetic) -> None:
+        self._placement = placement
+        self._truth = truth
+        guess = 2 * (len(placement.nodes).bit_length() + 1)  # two bisections; putting back adds to it
+        self.progress = Countdown(artefacts.tell, stage="explain search", total=guess)
+
+    def effect(self, nodes: Sequence[str]) -> Effect:
+        """Return what the network gets right with these nodes left out."""
+        found = self._truth.effect(self._placement.graph(nodes))
+        self.progress.step(f"{len(nodes)} kept in float", is_kept=self._truth.is_kept)
+        return found
+
+
+def _variant(artefacts: Artefacts, name: str | None) -> Variant:
+    variants = artefacts.suite.variants
+    found = variants[0] if name is None else next((one for one in variants if one.name == name), None)
+    if found is None:
+        raise ConfigError(
+            f"variant {name!r}", expected=" or ".join(one.name for one in variants), cure="name one of these"
+        )
+    return found
+
+
+def _require_precision(artefacts: Artefacts, engines: Sequence[EnginePlan], precision: str) -> None:
+    built = dict.fromkeys(plan.precision for plan in engines)
+    if precision not in built:
+        raise ConfigError(
+            f"precision {precision!r} of suite {artefacts.suite.name}",
+            expected=" or ".join(built) or "an int8 engine in the suite",
+            cure="choose one of these" if built else "add int8 to engines.precisions",
+        )
+
+
+def _layers(artefacts: Artefacts, placement: _Placement, truth: TrueArithmetic) -> Iterator[LayerEffect]:
+    """Yield each layer's effects on validation, in the order of the graph."""
+    nodes = placement.nodes
+    accumulated = truth.tensor_snr_db(placement.graph(()), [node.output for node in nodes])
+    progress = Countdown(artefacts.tell, stage="explain layers", total=2 * len(nodes))
+    for node in nodes:
+        alone, rest = placement.only(node), placement.graph({node.name})
+        by_itself = truth.effect(alone)
+        progress.step(f"only {node.name}", is_kept=truth.is_kept)
+        without = truth.effect(rest)
+        progress.step(f"without {node.name}", is_kept=truth.is_kept)
+        yield LayerEffect(
+            name=node.name,
+            op_type=node.op_type,
+            macs=node.macs,
+            own_snr_db=truth.tensor_snr_db(alone, [node.output])[node.output],
+            accumulated_snr_db=accumulated[node.output],
+            only=by_itself,
+            without=without,
+        )
+    progress.end(f"{len(nodes)} layers on {len(truth.split)} validation images")
+
+
+def _splits(
+    artefacts: Artefacts,
+    engines: Sequence[EnginePlan],
+    test: TrueArithmetic,
+    kernels: KernelConfig,
+) -> Iterator[DropSplit]:
+    """Yield the parts of the drop for each engine, on test."""
+    progress = Countdown(artefacts.tell, stage="explain parts", total=(_PARTS + 1) * len(engines))
+    for plan in engines:
+        graph = onnx.load(artefacts.quantized_graph(plan.variant, precision=plan.precision).path("model.onnx"))
+        parts = {}
+        for name, part in (
+            ("weights", without_pairs(graph, of="activations")),
+            ("activations", without_pairs(graph, of="weights")),
+            ("both", graph),
+        ):
+            parts[name] = test.effect(part)
+            progress.step(f"{plan.precision} {name}", is_kept=test.is_kept)
+        found = list(kernel_effects(artefacts, plan, test, kernels))
+        progress.step(f"{plan.precision} kernels")
+        yield DropSplit(
+            precision=plan.precision,
+            achieved=found[0][0],
+            float_correct=test.float_correct,
+            kernels=tuple(effect for _, effect in found),
+            **parts,
+        )
+    progress.end(f"{len(engines)} engines on {len(test.split)} test images")

@@ -1,0 +1,210 @@
+"""The fused engine beside true Q/DQ arithmetic: as built, with other kernels, on another CPU, and simulated.
+
+An engine runs in a worker process. Under an emulator of another CPU (QEMU's user mode, for example) that process meets
+the instruction set it is given, and ONNX Runtime takes the kernels it would take there: a VNNI machine can so measure
+what saturation costs the machines without.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from trtbench.bench.explain import KernelEffect, effect_of, powers, signal_to_noise_db
+from trtbench.data import normalise
+from trtbench.engines.sidecar import write_sidecar
+from trtbench.errors import EngineError, WorkerError
+from trtbench.graph.saturation import integer_layers, run_saturating, saturating_graph
+from trtbench.pipeline.build import build_engine
+from trtbench.records import sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from trtbench.engines.sidecar import Sidecar
+    from trtbench.pipeline.artefacts import Artefacts
+    from trtbench.pipeline.plan import EnginePlan
+    from trtbench.pipeline.truth import TrueArithmetic
+
+_EXACT = "x64quantprecision"  # ONNX Runtime: exact sums on x86 CPUs without VNNI, at a cost in speed
+_BATCH = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelConfig:
+    """Which kernels to compare.
+
+    `under` is the command of an emulator, split into words; () for none. `simulate` computes saturating sums in NumPy.
+    Both take a while, so they see `images` test images, evenly spread.
+    """
+
+    under: tuple[str, ...] = ()
+    simulate: bool = False
+    images: int = 256
+
+
+def kernel_effects(
+    artefacts: Artefacts, plan: EnginePlan, truth: TrueArithmetic, config: KernelConfig
+) -> Iterator[tuple[str, KernelEffect]]:
+    """Yield the precision an engine achieved with each way to run it, as built first.
+
+    Args:
+        artefacts: of the suite; the engine is built where it is missing.
+        plan: the engine.
+        truth: true arithmetic on the test images.
+        config: which kernels.
+
+    Raises:
+        EngineError: the engine cannot be built or run, or not under the emulator.
+    """
+    path, sidecar = build_engine(artefacts, plan, tell=artefacts.tell)
+    graph = onnx.load(artefacts.quantized_graph(plan.variant, precision=plan.precision).path("model.onnx"))
+    every = np.arange(len(truth.split))
+    few = np.unique(np.linspace(0, len(every) - 1, min(config.images, len(every))).astype(np.int64))
+    compare = _Comparison(truth, truth.logits(graph))
+    runs = _Runs(artefacts, path, sidecar, truth)
+    yield sidecar.achieved, compare(f"{plan.backend}, as built here", runs(every), every)
+    if plan.backend != "onnxruntime-cpu":
+        return
+    if config.under:
+        where = " ".join((Path(config.under[0]).name, *config.under[1:]))
+        for is_exact in (True, False):
+            logits = runs(few, under=config.under, settings={_EXACT: is_exact})
+            yield sidecar.achieved, compare(f"{where}, {_EXACT} {'on' if is_exact else 'off'}", logits, few)
+    if config.simulate:
+        logits, saturated = _simulated(artefacts, graph, truth, few)
+        how = "saturating int16 pairs, simulated in NumPy"
+        yield sidecar.achieved, replace(compare(how, logits, few), saturated_pairs=saturated)
+
+
+class _Comparison:
+    """Compares logits of some images with the float network's and with true arithmetic's."""
+
+    def __init__(self, truth: TrueArithmetic, true_logits: NDArray[np.float32]) -> None:
+        self._truth = truth
+        self._true = true_logits
+
+    def __call__(self, how: str, logits: NDArray[np.float32], indices: NDArray[np.int64]) -> KernelEffect:
+        true, reference = self._true[indices], self._truth.float_logits[indices]
+        labels = self._truth.split.labels[indices]
+        return KernelEffect(
+            how=how,
+            effect=effect_of(logits, reference, labels),
+            true=effect_of(true, reference, labels),
+            against_true_snr_db=signal_to_noise_db(*powers(true, logits)),
+            differing_predictions=int((logits.argmax(axis=1) != true.argmax(axis=1)).sum()),
+        )
+
+
+class _Runs:
+    """Runs one engine in worker processes; its logits are kept in the store."""
+
+    def __init__(self, artefacts: Artefacts, path: Path, sidecar: Sidecar, truth: TrueArithmetic) -> None:
+        self._artefacts = artefacts
+        self._path = path
+        self._sidecar = sidecar
+        self._truth = truth
+
+    def __call__(
+        self, indices: NDArray[np.int64], *, under: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+    ) -> NDArray[np.float32]:
+        sidecar = replace(self._sidecar, settings={**self._sidecar.settings, **(settings or {})})
+        inputs = {
+            "engine": sidecar.engine_sha256,
+            "runtime": [sidecar.backend, sidecar.backend_version, sidecar.machine, platform.processor()],
+            "settings": sidecar.settings,
+            "under": list(under),
+            "images": [self._truth.split.sha256, sha256_of(indices.tolist())],
+        }
+
+        def run(folder: Path) -> Mapping[str, Any]:
+            with tempfile.TemporaryDirectory(prefix="trtbench-") as scratch:
+                engine = Path(scratch) / self._path.name
+                shutil.copyfile(self._path, engine)
+                write_sidecar(engine, sidecar)
+                images = Path(scratch) / "images.npy"
+                np.save(images, self._truth.split.images[indices])
+                _work(engine, sidecar.backend, images, logits=folder / "logits.npy", under=under)
+            return {}
+
+        found: NDArray[np.float32] = np.load(
+            self._artefacts.store.make("engine-logits", inputs, run, content=("logits.npy",)).path("logits.npy")
+        )
+        return found
+
+
+def _work(engine: Path, backend: str, images: Path, *, logits: Path, under: Sequence[str]) -> None:
+    """Let a worker score an engine on images, all commands at once.
+
+    Raises:
+        EngineError: the emulator is not there, or the worker says why it cannot.
+        WorkerError: it died.
+    """
+    commands = (
+        {"do": "prepare", "backend_name": backend, "engine": str(engine), "images": str(images)},
+        {"do": "open", "settings": {"threads": 1, "spin": False}},
+        {"do": "score", "batch": _BATCH, "logits": str(logits)},
+        {"do": "close"},
+    )
+    try:
+        done = subprocess.run(
+            [*under, sys.executable, "-m", "trtbench.bench.worker"],
+            input="".join(json.dumps(command) + "\n" for command in commands),
+            capture_output=True,
+            text=True,
+            check=False,
+            # An emulated CPU tells NumPy's OpenBLAS of threads it cannot have.
+            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+    except OSError as error:
+        raise EngineError(
+            f"emulator {under[0]!r}" if under else "worker",
+            expected="a program that can be run",
+            got=error.strerror or str(error),
+            cure="install it, for example Debian's qemu-user-static, or leave out --under",
+        ) from error
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if failed := next((answer for answer in answers if "error" in answer), None):
+        raise EngineError(f"engine {engine.name}", got=failed["reason"])
+    if len(answers) < len(commands):
+        words = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "no last words")
+        raise WorkerError(f"worker of {engine.name}", got=f"exit code {done.returncode} ({words})")
+
+
+def _simulated(
+    artefacts: Artefacts, graph: onnx.ModelProto, truth: TrueArithmetic, indices: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], int]:
+    """Return the logits of saturating sums, and how many pairs saturated; both are kept."""
+    inputs = {
+        "graph": sha256_of(graph.SerializeToString(deterministic=True).hex()),
+        "images": [truth.split.sha256, sha256_of(indices.tolist())],
+        "onnx": onnx.__version__,
+    }
+
+    def run(folder: Path) -> Mapping[str, Any]:
+        size, fit = artefacts.suite.calibration.batch_size, artefacts.dataset.preprocessing
+        batches = (
+            {"input": normalise(truth.split.images[indices[start : start + size]], fit)}
+            for start in range(0, len(indices), size)
+        )
+        found = list(run_saturating(saturating_graph(graph, layers=integer_layers(graph)), batches))
+        with (folder / "logits.npy").open("wb") as file:
+            np.save(file, np.concatenate([logits for logits, _ in found]))
+        return {"saturated": sum(pairs for _, pairs in found)}
+
+    made = artefacts.store.make("saturated-logits", inputs, run, content=("logits.npy",))
+    logits: NDArray[np.float32] = np.load(made.path("logits.npy"))
+    return logits, int(made.facts["saturated"])

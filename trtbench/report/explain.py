@@ -1,0 +1,229 @@
+"""An INT8 drop explained: the record, its JSON, its Markdown and the exclude list that a suite takes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from trtbench.bench.explain import Effect
+from trtbench.records import to_jsonable
+from trtbench.report.table import Table, to_markdown
+from trtbench.report.units import fixed, significant
+from trtbench.store import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from trtbench.bench.explain import DropSplit, Exclusion, LayerEffect
+
+_NO_NOISE = "no noise"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Where the INT8 drop of one variant comes from.
+
+    `splits` and `final_test` are of the test images; `layers`, `all_quantized`, `exclusion` and `final_validation` of
+    the validation images, in true Q/DQ arithmetic. `exclude` is what the suite's `calibration.exclude` becomes.
+    `where` names the CPU and the versions it was measured on.
+    """
+
+    model: str
+    dataset: str
+    variant: str
+    precision: str
+    calibration: Mapping[str, Any]
+    validation_images: int
+    test_images: int
+    validation_float_correct: int
+    splits: tuple[DropSplit, ...]
+    layers: tuple[LayerEffect, ...]
+    all_quantized: Effect
+    max_drop_pp: float
+    exclusion: Exclusion
+    final_validation: Effect
+    final_test: Effect
+    exclude: tuple[str, ...]
+    where: Mapping[str, str]
+    schema_version: int = 1
+
+
+def explanation_json(found: Explanation) -> dict[str, Any]:
+    """Return the record as JSON values, each effect with its drop and that drop's upper bound."""
+    document: dict[str, Any] = _jsonable(found)
+    return document
+
+
+def write_explanation(found: Explanation, folder: Path) -> None:
+    """Write explain.json, explain.md, exclude.yaml and explain.png into `folder`; each is whole or absent.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    from trtbench.report.layers_plot import layers_figure  # matplotlib is slow to import
+    from trtbench.report.plots import png
+
+    write_atomically(folder / "explain.json", json.dumps(explanation_json(found), indent=1) + "\n")
+    write_atomically(folder / "explain.png", png(layers_figure(found)))
+    write_atomically(folder / "explain.md", explanation_markdown(found, plot="explain.png"))
+    write_atomically(folder / "exclude.yaml", exclude_yaml(found))
+
+
+def exclude_yaml(found: Explanation) -> str:
+    """Return the part of a suite that keeps the layers found in higher precision."""
+    head = (
+        f"# trtbench explain-int8: keeps the drop of {found.variant} {found.precision} within {found.max_drop_pp:g} pp"
+    )
+    return f"{head} on validation\n" + yaml.safe_dump({"calibration": {"exclude": list(found.exclude)}})
+
+
+def explanation_markdown(found: Explanation, *, plot: str) -> str:
+    """Return explain.md; `plot` is the path of the image, relative to the file."""
+    parts = [
+        f"# Where the INT8 drop of {found.model} ({found.variant}) comes from",
+        f"**{verdict(found)}**",
+        f"## The drop in parts: {found.test_images} test images",
+        to_markdown(split_table(found)),
+        _SPLIT_LEGEND,
+        *([to_markdown(kernel_table(found)), _KERNEL_LEGEND] if any(split.kernels for split in found.splits) else []),
+        f"## Layer by layer: {found.precision}, {found.validation_images} validation images",
+        f"![Layer by layer]({plot})",
+        to_markdown(layer_table(found)),
+        f"{_LAYER_LEGEND} FP32 gets {found.validation_float_correct} right, INT8 {found.all_quantized.correct}.",
+        f"Measured on {', '.join(' '.join(item) for item in found.where.items())}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict(found: Explanation) -> str:
+    """Say what to keep in higher precision, and what that was measured to do."""
+    proof = "proven" if found.final_test.drop_upper_pp <= found.max_drop_pp else "not proven"
+    kept = found.exclusion.nodes
+    layers = f"{len(kept)} of {len(found.layers)} layers ({100 * found.exclusion.macs_share:.1f} % of the MACs)"
+    before = f"With all layers in INT8 the drop is {_drop(found.all_quantized)} on validation"
+    after = f"on test it is {_drop(found.final_test)}, at most {found.final_test.drop_upper_pp:.2f} pp"
+    limit = f"that it is within {found.max_drop_pp:g} pp is {proof} there"
+    if not kept:
+        return f"{before}, within {found.max_drop_pp:g} pp: no layer needs higher precision; {after}: {limit}."
+    return (
+        f"{before}. {layers} in higher precision bring it to {_drop(found.final_validation)}; {after}: {limit}. "
+        f"Keep {', '.join(kept)}."
+    )
+
+
+def split_table(found: Explanation) -> Table:
+    """Return a line for each placement: images right, and lost to weights, activations and both together."""
+    headers = (
+        "Placement",
+        "FP32 right",
+        "Weights",
+        "Activations",
+        "Together",
+        "INT8 right",
+        "Drop pp",
+        "Logits SNR dB",
+    )
+    cells = tuple(
+        (
+            split.precision,
+            str(split.float_correct),
+            _signed(-split.weights_images),
+            _signed(-split.activations_images),
+            _signed(-split.together_images),
+            str(split.both.correct),
+            f"{split.both.drop_pp:.2f} (<= {split.both.drop_upper_pp:.2f})",
+            _decibels(split.both.logits_snr_db),
+        )
+        for split in found.splits
+    )
+    return Table(headers=headers, cells=cells, left=1)
+
+
+def kernel_table(found: Explanation) -> Table:
+    """Return a line for each way an engine was run beside true arithmetic on the same images."""
+    headers = ("Placement", "Kernels", "Images", "True right", "Engine right", "Kernels", "Other top-1", "SNR dB")
+    cells = tuple(
+        (
+            f"{split.precision}: {split.achieved}",
+            kernel.how,
+            str(kernel.effect.total),
+            str(kernel.true.correct),
+            str(kernel.effect.correct),
+            _signed(-kernel.lost_images),
+            str(kernel.differing_predictions),
+            _decibels(kernel.against_true_snr_db),
+        )
+        for split in found.splits
+        for kernel in split.kernels
+    )
+    return Table(headers=headers, cells=cells, left=2)
+
+
+def layer_table(found: Explanation) -> Table:
+    """Return a line for each layer, in the order of the graph."""
+    headers = ("Layer", "Type", "MACs %", "SNR dB", "SNR so far dB", "Logits SNR dB", "Only it", "All but it", "Kept")
+    total = max(1, sum(layer.macs for layer in found.layers))
+    cells = tuple(
+        (
+            layer.name,
+            layer.op_type,
+            fixed(100 * layer.macs / total, decimals=1) if layer.macs else "",
+            _decibels(layer.own_snr_db),
+            _decibels(layer.accumulated_snr_db),
+            _decibels(layer.only.logits_snr_db),
+            _signed(layer.only.correct - found.validation_float_correct),
+            _signed(layer.without.correct - found.all_quantized.correct),
+            "float" if layer.name in found.exclusion.nodes else "",
+        )
+        for layer in found.layers
+    )
+    return Table(headers=headers, cells=cells, left=2)
+
+
+_SPLIT_LEGEND = (
+    "In true Q/DQ arithmetic. Weights, Activations: images gained (+) or lost (-) if only these are quantized;"
+    " Together: what both cost beyond that. Drop against FP32 (after <= its one-sided 95 % upper bound)."
+)
+_KERNEL_LEGEND = (
+    "The runtime's share, beside true Q/DQ arithmetic on the same test images: images gained or lost, images whose"
+    " first class is another, and the logits' signal-to-noise ratio against true arithmetic."
+)
+_LAYER_LEGEND = (
+    "SNR: at the layer's output if only it is quantized; so far: there if all are. Only it, All but it: images gained"
+    " or lost against FP32, and against all layers quantized."
+)
+
+
+def _jsonable(value: Any) -> Any:
+    """Do as `to_jsonable` does, and add to an effect what follows from it."""
+    if isinstance(value, Effect):
+        return {**to_jsonable(value), "drop_pp": value.drop_pp, "drop_upper_pp": value.drop_upper_pp}
+    if isinstance(value, (tuple, list)):
+        return [_jsonable(item) for item in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return dict(_fields(value))
+    return to_jsonable(value)
+
+
+def _fields(record: Any) -> Iterator[tuple[str, Any]]:
+    for name in record.__dataclass_fields__:
+        yield name, _jsonable(getattr(record, name))
+    for name in ("weights_images", "activations_images", "together_images", "lost_images"):
+        if hasattr(record, name):
+            yield name, getattr(record, name)
+
+
+def _drop(effect: Effect) -> str:
+    return f"{effect.drop_pp:.2f} pp ({effect.correct} of {effect.total} right)"
+
+
+def _signed(images: int) -> str:
+    return f"{images:+d}" if images else "0"
+
+
+def _decibels(value: float | None) -> str:
+    return _NO_NOISE if value is None else significant(value)
