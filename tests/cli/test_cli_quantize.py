@@ -56,6 +56,7 @@ def test_quantize_scores_the_saved_file_and_names_what_stays_in_float(run: Calla
     assert (again["correct"], again["total"]) == (best["correct"], 360)
 
 
+@pytest.mark.slow
 def test_quantize_trains_with_the_weights_rounded(run: Callable[[str], Any]) -> None:
     tuned = run(f"quantize {_MODEL} --bits ternary --images 16 --epochs 1 --output t.tbz --quiet")
     assert tuned["bits_per_weight"] < 2

@@ -51,7 +51,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         ("--method global --sparsity 0.8", 0.8),
         ("--method global --per-round 0.369 --rounds 5", 0.89997),
         ("--method layer --sparsity 0.5 --exclude downsample --exclude fc", 0.4938),
-        ("--method second-order --sparsity 0.6 --scope layer --images 20 --batch-norm keep --passes 0", 0.6),
+        pytest.param(
+            "--method second-order --sparsity 0.6 --scope layer --images 20 --batch-norm keep --passes 0",
+            0.6,
+            marks=pytest.mark.slow,
+        ),
         ("--method nm --pattern 2:4", 0.4992),
     ],
 )

@@ -319,6 +319,7 @@ def test_training_leaves_plain_weights_on_the_grid_and_zeros_in_place(small: Sma
     assert len(torch.unique(small.second.weight)) <= 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "note"),
     [

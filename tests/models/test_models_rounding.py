@@ -55,6 +55,7 @@ def network() -> nn.Module:
         return build_model("resnet20", num_classes=10).eval()
 
 
+@pytest.mark.slow
 def test_a_network_keeps_the_rounding_of_its_inputs_in_either_file(network: nn.Module, tmp_path: Path) -> None:
     images = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     float_logits = network(images).detach()
