@@ -61,6 +61,28 @@ def quickstart_block() -> str:
     return f"> {report.decision.sentence}\n\n{table}\n\n{seconds}\n\nMeasured on {where}."
 
 
+def calibration_block() -> str:
+    """Write the README's table of the calibration benchmark from its committed JSON."""
+    found = json.loads((_EVIDENCE / "calibration.json").read_bytes())
+    told = {
+        "speedup_vs_ort_entropy_512": "times as fast as ONNX Runtime's Entropy, 512 images",
+        "rss_ratio_5000_to_250": "peak memory with 5,000 images over that with 250",
+        "images_below_fp32": "images of 1,017 below FP32 (negative: above), true Q/DQ arithmetic",
+    }
+    models = list(found["speedup_vs_ort_entropy_512"])
+    cells = [(words, *(f"{found[key][model]:.3g}" for model in models)) for key, words in told.items()]
+    table = tabulate(cells, ("measured", *models), tablefmt="github", disable_numparse=True)
+    load = found["environment"]["load_average"][0]
+    return f"{table}\n\nMeasured on {found['environment']['cores']} cores beside a load of {load:.1f}."
+
+
+def test_the_calibration_numbers_are_those_of_the_committed_benchmark() -> None:
+    begin, end = "<!-- calibration: from docs/evidence/calibration.json -->\n", "\n<!-- calibration end -->"
+    text = _README.read_text(encoding="utf-8")
+
+    assert text[text.index(begin) + len(begin) : text.index(end)] == calibration_block()
+
+
 def test_the_quickstart_numbers_are_those_of_the_committed_report() -> None:
     begin, end = "<!-- quickstart: from docs/evidence/quickstart/report.json -->\n", "\n<!-- quickstart end -->"
     text = _README.read_text(encoding="utf-8")

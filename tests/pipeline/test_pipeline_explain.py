@@ -65,8 +65,10 @@ def test_every_engine_has_its_parts_and_its_kernels(explained: tuple[Explanation
         hows = [kernel.how for kernel in split.kernels]
         assert hows[0] == "onnxruntime-cpu, as built here"
         assert hows[1:3] == ["env, x64quantprecision on", "env, x64quantprecision off"]
-        assert [kernel.effect.total for kernel in split.kernels] == [18, 5, 5, 5]
-        assert split.kernels[-1].saturated_pairs is not None
+        assert [kernel.effect.total for kernel in split.kernels[:3]] == [18, 5, 5]
+    assert len(found.splits[0].kernels) == 3  # of TensorRT's placement this runtime computes no layer in integers
+    assert found.splits[1].kernels[-1].effect.total == 5
+    assert found.splits[1].kernels[-1].saturated_pairs is not None
 
 
 @_CAN_BE_EMULATED

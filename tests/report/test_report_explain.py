@@ -15,6 +15,7 @@ from trtbench.bench.explain import DropSplit, Effect, Exclusion, KernelEffect, L
 from trtbench.bench.study import StudyPoint
 from trtbench.report.explain import (
     Explanation,
+    caveats,
     exclude_yaml,
     explanation_json,
     explanation_markdown,
@@ -109,6 +110,13 @@ def test_the_verdict_says_what_to_keep_and_whether_test_proves_it(explanation: E
     )
     assert "no layer needs higher precision" in verdict(harmless)
     assert "is proven there" in verdict(harmless)
+
+
+def test_validation_images_that_the_network_knows_already_are_no_proof(explanation: Explanation) -> None:
+    assert caveats(explanation) == ()
+
+    (told,) = caveats(replace(explanation, validation_float_correct=1000))
+    assert told.startswith("FP32 gets every validation image right")
 
 
 def test_the_exclude_list_is_what_the_suites_key_takes(explanation: Explanation) -> None:

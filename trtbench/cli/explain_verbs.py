@@ -62,6 +62,7 @@ def explain_int8(
     from trtbench.pipeline.explain import explain_int8 as explain
     from trtbench.pipeline.kernels import KernelConfig
     from trtbench.report.explain import (
+        caveats,
         explanation_json,
         kernel_table,
         layer_table,
@@ -82,7 +83,8 @@ def explain_int8(
     _show(f"The drop in parts: {found.test_images} test images", split_table(found))
     _show("The runtime's kernels beside true arithmetic", kernel_table(found))
     _show(f"Layer by layer: {found.validation_images} validation images", layer_table(found))
-    show(verdict(found))
+    for line in (verdict(found), *caveats(found)):
+        show(line)
     say(f"Report: {folder / 'explain.md'}. Exclude list for the suite: {folder / 'exclude.yaml'}")
 
 

@@ -51,22 +51,6 @@ def saturating_matmul(codes: NDArray[np.uint8], weights: NDArray[np.int8]) -> tu
     return exact, saturated
 
 
-def integer_layers(quantized: onnx.ModelProto) -> tuple[str, ...]:
-    """Return the first outputs of the layers that ONNX Runtime's CPU engine computes in integers.
-
-    It does where all inputs come from DequantizeLinear and the output goes into QuantizeLinear, at most a ReLU before
-    it whose codes are unsigned; the last layer may put out floats.
-    """
-    seen = view(quantized)
-    return tuple(
-        node.output[0]
-        for node in seen.nodes
-        if node.op_type in {"Conv", "Gemm"}
-        and all(seen.made_by(tensor) == "DequantizeLinear" for tensor in node.input[:2])
-        and _is_requantized(seen, node)
-    )
-
-
 def saturating_graph(quantized: onnx.ModelProto, *, layers: Sequence[str]) -> onnx.ModelProto:
     """Return the graph with these layers (by first output) replaced by ones that saturate; for `run_saturating`."""
     seen = view(quantized)
@@ -147,23 +131,6 @@ class SaturatingGemm(OpRun):
     ) -> tuple[NDArray[np.float32]]:
         unsigned, shift = _unsigned(codes, zero)
         return (_scaled(_sums(unsigned, weights.T if transB else weights, shift), scale, scales, bias),)
-
-
-def _is_requantized(seen: GraphView, node: onnx.NodeProto) -> bool:
-    readers = seen.readers.get(node.output[0], ())
-    if not readers:
-        return node.op_type == "Gemm"
-    (reader, _), *others = readers
-    if others:
-        return False
-    if reader.op_type == "Relu":
-        following = [behind for behind, _ in seen.readers.get(reader.output[0], ())]
-        return len(following) == 1 and following[0].op_type == "QuantizeLinear" and _is_unsigned(seen, following[0])
-    return reader.op_type == "QuantizeLinear"
-
-
-def _is_unsigned(seen: GraphView, quantizer: onnx.NodeProto) -> bool:
-    return bool(seen.constants[quantizer.input[2]].dtype == np.uint8)
 
 
 def _replaced(seen: GraphView, node: onnx.NodeProto) -> onnx.NodeProto:

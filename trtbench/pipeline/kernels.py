@@ -23,9 +23,10 @@ import onnx
 
 from trtbench.bench.explain import KernelEffect, effect_of, powers, signal_to_noise_db
 from trtbench.data import normalise
+from trtbench.engines.onnxruntime.cpu import integer_convolutions
 from trtbench.engines.sidecar import write_sidecar
 from trtbench.errors import EngineError, WorkerError
-from trtbench.graph.saturation import integer_layers, run_saturating, saturating_graph
+from trtbench.graph.saturation import run_saturating, saturating_graph
 from trtbench.pipeline.build import build_engine
 from trtbench.records import sha256_of
 
@@ -84,8 +85,10 @@ def kernel_effects(
         for is_exact in (True, False):
             logits = runs(few, under=config.under, settings={_EXACT: is_exact})
             yield sidecar.achieved, compare(f"{where}, {_EXACT} {'on' if is_exact else 'off'}", logits, few)
-    if config.simulate:
-        logits, saturated = _simulated(artefacts, graph, truth, few)
+    integer = set(integer_convolutions(path, sidecar.settings))
+    layers = tuple(node.output[0] for node in graph.graph.node if node.name in integer)
+    if config.simulate and layers:
+        logits, saturated = _simulated(artefacts, graph, truth, few, layers=layers)
         how = "saturating int16 pairs, simulated in NumPy"
         yield sidecar.achieved, replace(compare(how, logits, few), saturated_pairs=saturated)
 
@@ -185,11 +188,17 @@ def _work(engine: Path, backend: str, images: Path, *, logits: Path, under: Sequ
 
 
 def _simulated(
-    artefacts: Artefacts, graph: onnx.ModelProto, truth: TrueArithmetic, indices: NDArray[np.int64]
+    artefacts: Artefacts,
+    graph: onnx.ModelProto,
+    truth: TrueArithmetic,
+    indices: NDArray[np.int64],
+    *,
+    layers: tuple[str, ...],
 ) -> tuple[NDArray[np.float32], int]:
     """Return the logits of saturating sums, and how many pairs saturated; both are kept."""
     inputs = {
         "graph": sha256_of(graph.SerializeToString(deterministic=True).hex()),
+        "layers": layers,
         "images": [truth.split.sha256, sha256_of(indices.tolist())],
         "onnx": onnx.__version__,
     }
@@ -200,7 +209,7 @@ def _simulated(
             {"input": normalise(truth.split.images[indices[start : start + size]], fit)}
             for start in range(0, len(indices), size)
         )
-        found = list(run_saturating(saturating_graph(graph, layers=integer_layers(graph)), batches))
+        found = list(run_saturating(saturating_graph(graph, layers=layers), batches))
         with (folder / "logits.npy").open("wb") as file:
             np.save(file, np.concatenate([logits for logits, _ in found]))
         return {"saturated": sum(pairs for _, pairs in found)}

@@ -86,6 +86,7 @@ def explanation_markdown(found: Explanation, *, plot: str) -> str:
     parts = [
         f"# Where the INT8 drop of {found.model} ({found.variant}) comes from",
         f"**{verdict(found)}**",
+        *caveats(found),
         f"## The drop in parts: {found.test_images} test images",
         to_markdown(split_table(found)),
         _SPLIT_LEGEND,
@@ -113,6 +114,16 @@ def verdict(found: Explanation) -> str:
         f"{before}. {layers} in higher precision bring it to {_drop(found.final_validation)}; {after}: {limit}. "
         f"Keep {', '.join(kept)}."
     )
+
+
+def caveats(found: Explanation) -> tuple[str, ...]:
+    """Say what the validation images cannot tell."""
+    if found.validation_float_correct < found.validation_images:
+        return ()
+    told = (
+        "FP32 gets every validation image right: it was most likely trained on them, so counts there say little of new"
+    )
+    return (f"{told} images; the signal-to-noise ratios do not depend on it.",)
 
 
 def split_table(found: Explanation) -> Table:

@@ -24,6 +24,7 @@ from trtbench.graph.reference import onnxruntime
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import onnx
     from numpy.typing import NDArray
 
     from trtbench.engines.base import BuildRequest, Scope
@@ -34,6 +35,7 @@ SUFFIX = ".onnx"
 TAKES_OPTIONS = False
 _FLOAT_CONVOLUTIONS = {"Conv", "FusedConv"}
 _INT8_CONVOLUTIONS = {"QLinearConv"}
+_FUSED_MARK = "_token_"  # between a node's name and a number, where ONNX Runtime fused it with its Q/DQ nodes
 
 
 def usual_precisions() -> tuple[str, ...]:
@@ -178,8 +180,23 @@ class OnnxRuntimeSession:
         self._binding.clear_binding_outputs()
 
 
+def integer_convolutions(engine: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the convolutions of an engine file that this CPU computes in integers.
+
+    Raises:
+        EngineError: the file cannot be loaded.
+    """
+    nodes = (node for node in _fused_nodes(engine, settings) if node.op_type in _INT8_CONVOLUTIONS)
+    return tuple(node.name.partition(_FUSED_MARK)[0] for node in nodes)
+
+
 def _fused_operators(engine: Path, settings: Mapping[str, Any]) -> Counter[str]:
     """Count the operators by type that this CPU runs after all optimisations."""
+    return Counter(node.op_type for node in _fused_nodes(engine, settings))
+
+
+def _fused_nodes(engine: Path, settings: Mapping[str, Any]) -> list[onnx.NodeProto]:
+    """Return the nodes that this CPU runs after all optimisations."""
     import onnx
 
     ort = onnxruntime()
@@ -188,7 +205,7 @@ def _fused_operators(engine: Path, settings: Mapping[str, Any]) -> Counter[str]:
         options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings=settings)
         options.optimized_model_filepath = str(fused)
         start(ort, engine, options, providers={CPU: {}})
-        return Counter(node.op_type for node in onnx.load(fused).graph.node)
+        return list(onnx.load(fused).graph.node)
 
 
 def _achieved(precision: str, operators: Counter[str]) -> tuple[str, tuple[str, ...]]:
