@@ -187,8 +187,8 @@ def test_a_study_says_where_balance_is_beyond_chance_and_where_not() -> None:
     chance = study_sentences(_study({"balanced": (910, 920), "uniform": (920, 910)}))
 
     assert better[0] == (
-        "mse, balanced: against FP32, which gets 930 of 1000 right, -8.0 images at 1 per class and -4.0 at 5, means over"
-        " 3 seeds"
+        "mse, balanced: against FP32, which gets 930 of 1000 right, -8.0 images at 1 per class and -4.0 at 5, means"
+        " over 3 seeds"
     )
     assert "+9.7 images on average over 2 sizes; better beyond chance at 1, 5 per class" in better[1]
     assert "worse at 1, 5 per class" in worse[1]

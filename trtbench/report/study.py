@@ -145,5 +145,5 @@ def _balance_sentence(method: str, sampling: str, effects: list[BalanceEffect]) 
         f"better beyond chance at {sizes} per class" if for_it else "",
         f"worse at {worse} per class" if worse else "",
     ]
-    said = " and ".join(part for part in proof if part)
-    return f"{told}; {said or 'at no size is the difference beyond chance'} (95 % intervals over seeds, one a size: of twenty, one strays by chance)"
+    said = " and ".join(part for part in proof if part) or "at no size is the difference beyond chance"
+    return f"{told}; {said} (95 % intervals over seeds, one a size: of twenty, one strays by chance)"
