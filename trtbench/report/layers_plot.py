@@ -70,6 +70,8 @@ def _draw_images(axes: Axes, found: Explanation, places: Sequence[int]) -> None:
     axes.axvline(drop, color=PALE, linewidth=1, linestyle="--", label=f"all in INT8, against FP32: {drop:+d}")
     quieten(axes)
     axes.tick_params(axis="y", length=0)
+    reach = 1.1 * max(1, *(abs(count) for count in (*only, *without, drop)))
+    axes.set_xlim(-reach, reach)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("images right, gained or lost")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=1, frameon=False, fontsize=7)

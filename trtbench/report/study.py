@@ -125,10 +125,9 @@ def _sentences(found: Study) -> Iterator[str]:
         if balanced:
             least, most = balanced[0], balanced[-1]
             yield (
-                f"{method}, balanced: {least.per_class} images per class lose "
-                f"{found.float_correct - least.mean_correct:.1f} images of {found.images} on average, {most.per_class} "
-                f"lose {found.float_correct - most.mean_correct:.1f} (over {most.seeds} seeds, FP32 gets "
-                f"{found.float_correct} right)"
+                f"{method}, balanced: against FP32, which gets {found.float_correct} of {found.images} right, "
+                f"{least.mean_correct - found.float_correct:+.1f} images at {least.per_class} per class and "
+                f"{most.mean_correct - found.float_correct:+.1f} at {most.per_class}, means over {most.seeds} seeds"
             )
         effects = [one for one in balance_effects(found.points) if one.method == method]
         for sampling in dict.fromkeys(one.sampling for one in effects):
@@ -146,5 +145,5 @@ def _balance_sentence(method: str, sampling: str, effects: list[BalanceEffect]) 
         f"better beyond chance at {sizes} per class" if for_it else "",
         f"worse at {worse} per class" if worse else "",
     ]
-    said = " and ".join(part for part in proof if part)
-    return f"{told}; {said or 'at no size is the difference beyond chance'} (95 % intervals over seeds, one a size)"
+    said = " and ".join(part for part in proof if part) or "at no size is the difference beyond chance"
+    return f"{told}; {said} (95 % intervals over seeds, one a size: of twenty, one strays by chance)"
