@@ -43,8 +43,8 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """Run the command line and exit: 0 done, else as `trtbench.errors` says; 130 when interrupted."""
+def load_verbs() -> None:
+    """Import the modules whose verbs make up the command line."""
     from trtbench.cli import (  # noqa: F401  they put their verbs into `app`
         evidence_verb,
         explain_verbs,
@@ -57,6 +57,11 @@ def main() -> None:
         suite_verbs,
         tensorrt_verbs,
     )
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, else as `trtbench.errors` says; 130 when interrupted."""
+    load_verbs()
 
     sys.path.append(str(Path.cwd()))  # so that `mymodel:build` in this folder is found, as under `python -m`
     try:
