@@ -16,6 +16,7 @@ from trtbench.cli.step_verbs import (
     ModelOption,
     SizeOption,
     StdOption,
+    budget_of,
     data_of,
     tell,
 )
@@ -43,7 +44,7 @@ def qat(
 ) -> None:
     """Train a model with the roundings of its INT8 graph, scales and places alike, and write that graph."""
     from trtbench.pipeline.int8_steps import learn_int8_model
-    from trtbench.suite import CalibrationConfig, ExportConfig, TrainConfig, adhoc_suite, options
+    from trtbench.suite import CalibrationConfig, ExportConfig, adhoc_suite, options
 
     suite = adhoc_suite(
         model=model,
@@ -52,8 +53,7 @@ def qat(
         calibration=options(CalibrationConfig, per_class=per_class, method=method, seed=seed),
         export=options(ExportConfig, exporter=exporter),
     )
-    augment = {"flip": False} if data == "digits" else None
-    budget = options(TrainConfig, epochs=epochs, lr=lr, seed=seed, augment=augment)
+    budget = budget_of(data, epochs=epochs, lr=lr, seed=seed)
     with Screen(is_quiet=quiet) as screen:
         found = learn_int8_model(suite, budget, output=output, tell=screen)
     words = f"{_counted(found)}, {found['before']} before the training; INT8 in {found['placement']}"

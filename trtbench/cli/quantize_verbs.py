@@ -16,6 +16,7 @@ from trtbench.cli.step_verbs import (
     ModelOption,
     SizeOption,
     StdOption,
+    budget_of,
     data_of,
     tell,
 )
@@ -46,7 +47,7 @@ def quantize(
 ) -> None:
     """Round a model's weights to 8 bits or fewer, save them packed, and score what was saved."""
     from trtbench.pipeline.quantize import quantize_model
-    from trtbench.suite import FixedPointVariant, TrainConfig, options
+    from trtbench.suite import FixedPointVariant, options
 
     config = options(
         FixedPointVariant,
@@ -59,8 +60,7 @@ def quantize(
         seed=seed,
         fine_tune=epochs > 0,
     )
-    augment = {"flip": False} if data == "digits" else None
-    budget = options(TrainConfig, epochs=epochs, lr=lr, seed=seed, augment=augment)
+    budget = budget_of(data, epochs=epochs, lr=lr, seed=seed)
     source = data_of(data, mean=mean, std=std, size=size)
     with Screen(is_quiet=quiet) as screen:
         found = quantize_model(model, checkpoint, source, config, output=output, budget=budget, tell=screen)

@@ -16,6 +16,7 @@ from trtbench.cli.step_verbs import (
     ModelOption,
     SizeOption,
     StdOption,
+    budget_of,
     data_of,
     tell,
 )
@@ -59,7 +60,6 @@ def sparsify(
 ) -> None:
     """Set single weights of a model to zero, save it, and count and score what was saved."""
     from trtbench.pipeline.sparsify import sparsify_model
-    from trtbench.suite import TrainConfig, options
 
     shared: dict[str, object] = {"exclude": exclude, "batch_norm": batch_norm, "images": images, "passes": passes}
     shared |= {"seed": seed, "fine_tune": epochs > 0, "name": "sparse"}
@@ -68,9 +68,7 @@ def sparsify(
     weights |= {"scope": scope, "schedule": schedule, "ramp": ramp}
     _refuse_foreign(method, weights if method == "nm" else {**nm, "second-order": second_order})
     variant = _variant(method, shared, nm if method == "nm" else weights, is_second_order=second_order)
-    budget = options(
-        TrainConfig, epochs=epochs, lr=lr, seed=seed, augment={"flip": False} if data == "digits" else None
-    )
+    budget = budget_of(data, epochs=epochs, lr=lr, seed=seed)
     images_of = data_of(data, mean=mean, std=std, size=size)
     with Screen(is_quiet=quiet) as screen:
         found = sparsify_model(model, checkpoint, images_of, variant, output=output, budget=budget, tell=screen)

@@ -28,7 +28,7 @@ from trtbench.cli.suite_verbs import (
 from trtbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trtbench.suite import DataConfig, Suite
+    from trtbench.suite import DataConfig, Suite, TrainConfig
 
 ModelOption = Annotated[
     str, typer.Option(help="resnet20, torchvision:NAME, timm:NAME, package.module:callable or onnx:PATH.")
@@ -53,8 +53,8 @@ def build(
     mean: MeanOption = None,
     std: StdOption = None,
     size: Annotated[int | None, typer.Option(help="Height and width the network sees.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or int8.")] = None,
-    backend: Annotated[str | None, typer.Option(help="auto or onnxruntime-cpu.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, tf32, fp16, bf16, int8, int8+fp16 ...")] = None,
+    backend: Annotated[str | None, typer.Option(help="auto, tensorrt, onnxruntime-cpu ...")] = None,
     per_class: Annotated[int | None, typer.Option(help="Calibration images of each class.")] = None,
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
@@ -263,7 +263,7 @@ def train(
         label_smoothing=label_smoothing,
         amp=amp,
         seed=seed,
-        **_with_keys({"augment": {"flip": False}} if data == "digits" else {}, key or []),
+        **_with_keys({"augment": _augment_for(data)}, key or []),
     )
     images = data_of(data, mean=mean, std=std, size=size)
     with Screen(is_quiet=quiet) as screen:
@@ -371,6 +371,17 @@ def data_of(source: str, *, mean: str | None, std: str | None, size: int) -> Dat
     from trtbench.suite import DataConfig, options
 
     return options(DataConfig, source=source, size=size, mean=_numbers("--mean", mean), std=_numbers("--std", std))
+
+
+def budget_of(source: str, *, epochs: int, lr: float, seed: int) -> TrainConfig:
+    """Return the training budget that a step's options amount to."""
+    from trtbench.suite import TrainConfig, options
+
+    return options(TrainConfig, epochs=epochs, lr=lr, seed=seed, augment=_augment_for(source))
+
+
+def _augment_for(source: str) -> dict[str, Any]:
+    return {"flip": False} if source == "digits" else {}  # a mirrored 2 is no digit
 
 
 def _with_keys(values: dict[str, Any], keys: list[str]) -> dict[str, Any]:

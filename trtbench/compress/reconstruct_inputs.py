@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,42 +59,38 @@ def round_in_passing(
     """
     reference = _inputs_of(model, layers, images)
     waiting = dict.fromkeys(layers)
-    handles = []
+
+    def see(name: str, layer: nn.Module, inputs: Tensor) -> None:
+        if name in waiting:
+            del waiting[name]
+            treat(name, layer, _moments(layer, inputs, reference.pop(name), seed=seed))
+
+    run_seen(model, layers, images, see)
+
+
+def run_seen(
+    model: nn.Module, layers: Iterable[str], images: Tensor, see: Callable[[str, nn.Module, Tensor], None]
+) -> None:
+    """Run images through a network once; `see` is told name, module and inputs of each layer before it computes."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def before(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            if name in waiting:
-                del waiting[name]
-                treat(name, layer, _moments(layer, arguments[0], reference.pop(name), seed=seed))
+        return lambda layer, arguments: see(name, layer, arguments[0])
 
-        return before
-
-    try:
-        handles += [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in waiting]
+    with contextlib.ExitStack() as stack:
+        for name in layers:
+            stack.callback(model.get_submodule(name).register_forward_pre_hook(hook(name)).remove)
         with torch.no_grad():
             model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _inputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[str, Tensor]:
     """Return what flows into each layer of the float network; in half precision, for it is much."""
     found: dict[str, Tensor] = {}
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def before(_layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            found.setdefault(name, arguments[0].half())
+    def see(name: str, _layer: nn.Module, inputs: Tensor) -> None:
+        found.setdefault(name, inputs.half())
 
-        return before
-
-    handles = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in layers]
-    try:
-        with torch.no_grad():
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_seen(model, layers, images, see)
     return found
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from trtbench.train import EpochRecord
 
 State = Literal["started", "progress", "cached", "done", "failed", "note"]
 
@@ -26,3 +29,13 @@ Listener = Callable[[Event], None]
 
 def nobody(_event: Event) -> None:
     """Listen to nothing."""
+
+
+def follow_training(tell: Listener, *, item: str, epochs: int) -> Callable[[EpochRecord], None]:
+    """Return what tells of each epoch of a training, as `fit` takes it for `on_epoch`."""
+
+    def follow(epoch: EpochRecord) -> None:
+        detail = f"epoch {epoch.epoch}/{epochs}, validation {100 * epoch.val_correct / epoch.val_total:.1f} %"
+        tell(Event(stage="train", item=item, state="progress", detail=detail, share=epoch.epoch / epochs))
+
+    return follow

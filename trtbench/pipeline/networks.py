@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trtbench import __version__
 from trtbench._optional import version
 from trtbench.errors import ConfigError, UnsupportedError
-from trtbench.pipeline.events import Event
+from trtbench.pipeline.events import follow_training
 from trtbench.pipeline.keeper import Keeper
 from trtbench.pipeline.sparsify import write_sparsity
 from trtbench.records import sha256_of, to_jsonable
@@ -188,13 +188,6 @@ class Networks(Keeper):
         from trtbench.train import fit
         from trtbench.train.hooks import NO_HOOKS
 
-        def tell(epoch: Any) -> None:
-            share = epoch.epoch / config.epochs
-            detail = (
-                f"epoch {epoch.epoch}/{config.epochs}, validation {100 * epoch.val_correct / epoch.val_total:.1f} %"
-            )
-            self.tell(Event(stage="train", item=item, state="progress", detail=detail, share=share))
-
         record = fit(
             network,
             self.dataset,
@@ -203,7 +196,7 @@ class Networks(Keeper):
             teacher=teacher,
             hooks=hooks or NO_HOOKS,
             device=self.device,
-            on_epoch=tell,
+            on_epoch=follow_training(self.tell, item=item, epochs=config.epochs),
         )
         network.to("cpu")
         (folder / "epoch.pt").unlink(missing_ok=True)  # what resuming needs is not needed any more

@@ -9,7 +9,7 @@ from trtbench.engines.base import BuildOptions, backend, resolve_backend
 from trtbench.suite import GRAPH_KINDS, EngineConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from trtbench.pipeline.artefacts import Artefacts
     from trtbench.records import Role
@@ -61,16 +61,25 @@ class EnginePlan:
 def plan_engines(suite: Suite) -> tuple[EnginePlan, ...]:
     """Return every engine a suite asks for: variants by precision, their baselines, and the placement reference."""
     plans: dict[str, EnginePlan] = {}
+    asked = _asked(suite)
     for variant in suite.variants:
-        plans |= {engine.name: engine for engine in (*_candidates(suite, variant), *_baselines(suite, variant))}
+        plans |= {engine.name: engine for engine in (*_candidates(variant, asked), *_baselines(suite, variant))}
     return tuple(_with_reference(list(plans.values())) if suite.bench.ort_placement else plans.values())
 
 
-def _candidates(suite: Suite, variant: Variant) -> Iterator[EnginePlan]:
-    for config in suite.engines:
-        name = resolve_backend(config.backend)
-        for precision in config.precisions or backend(name).usual_precisions():
-            yield EnginePlan(variant=variant, precision=precision, backend=name, config=config)
+def _asked(suite: Suite) -> list[tuple[EngineConfig, str, str]]:
+    """Return what every variant is built as: config, runtime and precision; the machine is asked once, not by each."""
+    return [
+        (config, name, precision)
+        for config in suite.engines
+        for name in [resolve_backend(config.backend)]
+        for precision in config.precisions or backend(name).usual_precisions()
+    ]
+
+
+def _candidates(variant: Variant, asked: Iterable[tuple[EngineConfig, str, str]]) -> Iterator[EnginePlan]:
+    for config, name, precision in asked:
+        yield EnginePlan(variant=variant, precision=precision, backend=name, config=config)
 
 
 def _baselines(suite: Suite, variant: Variant) -> Iterator[EnginePlan]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.bench.accuracy import score
-from trtbench.pipeline.events import Event, Listener, nobody
+from trtbench.pipeline.events import Listener, follow_training, nobody
 from trtbench.records import to_jsonable
 
 if TYPE_CHECKING:
@@ -90,16 +90,15 @@ class Tuner:
 
         budget = config or self.budget
 
-        def follow(epoch: Any) -> None:
-            detail = (
-                f"epoch {epoch.epoch}/{budget.epochs}, validation {100 * epoch.val_correct / epoch.val_total:.1f} %"
-            )
-            share = epoch.epoch / budget.epochs
-            self._tell(Event(stage="train", item=self._item, state="progress", detail=detail, share=share))
-
         device = "cuda:0" if torch.cuda.is_available() else "cpu"
         record = fit(
-            network, self._dataset, budget, folder=self._folder, hooks=hooks or NO_HOOKS, device=device, on_epoch=follow
+            network,
+            self._dataset,
+            budget,
+            folder=self._folder,
+            hooks=hooks or NO_HOOKS,
+            device=device,
+            on_epoch=follow_training(self._tell, item=self._item, epochs=budget.epochs),
         )
         network.to("cpu")
         return record

@@ -15,7 +15,7 @@ from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import ConfigError
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.bench import measured_row, reference_logits
-from trtbench.pipeline.events import Event, Listener, nobody
+from trtbench.pipeline.events import Event, Listener, follow_training, nobody
 from trtbench.pipeline.keeper import Places
 from trtbench.records import to_jsonable
 from trtbench.store import storing
@@ -111,14 +111,10 @@ def train_model(
             else load_model(model, num_classes=classes, checkpoint=checkpoint).model
         )
 
-    def follow(epoch: Any) -> None:
-        detail = f"epoch {epoch.epoch}/{config.epochs}, validation {100 * epoch.val_correct / epoch.val_total:.1f} %"
-        share = epoch.epoch / config.epochs
-        tell(Event(stage="train", item=model, state="progress", detail=detail, share=share))
-
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     with storing(output):
         output.mkdir(parents=True, exist_ok=True)
+    follow = follow_training(tell, item=model, epochs=config.epochs)
     record = fit(network, dataset, config, folder=output, device=device, on_epoch=follow)
     network.to("cpu")
     path = output / "model.safetensors"
