@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from trtbench.errors import ConfigError
 from trtbench.suite import (
@@ -185,3 +186,18 @@ def test_the_zoo_of_the_suite_is_that_of_the_models_room() -> None:
     from trtbench.suite import ZOO
 
     assert model_names() == ZOO
+
+
+def test_every_key_says_what_it_is() -> None:
+    from trtbench import suite
+
+    parts = [one for one in vars(suite).values() if isinstance(one, type) and issubclass(one, BaseModel)]
+    silent = [
+        f"{part.__name__}.{name}"
+        for part in parts
+        if part is not Suite
+        for name, field in part.model_fields.items()
+        if name != "kind" and not field.description
+    ]
+
+    assert silent == []

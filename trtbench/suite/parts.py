@@ -111,8 +111,8 @@ VARIANT_KINDS: tuple[str, ...] = tuple(get_args(one.model_fields["kind"].annotat
 class ExportConfig(Part):
     """PyTorch to ONNX."""
 
-    exporter: Literal["dynamo", "torchscript"] = "dynamo"
-    opset: Annotated[int, Field(ge=13, le=24)] = 20
+    exporter: Literal["dynamo", "torchscript"] = Field("dynamo", description="of PyTorch's two; torchscript is faster")
+    opset: Annotated[int, Field(ge=13, le=24)] = Field(20, description="ONNX operator set")
 
 
 class CalibrationConfig(Part):
@@ -121,7 +121,9 @@ class CalibrationConfig(Part):
     per_class: PositiveInt | None = Field(None, description="images of each class")
     total: PositiveInt | None = Field(None, description="images in all, spread evenly over the classes")
     method: Method = Field("mse", description="how activations become scales; mse has the least error on validation")
-    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    percentile: Annotated[float, Field(gt=50, le=100)] = Field(
+        99.99, description="method percentile: how many of the magnitudes stay below the threshold"
+    )
     weights: Literal["absmax", "mse"] = Field("absmax", description="clip of each output channel of a weight")
     equalise: bool = Field(default=False, description="cross-layer equalisation, for depthwise networks")
     rounding: Literal["nearest", "gptq"] = Field("nearest", description="gptq: weights by layer reconstruction")
@@ -131,7 +133,7 @@ class CalibrationConfig(Part):
     )
     allow_short: bool = Field(default=False, description="take classes that have too few images short")
     batch_size: PositiveInt = Field(8, description="small: the activations of a batch stay in the processor's cache")
-    seed: int = 0
+    seed: int = Field(0, description="seed of the sample")
     manifest: Path | None = Field(None, description="a committed manifest to use instead of sampling")
 
     @model_validator(mode="after")
@@ -144,7 +146,7 @@ class CalibrationConfig(Part):
 class EngineConfig(Part):
     """One runtime and the precisions it builds; `auto` is the best here: TensorRT, else ONNX Runtime's CPU."""
 
-    backend: BackendName = "auto"
+    backend: BackendName = Field("auto", description="the runtime")
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(unique)] | None = Field(
         None, description="those that the runtime is usually asked for"
     )
@@ -174,7 +176,7 @@ class EngineConfig(Part):
 class LoadConfig(Part):
     """One load to put on every engine: requests in flight, or requests that arrive at a rate."""
 
-    scenario: Literal["streams", "arrivals"] = "streams"
+    scenario: Literal["streams", "arrivals"] = Field("streams", description="what sends the requests")
     streams: PositiveInt = Field(1, description="requests in flight at most; 1 under streams is the single stream")
     rate: PositiveFloat | None = Field(
         None, description="arrivals: requests a second; without it the highest that keeps p99_ms is searched"
@@ -194,7 +196,9 @@ class LoadConfig(Part):
 class BenchConfig(Part):
     """How latency is measured; names follow trtexec."""
 
-    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(unique)] = (1, 32)
+    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(unique)] = Field(
+        (1, 32), description="images of a request; each is a row"
+    )
     warm_up: Annotated[float, Field(ge=0)] = Field(200, description="milliseconds, and at least 3 inferences")
     duration: PositiveFloat = Field(3.0, description="seconds a row is timed, at least, over all its processes")
     iterations: Annotated[int, Field(ge=30)] = Field(30, description="samples a row keeps, at least")
@@ -214,7 +218,7 @@ class BenchConfig(Part):
     block_ms: PositiveFloat = Field(50.0, description="length of one interleaved block")
     threads: PositiveInt = Field(1, description="intra-op threads of CPU engines")
     spin: bool = Field(default=False, description="let CPU threads spin between operators")
-    baselines: tuple[Baseline, ...] = ("eager",)
+    baselines: tuple[Baseline, ...] = Field(("eager",), description="PyTorch's rows beside each variant's engines")
     baseline_precisions: Annotated[tuple[Literal["fp32", "tf32", "fp16", "bf16"], ...], AfterValidator(unique)] = Field(
         ("fp32",), description="of PyTorch's rows; fp16 and bf16 run in channels_last"
     )
@@ -226,8 +230,8 @@ class DecisionConfig(Part):
     """The constraints and the objective of the recommendation."""
 
     max_drop_pp: Annotated[float, Field(ge=0)] = Field(1.0, description="largest accepted drop in top-1, proven")
-    objective: Objective = "p50_ms"
-    batch_size: PositiveInt = 1
+    objective: Objective = Field("p50_ms", description="what is best among the rows within the limits")
+    batch_size: PositiveInt = Field(1, description="the batch size that decides")
     max_engine_mb: PositiveFloat | None = Field(None, description="MB = 10^6 bytes")
     max_p99_ms: PositiveFloat | None = Field(None, description="largest accepted p99; needs 1,000 samples a row")
     max_memory_mb: PositiveFloat | None = Field(

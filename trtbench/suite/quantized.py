@@ -21,7 +21,9 @@ class FixedPointVariant(VariantPart):
 
     kind: Literal["fixed_point"]
     bits: Bits = Field(4, description="of each weight: 8 to 1 (1 is binary), or ternary")
-    scheme: Literal["asymmetric", "symmetric", "best"] = "best"
+    scheme: Literal["asymmetric", "symmetric", "best"] = Field(
+        "best", description="best, or the source study's asymmetric or symmetric"
+    )
     activations: Annotated[int, Field(ge=2, le=8)] | None = Field(None, description="bits of what flows into a layer")
     images: PositiveInt = Field(512, description="training images that `best` looks at")
     seed: int = Field(0, description="of the choice of these images")

@@ -30,25 +30,31 @@ class AugmentConfig(Part):
 class DistillConfig(Part):
     """Knowledge distillation from the dense teacher (Hinton et al. 2015)."""
 
-    temperature: PositiveFloat = 4.0
+    temperature: PositiveFloat = Field(4.0, description="softens the logits of teacher and student")
     alpha: PositiveFraction = Field(0.9, description="weight of the teacher's term; the rest is cross-entropy")
 
 
 class TrainConfig(Part):
     """One training budget."""
 
-    epochs: Annotated[int, Field(ge=0)] = 100
-    batch_size: PositiveInt = 128
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad", "nadam", "adadelta"] = "sgd"
-    loss: Literal["cross-entropy", "mse", "l1", "smooth-l1", "nll", "kl-div"] = "cross-entropy"
-    lr: PositiveFloat = 0.1
-    momentum: Fraction = 0.9
-    nesterov: bool = True
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    schedule: Literal["cosine", "one-cycle", "multistep", "constant"] = "cosine"
+    epochs: Annotated[int, Field(ge=0)] = Field(100, description="passes over the training images; 0 trains nothing")
+    batch_size: PositiveInt = Field(128, description="images of a step")
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad", "nadam", "adadelta"] = Field(
+        "sgd", description="what turns gradients into steps"
+    )
+    loss: Literal["cross-entropy", "mse", "l1", "smooth-l1", "nll", "kl-div"] = Field(
+        "cross-entropy", description="what is minimised"
+    )
+    lr: PositiveFloat = Field(0.1, description="peak learning rate")
+    momentum: Fraction = Field(0.9, description="of sgd and rmsprop; first beta of adam, adamw and nadam")
+    nesterov: bool = Field(default=True, description="sgd: look ahead by the momentum")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="weight decay; biases and norms have none")
+    schedule: Literal["cosine", "one-cycle", "multistep", "constant"] = Field(
+        "cosine", description="how the learning rate goes on from its peak"
+    )
     milestones: tuple[PositiveFraction, ...] = Field((0.5, 0.75), description="multistep: shares of the epochs")
     gamma: PositiveFraction = Field(0.1, description="multistep: factor at each milestone")
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Fraction = Field(0.0, description="share of the target spread over all classes")
     l1: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of the sum of all parameters' magnitudes")
     norm_l1: Annotated[float, Field(ge=0)] = Field(
         0.0, description="weight of the sum of the batch norms' scales: sparse learning before channel pruning"
@@ -56,11 +62,11 @@ class TrainConfig(Part):
     sam: Annotated[float, Field(ge=0)] = Field(0.0, description="radius rho of sharpness-aware minimisation; 0 is off")
     ema: Fraction = Field(0.0, description="decay a step of the moving average that is kept; 0 is off")
     swa: Fraction | None = Field(None, description="share of the epochs after which their weights are averaged")
-    augment: AugmentConfig = AugmentConfig()
-    distill: DistillConfig | None = None
+    augment: AugmentConfig = Field(AugmentConfig(), description="how the images are changed")
+    distill: DistillConfig | None = Field(None, description="learn from the dense network too")
     amp: Literal["off", "bf16", "fp16"] = Field("off", description="mixed precision, on CUDA only")
     channels_last: bool = Field(default=False, description="memory format of training, on CUDA only")
-    seed: int = 0
+    seed: int = Field(0, description="seed of weights, order and augmentation")
 
     @model_validator(mode="after")
     def _one_average(self) -> TrainConfig:

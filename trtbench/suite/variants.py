@@ -13,15 +13,16 @@ _BATCH_NORM_HELP = (
     "statistics after pruning; validation: measured anew only if that gets more validation images right, "
     "the default of second-order without fine-tuning; else keep"
 )
+_METHOD_HELP = "what says which weights go: their size, or the curvature of the loss on training images"
 _EXCLUDE_HELP = "layers whose name contains one of these keep all weights"
 
 
 class VariantPart(Part):
     """What all variants have: a name, the network they start from, and whether they are fine-tuned."""
 
-    name: Name
+    name: Name = Field(description="unique in the suite")
     after: str | None = Field(None, description="the variant, named before, whose network this starts from")
-    fine_tune: bool = False
+    fine_tune: bool = Field(default=False, description="train it by the suite's `fine_tune` budget")
 
     def settled(self, *, builds_int8: bool) -> Self:  # noqa: ARG002  for the kinds that depend on it
         """Return the variant with the defaults filled in that depend on the rest of the suite."""
@@ -44,13 +45,17 @@ class ChannelsVariant(VariantPart):
     ratio: Fraction | None = Field(None, description="share of the channels of each layer that go")
     macs: PositiveFraction | None = Field(None, description="target: MACs as a share of the dense network's")
     params: PositiveFraction | None = Field(None, description="target: parameters as a share of the dense network's")
-    importance: Literal["l2", "l1", "bn-scale", "taylor", "hessian", "lamp"] = "l2"
-    scope: Literal["uniform", "global"] = "uniform"
+    importance: Literal["l2", "l1", "bn-scale", "taylor", "hessian", "lamp"] = Field(
+        "l2", description="what ranks the channels; taylor and hessian look at training images"
+    )
+    scope: Literal["uniform", "global"] = Field(
+        "uniform", description="the same share of every layer, or the least important of the whole network"
+    )
     steps: PositiveInt = Field(1, description="iterative steps to the target")
     round_to: PositiveInt | None = Field(
         None, description="widths become multiples of this; 16 where int8 is built, else 8"
     )
-    fine_tune: bool = True
+    fine_tune: bool = Field(default=True, description="train it by the suite's `fine_tune` budget")
 
     @model_validator(mode="after")
     def _one_target(self) -> ChannelsVariant:
@@ -87,8 +92,10 @@ class WeightsVariant(SparseVariant):
     sparsity: Fraction | None = Field(None, description="share of the weights that go")
     per_round: Fraction | None = Field(None, description="share g of what is left that each round takes: 1 - (1 - g)^n")
     rounds: PositiveInt = Field(1, description="global magnitude: rounds to the target")
-    method: Literal["magnitude", "second-order"] = "magnitude"
-    scope: Literal["global", "layer"] = "global"
+    method: Literal["magnitude", "second-order"] = Field("magnitude", description=_METHOD_HELP)
+    scope: Literal["global", "layer"] = Field(
+        "global", description="the target is of the whole network, or of every layer alike"
+    )
     schedule: Literal["one-shot", "iterative", "cubic"] = Field(
         "one-shot", description="iterative and cubic prune while the network is fine-tuned"
     )
@@ -130,7 +137,7 @@ class NmVariant(SparseVariant):
 
     kind: Literal["nm"]
     pattern: str = Field("2:4", pattern=r"^[1-9]\d*:[1-9]\d*$", description="N:M")
-    method: Literal["magnitude", "second-order"] = "magnitude"
+    method: Literal["magnitude", "second-order"] = Field("magnitude", description=_METHOD_HELP)
     passes: Literal[0, 1, 2, 3, 4] = Field(1, description="second-order: sequential reconstructions afterwards")
 
     @model_validator(mode="after")
