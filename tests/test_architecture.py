@@ -28,6 +28,7 @@ _ORDER = (
     "calibrate",
     "engines",
     "bench",
+    "decide",
     "report",
     "pipeline",
     "cli",

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from trtbench.bench.latency import TimedRow
+from trtbench.decide.rank import builds_overlap
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.build import build_engines
 from trtbench.pipeline.finalists import hold_finals, median_build
 from trtbench.records import AccuracyRecord, LatencyRecord, Row
-from trtbench.report.ranking import builds_overlap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

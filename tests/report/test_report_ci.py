@@ -8,15 +8,15 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from trtbench.decide.compare import Comparison, parse_gates
 from trtbench.errors import StoreError
-from trtbench.report.compare import Comparison, parse_gates
 from trtbench.report.junit import comparison_junit, report_junit
 from trtbench.report.step_summary import append_summary, comparison_summary, report_summary
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtbench.report.compare import Verdict
+    from trtbench.bench.versus import Verdict
     from trtbench.report.document import Report
 
 

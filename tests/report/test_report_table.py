@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from trtbench.decide.sweep import sweeps
+from trtbench.report.details import sweep_table
 from trtbench.report.document import read_report
 from trtbench.report.footnotes import footnotes
 from trtbench.report.table import engine_table, failure_table, latency_table, rows_for_terminal, sections, to_markdown
@@ -108,3 +110,14 @@ def test_marks_number_each_distinct_remark_once_in_order() -> None:
 
 def test_an_empty_table_is_only_its_header() -> None:
     assert len(to_markdown(engine_table([], MARKS)).splitlines()) == 2
+
+
+def test_the_sweep_has_a_column_for_each_batch_size_and_gaps_where_none_was_timed() -> None:
+    sizes = (("dense", 1), ("dense", 8), ("other", 8), ("other", 9), ("single", 1))
+    rows = [replace(ROWS[0], variant=variant, batch_size=size) for variant, size in sizes]
+
+    table = sweep_table(sweeps(rows))
+
+    assert table.headers == ("Engine", "b1, images/s", "b8, images/s", "b9, images/s", "Knee", "Faster than dense from")
+    assert [line[0] for line in table.cells] == ["dense fp32 onnxruntime-cpu", "other fp32 onnxruntime-cpu"]
+    assert table.cells[1][1] == "-"

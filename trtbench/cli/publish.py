@@ -14,7 +14,7 @@ from trtbench.cli.screen import say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtbench.report.compare import Comparison, Gates
+    from trtbench.decide.compare import Comparison, Gates
     from trtbench.report.document import Report
 
 JunitOption = Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML too: a test case a row and a gate.")]
@@ -63,16 +63,17 @@ def publish_comparisons(found: Sequence[Comparison], gates: Gates, *, junit: Pat
     Raises:
         StoreError: a file cannot be written.
     """
-    from trtbench.report.compare import broken_gates
+    from trtbench.decide.compare import broken_gates
     from trtbench.report.junit import comparison_junit
     from trtbench.report.step_summary import append_summary, comparison_summary
+    from trtbench.report.words import gate_clause
     from trtbench.store import write_atomically
 
     if junit is not None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_atomically(junit, comparison_junit(found, gates, created=now))
     if (page := _step_summary()) is not None:
-        append_summary(page, comparison_summary(found, broken=broken_gates(found, gates)))
+        append_summary(page, comparison_summary(found, broken=[gate_clause(one) for one in broken_gates(found, gates)]))
 
 
 def _step_summary() -> Path | None:

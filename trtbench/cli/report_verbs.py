@@ -14,7 +14,7 @@ from trtbench.cli.suite_verbs import JsonOption, QuietOption  # noqa: TC001  Typ
 from trtbench.errors import ConfigError, GateError, InconclusiveError
 
 if TYPE_CHECKING:
-    from trtbench.report.compare import Comparison
+    from trtbench.decide.compare import Comparison
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or report.json.")]
 
@@ -37,8 +37,8 @@ def compare(
 ) -> None:
     """Say of each row of two runs whether it is SAME, FASTER, SLOWER or AMBIGUOUS."""
     from trtbench.bench.versus import PAIRS
+    from trtbench.decide.compare import parse_gates
     from trtbench.pipeline.compare import compare_reports
-    from trtbench.report.compare import parse_gates
     from trtbench.report.document import read_report
 
     gates = parse_gates(fail_on)
@@ -81,10 +81,11 @@ def _judge(found: tuple[Comparison, ...], gates: Any) -> None:
         GateError: a row breaks a gate.
         InconclusiveError: not one row could be decided.
     """
-    from trtbench.report.compare import broken_gates
+    from trtbench.decide.compare import broken_gates
+    from trtbench.report.words import gate_clause
 
     if broken := broken_gates(found, gates):
-        raise GateError("--fail-on", expected="no row beyond it", got="; ".join(broken))
+        raise GateError("--fail-on", expected="no row beyond it", got="; ".join(map(gate_clause, broken)))
     if all(one.verdict == "AMBIGUOUS" for one in found):
         cure = "keep the engines of both runs at hand, or time longer with --pairs"
         raise InconclusiveError("compare", expected="a verdict on some row", got="only AMBIGUOUS", cure=cure)

@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench.bench.measured import EngineFile
 from trtbench.bench.versus import PAIRS, PROCESS_PAIRS, Outcome, judge, outcome, time_together
-from trtbench.environment import collect_environment
-from trtbench.errors import ConfigError, RowError
-from trtbench.pipeline.events import Event, Listener, nobody
-from trtbench.records import to_jsonable
-from trtbench.report.compare import (
+from trtbench.decide.compare import (
     Comparison,
     Matched,
     compare_stored,
@@ -21,6 +17,10 @@ from trtbench.report.compare import (
     top1_drop_pp,
     unlike_machines,
 )
+from trtbench.environment import collect_environment
+from trtbench.errors import ConfigError, RowError
+from trtbench.pipeline.events import Event, Listener, nobody
+from trtbench.records import to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,11 +63,11 @@ def compare_reports(
     Raises:
         ConfigError: no row is in both, or the machines are unlike and `across_machines` is False.
     """
-    unlike = unlike_machines(first, second)
+    unlike = unlike_machines(first.environment, second.environment)
     if unlike and not across_machines:
         cure = "add --across-machines to compare stored samples all the same, or `trtbench merge` to see both"
         raise ConfigError("the reports", expected="one machine", got="; ".join(unlike), cure=cure)
-    matched = match_rows(first, second)
+    matched = match_rows(first.rows, second.rows)
     if not matched.pairs:
         cure = "compare two runs of one suite"
         raise ConfigError("the reports", expected="rows of the same names", got="none", cure=cure)
@@ -183,7 +183,7 @@ def _as_comparison(before: Row, after: Row, result: Outcome) -> Comparison:
 
 
 def _stored(before: Row, after: Row, reports: tuple[Report, Report]) -> Comparison:
-    ratio, how = compare_stored(before, after, reports)
+    ratio, how = compare_stored(before, after, (reports[0].rows, reports[1].rows))
     return Comparison(
         name=before.name,
         verdict="AMBIGUOUS" if ratio.ci95 is None else judge(*ratio.ci95),

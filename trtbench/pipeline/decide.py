@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 from trtbench.bench.summary import timed_ratio
 from trtbench.report.document import read_report
 from trtbench.report.raw import read_blocks
-from trtbench.report.recommend import recommend
+from trtbench.report.words import recommend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from trtbench.bench.latency import TimedRow
+    from trtbench.decide.ratios import PairedRatio
     from trtbench.records import Row
-    from trtbench.report.ratios import PairedRatio
-    from trtbench.report.recommend import Recommendation
+    from trtbench.report.document import Recommendation
     from trtbench.suite import DecisionConfig
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from trtbench.decide import choose
 from trtbench.engines.base import backend
 from trtbench.errors import RowError
 from trtbench.pipeline.build import BuiltEngine, build_engine
-from trtbench.report.recommend import recommend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,8 +70,9 @@ def hold_finals(
 
 def finalists(rows: Sequence[Row], decision: DecisionConfig) -> tuple[str, ...]:
     """Return the names of the winner and the runner-up; simulated rows count here as if they were real."""
-    found = recommend([replace(row, simulated=False) for row in rows], decision)
-    return tuple(name for name in (found.winner, found.runner_up) if name is not None)
+    ranking = choose([replace(row, simulated=False) for row in rows], decision).ranking
+    ahead = (ranking.winner, ranking.runner_up) if ranking else ()
+    return tuple(row.name for row in ahead if row is not None)
 
 
 def median_build(rows: Sequence[Row]) -> Row:

@@ -12,7 +12,7 @@ from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.records import to_jsonable
 from trtbench.report.advice import advice
 from trtbench.report.document import Report
-from trtbench.report.recommend import recommend
+from trtbench.report.words import recommend
 from trtbench.report.write import write_report
 from trtbench.store import storing
 

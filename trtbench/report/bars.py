@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from matplotlib.patches import Patch
 
+from trtbench.decide.limits import BYTES_PER_MB
 from trtbench.report.style import GREY, PALE, colours, kind, new_figure, quieten, tip, title
-from trtbench.report.units import BYTES_PER_MB, megabytes, significant
-from trtbench.report.wording import told
+from trtbench.report.units import megabytes, significant
+from trtbench.report.words import row_in_brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +91,7 @@ def _draw_bars(
         place = places[name]
         colour = PALE if row.role == "baseline" else by_kind[name[1]]
         (bar,) = axes.barh(place, latency.p50_ms, height=0.72, color=colour)
-        tip(bar, told(row))
+        tip(bar, row_in_brief(row))
         axes.plot([latency.p50_ms, latency.p90_ms], [place, place], color=GREY, linewidth=1)
         axes.annotate(
             significant(latency.p50_ms),

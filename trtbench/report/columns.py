@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbench.report.ratios import dense_fp32_of, eager_of, speed_up
+from trtbench.decide.ratios import dense_fp32_of, eager_of, speed_up
 from trtbench.report.table import drop_text, top1_text
 from trtbench.report.units import ABSENT, fixed, megabytes, millions, significant
 

@@ -8,10 +8,12 @@ import numpy as np
 
 from trtbench.report.table import Table, drop_text, top1_text
 from trtbench.report.units import ABSENT, fixed, megabytes, significant
+from trtbench.report.words import short_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trtbench.decide.sweep import Sweep
     from trtbench.records import Row
     from trtbench.report.spread import Samples
 
@@ -25,6 +27,19 @@ CLASS_LEGEND = (
 )
 LOAD_LEGEND = "Requests that arrive at a rate are timed from when they were due, so that a queue counts in full."
 _SHARES = (0.25, 0.5, 0.75, 0.9, 0.99)
+
+
+def sweep_table(found: Sequence[Sweep]) -> Table:
+    """Return images a second by batch size, with the knee and the break-even batch."""
+    sizes = sorted({size for one in found for size in one.batch_sizes})
+    headers = ("Engine", *(f"b{size}, images/s" for size in sizes), "Knee", "Faster than dense from")
+    cells = []
+    for one in found:
+        name = f"{short_name(one.rows[0])} {one.rows[0].backend}"
+        rates = dict(zip(one.batch_sizes, one.throughput_ips, strict=True))
+        shown = [significant(rates.get(size)) for size in sizes]
+        cells.append((name, *shown, f"b{one.knee}", f"b{one.breaks_even}" if one.breaks_even else ABSENT))
+    return Table(headers=headers, cells=tuple(cells), left=1)
 
 
 def class_table(rows: Sequence[Row]) -> Table:

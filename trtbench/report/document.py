@@ -1,4 +1,4 @@
-"""The report as a record, its JSON Schema, and its strict reader; `write` puts it on disk."""
+"""The report and its recommendation as records, their JSON Schema and strict reader; `write` puts them on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trtbench.errors import ConfigError
 from trtbench.records import Row  # noqa: TC001  as above
-from trtbench.report.recommend import Recommendation  # noqa: TC001  as above
+from trtbench.suite import Objective  # noqa: TC001  as above
 
 SCHEMA_VERSION = "1"
 
@@ -21,6 +21,43 @@ _CURES = {
     "missing": "the report is not whole; write it again with `trtbench run`",
     "unexpected_keyword_argument": "remove the key, or read the report with the version of trtbench that wrote it",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loser:
+    """A row that is not recommended, by name, and the reason."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """A `decide.Choice` in words, and the limits it was made for; rows are told by their names.
+
+    `ratio` is the runner-up's objective over the winner's. `separable` is False where the interval of that ratio holds
+    1, None where there is no runner-up or no interval. `closest` is named only where nothing qualifies. `pareto` are
+    the comparable rows that no other beats in accuracy, latency and size together, latencies that cannot be told apart
+    counting as equal. `what_if` says what would change the choice.
+    """
+
+    batch_size: int
+    objective: Objective
+    max_drop_pp: float
+    max_engine_mb: float | None
+    sentence: str
+    winner: str | None = None
+    runner_up: str | None = None
+    closest: str | None = None
+    separable: bool | None = None
+    ratio: float | None = None
+    ratio_ci95: tuple[float, float] | None = None
+    pareto: tuple[str, ...] = ()
+    losers: tuple[Loser, ...] = ()
+    max_p99_ms: float | None = None
+    max_memory_mb: float | None = None
+    min_throughput: float | None = None
+    what_if: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from trtbench.decide.sweep import sweeps
 from trtbench.records import to_jsonable
 from trtbench.report.columns import COLUMNS, Column
 from trtbench.report.details import (
@@ -20,13 +21,13 @@ from trtbench.report.details import (
     cold_table,
     layer_table,
     load_table,
+    sweep_table,
 )
 from trtbench.report.footnotes import Footnotes, footnotes
 from trtbench.report.markdown import caveats
 from trtbench.report.observations import observations
 from trtbench.report.style import DARK
 from trtbench.report.svg import colour_variable, inline_svg
-from trtbench.report.sweep import sweep_table, sweeps
 from trtbench.report.units import significant
 
 if TYPE_CHECKING:

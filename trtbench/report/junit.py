@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree as ET
 
-from trtbench.report.compare import broken_gates
+from trtbench.decide.compare import broken_gates
 from trtbench.report.footnotes import remarks
 from trtbench.report.units import fixed
-from trtbench.report.wording import told
+from trtbench.report.words import gate_clause, row_in_brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trtbench.decide.compare import Comparison, Gates
     from trtbench.records import Row
-    from trtbench.report.compare import Comparison, Gates
     from trtbench.report.document import Report
 
 # What XML 1.0 (section 2.2) allows nowhere, escaped or not; reasons of runtimes carry colour codes.
@@ -63,13 +63,13 @@ def _row_case(row: Row) -> Case:
         group=f"{row.backend}.{row.device}",
         outcome=outcome,
         message=f"{row.status}: {row.reason}" if outcome else "",
-        output="\n".join((told(row), *remarks(row))),
+        output="\n".join((row_in_brief(row), *remarks(row))),
         seconds=timed,
     )
 
 
 def _comparison_case(one: Comparison, gates: Gates) -> Case:
-    broken = "; ".join(broken_gates([one], gates))
+    broken = "; ".join(map(gate_clause, broken_gates([one], gates)))
     interval = "" if one.ci95 is None else f" (95 % interval {fixed(one.ci95[0])} to {fixed(one.ci95[1])})"
     output = f"{one.verdict}: {fixed(one.ratio)} times the time{interval}, {one.how}"
     return Case(name=one.name, group="compare", outcome="failure" if broken else None, message=broken, output=output)

@@ -8,7 +8,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from trtbench.report.style import GRID, colours, kind, new_figure, quieten, tip, title
 from trtbench.report.units import significant
-from trtbench.report.wording import told
+from trtbench.report.words import row_in_brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], *, by_variant: dict[str, str], 
             [row.batch_size for row in own], [_of_one(row) for row in own], color=colour, linewidth=1.2, label=variant
         )
         for row in own:
-            tip(axes.scatter(row.batch_size, _of_one(row), s=30, color=colour, zorder=3), told(row))
+            tip(axes.scatter(row.batch_size, _of_one(row), s=30, color=colour, zorder=3), row_in_brief(row))
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(FixedLocator(sizes))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from trtbench.bench.statistics import smallest_provable_drop
+from trtbench.decide.ratios import is_cpu
+from trtbench.decide.sweep import sweeps
 from trtbench.records import to_jsonable
-from trtbench.report.details import CLASS_LEGEND, LOAD_LEGEND, SWEEP_LEGEND, class_table, load_table
+from trtbench.report.details import CLASS_LEGEND, LOAD_LEGEND, SWEEP_LEGEND, class_table, load_table, sweep_table
 from trtbench.report.footnotes import footnotes
 from trtbench.report.observations import observations
-from trtbench.report.ratios import is_cpu
-from trtbench.report.sweep import sweep_table, sweeps
 from trtbench.report.table import Table, engine_table, failure_table, latency_table, sections, to_markdown
 from trtbench.report.units import fixed, significant
 

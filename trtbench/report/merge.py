@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbench.report.compare import machine_facts
-from trtbench.report.ratios import is_cpu, is_measured
+from trtbench.decide.compare import machine_facts
+from trtbench.decide.ratios import is_cpu, is_measured
 from trtbench.report.table import Table
 from trtbench.report.units import ABSENT, fixed, significant
 
@@ -61,7 +61,7 @@ def merge_reports(reports: Sequence[Report]) -> Matrix:
 
 def machine_name(report: Report) -> str:
     """Return what decides the latency of a report's candidates: the GPU they ran on, else the CPU's model."""
-    model, cores, gpus = machine_facts(report)
+    model, cores, gpus = machine_facts(report.environment)
     candidates = [row for row in report.rows if row.role == "candidate" and is_measured(row)]
     if gpus and not all(is_cpu(row) for row in candidates):
         return gpus

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbench.report.ratios import counterpart, dense_variant, eager_of, is_measured, latency_ratio
+from trtbench.decide.ratios import counterpart, dense_variant, eager_of, is_measured, latency_ratio
 from trtbench.report.surprises import surprises
 from trtbench.report.units import megabytes
+from trtbench.report.words import ratio_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,7 @@ def _slower(row: Row, base: Row | None, than: str) -> tuple[str, ...]:
     ratio = None if base is None else latency_ratio(row, base)
     if ratio is None or not ratio.is_above_one:
         return ()
-    return (f"{row.name} is slower than {than}: it takes {ratio.words} as long.",)
+    return (f"{row.name} is slower than {than}: it takes {ratio_words(ratio)} as long.",)
 
 
 def _larger(row: Row, base: Row | None, than: str) -> tuple[str, ...]:

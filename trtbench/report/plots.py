@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from trtbench.records import Row
-    from trtbench.report.recommend import Recommendation
+    from trtbench.report.document import Recommendation
     from trtbench.report.spread import Samples
     from trtbench.report.table import Table
 

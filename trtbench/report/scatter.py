@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from matplotlib.lines import Line2D
 
+from trtbench.decide.rank import pareto_front
 from trtbench.report.labels import place_labels
-from trtbench.report.pareto import pareto_front
 from trtbench.report.style import GREY, GRID, colours, kind, log_milliseconds, marker, new_figure, quieten, tip, title
-from trtbench.report.wording import told
+from trtbench.report.words import row_in_brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from trtbench.records import AccuracyRecord, LatencyRecord, Row
+    from trtbench.report.document import Recommendation
     from trtbench.report.labels import Box
-    from trtbench.report.recommend import Recommendation
 
 _KEEP_OFF = 12  # pixels around a point that labels leave free
 _RING = 18  # the same around the recommended one
@@ -109,7 +109,7 @@ def _draw_point(axes: Axes, point: _Point) -> None:
         linewidths=1.4,
         zorder=3,
     )
-    tip(drawn, told(point.row))
+    tip(drawn, row_in_brief(point.row))
     if point.is_winner:
         axes.scatter(x, y, s=210, marker="o", facecolors="none", edgecolors="black", linewidths=1.4, zorder=4)
 

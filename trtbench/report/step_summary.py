@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from trtbench.report.compare import Comparison
+    from trtbench.decide.compare import Comparison
     from trtbench.report.document import Report
 
 

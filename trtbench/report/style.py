@@ -8,8 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from trtbench.report.ratios import device_words
 from trtbench.report.units import significant
+from trtbench.report.words import device_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

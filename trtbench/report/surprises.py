@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbench.report.ratios import counterpart, dense_variant, is_cpu, is_measured, latency_ratio
+from trtbench.decide.ratios import counterpart, dense_variant, is_cpu, is_measured, latency_ratio
 from trtbench.report.units import fixed, significant
-from trtbench.report.wording import short_name
+from trtbench.report.words import short_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

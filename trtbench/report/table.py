@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from trtbench.decide.ratios import dense_fp32_of, eager_of, is_cpu, speed_up
 from trtbench.report.footnotes import Footnotes, footnotes
-from trtbench.report.ratios import dense_fp32_of, eager_of, is_cpu, speed_up
 from trtbench.report.units import ABSENT, fixed, megabytes, millions, significant
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-BYTES_PER_MB = 1_000_000
+from trtbench.decide.limits import BYTES_PER_MB
+
 ABSENT = "-"
 
 

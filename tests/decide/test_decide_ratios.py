@@ -11,13 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trtbench.decide.rank import pareto_front
+from trtbench.decide.ratios import Ratio, dense_fp32_of, dense_variant, eager_of, latency_ratio, speed_up
 from trtbench.report.document import read_report
-from trtbench.report.observations import observations
-from trtbench.report.pareto import pareto_front
-from trtbench.report.ratios import Ratio, dense_fp32_of, dense_variant, eager_of, latency_ratio, speed_up
-from trtbench.report.units import fixed, megabytes, millions, significant
 
-ROWS = read_report(Path(__file__).parent / "twenty-four-rows.json").rows
+ROWS = read_report(Path(__file__).parent.parent / "report" / "twenty-four-rows.json").rows
 NAMED = {row.name: row for row in ROWS}
 DENSE = NAMED["dense fp32 onnxruntime-cpu b1"]
 INT8 = NAMED["channels-50 int8 onnxruntime-cpu b1"]
@@ -78,43 +76,8 @@ def test_the_dense_network_is_the_first_of_the_largest() -> None:
     assert dense_variant([replace(DENSE, params=None)]) is None
 
 
-def test_what_compression_made_slower_or_larger_is_observed() -> None:
-    told = observations(ROWS)
-    assert len(told) == 2
-    assert told[0].startswith("channels-50 int8 onnxruntime-cpu b1 is slower than its FP32 twin: it takes 1.11 times")
-    swollen = [replace(row, engine_bytes=10_000_000) if row is INT8 else row for row in ROWS]
-    assert (
-        "channels-50 int8 onnxruntime-cpu b1 is larger than its FP32 twin: 10.0 MB against 0.289 MB."
-        in observations(swollen)
-    )
-    assert "channels-50 int8 onnxruntime-cpu b1 is larger than dense: 10.0 MB against 0.316 MB." in observations(
-        swollen
-    )
-
-
-def test_a_pruned_network_slower_than_the_dense_one_or_than_eager_is_observed() -> None:
-    assert FP32.latency
-    slow = replace(FP32, latency=replace(FP32.latency, p50_ms=90.0, ratio=50.0, ratio_ci95=(49.0, 51.0)))
-    told = " ".join(observations([slow if row is FP32 else row for row in ROWS]))
-    assert "channels-50 fp32 onnxruntime-cpu b1 is slower than dense, though it computes less" in told
-    assert "channels-50 fp32 onnxruntime-cpu b1 is slower than PyTorch eager" in told
-
-
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)), max_size=12))
 def test_the_front_is_every_point_no_other_beats(points: list[tuple[int, int, int]]) -> None:
     cloud = np.array(points).reshape(-1, 3)
     beaten = [bool(((cloud <= point).all(1) & (cloud < point).any(1)).any()) for point in cloud]
     assert pareto_front(points) == tuple(index for index, lost in enumerate(beaten) if not lost)
-
-
-def test_numbers_keep_three_digits_and_never_an_exponent() -> None:
-    assert [significant(value) for value in (0.00012345, 0.5, 12.345, 12345.6, 0, None, -0.0444)] == [
-        "0.000123",
-        "0.500",
-        "12.3",
-        "12346",
-        "0",
-        "-",
-        "-0.0444",
-    ]
-    assert (megabytes(1_500_000), millions(272_474), fixed(None)) == ("1.50", "0.272", "-")

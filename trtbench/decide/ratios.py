@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbench.report.units import times
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -29,20 +27,10 @@ class Ratio:
         """Whether the first row is slower beyond the interval, or in the medians where there is none."""
         return (self.ci95[0] if self.ci95 else self.value) > 1
 
-    @property
-    def words(self) -> str:
-        """The ratio as in "takes 1.38 times (95 % interval 1.37 to 1.40) as long"."""
-        return times(self.value, self.ci95)
-
 
 def is_cpu(row: Row) -> bool:
     """Whether the row ran on a CPU."""
     return row.device.lower().startswith("cpu")
-
-
-def device_words(row: Row) -> str:
-    """Return the row's device as it stands in a sentence."""
-    return "the CPU" if is_cpu(row) else row.device
 
 
 def is_measured(row: Row) -> bool:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbench.report.ratios import dense_fp32_of, is_measured, latency_ratio
-from trtbench.report.table import Table
-from trtbench.report.units import ABSENT, significant
-from trtbench.report.wording import short_name
+from trtbench.decide.ratios import dense_fp32_of, is_measured, latency_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,18 +17,22 @@ _KNEE = 0.9  # share of the best throughput from which on larger batches gain li
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """One engine over its batch sizes, ascending: p50 in ms of a batch, and images a second.
+    """One engine over its batch sizes, ascending: its rows, p50 in ms of a batch, and images a second.
 
     `knee` is the smallest batch that reaches nine tenths of the best throughput. `breaks_even` is the smallest batch
     from which on it is provably faster than the dense FP32 network at every larger one too; None where there is none.
     """
 
-    name: str
-    batch_sizes: tuple[int, ...]
+    rows: tuple[Row, ...]
     p50_ms: tuple[float, ...]
     throughput_ips: tuple[float, ...]
     knee: int
     breaks_even: int | None
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The batch size of each row."""
+        return tuple(row.batch_size for row in self.rows)
 
 
 def sweeps(rows: Sequence[Row]) -> tuple[Sweep, ...]:
@@ -44,18 +45,6 @@ def sweeps(rows: Sequence[Row]) -> tuple[Sweep, ...]:
     return tuple(_sweep(own, rows) for own in ordered)
 
 
-def sweep_table(found: Sequence[Sweep]) -> Table:
-    """Return images a second by batch size, with the knee and the break-even batch."""
-    sizes = sorted({size for one in found for size in one.batch_sizes})
-    headers = ("Engine", *(f"b{size}, images/s" for size in sizes), "Knee", "Faster than dense from")
-    cells = []
-    for one in found:
-        rates = dict(zip(one.batch_sizes, one.throughput_ips, strict=True))
-        told = [significant(rates.get(size)) for size in sizes]
-        cells.append((one.name, *told, f"b{one.knee}", f"b{one.breaks_even}" if one.breaks_even else ABSENT))
-    return Table(headers=headers, cells=tuple(cells), left=1)
-
-
 def knee(batch_sizes: Sequence[int], throughput_ips: Sequence[float]) -> int:
     """Return the smallest batch that reaches nine tenths of the best throughput."""
     best = max(throughput_ips)
@@ -66,8 +55,7 @@ def _sweep(own: Sequence[Row], rows: Sequence[Row]) -> Sweep:
     sizes = tuple(row.batch_size for row in own)
     rates = tuple(row.throughput_ips or 1000 * row.batch_size / _p50(row) for row in own)
     return Sweep(
-        name=f"{short_name(own[0])} {own[0].backend}",
-        batch_sizes=sizes,
+        rows=tuple(own),
         p50_ms=tuple(_p50(row) for row in own),
         throughput_ips=rates,
         knee=knee(sizes, rates),

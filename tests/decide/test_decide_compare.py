@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from trtbench.errors import ConfigError
-from trtbench.report.compare import (
+from trtbench.decide.compare import (
     Comparison,
     Gates,
     broken_gates,
@@ -20,9 +19,10 @@ from trtbench.report.compare import (
     top1_drop_pp,
     unlike_machines,
 )
+from trtbench.errors import ConfigError
 from trtbench.report.document import Report, read_report
 
-REPORT = read_report(Path(__file__).parent / "twenty-four-rows.json")
+REPORT = read_report(Path(__file__).parent.parent / "report" / "twenty-four-rows.json")
 MEASURED = [row for row in REPORT.rows if row.status == "ok" and row.latency is not None]
 ANCHORED = next(row for row in MEASURED if row.latency and row.latency.anchor not in (None, row.name))
 assert ANCHORED.latency is not None
@@ -41,9 +41,7 @@ def _changed(name: str, **changes: Any) -> Report:
 
 
 def test_rows_pair_by_name_and_what_is_in_one_only_is_named() -> None:
-    other = replace(REPORT, rows=REPORT.rows[1:])
-
-    found = match_rows(REPORT, other)
+    found = match_rows(REPORT.rows, REPORT.rows[1:])
 
     assert found.only_first == (REPORT.rows[0].name,)
     assert found.only_second == ()
@@ -52,14 +50,11 @@ def test_rows_pair_by_name_and_what_is_in_one_only_is_named() -> None:
 
 def test_machines_are_unlike_by_cpu_cores_or_gpus() -> None:
     environment = {"host": {"cpu": {"model": "A", "logical_cores": 2}}, "gpus": [{"name": "T4"}]}
-    first = replace(REPORT, environment=environment)
 
-    assert unlike_machines(first, first) == ()
-    assert unlike_machines(first, replace(first, environment={**environment, "gpus": []})) == (
-        "GPUs: T4 against unknown",
-    )
-    other = replace(first, environment={**environment, "host": {"cpu": {"model": "B", "logical_cores": 4}}})
-    assert unlike_machines(first, other) == ("CPU: A against B", "cores: 2 against 4")
+    assert unlike_machines(environment, environment) == ()
+    assert unlike_machines(environment, {**environment, "gpus": []}) == ("GPUs: T4 against unknown",)
+    other = {**environment, "host": {"cpu": {"model": "B", "logical_cores": 4}}}
+    assert unlike_machines(environment, other) == ("CPU: A against B", "cores: 2 against 4")
 
 
 def test_stored_samples_compare_through_the_anchor_of_both_runs() -> None:
@@ -67,7 +62,7 @@ def test_stored_samples_compare_through_the_anchor_of_both_runs() -> None:
     after = _changed(ANCHORED.name, ratio=1.2, ratio_ci95=(1.19, 1.21), p50_ms=2.0)  # on a machine that got faster
     first, second = (next(row for row in one.rows if row.name == ANCHORED.name) for one in (before, after))
 
-    ratio, how = compare_stored(first, second, (before, after))
+    ratio, how = compare_stored(first, second, (before.rows, after.rows))
 
     assert ratio.value == pytest.approx(1.2)
     assert ratio.ci95 is not None
@@ -85,9 +80,9 @@ def test_without_one_anchor_file_there_is_no_interval() -> None:
     lonely = replace(row, latency=replace(row.latency, anchor=None))
 
     found = [
-        compare_stored(row, row, (before, after)),
-        compare_stored(anchor, anchor, (before, before)),
-        compare_stored(lonely, lonely, (before, before)),
+        compare_stored(row, row, (before.rows, after.rows)),
+        compare_stored(anchor, anchor, (before.rows, before.rows)),
+        compare_stored(lonely, lonely, (before.rows, before.rows)),
     ]
 
     assert all(ratio.ci95 is None for ratio, _ in found)
@@ -123,11 +118,14 @@ def test_each_gate_breaks_for_its_own_reason() -> None:
 
     gates = Gates(slower=0.05, drop_pp=0.5, inconclusive=True)
 
-    assert broken_gates([one()], gates) == ()
-    assert broken_gates([one(verdict="SLOWER", ratio=1.04)], gates) == ()
-    assert "takes 1.10 times" in broken_gates([one(verdict="SLOWER", ratio=1.1)], gates)[0]
-    assert "lost 0.60 pp" in broken_gates([one(drop_pp=0.6)], gates)[0]
-    assert broken_gates([one(verdict="AMBIGUOUS", ratio=1.2)], gates) == ("r is ambiguous",)
+    def broken(**changes: object) -> list[tuple[str, float, float | None]]:
+        return [(gate.key, gate.value, gate.limit) for gate in broken_gates([one(**changes)], gates)]
+
+    assert broken() == []
+    assert broken(verdict="SLOWER", ratio=1.04) == []
+    assert broken(verdict="SLOWER", ratio=1.1) == [("slower", 1.1, 0.05)]
+    assert broken(drop_pp=0.6) == [("drop_pp", 0.6, 0.5)]
+    assert broken(verdict="AMBIGUOUS", ratio=1.2) == [("inconclusive", 1.2, None)]
     assert broken_gates([one(verdict="SLOWER", ratio=2.0, drop_pp=9.0)], Gates()) == ()
 
 

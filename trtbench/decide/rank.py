@@ -1,4 +1,4 @@
-"""The order of the rows that qualified, and what may not be told apart."""
+"""The order of the rows that qualified, what may not be told apart, and which points no other beats."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbench.report.ratios import Ratio, latency_ratio, share_anchor
+from trtbench.decide.ratios import Ratio, latency_ratio, share_anchor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from trtbench.decide.ratios import PairedRatio
     from trtbench.records import Row
-    from trtbench.report.ratios import PairedRatio
     from trtbench.suite import DecisionConfig
 
 
@@ -20,7 +20,7 @@ _PAIRED = ("p50_ms", "ms_per_image")  # objectives whose ratio is measured side 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Podium:
+class Ranking:
     """The winner, the runner-up, and `ratio`, the runner-up's objective over the winner's.
 
     `separable` is False where the paired interval of the ratio holds 1 (or the sizes are equal), None where there is
@@ -34,7 +34,7 @@ class Podium:
     level: tuple[Row, ...]
 
 
-def rank(qualified: Sequence[Row], decision: DecisionConfig, *, paired: PairedRatio | None = None) -> Podium:
+def rank(qualified: Sequence[Row], decision: DecisionConfig, *, paired: PairedRatio | None = None) -> Ranking:
     """Order at least one qualified row by the objective; among those level with the best, fewest bytes win."""
     ranked = sorted(qualified, key=lambda row: (objective_cost(row, qualified, decision), latency_cost(row, qualified)))
     best = ranked[0]
@@ -48,7 +48,7 @@ def rank(qualified: Sequence[Row], decision: DecisionConfig, *, paired: PairedRa
     winner = min(level, key=size_cost)
     runner_up = next((row for row in ranked if row is not winner), None)
     ratio = None if runner_up is None else objective_ratio(runner_up, winner, decision, paired=paired)
-    return Podium(
+    return Ranking(
         winner=winner,
         runner_up=runner_up,
         ratio=ratio,
@@ -66,7 +66,7 @@ def objective_ratio(row: Row, base: Row, decision: DecisionConfig, *, paired: Pa
         among = (row, base)
         return Ratio(value=objective_cost(row, among, decision) / objective_cost(base, among, decision))
     ratio = latency_ratio(row, base, paired=paired)
-    assert ratio is not None  # entrants are timed, at one batch size
+    assert ratio is not None  # comparable rows are timed, at one batch size
     return ratio
 
 
@@ -112,6 +112,31 @@ def builds_overlap(row: Row, other: Row) -> bool:
     return bool(mine and others) and min(mine) <= max(others) and min(others) <= max(mine)
 
 
+def pareto_front(points: Sequence[Sequence[float]]) -> tuple[int, ...]:
+    """Return the indices, in order, of the points that none dominates; less is better in every coordinate.
+
+    A point dominates another when it is nowhere worse and somewhere better, so equal points stay together.
+    """
+    return tuple(index for index, point in enumerate(points) if not any(_dominates(other, point) for other in points))
+
+
+def undominated(count: int, *, compare: Callable[[int, int], Sequence[int]]) -> tuple[int, ...]:
+    """Return the indices, in order, of the items that none provably dominates.
+
+    Args:
+        count: how many items there are.
+        compare: answers, for each respect, -1 where the first item is better than the second, 1 where it is worse, and
+            0 where the two cannot be told apart.
+    """
+
+    def beats(other: int, one: int) -> bool:
+        signs = compare(other, one)
+        return max(signs) <= 0 and min(signs) < 0
+
+    everyone = range(count)
+    return tuple(one for one in everyone if not any(beats(other, one) for other in everyone if other != one))
+
+
 def _is_level(ratio: Ratio) -> bool:
     return ratio.ci95 is not None and ratio.ci95[0] <= 1
 
@@ -120,3 +145,8 @@ def _separable(ratio: Ratio | None, decision: DecisionConfig, *, is_level: bool)
     if ratio is None or (ratio.ci95 is None and decision.objective != "engine_bytes"):
         return None
     return ratio.value != 1 if decision.objective == "engine_bytes" else not is_level
+
+
+def _dominates(first: Sequence[float], second: Sequence[float]) -> bool:
+    pairs = list(zip(first, second, strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)

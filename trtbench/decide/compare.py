@@ -9,17 +9,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from trtbench.decide.ratios import Ratio, is_measured, quotient
 from trtbench.errors import ConfigError
-from trtbench.report.ratios import Ratio, is_measured, quotient
-from trtbench.report.units import fixed, significant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from trtbench.bench.versus import Verdict
     from trtbench.records import Row
-    from trtbench.report.document import Report
 
-Verdict = Literal["SAME", "FASTER", "SLOWER", "AMBIGUOUS"]
 _RUNTIMES = ("onnxruntime", "tensorrt", "torch")
 
 
@@ -46,6 +44,16 @@ class Gates:
     slower: float | None = None
     drop_pp: float | None = None
     inconclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenGate:
+    """A gate that the row of this name breaks: the ratio or the drop it has, against the limit, if the gate has one."""
+
+    name: str
+    key: Literal["slower", "drop_pp", "inconclusive"]
+    value: float
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +89,9 @@ def parse_gates(text: str) -> Gates:
     return Gates(**found)
 
 
-def match_rows(first: Report, second: Report) -> Matched:
+def match_rows(first: Sequence[Row], second: Sequence[Row]) -> Matched:
     """Pair the measured rows of two reports by name."""
-    ours, theirs = ({row.name: row for row in report.rows if is_measured(row)} for report in (first, second))
+    ours, theirs = ({row.name: row for row in rows if is_measured(row)} for rows in (first, second))
     return Matched(
         pairs=tuple((row, theirs[name]) for name, row in ours.items() if name in theirs),
         only_first=tuple(name for name in ours if name not in theirs),
@@ -91,24 +99,23 @@ def match_rows(first: Report, second: Report) -> Matched:
     )
 
 
-def unlike_machines(first: Report, second: Report) -> tuple[str, ...]:
-    """Return how the machines of two reports differ in what decides latency."""
-    told = []
-    for what, one, other in zip(("CPU", "cores", "GPUs"), machine_facts(first), machine_facts(second), strict=True):
-        if one != other:
-            told.append(f"{what}: {one or 'unknown'} against {other or 'unknown'}")
-    return tuple(told)
+def unlike_machines(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return how the machines of two environments differ in what decides latency."""
+    facts = zip(("CPU", "cores", "GPUs"), machine_facts(first), machine_facts(second), strict=True)
+    return tuple(
+        f"{what}: {one or 'unknown'} against {other or 'unknown'}" for what, one, other in facts if one != other
+    )
 
 
-def machine_facts(report: Report) -> tuple[str, str, str]:
-    """Return what decides latency of the machine of a report: the CPU's model, its cores, the GPUs."""
-    host = report.environment.get("host", {})
+def machine_facts(environment: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return what decides the latency of a machine: the CPU's model, its cores, the GPUs."""
+    host = environment.get("host", {})
     cpu = host.get("cpu", {}) if isinstance(host, dict) else {}
-    gpus = ", ".join(str(gpu.get("name")) for gpu in report.environment.get("gpus", ()))
+    gpus = ", ".join(str(gpu.get("name")) for gpu in environment.get("gpus", ()))
     return str(cpu.get("model", "")), str(cpu.get("logical_cores", "")), gpus
 
 
-def runtime_versions(environment: Any) -> dict[str, str]:
+def runtime_versions(environment: Mapping[str, Any]) -> dict[str, str]:
     """Return the versions of the runtimes in an environment as a report holds it."""
     packages = [one for one in environment.get("packages", ()) if isinstance(one, dict)]
     return {one["module"]: one["version"] for one in packages if one.get("module") in _RUNTIMES}
@@ -122,14 +129,14 @@ def is_same_engine(first: Row, second: Row) -> bool:
     )
 
 
-def compare_stored(first: Row, second: Row, reports: tuple[Report, Report]) -> tuple[Ratio, str]:
-    """Return the ratio of a row of two runs as its stored samples tell it, and how.
+def compare_stored(first: Row, second: Row, runs: tuple[Sequence[Row], Sequence[Row]]) -> tuple[Ratio, str]:
+    """Return the ratio of a row of two runs as its stored samples tell it, and how; `runs` are all rows of each.
 
     Both runs timed the anchor, whose file is the same: the ratio of the ratios to it is free of what changed the whole
     machine between the runs, and blind to what changed the anchor itself.
     """
     medians = Ratio(value=_p50(second) / _p50(first))
-    anchors = [_anchor(row, report) for row, report in zip((first, second), reports, strict=True)]
+    anchors = [_anchor(row, rows) for row, rows in zip((first, second), runs, strict=True)]
     if anchors[0] is None or anchors[1] is None or anchors[0].name != anchors[1].name:
         return medians, "medians of two runs that share no anchor"
     if anchors[0].name == first.name:
@@ -148,19 +155,17 @@ def top1_drop_pp(first: Row, second: Row) -> float | None:
     return 100 * (first.accuracy.top1 - second.accuracy.top1)
 
 
-def broken_gates(comparisons: Sequence[Comparison], gates: Gates) -> tuple[str, ...]:
-    """Return a clause for each row that breaks a gate."""
-    told = []
+def broken_gates(comparisons: Sequence[Comparison], gates: Gates) -> tuple[BrokenGate, ...]:
+    """Return each gate that a row breaks."""
+    found = []
     for one in comparisons:
         if gates.slower is not None and one.verdict == "SLOWER" and one.ratio > 1 + gates.slower:
-            told.append(
-                f"{one.name} takes {fixed(one.ratio)} times as long (limit {significant(100 * gates.slower)} %)"
-            )
+            found.append(BrokenGate(name=one.name, key="slower", value=one.ratio, limit=gates.slower))
         if gates.drop_pp is not None and one.drop_pp is not None and one.drop_pp > gates.drop_pp:
-            told.append(f"{one.name} lost {fixed(one.drop_pp)} pp of top-1 (limit {significant(gates.drop_pp)} pp)")
+            found.append(BrokenGate(name=one.name, key="drop_pp", value=one.drop_pp, limit=gates.drop_pp))
         if gates.inconclusive and one.verdict == "AMBIGUOUS":
-            told.append(f"{one.name} is ambiguous")
-    return tuple(told)
+            found.append(BrokenGate(name=one.name, key="inconclusive", value=one.ratio))
+    return tuple(found)
 
 
 def _p50(row: Row) -> float:
@@ -168,6 +173,6 @@ def _p50(row: Row) -> float:
     return row.latency.p50_ms
 
 
-def _anchor(row: Row, report: Report) -> Row | None:
+def _anchor(row: Row, rows: Sequence[Row]) -> Row | None:
     assert row.latency is not None, "measured rows have a latency"
-    return next((one for one in report.rows if one.name == row.latency.anchor), None)
+    return next((one for one in rows if one.name == row.latency.anchor), None)

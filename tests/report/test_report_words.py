@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trtbench.bench.statistics import drop_upper_bound, wilson_interval
+from trtbench.decide.compare import BrokenGate
 from trtbench.records import AccuracyRecord, LatencyRecord, Row
 from trtbench.report.document import read_report
-from trtbench.report.recommend import recommend
+from trtbench.report.words import gate_clause, recommend
 from trtbench.suite import DecisionConfig
 
 if TYPE_CHECKING:
@@ -368,3 +369,16 @@ def test_latencies_that_cannot_be_told_apart_are_equal_on_the_pareto_front() -> 
     assert recommend([SMALL, same_but_larger], TWO_PP).pareto == (SMALL.name,)
     really_faster = replace(same_but_larger, latency=anchored(0.4))
     assert recommend([SMALL, really_faster], TWO_PP).pareto == (SMALL.name, really_faster.name)
+
+
+def test_a_broken_gate_is_said_with_its_limit() -> None:
+    gates = [
+        BrokenGate(name="r", key="slower", value=1.1, limit=0.05),
+        BrokenGate(name="r", key="drop_pp", value=0.6, limit=0.5),
+        BrokenGate(name="r", key="inconclusive", value=1.2),
+    ]
+    assert [gate_clause(gate) for gate in gates] == [
+        "r takes 1.10 times as long (limit 5.00 %)",
+        "r lost 0.60 pp of top-1 (limit 0.500 pp)",
+        "r is ambiguous",
+    ]

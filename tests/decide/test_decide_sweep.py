@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from trtbench.decide.sweep import knee, sweeps
 from trtbench.records import LatencyRecord, Row
 from trtbench.report.document import read_report
-from trtbench.report.sweep import knee, sweep_table, sweeps
 
-REPORT = read_report(Path(__file__).parent / "twenty-four-rows.json")
+REPORT = read_report(Path(__file__).parent.parent / "report" / "twenty-four-rows.json")
 
 
 @pytest.mark.parametrize(
@@ -60,16 +60,3 @@ def test_a_variant_breaks_even_where_it_is_faster_from_there_on(
     assert (dense.breaks_even, small.breaks_even) == (None, breaks_even)
     assert small.batch_sizes == sizes
     assert small.p50_ms == ratios
-
-
-def test_the_table_has_a_column_for_each_batch_size_and_gaps_where_none_was_timed() -> None:
-    rows = [_row("dense", size, 1.0, params=100) for size in (1, 8)] + [
-        _row("other", size, 1.0, params=9) for size in (8, 9)
-    ]
-    rows.append(_row("single", 1, 1.0, params=3))
-
-    table = sweep_table(sweeps(rows))
-
-    assert table.headers == ("Engine", "b1, images/s", "b8, images/s", "b9, images/s", "Knee", "Faster than dense from")
-    assert [line[0] for line in table.cells] == ["dense fp32 onnxruntime-cpu", "other fp32 onnxruntime-cpu"]
-    assert table.cells[1][1] == "-"

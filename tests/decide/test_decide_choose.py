@@ -1,0 +1,90 @@
+"""The choice as data: what keeps a row out, what it breaks, and what would change the answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trtbench.decide.choose import choose
+from trtbench.decide.limits import BrokenLimit, assess
+from trtbench.decide.what_if import MoreSamples, OtherLimit, OtherObjective
+from trtbench.report.document import read_report
+from trtbench.suite import DecisionConfig
+
+ROWS = read_report(Path(__file__).parent.parent / "report" / "twenty-four-rows.json").rows
+NAMED = {row.name: row for row in ROWS}
+FP32 = NAMED["channels-50 fp32 onnxruntime-cpu b1"]
+DENSE = NAMED["dense fp32 onnxruntime-cpu b1"]
+assert FP32.accuracy is not None
+assert FP32.latency is not None
+
+
+def test_every_broken_limit_has_what_the_row_has_in_the_unit_of_the_limit() -> None:
+    assert FP32.accuracy is not None
+    assert FP32.latency is not None
+    row = replace(
+        FP32, engine_bytes=2_500_000, memory_bytes=30_000_000, throughput_ips=10.0,
+        accuracy=replace(FP32.accuracy, drop_upper_pp=1.5), latency=replace(FP32.latency, p99_ms=4.0),
+    )  # fmt: skip
+    decision = DecisionConfig(max_drop_pp=1.5, max_engine_mb=2, max_p99_ms=3, max_memory_mb=20, min_throughput=11)
+
+    (found,) = assess([row], decision)
+
+    assert found.broken == (
+        BrokenLimit(key="max_drop_pp", value=1.5, limit=1.5),
+        BrokenLimit(key="max_engine_mb", value=2.5, limit=2.0),
+        BrokenLimit(key="max_p99_ms", value=4.0, limit=3.0),
+        BrokenLimit(key="max_memory_mb", value=30.0, limit=20.0),
+        BrokenLimit(key="min_throughput", value=10.0, limit=11.0),
+    )
+    assert not found.is_qualified
+
+
+def test_a_row_that_cannot_be_compared_breaks_no_limit() -> None:
+    (found,) = assess([replace(FP32, accuracy=None)], DecisionConfig(max_engine_mb=0.001))
+
+    assert (found.obstacle, found.broken) == ("not_scored", ())
+
+
+def test_only_rows_that_qualified_and_lost_have_a_ratio_to_the_winner() -> None:
+    choice = choose(ROWS, DecisionConfig(max_drop_pp=2.0))
+
+    assert choice.ranking is not None
+    assert choice.ranking.winner is FP32
+    ratios = {one.row.name: one.ratio for one in choice.assessments if one.ratio is not None}
+    assert FP32.name not in ratios
+    assert ratios[DENSE.name].value == pytest.approx(choice.dense.ratio.value if choice.dense else 0)
+    assert len(choice.losers) == len(ROWS) - 1
+
+
+def test_changes_are_told_as_data() -> None:
+    assert DENSE.accuracy is not None
+    assert FP32.latency is not None
+    unproven = replace(
+        FP32,
+        variant="unproven",
+        accuracy=replace(DENSE.accuracy, drop_upper_pp=3.0),
+        latency=replace(FP32.latency, p50_ms=0.01, ratio=0.01, ratio_ci95=(0.009, 0.011)),
+    )
+    level = replace(FP32, variant="level", engine_bytes=(FP32.engine_bytes or 0) + 1)
+    smaller = replace(DENSE, variant="smaller", engine_bytes=1)
+
+    choice = choose([FP32, unproven, level, smaller], DecisionConfig(max_drop_pp=2.0))
+
+    assert choice.changes == (
+        OtherLimit(key="max_drop_pp", value=3.0 * 1.01, row=unproven),
+        OtherObjective(objective="engine_bytes", row=smaller),
+        MoreSamples(row=level),
+    )
+
+
+def test_where_nothing_qualifies_the_closest_is_the_row_that_breaks_least() -> None:
+    choice = choose([DENSE, FP32], DecisionConfig(max_drop_pp=0.0))
+
+    assert choice.ranking is None
+    assert choice.closest is not None
+    assert choice.closest.row is DENSE
+    assert choice.compared == (DENSE, FP32)
+    assert choose([], DecisionConfig()).closest is None

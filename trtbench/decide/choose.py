@@ -1,0 +1,144 @@
+"""Which variant to ship: the answer as data. `report.words` says it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from trtbench.decide.limits import assess, proven_drop_pp
+from trtbench.decide.rank import objective_ratio, rank, size_cost, undominated
+from trtbench.decide.ratios import counterpart, dense_fp32_of, latency_ratio
+from trtbench.decide.what_if import what_would_change
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trtbench.decide.limits import Assessment
+    from trtbench.decide.rank import Ranking
+    from trtbench.decide.ratios import PairedRatio, Ratio
+    from trtbench.decide.what_if import Change
+    from trtbench.records import Row
+    from trtbench.suite import DecisionConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """A row that the winner is held against, and its time over the winner's."""
+
+    row: Row
+    ratio: Ratio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The answer, and what it rests on.
+
+    `assessments` are of every row, in their order. `ranking` is None where nothing qualifies; then `closest` breaks
+    fewest limits, None where no row can be compared. `pareto` are the comparable rows that no other beats in accuracy,
+    latency and size together, latencies that cannot be told apart counting as equal. `dense` is the dense FP32
+    network, where that is not the winner itself; `slower_int8` the winner's INT8 twin, where it is slower.
+    """
+
+    decision: DecisionConfig
+    assessments: tuple[Assessment, ...]
+    ranking: Ranking | None
+    closest: Assessment | None
+    pareto: tuple[Row, ...]
+    changes: tuple[Change, ...]
+    dense: Against | None = None
+    slower_int8: Against | None = None
+
+    @property
+    def compared(self) -> tuple[Row, ...]:
+        """The rows that could be compared."""
+        return tuple(one.row for one in self.assessments if one.obstacle is None)
+
+    @property
+    def losers(self) -> tuple[Assessment, ...]:
+        """Every row but the winner."""
+        winner = self.ranking.winner if self.ranking else None
+        return tuple(one for one in self.assessments if one.row is not winner)
+
+
+def choose(rows: Sequence[Row], decision: DecisionConfig, *, paired: PairedRatio | None = None) -> Choice:
+    """Choose the row to ship.
+
+    Only candidates that are ok, real, scored and timed at the decision's batch size are compared; on a GPU wherever
+    one was tried. Of those that provably keep every limit the best objective wins; among rows whose paired latency is
+    not separable from the best, the one with the fewest bytes.
+
+    Args:
+        rows: every row of the report.
+        decision: limits and objective.
+        paired: answers the paired latency ratio of two rows from raw blocks, as (ratio, low, high), or None; without
+            it the ratios to the anchor that the rows carry serve.
+    """
+    assessments = assess(rows, decision)
+    qualified = [one.row for one in assessments if one.is_qualified]
+    ranking = rank(qualified, decision, paired=paired) if qualified else None
+    compared = [one.row for one in assessments if one.obstacle is None]
+    return Choice(
+        decision=decision,
+        assessments=tuple(_with_ratio(one, ranking, decision, paired=paired) for one in assessments),
+        ranking=ranking,
+        closest=None if ranking else _closest(assessments),
+        pareto=_pareto(compared, paired=paired),
+        changes=what_would_change(assessments, ranking, decision, paired=paired),
+        dense=_against(dense_fp32_of(ranking.winner, rows), ranking.winner, paired=paired) if ranking else None,
+        slower_int8=slower_int8(rows, ranking.winner, paired=paired) if ranking else None,
+    )
+
+
+def slower_int8(rows: Sequence[Row], row: Row, *, paired: PairedRatio | None = None) -> Against | None:
+    """Return the INT8 twin of an FP32 row, where it is slower; None where it is not, or was not measured."""
+    twin = counterpart(row, rows, precision="int8") if row.precision == "fp32" else None
+    found = _against(twin, row, paired=paired)
+    return found if found is not None and found.ratio.is_above_one else None
+
+
+def _against(other: Row | None, row: Row, *, paired: PairedRatio | None) -> Against | None:
+    ratio = None if other is None or other is row else latency_ratio(other, row, paired=paired)
+    return None if other is None or ratio is None else Against(row=other, ratio=ratio)
+
+
+def _with_ratio(
+    one: Assessment, ranking: Ranking | None, decision: DecisionConfig, *, paired: PairedRatio | None
+) -> Assessment:
+    if ranking is None or not one.is_qualified or one.row is ranking.winner:
+        return one
+    return replace(one, ratio=objective_ratio(one.row, ranking.winner, decision, paired=paired))
+
+
+def _closest(assessments: Sequence[Assessment]) -> Assessment | None:
+    """Return what breaks fewest limits, then what may have lost least, then the smallest."""
+    return min(
+        (one for one in assessments if one.obstacle is None),
+        key=lambda one: (len(one.broken), proven_drop_pp(one.row), size_cost(one.row)),
+        default=None,
+    )
+
+
+def _pareto(rows: Sequence[Row], *, paired: PairedRatio | None) -> tuple[Row, ...]:
+    def compare(first: int, second: int) -> tuple[int, int, int]:
+        return _respects(rows[first], rows[second], paired=paired)
+
+    return tuple(rows[index] for index in undominated(len(rows), compare=compare))
+
+
+def _respects(first: Row, second: Row, *, paired: PairedRatio | None) -> tuple[int, int, int]:
+    """Compare two rows in accuracy, latency and size: -1 where the first is better, 0 where none is."""
+    assert first.accuracy is not None
+    assert second.accuracy is not None
+    ratio = latency_ratio(first, second, paired=paired)
+    assert ratio is not None  # comparable rows are timed, at one batch size
+    low, high = ratio.ci95 or (ratio.value, ratio.value)
+    return (
+        _sign(second.accuracy.top1 - first.accuracy.top1),
+        1 if low > 1 else -1 if high < 1 else 0,
+        _sign(size_cost(first) - size_cost(second)),
+    )
+
+
+def _sign(value: float) -> int:
+    """Return the sign; two files of unknown size differ by NaN, which is none."""
+    return (value > 0) - (value < 0)

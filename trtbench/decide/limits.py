@@ -1,0 +1,161 @@
+"""Which rows may be recommended: what keeps a row from being compared, and which limits a comparable row breaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from trtbench.decide.ratios import is_cpu
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from trtbench.decide.ratios import Ratio
+    from trtbench.records import Row
+    from trtbench.suite import DecisionConfig, Objective
+
+LimitKey = Literal["max_drop_pp", "max_engine_mb", "max_p99_ms", "max_memory_mb", "min_throughput"]
+Obstacle = Literal[
+    "role",
+    "status",
+    "simulated",
+    "batch_size",
+    "cpu",
+    "not_scored",
+    "no_drop",
+    "chance",
+    "not_timed",
+    "not_stable",
+    "no_size",
+    "no_p99",
+    "no_memory",
+    "no_throughput",
+]
+
+BYTES_PER_MB = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenLimit:
+    """A limit that a row does not provably keep; `value` is what the row has, in the unit of the limit."""
+
+    key: LimitKey
+    value: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """What keeps a row from being recommended: an obstacle to comparing it, else the limits it breaks.
+
+    `ratio` is, of a row that kept every limit and was not chosen, its objective over the winner's.
+    """
+
+    row: Row
+    obstacle: Obstacle | None = None
+    broken: tuple[BrokenLimit, ...] = ()
+    ratio: Ratio | None = None
+
+    @property
+    def is_qualified(self) -> bool:
+        """Whether the row can be compared and provably keeps every limit."""
+        return self.obstacle is None and not self.broken
+
+
+def assess(rows: Sequence[Row], decision: DecisionConfig) -> tuple[Assessment, ...]:
+    """Sort the rows into those that may be recommended and those that may not, in their order.
+
+    Comparable are candidates that are ok, real, scored and timed at the decision's batch size, on a GPU wherever one
+    was tried.
+    """
+    on_cpu = is_decided_on_cpu(rows)
+    obstacles = [_wrong_kind(row, decision, on_cpu=on_cpu) or _unmeasured(row, decision) for row in rows]
+    return tuple(
+        Assessment(row=row, obstacle=obstacle, broken=() if obstacle else broken_limits(row, decision))
+        for row, obstacle in zip(rows, obstacles, strict=True)
+    )
+
+
+def is_decided_on_cpu(rows: Sequence[Row]) -> bool:
+    """Whether the candidates to rank are CPU rows: none was tried on a GPU."""
+    tried = [row for row in rows if row.role == "candidate" and row.status not in {"unsupported", "skipped"}]
+    return all(is_cpu(row) for row in tried)
+
+
+def broken_limits(row: Row, decision: DecisionConfig) -> tuple[BrokenLimit, ...]:
+    """Return each limit of the decision that a comparable row does not provably keep."""
+    found = []
+    for key, value_of in _VALUES.items():
+        value, limit = value_of(row), getattr(decision, key)
+        if value is not None and limit is not None and _breaks(key, value, limit):
+            found.append(BrokenLimit(key=key, value=value, limit=limit))
+    return tuple(found)
+
+
+def proven_drop_pp(row: Row) -> float:
+    """Return the points that a comparable row lost at most."""
+    assert row.accuracy is not None
+    assert row.accuracy.drop_upper_pp is not None
+    return row.accuracy.drop_upper_pp
+
+
+def _megabytes(size: int | None) -> float | None:
+    return None if size is None else size / BYTES_PER_MB
+
+
+_VALUES: Mapping[LimitKey, Callable[[Row], float | None]] = {
+    "max_drop_pp": proven_drop_pp,
+    "max_engine_mb": lambda row: _megabytes(row.engine_bytes),
+    "max_p99_ms": lambda row: None if row.latency is None else row.latency.p99_ms,
+    "max_memory_mb": lambda row: _megabytes(row.memory_bytes),
+    "min_throughput": lambda row: row.throughput_ips,
+}
+# What a row must have been measured for, where a limit or the objective needs it
+_NEEDS: Mapping[Obstacle, tuple[LimitKey, Objective | None]] = {
+    "no_size": ("max_engine_mb", "engine_bytes"),
+    "no_p99": ("max_p99_ms", "p99_ms"),
+    "no_memory": ("max_memory_mb", None),
+    "no_throughput": ("min_throughput", "throughput"),
+}
+
+
+def _breaks(key: LimitKey, value: float, limit: float) -> bool:
+    """Whether a value is not within its limit; a drop that may be as large as the limit proves nothing."""
+    if key == "max_drop_pp":
+        return value >= limit
+    return value < limit if key == "min_throughput" else value > limit
+
+
+def _wrong_kind(row: Row, decision: DecisionConfig, *, on_cpu: bool) -> Obstacle | None:
+    if row.role != "candidate":
+        return "role"
+    if row.status != "ok":
+        return "status"
+    if row.simulated:
+        return "simulated"
+    if row.batch_size != decision.batch_size:
+        return "batch_size"
+    return "cpu" if is_cpu(row) and not on_cpu else None
+
+
+def _unmeasured(row: Row, decision: DecisionConfig) -> Obstacle | None:
+    if row.accuracy is None:
+        return "not_scored"
+    if row.accuracy.drop_upper_pp is None:
+        return "no_drop"
+    if row.accuracy.is_chance:
+        return "chance"
+    if row.latency is None:
+        return "not_timed"
+    if row.latency.verdict != "stable" and not is_cpu(row):
+        return "not_stable"
+    return _lacking(row, decision)
+
+
+def _lacking(row: Row, decision: DecisionConfig) -> Obstacle | None:
+    """Return which figure that a limit or the objective needs was not measured."""
+    for obstacle, (key, objective) in _NEEDS.items():
+        is_needed = getattr(decision, key) is not None or decision.objective == objective
+        if is_needed and _VALUES[key](row) is None:
+            return obstacle
+    return None

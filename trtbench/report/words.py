@@ -1,0 +1,267 @@
+"""The recommendation in words: one plain sentence, why each other row lost, and what would change the choice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from trtbench.bench.statistics import smallest_provable_drop
+from trtbench.decide.choose import choose
+from trtbench.decide.ratios import is_cpu
+from trtbench.decide.what_if import MoreSamples, OtherLimit, OtherObjective
+from trtbench.report.document import Loser, Recommendation
+from trtbench.report.units import fixed, megabytes, percent, significant, times
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtbench.decide.choose import Against, Choice
+    from trtbench.decide.compare import BrokenGate
+    from trtbench.decide.limits import Assessment, BrokenLimit, Obstacle
+    from trtbench.decide.rank import Ranking
+    from trtbench.decide.ratios import PairedRatio, Ratio
+    from trtbench.decide.what_if import Change
+    from trtbench.records import AccuracyRecord, Row
+    from trtbench.suite import DecisionConfig, Objective
+
+
+# objectives that are not worded as "takes 1.2 times as long"
+_FIGURES: Mapping[Objective, str] = {
+    "engine_bytes": "the bytes",
+    "p99_ms": "the p99",
+    "throughput": "the throughput",
+}
+_OBJECTIVES: Mapping[Objective, str] = {
+    "p50_ms": "the median latency",
+    "p99_ms": "the p99",
+    "throughput": "the throughput",
+    "engine_bytes": "the size of the file",
+}
+_ROLES = {"baseline": "a baseline, shown for comparison", "reference": "the reference, shown for comparison"}
+_OBSTACLES: Mapping[Obstacle, str] = {
+    "simulated": "simulated under a test double, never ranked",
+    "cpu": "a CPU row, never ranked with GPU rows",
+    "not_scored": "not scored",
+    "no_drop": "its drop against the reference was not measured",
+    "not_timed": "not timed",
+    "no_size": "its file size is unknown",
+    "no_p99": "its p99 is unknown: fewer than 1,000 samples",
+    "no_memory": "its memory is unknown",
+    "no_throughput": "its throughput is unknown",
+}
+
+
+def recommend(rows: Sequence[Row], decision: DecisionConfig, *, paired: PairedRatio | None = None) -> Recommendation:
+    """Choose the row to ship, as `decide.choose` does, and say it."""
+    return in_words(rows, choose(rows, decision, paired=paired))
+
+
+def in_words(rows: Sequence[Row], choice: Choice) -> Recommendation:
+    """Say a choice among these rows as the report keeps it, its rows by their names."""
+    decision, ranking = choice.decision, choice.ranking
+    ratio = ranking.ratio if ranking else None
+    return Recommendation(
+        batch_size=decision.batch_size,
+        objective=decision.objective,
+        max_drop_pp=decision.max_drop_pp,
+        max_engine_mb=decision.max_engine_mb,
+        max_p99_ms=decision.max_p99_ms,
+        max_memory_mb=decision.max_memory_mb,
+        min_throughput=decision.min_throughput,
+        sentence=_ship(choice, ranking) if ranking else _nothing_qualifies(rows, choice),
+        winner=ranking.winner.name if ranking else None,
+        runner_up=ranking.runner_up.name if ranking and ranking.runner_up else None,
+        closest=choice.closest.row.name if choice.closest else None,
+        separable=ranking.separable if ranking else None,
+        ratio=ratio.value if ratio else None,
+        ratio_ci95=ratio.ci95 if ratio else None,
+        pareto=tuple(row.name for row in choice.pareto),
+        losers=tuple(Loser(name=one.row.name, reason=_reason(one, choice)) for one in choice.losers),
+        what_if=tuple(_change(change, choice) for change in choice.changes),
+    )
+
+
+def short_name(row: Row) -> str:
+    """Return the row's name within one backend, device and batch size."""
+    return f"{row.variant} {row.precision}"
+
+
+def device_words(row: Row) -> str:
+    """Return the row's device as it stands in a sentence."""
+    return "the CPU" if is_cpu(row) else row.device
+
+
+def ratio_words(ratio: Ratio) -> str:
+    """Return a ratio as in "takes 1.38 times (95 % interval 1.37 to 1.40) as long"."""
+    return times(ratio.value, ratio.ci95)
+
+
+def row_in_brief(row: Row) -> str:
+    """Return a row's name and its two main figures on one line."""
+    facts = []
+    if row.latency is not None:
+        facts.append(f"p50 {significant(row.latency.p50_ms)} ms, p90 {significant(row.latency.p90_ms)} ms")
+    if row.accuracy is not None:
+        low, high = row.accuracy.ci95
+        facts.append(f"top-1 {percent(row.accuracy.top1)} % ({percent(low)} to {percent(high)})")
+    return f"{row.name}: {', '.join(facts) or row.status}"
+
+
+def gate_clause(broken: BrokenGate) -> str:
+    """Say which row of a comparison breaks a gate, and by what."""
+    if broken.limit is None:
+        return f"{broken.name} is ambiguous"
+    if broken.key == "slower":
+        limit = significant(100 * broken.limit)
+        return f"{broken.name} takes {fixed(broken.value)} times as long (limit {limit} %)"
+    return f"{broken.name} lost {fixed(broken.value)} pp of top-1 (limit {significant(broken.limit)} pp)"
+
+
+def _ship(choice: Choice, ranking: Ranking) -> str:
+    """Say which row to ship, which is the runner-up, and why."""
+    winner = ranking.winner
+    clauses = [_merits(choice, winner), _against_runner_up(ranking, choice.decision)]
+    if choice.slower_int8 is not None:
+        clauses.append(_slower_int8(choice.slower_int8, winner))
+    return f"Ship {short_name(winner)} ({_place(winner)}): {'; '.join(clauses)}."
+
+
+def _nothing_qualifies(rows: Sequence[Row], choice: Choice) -> str:
+    """Say that nothing may be shipped, and what came closest."""
+    closest = choice.closest
+    if closest is None:
+        statuses = Counter(row.status for row in rows if row.role == "candidate" and row.status != "ok")
+        counts = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
+        batch = f"batch {choice.decision.batch_size}{f' ({counts})' if counts else ''}"
+        return f"Nothing qualifies: no candidate has a score and a rankable time at {batch}."
+    count = len(choice.compared)
+    broken = " and ".join(_limit_clause(limit, closest.row) for limit in closest.broken)
+    return (
+        f"Nothing qualifies: {'the only candidate' if count == 1 else f'none of {count} candidates'}"
+        f" ({_place(closest.row)}) {'does not keep' if count == 1 else 'keeps'} every limit;"
+        f" the closest is {short_name(closest.row)}, but {broken}."
+    )
+
+
+def _reason(loser: Assessment, choice: Choice) -> str:
+    """Say why a row is not the one to ship."""
+    if loser.obstacle is not None:
+        return _obstacle(loser.obstacle, loser.row, choice.decision)
+    if loser.broken:
+        return "; ".join(_limit_clause(limit, loser.row) for limit in loser.broken)
+    assert choice.ranking is not None, "a row qualified"
+    assert loser.ratio is not None, "it is held against the winner"
+    winner = choice.ranking.winner
+    if choice.decision.objective in _FIGURES:
+        return f"{_behind(loser.ratio.value, choice.decision)} of {short_name(winner)}"
+    slower = f"takes {ratio_words(loser.ratio)} as long as {short_name(winner)}"
+    is_level = any(loser.row is row for row in choice.ranking.level)
+    return f"{slower}, so not separable, and {_sizes(loser.row, winner)}" if is_level else slower
+
+
+def _obstacle(obstacle: Obstacle, row: Row, decision: DecisionConfig) -> str:
+    """Say what keeps a row from being compared."""
+    if obstacle == "role":
+        return _ROLES[row.role]
+    if obstacle == "status":
+        return f"{row.status}: {row.reason}" if row.reason else row.status
+    if obstacle == "batch_size":
+        return f"measured at batch {row.batch_size}, the decision is at batch {decision.batch_size}"
+    if obstacle == "chance":
+        assert row.accuracy is not None
+        return f"its accuracy is at chance level: {row.accuracy.correct} of {row.accuracy.total} right"
+    if obstacle == "not_stable":
+        assert row.latency is not None
+        return f"its latency is {row.latency.verdict}, so it cannot be ranked"
+    return _OBSTACLES[obstacle]
+
+
+def _limit_clause(broken: BrokenLimit, row: Row) -> str:
+    """Say what a row has against the limit that it breaks."""
+    value, limit = significant(broken.value), significant(broken.limit)
+    if broken.key == "max_engine_mb":
+        return f"its file is too large: {value} MB against a limit of {limit} MB"
+    if broken.key == "max_p99_ms":
+        return f"its p99 is {value} ms against a limit of {limit} ms"
+    if broken.key == "max_memory_mb":
+        return f"it takes {value} MB of memory against a limit of {limit} MB"
+    if broken.key == "min_throughput":
+        return f"it does {value} images a second against a limit of {limit}"
+    assert row.accuracy is not None, "a comparable row is scored"
+    return _unproven(broken, row.accuracy)
+
+
+def _unproven(broken: BrokenLimit, accuracy: AccuracyRecord) -> str:
+    smallest_pp = 100 * smallest_provable_drop(accuracy.total)
+    clause = (
+        f"its drop is not proven: it may be {fixed(broken.value)} pp (95 % confidence)"
+        f" against a limit of {fixed(broken.limit)} pp"
+        f", and the smallest drop {accuracy.total:,} images can show is {fixed(smallest_pp)} pp"
+    )
+    return clause + (", so score more images" if broken.limit <= smallest_pp else "")
+
+
+def _change(change: Change, choice: Choice) -> str:
+    """Say one change that would let another row win."""
+    name = short_name(change.row)
+    if isinstance(change, OtherLimit):
+        limit = getattr(choice.decision, change.key)
+        kept = fixed(limit) if change.key == "max_drop_pp" else significant(limit)
+        verb = "win" if choice.ranking else "qualify"
+        return f"With {change.key} {significant(change.value)} instead of {kept}, {name} would {verb}."
+    if isinstance(change, OtherObjective):
+        return f"By {_OBJECTIVES[change.objective]} (objective {change.objective}), {name} would win."
+    assert isinstance(change, MoreSamples)
+    assert choice.ranking is not None, "a row is level with the winner"
+    return (
+        f"Whether {name} is faster than {short_name(choice.ranking.winner)} is open: more samples"
+        " (bench.duration, bench.processes) may tell."
+    )
+
+
+def _slower_int8(int8: Against, winner: Row) -> str:
+    slower = f"{short_name(int8.row)} takes {ratio_words(int8.ratio)} as long as {short_name(winner)}"
+    return f"INT8 is slower than FP32 here: {slower}"
+
+
+def _behind(ratio: float, decision: DecisionConfig) -> str:
+    """Say how far behind a row is; a throughput is the inverse of what the objective minimises."""
+    value = 1 / ratio if decision.objective == "throughput" else ratio
+    return f"has {fixed(value)} times {_FIGURES[decision.objective]}"
+
+
+def _place(row: Row) -> str:
+    return f"{row.backend} on {device_words(row)}, batch {row.batch_size}"
+
+
+def _merits(choice: Choice, row: Row) -> str:
+    assert row.latency is not None
+    assert row.accuracy is not None
+    facts = [f"{significant(row.latency.p50_ms)} ms median"]
+    if choice.dense is not None:
+        facts.append(f"{fixed(choice.dense.ratio.value)} times as fast as {short_name(choice.dense.row)}")
+    if row.engine_bytes is not None:
+        facts.append(f"{megabytes(row.engine_bytes)} MB")
+    limit = fixed(choice.decision.max_drop_pp)
+    drop = f"{fixed(row.accuracy.drop_upper_pp)} pp at most (95 % confidence, limit {limit} pp)"
+    return f"{', '.join(facts)}, top-1 {percent(row.accuracy.top1)} % with a drop of {drop}"
+
+
+def _against_runner_up(ranking: Ranking, decision: DecisionConfig) -> str:
+    winner, runner_up, ratio = ranking.winner, ranking.runner_up, ranking.ratio
+    if runner_up is None or ratio is None:
+        return "no other candidate qualifies"
+    name = f"the runner-up {short_name(runner_up)}"
+    if decision.objective == "engine_bytes" and not ranking.separable:
+        return f"{name} has as many bytes and is slower"
+    if decision.objective in _FIGURES:
+        return f"{name} {_behind(ratio.value, decision)}"
+    if ranking.separable is False:
+        return f"{name} is not separable from it, taking {ratio_words(ratio)} as long, but {_sizes(runner_up, winner)}"
+    return f"{name} takes {ratio_words(ratio)} as long"
+
+
+def _sizes(loser: Row, winner: Row) -> str:
+    if loser.engine_bytes is None or loser.engine_bytes == winner.engine_bytes:
+        return "is not smaller"
+    return f"has more bytes ({megabytes(loser.engine_bytes)} MB against {megabytes(winner.engine_bytes)} MB)"
