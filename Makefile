@@ -17,7 +17,7 @@ ALL_EXTRAS := $(subst $(space),$(comma),$(strip dev $(EXTRAS)))
 INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(ALL_EXTRAS))
 BIN := $(VENV)/bin
 
-.PHONY: setup engines bench report gpu-info test test-all test-gpu test-tensorrt kill-test bench-calibration bench-overhead bench-compare lint type check docker docker-check clean
+.PHONY: setup engines bench report gpu-info test test-all test-gpu test-tensorrt evidence kill-test bench-calibration bench-overhead bench-compare lint type check docker docker-check clean
 
 engines: setup
 	$(BIN)/trtbench build $(SUITE) --out $(OUT)
@@ -42,6 +42,9 @@ test-gpu: setup
 
 test-tensorrt: setup
 	TRTBENCH_REQUIRE_TENSORRT=1 $(BIN)/pytest -m tensorrt
+
+evidence: setup
+	$(BIN)/python -m tests.device.evidence --suite $(SUITE) --out $(OUT)
 
 kill-test: setup
 	$(BIN)/python tests/kill_and_resume.py --suite $(SUITE) --times 20

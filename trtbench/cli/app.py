@@ -46,7 +46,6 @@ app = typer.Typer(
 def load_verbs() -> None:
     """Import the modules whose verbs make up the command line."""
     from trtbench.cli import (  # noqa: F401  they put their verbs into `app`
-        evidence_verb,
         explain_verbs,
         int8_verbs,
         machine_verbs,

@@ -10,21 +10,30 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.device import evidence as module
+from tests.device.evidence import Evidence, collect_evidence, main, usual_name, why_not, write_evidence
+from tests.device.hardware_tests import MarkerTests, read_junit, run_tests
 from trtbench.environment import Driver, Gpu, collect_environment, gpu_info
 from trtbench.errors import ConfigError
-from trtbench.pipeline import evidence as module
-from trtbench.pipeline.evidence import Evidence, collect_evidence, usual_name, why_not, write_evidence
-from trtbench.pipeline.hardware_tests import MarkerTests, read_junit, run_tests
+from trtbench.pipeline import Places
+from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from trtbench.environment import Environment
-    from trtbench.pipeline import Event, Places
-    from trtbench.suite import Suite
+    from trtbench.pipeline import Event
 
 _NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+_SUITE = """
+name: tiny
+data: {source: digits, size: 16}
+model: {name: resnet20, train: {epochs: 0}}
+variants: [{kind: dense, name: dense}]
+export: {exporter: torchscript}
+engines: [{backend: onnxruntime-cpu, precisions: [fp32]}]
+bench: {batch_sizes: [1], duration: 0.01, warm_up: 0, block_ms: 2, processes: 1}
+"""
 _MARKED = """
 import pytest
 @pytest.mark.gpu
@@ -113,11 +122,11 @@ def test_evidence_is_named_by_day_suite_and_gpu() -> None:
 
 @pytest.mark.slow
 def test_without_a_gpu_the_rows_are_there_and_the_rest_is_said_not_to_have_run(
-    suite: Callable[..., Suite], places: Places, checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made = suite("engines: [{backend: onnxruntime-cpu, precisions: [fp32]}]")
+    made, places = parse_suite(_SUITE, origin="tiny.yaml"), Places(runs=tmp_path / "runs", engines=tmp_path / "engines")
     monkeypatch.setattr(module, "collect_environment", _machine)
-    found = collect_evidence(made, places, argv=["trtbench", "evidence"], now=_NOW, tests=checkout)
+    found = collect_evidence(made, places, argv=["evidence"], now=_NOW, tests=checkout)
     path = write_evidence(found, tmp_path / "evidence")
 
     read = json.loads(path.read_bytes())
@@ -169,10 +178,8 @@ def _evidence(*tests: MarkerTests) -> Evidence:
     )
 
 
-def _verb(monkeypatch: pytest.MonkeyPatch, folder: Path, found: Evidence, *options: str) -> int:
-    """Run the verb on evidence that is there already, and return its exit code."""
-    from trtbench.cli import main
-
+def _command(monkeypatch: pytest.MonkeyPatch, folder: Path, found: Evidence, *options: str) -> int:
+    """Run the command on evidence that is there already, and return its exit code."""
     asked: dict[str, object] = {}
 
     def collected(*_: object, **named: object) -> Evidence:
@@ -181,20 +188,23 @@ def _verb(monkeypatch: pytest.MonkeyPatch, folder: Path, found: Evidence, *optio
 
     monkeypatch.setattr(module, "collect_evidence", collected)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["trtbench", "evidence", "--to", "kept", "--quiet", *options])
-    with pytest.raises(SystemExit) as ended:
+    monkeypatch.setattr(sys, "argv", ["evidence", "--to", "kept", "--quiet", *options])
+    code = 0
+    try:
         main()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
     assert (asked["tests"] is None) == ("--no-tests" in options)
-    return int(ended.value.code or 0)
+    return code
 
 
-def test_the_verb_writes_the_file_and_says_what_ran(
+def test_the_command_writes_the_file_and_says_what_ran(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran = MarkerTests(marker="gpu", status="run", passed=3, skipped=("no second GPU",))
     not_run = MarkerTests(marker="tensorrt", status="not run: no TensorRT")
 
-    assert _verb(monkeypatch, tmp_path, _evidence(ran, not_run)) == 0
+    assert _command(monkeypatch, tmp_path, _evidence(ran, not_run)) == 0
 
     assert capsys.readouterr().out.splitlines() == [
         "cuda: run",
@@ -202,21 +212,19 @@ def test_the_verb_writes_the_file_and_says_what_ran(
         "tests marked gpu: 3 passed, 0 failed, 1 skipped",
         "tests marked tensorrt: not run: no TensorRT",
         "suite tiny: 0 of 0 rows measured. No row qualifies.",
+        "Evidence: kept/mine.json",
     ]
     assert json.loads((tmp_path / "kept" / "mine.json").read_bytes())["tests"][0]["passed"] == 3
 
 
-def test_a_failed_test_is_named_and_ends_the_verb_with_3(
+def test_a_failed_test_is_named_and_ends_the_command_with_3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failed = MarkerTests(marker="gpu", status="run", failures=("tests.gpu::test_graph",))
 
-    assert _verb(monkeypatch, tmp_path, _evidence(failed)) == 3
+    assert _command(monkeypatch, tmp_path, _evidence(failed)) == 3
     assert "  failed: tests.gpu::test_graph" in capsys.readouterr().out
 
 
-def test_the_verb_speaks_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert _verb(monkeypatch, tmp_path, _evidence(), "--json", "--no-tests") == 0
-    assert json.loads(capsys.readouterr().out)["machine"]["gpus"][0]["gpu"]["name"] == "NVIDIA H100 80GB"
+def test_without_tests_none_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _command(monkeypatch, tmp_path, _evidence(), "--no-tests") == 0

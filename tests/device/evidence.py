@@ -1,31 +1,39 @@
-"""`trtbench evidence`: what was run on this machine, as one JSON file: hardware, versions, tests by marker, rows."""
+"""What ran on this machine, for docs/evidence: hardware, versions, the hardware tests by marker and a suite's rows.
+
+python -m tests.device.evidence --suite quickstart
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.device.hardware_tests import MARKERS, MarkerTests, run_tests
 from trtbench import __version__
+from trtbench.cli.screen import Screen
 from trtbench.environment import collect_environment, gpu_info, missing, missing_for_tensorrt
 from trtbench.pipeline.events import Event, Listener, nobody
-from trtbench.pipeline.hardware_tests import MARKERS, MarkerTests, run_tests
+from trtbench.pipeline.keeper import Places
 from trtbench.pipeline.run import run_suite
 from trtbench.records import to_jsonable
 from trtbench.store import write_atomically
+from trtbench.suite import load_suite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
-    from pathlib import Path
 
     from trtbench.environment import Environment, GpuInfo
-    from trtbench.pipeline.keeper import Places
     from trtbench.records import Row
     from trtbench.suite import Suite
 
 SCHEMA_VERSION = 1
+_FAILED = 3
 _NO_CHECKOUT = "not run: no checkout with tests at hand"
 
 
@@ -139,3 +147,45 @@ def _tests(folder: Path | None, marker: str, absent: str, tell: Listener) -> Mar
     detail = f"{found.passed} passed, {len(found.failures)} failed, {len(found.skipped)} skipped"
     tell(Event(stage="tests", item=marker, state="failed" if found.failures else "done", detail=detail))
     return found
+
+
+def main() -> None:
+    """Run the hardware tests and a suite here, and write one file; exit 3 where a test or a row failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", default="quickstart", help="a suite file or a shipped suite")
+    parser.add_argument("--name", help="of the file; by default the day, the suite and the GPU")
+    parser.add_argument("--to", type=Path, default=Path("docs/evidence"), help="the folder the file is written to")
+    parser.add_argument("--tests", type=Path, default=Path("tests"), help="the tests of a checkout")
+    parser.add_argument("--no-tests", action="store_true", help="measure only")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of runs and of the store")
+    parser.add_argument("--engines", type=Path, default=Path("engines"), help="folder of engine files")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    asked = parser.parse_args()
+    with Screen(is_quiet=asked.quiet) as screen:
+        found = collect_evidence(
+            load_suite(asked.suite),
+            Places(runs=asked.out, engines=asked.engines),
+            argv=[Path(sys.argv[0]).name, *sys.argv[1:]],
+            now=datetime.now(UTC).astimezone(),
+            name=asked.name,
+            tests=None if asked.no_tests else asked.tests,
+            tell=screen,
+        )
+    path = write_evidence(found, asked.to)
+    sys.stdout.write("\n".join([*_lines(found), f"Evidence: {path}"]) + "\n")
+    if any(one.failures for one in found.tests) or any(row.status in {"failed", "oom"} for row in found.rows):
+        sys.exit(_FAILED)
+
+
+def _lines(found: Evidence) -> list[str]:
+    lines = [f"cuda: {found.cuda}", f"tensorrt: {found.tensorrt}"]
+    for one in found.tests:
+        counts = f"{one.passed} passed, {len(one.failures)} failed, {len(one.skipped)} skipped"
+        lines.append(f"tests marked {one.marker}: {counts if one.status == 'run' else one.status}")
+        lines += [f"  failed: {failure}" for failure in one.failures]
+    ok = sum(row.status == "ok" for row in found.rows)
+    return [*lines, f"suite {found.suite['name']}: {ok} of {len(found.rows)} rows measured. {found.answer}"]
+
+
+if __name__ == "__main__":
+    main()
