@@ -15,7 +15,9 @@ _PACKAGE = Path(trtbench.__file__).parent
 # A room imports only rooms that stand before it.
 _ORDER = (
     "errors",
+    "jsonable",
     "records",
+    "rows",
     "_optional",
     "store",
     "environment",

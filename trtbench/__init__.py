@@ -16,7 +16,7 @@ _HOMES = {
     "Places": "trtbench.pipeline",
     "Preprocessing": "trtbench.records",
     "Report": "trtbench.report",
-    "Row": "trtbench.records",
+    "Row": "trtbench.rows",
     "Suite": "trtbench.suite",
     "TrtbenchError": "trtbench.errors",
     "bench_engine": "trtbench.pipeline.steps",

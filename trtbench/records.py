@@ -1,42 +1,18 @@
-"""Frozen records that pass between rooms; they know nothing of where they come from or go to."""
+"""Frozen records of images that pass between rooms; they know nothing of where they come from or go to."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping  # noqa: TC003  the report's schema is built from these annotations at run time
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+from trtbench.jsonable import sha256_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Status = Literal["ok", "failed", "oom", "unsupported", "skipped"]
-Role = Literal["candidate", "baseline", "reference"]
-
-
-def canonical_json(value: Any) -> str:
-    """Write `value` as JSON with sorted keys and no spaces, so that equal values hash equally."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
-
-def sha256_of(value: Any) -> str:
-    """Return the sha256 (hex) of a value's canonical JSON."""
-    return hashlib.sha256(canonical_json(to_jsonable(value)).encode()).hexdigest()
-
-
-def to_jsonable(record: Any) -> Any:
-    """Turn a record, and what it holds, into dicts, lists and scalars for `json.dumps`."""
-    if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        return {field.name: to_jsonable(getattr(record, field.name)) for field in dataclasses.fields(record)}
-    if isinstance(record, dict):
-        return {str(key): to_jsonable(value) for key, value in record.items()}
-    if isinstance(record, (list, tuple)):
-        return [to_jsonable(value) for value in record]
-    return record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,145 +78,3 @@ class Dataset:
     def sha256(self) -> str:
         """The sha256 (hex) of all three splits."""
         return sha256_of([self.train.sha256, self.validation.sha256, self.test.sha256, list(self.classes)])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccuracyRecord:
-    """Counts on the whole test split, and what they prove against the reference.
-
-    `drop_upper_pp` is the one-sided 95 % upper bound of the paired drop in percentage points;
-    `true_arithmetic_correct` counts what the same Q/DQ graph gets right without the runtime's fused kernels.
-    `mcnemar_holm_p` is adjusted for all candidates of the batch size. `class_drops_pp` are the points each class lost
-    of its own images, `worst_class` the name of the one that lost most, None where none lost. `ece` is the expected
-    calibration error. `is_chance` says that guessing would score as well.
-    """
-
-    correct: int
-    total: int
-    top1: float
-    top5: float | None
-    ci95: tuple[float, float]
-    drop_pp: float | None = None
-    drop_upper_pp: float | None = None
-    mcnemar_p: float | None = None
-    agreement: float | None = None
-    per_class: tuple[int, ...] = ()
-    true_arithmetic_correct: int | None = None
-    mcnemar_holm_p: float | None = None
-    class_totals: tuple[int, ...] = ()
-    class_drops_pp: tuple[float, ...] = ()
-    worst_class: str | None = None
-    ece: float | None = None
-    is_chance: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyRecord:
-    """What the raw samples of one row say; a sample is one synchronised inference of a whole batch.
-
-    `p99_ms` is None below 1,000 samples. `ratio` is the paired ratio to the anchor engine with its 95 % interval.
-    `clock` says what took the times. In mode "throughput" a sample holds `launches_per_sample` inferences, and the
-    figures are of one of them. `p50_ci95_ms` draws processes and blocks anew; `p50_by_process_ms` are the medians of
-    each process. `halves` and `blocks_within` are the worst process's: the larger median of both halves of its samples
-    over the smaller, and the share of ten blocks within 5 % of their median; `was_unsettled` says that a process was
-    timed once more. `parts_ms` are medians of host-to-device, enqueue, compute and device-to-host, where the runtime
-    tells them apart; `is_enqueue_bound` where launching takes over 0.8 of the computing. `throttled_samples` were
-    taken while the device was throttled; None where nobody looked.
-    """
-
-    scope: Literal["host-to-host", "device"]
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float | None
-    mean_ms: float
-    cov: float
-    ms_per_image: float
-    n: int
-    verdict: str
-    ratio: float | None = None
-    ratio_ci95: tuple[float, float] | None = None
-    anchor: str | None = None
-    mode: Literal["latency", "throughput"] = "latency"
-    clock: Literal["wall", "cuda-events"] = "wall"
-    launches_per_sample: int = 1
-    p95_ms: float | None = None
-    min_ms: float | None = None
-    max_ms: float | None = None
-    p50_ci95_ms: tuple[float, float] | None = None
-    p50_by_process_ms: tuple[float, ...] = ()
-    halves: float | None = None
-    blocks_within: float | None = None
-    was_unsettled: bool = False
-    warm_up_ms: float | None = None
-    warm_up_inferences: int | None = None
-    parts_ms: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    is_enqueue_bound: bool | None = None
-    throttled_samples: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadRecord:
-    """How an engine bears a load.
-
-    Under `scenario` "streams", `streams` requests are in flight; under "arrivals" they come at `rate` a second, and
-    `streams` are served at once. A request is one inference of a batch. Under "arrivals" its latency runs from the
-    moment it was due, so that a queue counts in full. `holds` says whether p99 keeps `p99_limit_ms` and the rate was
-    kept up; None without a limit. `throughput_ips` counts images.
-    """
-
-    scenario: Literal["streams", "arrivals"]
-    streams: int
-    rate: float | None
-    throughput_ips: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float | None
-    max_ms: float
-    n: int
-    p99_limit_ms: float | None = None
-    holds: bool | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One (variant, precision, backend, device, batch size) of a report.
-
-    `channels` are the output channels of each convolution. `latency` is of the inference alone; `other_latencies` are
-    of the same engine with the copies in and out, or of several launches a sample. `energy_j` is of one image.
-    `builds_p50_ms` are the medians of repeated builds, of which the row is the middle one.
-    """
-
-    variant: str
-    precision: str
-    backend: str
-    device: str
-    batch_size: int
-    role: Role = "candidate"
-    status: Status = "ok"
-    reason: str = ""
-    simulated: bool = False
-    params: int | None = None
-    macs: int | None = None
-    channels: tuple[int, ...] = ()
-    sparsity: float | None = None
-    engine_bytes: int | None = None
-    weight_bytes: int | None = None
-    engine_sha256: str | None = None
-    build_s: float | None = None
-    load_ms: float | None = None
-    first_inference_ms: float | None = None
-    accuracy: AccuracyRecord | None = None
-    latency: LatencyRecord | None = None
-    other_latencies: tuple[LatencyRecord, ...] = ()
-    loads: tuple[LoadRecord, ...] = ()
-    throughput_ips: float | None = None
-    memory_bytes: int | None = None
-    energy_j: float | None = None
-    builds_p50_ms: tuple[float, ...] = ()
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The row's name as people say it."""
-        return f"{self.variant} {self.precision} {self.backend} b{self.batch_size}"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from trtbench.errors import StoreError
-from trtbench.records import sha256_of, to_jsonable
+from trtbench.jsonable import sha256_of, to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbench.bench.measured import EngineFile, Images
-    from trtbench.records import LoadRecord
+    from trtbench.rows import LoadRecord
 
 
 @dataclass

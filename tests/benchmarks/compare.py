@@ -20,7 +20,7 @@ import numpy as np
 from tests.benchmarks.subjects import build_subjects
 from trtbench.bench.versus import PAIRS, PROCESS_PAIRS, outcome, time_together
 from trtbench.environment import collect_environment
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:

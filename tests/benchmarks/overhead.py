@@ -22,7 +22,7 @@ from trtbench.bench.resampling import ratio_interval
 from trtbench.bench.timing import cores
 from trtbench.bench.workers import Workers
 from trtbench.environment import collect_environment
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from trtbench.calibrate.manifest import (
 )
 from trtbench.data import load_dataset, pixel_sha256
 from trtbench.errors import CalibrationError, ConfigError, DataError, LeakError, StoreError
-from trtbench.records import Dataset, Split, sha256_of
+from trtbench.jsonable import sha256_of
+from trtbench.records import Dataset, Split
 from trtbench.suite import DataConfig
 
 if TYPE_CHECKING:

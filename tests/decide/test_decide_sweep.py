@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from trtbench.decide.sweep import knee, sweeps
-from trtbench.records import LatencyRecord, Row
 from trtbench.report.document import read_report
+from trtbench.rows import LatencyRecord, Row
 
 REPORT = read_report(Path(__file__).parent.parent / "report" / "twenty-four-rows.json")
 

@@ -18,10 +18,10 @@ from tests.device.hardware_tests import MARKERS, MarkerTests, run_tests
 from trtbench import __version__
 from trtbench.cli.screen import Screen
 from trtbench.environment import collect_environment, gpu_info, missing, missing_for_tensorrt
+from trtbench.jsonable import to_jsonable
 from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.pipeline.keeper import Places
 from trtbench.pipeline.run import run_suite
-from trtbench.records import to_jsonable
 from trtbench.store import write_atomically
 from trtbench.suite import load_suite
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trtbench.environment import Environment, GpuInfo
-    from trtbench.records import Row
+    from trtbench.rows import Row
     from trtbench.suite import Suite
 
 SCHEMA_VERSION = 1

@@ -24,7 +24,8 @@ from trtbench.errors import (
     SidecarError,
     UnsupportedError,
 )
-from trtbench.records import Preprocessing, to_jsonable
+from trtbench.jsonable import to_jsonable
+from trtbench.records import Preprocessing
 from trtbench.store import file_sha256
 
 if TYPE_CHECKING:

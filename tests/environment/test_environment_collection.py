@@ -10,7 +10,7 @@ import pytest
 
 from trtbench.environment import Environment, collect_environment, gpu_info
 from trtbench.environment.collection import git_state
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 
 if TYPE_CHECKING:
     from pathlib import Path

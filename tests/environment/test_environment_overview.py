@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING
 
 from trtbench.environment import Cpu, Driver, Environment, Gpu, Host, MigSlice, gpu_info
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from trtbench.engines.sidecar import read_sidecar
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.build import build_engines
 from trtbench.pipeline.finalists import hold_finals, median_build
-from trtbench.records import AccuracyRecord, LatencyRecord, Row
+from trtbench.rows import AccuracyRecord, LatencyRecord, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from trtbench.records import LoadRecord
 from trtbench.report.document import Report, read_report
 from trtbench.report.write import write_report
+from trtbench.rows import LoadRecord
 
 if TYPE_CHECKING:
-    from trtbench.records import Row
+    from trtbench.rows import Row
 
 GOLDEN = Path(__file__).parent / "twenty-four-rows.json"
 _FLAGS = (

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trtbench.errors import ConfigError, StoreError
-from trtbench.records import LoadRecord, to_jsonable
+from trtbench.jsonable import to_jsonable
 from trtbench.report import Report, read_report, report_schema, write_report
 from trtbench.report.document import schema_text, validate_report
 from trtbench.report.markdown import caveats, render_markdown
+from trtbench.rows import LoadRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable

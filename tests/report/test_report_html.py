@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbench.errors import ConfigError
-from trtbench.records import canonical_json
+from trtbench.jsonable import canonical_json
 from trtbench.report.columns import COLUMNS, to_csv
 from trtbench.report.document import Report, read_report
 from trtbench.report.footnotes import footnotes

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from trtbench.records import LatencyRecord, Row
 from trtbench.report.observations import observations
 from trtbench.report.surprises import is_launch_bound, misaligned_channels, surprises
+from trtbench.rows import LatencyRecord, Row
 
 
 def _row(variant: str, p50_ms: float, *, batch_size: int = 1, **changes: Any) -> Row:

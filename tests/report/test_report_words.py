@@ -10,9 +10,9 @@ import pytest
 
 from trtbench.bench.statistics import drop_upper_bound, wilson_interval
 from trtbench.decide.compare import BrokenGate
-from trtbench.records import AccuracyRecord, LatencyRecord, Row
 from trtbench.report.document import read_report
 from trtbench.report.words import gate_clause, recommend
+from trtbench.rows import AccuracyRecord, LatencyRecord, Row
 from trtbench.suite import DecisionConfig
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from trtbench.bench.statistics import (
     wilson_interval,
 )
 from trtbench.errors import EngineError
-from trtbench.records import AccuracyRecord
+from trtbench.rows import AccuracyRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

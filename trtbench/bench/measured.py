@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.errors import RowError
-    from trtbench.records import AccuracyRecord, LoadRecord
+    from trtbench.rows import AccuracyRecord, LoadRecord
     from trtbench.suite import BenchConfig
 
 Joules = Callable[[str], float | None]  # told a device, answers what it took since some moment

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.bench.timing import cores
-from trtbench.records import LoadRecord
+from trtbench.rows import LoadRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from trtbench.bench.resampling import median_interval, ratio_interval
 from trtbench.bench.settling import settling
 from trtbench.bench.statistics import latency_summary, paired_ratio
 from trtbench.bench.timing import PLAIN
-from trtbench.records import LatencyRecord
+from trtbench.rows import LatencyRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ from trtbench.calibrate.leaks import Disjointness, Leak, find_leaks
 from trtbench.calibrate.sampler import sample_balanced
 from trtbench.data import pixel_sha256
 from trtbench.errors import CalibrationError, ConfigError, StoreError
-from trtbench.records import sha256_of, to_jsonable
+from trtbench.jsonable import sha256_of, to_jsonable
 
 if TYPE_CHECKING:
     from trtbench.records import Dataset

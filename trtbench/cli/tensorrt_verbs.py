@@ -10,7 +10,7 @@ import typer
 
 from trtbench.cli.app import app
 from trtbench.cli.screen import say, show, show_json, show_table
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from trtbench.compress.images import labelled_batches
 from trtbench.compress.masks import hold_zeros
 from trtbench.compress.methods import Compressed, Context
 from trtbench.errors import ConfigError, RowError
+from trtbench.jsonable import to_jsonable
 from trtbench.models import conv_widths, count_macs, count_params, protected_layers
-from trtbench.records import to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -13,9 +13,9 @@ from trtbench.compress.methods import Compressed, Context
 from trtbench.compress.qat_weights import learn_by_source, learn_steps
 from trtbench.data import normalise
 from trtbench.errors import ConfigError
+from trtbench.jsonable import to_jsonable
 from trtbench.models.packed import to_bytes
 from trtbench.models.rounding import round_inputs
-from trtbench.records import to_jsonable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

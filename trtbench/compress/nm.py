@@ -19,7 +19,7 @@ from trtbench.compress.masks import prunable_weights
 from trtbench.compress.sparsity import verify_masks
 from trtbench.compress.weights import finished
 from trtbench.errors import ConfigError
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ from trtbench.compress.magnitude import (
 )
 from trtbench.compress.masks import HeldZeros, prunable_weights
 from trtbench.errors import ConfigError
-from trtbench.records import sha256_of
+from trtbench.jsonable import sha256_of
 from trtbench.train.hooks import Hooks
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from trtbench.data.cache import data_cache
 from trtbench.errors import DataError
-from trtbench.records import sha256_of
+from trtbench.jsonable import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

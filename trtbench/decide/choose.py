@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trtbench.decide.rank import Ranking
     from trtbench.decide.ratios import PairedRatio, Ratio
     from trtbench.decide.what_if import Change
-    from trtbench.records import Row
+    from trtbench.rows import Row
     from trtbench.suite import DecisionConfig
 
 

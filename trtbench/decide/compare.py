@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trtbench.bench.versus import Verdict
-    from trtbench.records import Row
+    from trtbench.rows import Row
 
 _RUNTIMES = ("onnxruntime", "tensorrt", "torch")
 

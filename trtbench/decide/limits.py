@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from trtbench.decide.ratios import Ratio
-    from trtbench.records import Row
+    from trtbench.rows import Row
     from trtbench.suite import DecisionConfig, Objective
 
 LimitKey = Literal["max_drop_pp", "max_engine_mb", "max_p99_ms", "max_memory_mb", "min_throughput"]

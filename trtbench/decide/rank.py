@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trtbench.decide.ratios import PairedRatio
-    from trtbench.records import Row
+    from trtbench.rows import Row
     from trtbench.suite import DecisionConfig
 
 

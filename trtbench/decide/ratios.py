@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trtbench.records import LatencyRecord, Row
+    from trtbench.rows import LatencyRecord, Row
 
     # What knows the raw blocks answers with trtbench.bench.statistics.paired_ratio(first, second), or None.
     PairedRatio = Callable[[Row, Row], tuple[float, float, float] | None]

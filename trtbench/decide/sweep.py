@@ -10,7 +10,7 @@ from trtbench.decide.ratios import dense_fp32_of, is_measured, latency_ratio
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtbench.records import Row
+    from trtbench.rows import Row
 
 _KNEE = 0.9  # share of the best throughput from which on larger batches gain little
 

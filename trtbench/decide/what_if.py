@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trtbench.decide.limits import Assessment, LimitKey
     from trtbench.decide.rank import Ranking
     from trtbench.decide.ratios import PairedRatio
-    from trtbench.records import Row
+    from trtbench.rows import Row
     from trtbench.suite import DecisionConfig, Objective
 
 _OBJECTIVES: tuple[Objective, ...] = ("p50_ms", "p99_ms", "throughput", "engine_bytes")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench.engines.sidecar import check_engine, read_sidecar
 from trtbench.errors import TrtbenchError
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

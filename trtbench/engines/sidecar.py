@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from trtbench.errors import SidecarError
-from trtbench.records import Preprocessing, to_jsonable
+from trtbench.jsonable import to_jsonable
+from trtbench.records import Preprocessing
 from trtbench.store import file_sha256, write_atomically
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from trtbench.errors import CheckpointError
+from trtbench.jsonable import canonical_json
 from trtbench.models.packed import MAGIC, load_packed
-from trtbench.records import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

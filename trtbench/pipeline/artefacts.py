@@ -21,10 +21,10 @@ from trtbench.calibrate.manifest import (
     verify_manifest,
 )
 from trtbench.errors import ConfigError, GraphError, UnsupportedError
+from trtbench.jsonable import to_jsonable
 from trtbench.pipeline.events import Event
 from trtbench.pipeline.graph_methods import before, method_graph
 from trtbench.pipeline.networks import Networks, source_of
-from trtbench.records import to_jsonable
 from trtbench.store import Artefact, write_atomically
 from trtbench.suite import DenseVariant, DynamicInt8Variant, QatVariant
 

@@ -20,8 +20,8 @@ from trtbench.pipeline.build import build_engines, status_of
 from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.pipeline.finalists import hold_finals
 from trtbench.pipeline.watch import Watch
-from trtbench.records import Row
 from trtbench.report.raw import write_raw
+from trtbench.rows import Row
 from trtbench.suite import DenseVariant
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trtbench.engines.sidecar import Sidecar
     from trtbench.pipeline.build import BuiltEngine
     from trtbench.pipeline.keeper import Places
-    from trtbench.records import Role
+    from trtbench.rows import Role
     from trtbench.suite import Suite
 
 

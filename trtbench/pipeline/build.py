@@ -12,10 +12,10 @@ import filelock
 from trtbench.engines.base import BuildRequest, CalibrationImages, backend
 from trtbench.engines.sidecar import Sidecar, check_engine, read_sidecar, write_sidecar
 from trtbench.errors import CapabilityError, OutOfMemoryError, RowError, SidecarError, UnsupportedError
+from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.pipeline.plan import PYTORCH, needs_calibration, plan_engines, source
-from trtbench.records import sha256_of, to_jsonable
 from trtbench.store import file_sha256, storing
 from trtbench.suite import GRAPH_KINDS
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from trtbench.pipeline.keeper import Places
     from trtbench.pipeline.plan import EnginePlan
-    from trtbench.records import Status
+    from trtbench.rows import Status
     from trtbench.store import Artefact
     from trtbench.suite import Suite
 

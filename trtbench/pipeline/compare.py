@@ -19,15 +19,15 @@ from trtbench.decide.compare import (
 )
 from trtbench.environment import collect_environment
 from trtbench.errors import ConfigError, RowError
+from trtbench.jsonable import to_jsonable
 from trtbench.pipeline.events import Event, Listener, nobody
-from trtbench.records import to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from trtbench.records import Row
     from trtbench.report.document import Report
+    from trtbench.rows import Row
 
 _BUILD_FACTS = {"achieved", "cores"}  # in a row's settings, but none of what an engine is opened with
 

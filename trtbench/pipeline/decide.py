@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from trtbench.bench.latency import TimedRow
     from trtbench.decide.ratios import PairedRatio
-    from trtbench.records import Row
     from trtbench.report.document import Recommendation
+    from trtbench.rows import Row
     from trtbench.suite import DecisionConfig
 
 

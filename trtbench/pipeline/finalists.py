@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trtbench.bench.latency import TimedRow
     from trtbench.pipeline.artefacts import Artefacts
     from trtbench.pipeline.plan import EnginePlan
-    from trtbench.records import Row
+    from trtbench.rows import Row
     from trtbench.suite import DecisionConfig
 
     # measures engines at every batch size of the suite: rows and raw blocks by row name

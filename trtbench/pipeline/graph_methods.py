@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench import __version__
 from trtbench._optional import version
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 from trtbench.store import write_atomically
 from trtbench.suite import DenseVariant, QatVariant
 

@@ -27,8 +27,8 @@ from trtbench.engines.onnxruntime.cpu import integer_convolutions
 from trtbench.engines.sidecar import write_sidecar
 from trtbench.errors import EngineError, WorkerError
 from trtbench.graph.saturation import run_saturating, saturating_graph
+from trtbench.jsonable import sha256_of
 from trtbench.pipeline.build import build_engine
-from trtbench.records import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

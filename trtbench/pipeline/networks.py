@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from trtbench import __version__
 from trtbench._optional import version
 from trtbench.errors import ConfigError, UnsupportedError
+from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.pipeline.events import follow_training
 from trtbench.pipeline.keeper import Keeper
 from trtbench.pipeline.sparsify import write_sparsity
-from trtbench.records import sha256_of, to_jsonable
 from trtbench.store import file_sha256
 from trtbench.suite import GRAPH_KINDS, DenseVariant
 

@@ -62,9 +62,9 @@ def unpack_checkpoint(packed: Path, *, output: Path) -> dict[str, Any]:
         CheckpointError: the packed file is of another kind, cut short, changed or hostile.
         StoreError: the file cannot be written.
     """
+    from trtbench.jsonable import canonical_json
     from trtbench.models.files import FACTS, MAX_BYTES
     from trtbench.models.packed import load_packed, state_sha256
-    from trtbench.records import canonical_json
 
     state = load_packed(packed, max_bytes=MAX_BYTES)
     values = state.values()

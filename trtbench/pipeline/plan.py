@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from trtbench.pipeline.artefacts import Artefacts
-    from trtbench.records import Role
+    from trtbench.rows import Role
     from trtbench.store import Artefact
     from trtbench.suite import Suite, Variant
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.bench.accuracy import score
+from trtbench.jsonable import to_jsonable
 from trtbench.pipeline.events import Listener, follow_training, nobody
-from trtbench.records import to_jsonable
 
 if TYPE_CHECKING:
     from trtbench.records import Dataset

@@ -6,10 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 from trtbench.environment import collect_environment
+from trtbench.jsonable import to_jsonable
 from trtbench.pipeline.bench import bench_suite
 from trtbench.pipeline.decide import paired_from
 from trtbench.pipeline.events import Event, Listener, nobody
-from trtbench.records import to_jsonable
 from trtbench.report.advice import advice
 from trtbench.report.document import Report
 from trtbench.report.words import recommend

@@ -10,10 +10,10 @@ import numpy as np
 from scipy import stats
 
 from trtbench.errors import ConfigError
+from trtbench.jsonable import to_jsonable
 from trtbench.pipeline.events import Listener, nobody
 from trtbench.pipeline.quantize import score_file
 from trtbench.pipeline.steps import train_model
-from trtbench.records import to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ from trtbench.bench.measure import measure_engines
 from trtbench.bench.measured import EngineFile, Images
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import ConfigError
+from trtbench.jsonable import to_jsonable
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.bench import measured_row, reference_logits
 from trtbench.pipeline.events import Event, Listener, follow_training, nobody
 from trtbench.pipeline.keeper import Places
-from trtbench.records import to_jsonable
 from trtbench.store import storing
 
 if TYPE_CHECKING:
-    from trtbench.records import Row
+    from trtbench.rows import Row
     from trtbench.suite import BenchConfig, ChannelsVariant, DataConfig, ExportConfig, Suite, TrainConfig
 
 

@@ -27,10 +27,10 @@ from trtbench.engines.onnxruntime import iterate_graph_activations
 from trtbench.errors import ConfigError
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
+from trtbench.jsonable import to_jsonable
 from trtbench.pipeline.artefacts import PLACEMENTS
 from trtbench.pipeline.countdown import Countdown
 from trtbench.pipeline.truth import TrueArithmetic, where
-from trtbench.records import to_jsonable
 from trtbench.report.study import Study
 from trtbench.store import write_atomically
 from trtbench.suite import CalibrationConfig, options

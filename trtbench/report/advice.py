@@ -9,7 +9,7 @@ from trtbench.report.units import significant
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trtbench.records import Row
+    from trtbench.rows import Row
 
 _STEAL = 0.01  # a median share of stolen time worth a word
 _BUSY = 1.5  # load for each core, above which others use the machine

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from trtbench.records import Row
+    from trtbench.rows import Row
 
 _BAR_INCHES = 0.3  # of height per bar, so that every label keeps its line
 _WEIGHTS = "#0072B2"

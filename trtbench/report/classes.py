@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from trtbench.records import Row
+    from trtbench.rows import Row
 
 _MOST = 20  # classes beside each other whose numbers can still be read
 # Not quite those of `style`, for they stay as they are on a dark page, under dark ink

@@ -14,7 +14,7 @@ from trtbench.report.units import ABSENT, fixed, megabytes, millions, significan
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trtbench.records import AccuracyRecord, LatencyRecord, Row
+    from trtbench.rows import AccuracyRecord, LatencyRecord, Row
 
     Value = str | int | float | bool | None
 

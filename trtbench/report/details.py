@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trtbench.decide.sweep import Sweep
-    from trtbench.records import Row
     from trtbench.report.spread import Samples
+    from trtbench.rows import Row
 
 SWEEP_LEGEND = (
     "Knee: the smallest batch with nine tenths of the best throughput. Faster than dense from: the smallest batch from"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trtbench.errors import ConfigError
-from trtbench.records import Row  # noqa: TC001  as above
+from trtbench.rows import Row  # noqa: TC001  as above
 from trtbench.suite import Objective  # noqa: TC001  as above
 
 SCHEMA_VERSION = "1"

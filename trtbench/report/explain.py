@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from trtbench.bench.explain import Effect
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 from trtbench.report.table import Table, to_markdown
 from trtbench.report.units import fixed, significant
 from trtbench.store import write_atomically

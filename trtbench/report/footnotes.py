@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtbench.records import Row
+    from trtbench.rows import Row
 
 
 @dataclass(frozen=True, slots=True)

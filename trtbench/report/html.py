@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from trtbench.decide.sweep import sweeps
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 from trtbench.report.columns import COLUMNS, Column
 from trtbench.report.details import (
     CLASS_LEGEND,
@@ -33,10 +33,10 @@ from trtbench.report.units import significant
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trtbench.records import Row
     from trtbench.report.document import Report
     from trtbench.report.plots import Drawing
     from trtbench.report.table import Table
+    from trtbench.rows import Row
 
 _WORDS = {"variant", "precision", "backend", "device", "role", "status", "verdict"}  # columns that align left
 _FIRST = ("variant", "precision", "backend", "batch_size", "status", "top1", "drop_pp", "p50_ms", "p90_ms", "p99_ms")

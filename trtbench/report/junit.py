@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trtbench.decide.compare import Comparison, Gates
-    from trtbench.records import Row
     from trtbench.report.document import Report
+    from trtbench.rows import Row
 
 # What XML 1.0 (section 2.2) allows nowhere, escaped or not; reasons of runtimes carry colour codes.
 _UNSPEAKABLE = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from trtbench.records import Row
+    from trtbench.rows import Row
 
 _PANEL_INCHES = 2.6
 _COLUMNS = 4

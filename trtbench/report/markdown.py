@@ -9,7 +9,7 @@ import yaml
 from trtbench.bench.statistics import smallest_provable_drop
 from trtbench.decide.ratios import is_cpu
 from trtbench.decide.sweep import sweeps
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 from trtbench.report.details import CLASS_LEGEND, LOAD_LEGEND, SWEEP_LEGEND, class_table, load_table, sweep_table
 from trtbench.report.footnotes import footnotes
 from trtbench.report.observations import observations
@@ -19,8 +19,8 @@ from trtbench.report.units import fixed, significant
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from trtbench.records import Row
     from trtbench.report.document import Report
+    from trtbench.rows import Row
 
 _ENGINE_LEGEND = (
     "Top-1 with its 95 % Wilson interval. Drop pp: percentage points lost against the dense network on the same images"

@@ -13,8 +13,8 @@ from trtbench.report.units import ABSENT, fixed, significant
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtbench.records import Row
     from trtbench.report.document import Report
+    from trtbench.rows import Row
 
 _WINNER = "*"
 

@@ -12,7 +12,7 @@ from trtbench.report.words import ratio_words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtbench.records import Row
+    from trtbench.rows import Row
 
 
 def observations(rows: Sequence[Row]) -> tuple[str, ...]:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from trtbench.records import Row
     from trtbench.report.document import Recommendation
     from trtbench.report.spread import Samples
     from trtbench.report.table import Table
+    from trtbench.rows import Row
 
 _CAPTIONS = {
     "accuracy-latency": "Accuracy against latency",

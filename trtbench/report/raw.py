@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbench.bench.measured import Measured
-    from trtbench.records import Row
+    from trtbench.rows import Row
 
 _PLAIN = "device latency"
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from trtbench.records import AccuracyRecord, LatencyRecord, Row
     from trtbench.report.document import Recommendation
     from trtbench.report.labels import Box
+    from trtbench.rows import AccuracyRecord, LatencyRecord, Row
 
 _KEEP_OFF = 12  # pixels around a point that labels leave free
 _RING = 18  # the same around the recommended one

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from trtbench.records import Row
+    from trtbench.rows import Row
 
     # Milliseconds of every sample, by row name.
     Samples = Mapping[str, NDArray[np.float64]]

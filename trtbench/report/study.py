@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbench.bench.study import BALANCED, balance_effects, spreads
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 from trtbench.report.table import Table, to_markdown
 from trtbench.report.units import fixed, significant
 from trtbench.store import write_atomically

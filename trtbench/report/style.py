@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from trtbench.records import Row
+    from trtbench.rows import Row
 
 # Okabe & Ito, "Color Universal Design" (2008), without black and without yellow, which fades on white
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -11,7 +11,7 @@ from trtbench.report.words import short_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtbench.records import Row
+    from trtbench.rows import Row
 
 # Channels per step of the matrix units (NVIDIA deep learning performance guide, "Tensor Core requirements"; INT8
 # kernels of CPUs work on as many): counts between two steps are padded up to the next.

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from trtbench.records import Row
     from trtbench.report.document import Report
+    from trtbench.rows import Row
 
 _PARAMS_AT_ONCE = 100  # MLflow's limit of one request
 _LONGEST = 500  # characters of a parameter's value that servers of every version take

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trtbench.decide.rank import Ranking
     from trtbench.decide.ratios import PairedRatio, Ratio
     from trtbench.decide.what_if import Change
-    from trtbench.records import AccuracyRecord, Row
+    from trtbench.rows import AccuracyRecord, Row
     from trtbench.suite import DecisionConfig, Objective
 
 

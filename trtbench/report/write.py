@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbench.errors import ConfigError
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 from trtbench.report.columns import to_csv
 from trtbench.report.document import validate_report
 from trtbench.report.markdown import render_markdown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trtbench.records import sha256_of, to_jsonable
+from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.store import write_atomically
 from trtbench.train.hooks import NO_HOOKS, Hooks
 from trtbench.train.records import EpochRecord

@@ -22,7 +22,7 @@ from trtbench.engines.tensorrt.kernels import (
 )
 from trtbench.engines.tensorrt.keyed_cache import KeyedCache
 from trtbench.errors import CalibrationError, UnsupportedError
-from trtbench.records import sha256_of
+from trtbench.jsonable import sha256_of
 from trtbench.store import file_sha256
 
 if TYPE_CHECKING:

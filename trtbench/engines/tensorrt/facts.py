@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from trtbench.engines.tensorrt.binding import sm_of
-from trtbench.records import to_jsonable
+from trtbench.jsonable import to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

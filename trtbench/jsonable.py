@@ -1,0 +1,29 @@
+"""Records as JSON: plain values, the one canonical text of them, and its sha256."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+
+def canonical_json(value: Any) -> str:
+    """Write `value` as JSON with sorted keys and no spaces, so that equal values hash equally."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def sha256_of(value: Any) -> str:
+    """Return the sha256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(to_jsonable(value)).encode()).hexdigest()
+
+
+def to_jsonable(record: Any) -> Any:
+    """Turn a record, and what it holds, into dicts, lists and scalars for `json.dumps`."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {field.name: to_jsonable(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    if isinstance(record, dict):
+        return {str(key): to_jsonable(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [to_jsonable(value) for value in record]
+    return record
