@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from trtbench.bench.measured import EngineFile, Images
-from trtbench.engines import fake
 from trtbench.engines.base import BuildRequest
+from trtbench.engines.fake import FAKE
 from trtbench.engines.sidecar import Sidecar, write_sidecar
 from trtbench.records import Preprocessing
 from trtbench.store import file_sha256
@@ -39,7 +39,7 @@ def fake_engine(tmp_path: Path) -> Callable[..., EngineFile]:
         source = tmp_path / f"{name}.script"
         source.write_text(json.dumps(script))
         path = tmp_path / f"{name}.json"
-        fake.build(BuildRequest(source=source, engine=path, precision="fp32", num_classes=CLASSES))
+        FAKE.build(BuildRequest(source=source, engine=path, precision="fp32", num_classes=CLASSES))
         sidecar = Sidecar(
             key="k",
             variant=name,

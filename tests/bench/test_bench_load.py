@@ -12,6 +12,7 @@ import pytest
 from trtbench.bench.load import poisson_arrivals, serve_arrivals, serve_streams
 from trtbench.bench.scenarios import bear, highest_that_holds, load_record
 from trtbench.bench.workers import Workers
+from trtbench.engines.base import place_of
 from trtbench.errors import ConfigError
 from trtbench.suite import LoadConfig, options
 
@@ -125,7 +126,7 @@ def test_a_worker_bears_each_load(
     tmp_path: Path,
 ) -> None:
     engine = fake_engine("e")
-    preparing = {"backend_name": "fake", "engine": str(engine.path), "images": str(images.path)}
+    preparing = {"backend": place_of("fake"), "engine": str(engine.path), "images": str(images.path)}
     with Workers() as workers:
         worker = workers.start("e", log=tmp_path / "e.log", preparing=preparing)
         worker.ask("open", settings={"threads": 1})

@@ -16,6 +16,7 @@ from trtbench.bench.summary import latency_record, timed_ratio
 from trtbench.bench.timing import cores
 from trtbench.bench.worker import serve
 from trtbench.bench.workers import Workers
+from trtbench.engines.base import place_of
 from trtbench.errors import OutOfMemoryError, RowError, SidecarError, WorkerError
 from trtbench.suite import BenchConfig, LoadConfig
 
@@ -43,7 +44,7 @@ def _answers(*commands: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _preparing(engine: EngineFile, images: Images) -> dict[str, Any]:
-    return {"backend_name": "fake", "engine": str(engine.path), "images": str(images.path)}
+    return {"backend": place_of("fake"), "engine": str(engine.path), "images": str(images.path)}
 
 
 _OPEN: dict[str, Any] = {"do": "open", "settings": {"threads": 1}}
@@ -162,12 +163,12 @@ def test_commands_are_answered_in_order_and_errors_are_answers(
 def test_running_out_of_host_memory_is_answered(
     fake_engine: Make, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench.engines import fake
+    from trtbench.engines.fake import FakeBackend
 
     def exhausted(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(fake, "open_engine", exhausted)
+    monkeypatch.setattr(FakeBackend, "open", exhausted)
 
     preparing = {"do": "prepare", **_preparing(fake_engine("good"), images)}
     assert _answers(preparing, _OPEN)[1]["error"] == "OutOfMemoryError"
@@ -384,7 +385,7 @@ def test_what_is_known_when_someone_interrupts_is_kept(fake_engine: Make, images
 
 
 def test_noise_stands_in_for_images_that_are_only_timed(fake_engine: Make) -> None:
-    preparing = {"backend_name": "fake", "engine": str(fake_engine("good").path), "images": None}
+    preparing = {"backend": place_of("fake"), "engine": str(fake_engine("good").path), "images": None}
     answers = _answers(
         {"do": "prepare", **preparing}, _OPEN, {"do": "warm_up", "batch": 100, "warm_up_ms": 0, "cores": []}
     )

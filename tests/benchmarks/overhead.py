@@ -21,6 +21,7 @@ from trtbench.bench.latency import Budget, TimedRow, joined, measure_interleaved
 from trtbench.bench.resampling import ratio_interval
 from trtbench.bench.timing import cores
 from trtbench.bench.workers import Workers
+from trtbench.engines.base import place_of
 from trtbench.environment import collect_environment
 from trtbench.jsonable import to_jsonable
 from trtbench.store import write_atomically
@@ -53,7 +54,7 @@ def measure(engine: EngineFile, *, folder: Path, pairs: int, processes: int) -> 
     """Return what trtbench's loop and the bare one took, in at least `pairs` pairs of blocks."""
     budget = Budget(block_ms=50.0, duration_s=1e-9, iterations=1, rounds=-(-pairs // processes))
     taken: dict[str, list[TimedRow]] = {"device": [], "bare": []}
-    preparing = {"backend_name": engine.backend, "engine": str(engine.path), "images": None}
+    preparing = {"backend": place_of(engine.backend), "engine": str(engine.path), "images": None}
     for process in range(processes):
         with Workers(module="tests.benchmarks.tampered_worker") as workers:
             worker = workers.start("overhead", log=folder / "overhead.log", preparing=preparing)

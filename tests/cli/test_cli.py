@@ -121,13 +121,13 @@ def test_run_does_everything_and_answers_in_json(trtbench: Callable[[str], Answe
 
 
 def test_a_failed_row_exits_3(trtbench: Callable[[str], Answer], tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trtbench.engines import eager
+    from trtbench.engines.pytorch.backends import TorchBackend
     from trtbench.errors import EngineError
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise EngineError("this engine", got="a fault")
 
-    monkeypatch.setattr(eager, "build", fail)
+    monkeypatch.setattr(TorchBackend, "build", fail)
 
     found = trtbench(f"build {tiny}")
 

@@ -159,7 +159,7 @@ def test_the_library_calibrates_with_it_and_its_cache_says_what_the_images_were(
     images: CalibrationImages, cuda: Cuda, float_graph: Path, tmp_path: Path
 ) -> None:
     from trtbench.engines.base import BuildRequest
-    from trtbench.engines.tensorrt import build
+    from trtbench.engines.tensorrt.backend import TENSORRT
     from trtbench.engines.tensorrt.calibration_cache import parse_cache
 
     assert cuda.stream
@@ -175,14 +175,14 @@ def test_the_library_calibrates_with_it_and_its_cache_says_what_the_images_were(
         calibration=dataclasses.replace(images, preprocessing=fit, algorithm="minmax"),
     )
 
-    built = build(request)
+    built = TENSORRT.build(request)
 
     assert any("1 of 9 calibration images are left out" in note for note in built.notes)
     found = parse_cache(images.cache.read_text(), origin="c")
     assert found.algorithm == "MinMaxCalibration"
     # The double searches no threshold: its scale is the largest magnitude over 127, of whole batches alone.
     assert found.scales["input"] == np.float32(np.abs(normalise(pixels[:8], fit)).max() / 127)
-    assert any("ranges from the calibration cache" in note for note in build(request).notes)
+    assert any("ranges from the calibration cache" in note for note in TENSORRT.build(request).notes)
 
 
 def test_an_error_in_a_callback_is_kept_and_ends_the_images_and_no_cache_is_written(
@@ -203,7 +203,7 @@ def test_the_builder_raises_what_went_wrong_in_a_callback(
     images: CalibrationImages, cuda: Cuda, float_graph: Path, tmp_path: Path
 ) -> None:
     from trtbench.engines.base import BuildRequest
-    from trtbench.engines.tensorrt import build
+    from trtbench.engines.tensorrt.backend import TENSORRT
 
     assert cuda.stream
     images.cache.parent.write_text("a file where the folder of caches should be")
@@ -218,7 +218,7 @@ def test_the_builder_raises_what_went_wrong_in_a_callback(
     )
 
     with pytest.raises(StoreError, match="cannot write"):
-        build(request)
+        TENSORRT.build(request)
 
 
 def test_the_cache_is_read_where_everything_fits(images: CalibrationImages, cuda: Cuda) -> None:

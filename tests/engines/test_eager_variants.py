@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from trtbench.engines import eager
 from trtbench.engines.base import BuildRequest, backend
-from trtbench.engines.eager import compiled, cudagraph, network
-from trtbench.engines.eager.session import TorchSession
+from trtbench.engines.pytorch import backends
+from trtbench.engines.pytorch.backends import COMPILE, CUDAGRAPH, EAGER, TorchBackend
+from trtbench.engines.pytorch.session import TorchSession
 from trtbench.errors import EngineError, UnsupportedError
 from trtbench.models import build_model, save_model
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.engines.base import Scope
+    from trtbench.engines.base import Scope, Session
     from trtbench.engines.sidecar import Sidecar
 
 _ROUNDOFF = {"fp16": 2.0**-11, "bf16": 2.0**-8}
@@ -51,7 +51,7 @@ def _request(source: Path, tmp_path: Path, precision: str) -> BuildRequest:
     return BuildRequest(source=source, engine=engine, precision=precision, model="resnet20", num_classes=4)
 
 
-def _run(session: TorchSession, images: NDArray[np.float32]) -> NDArray[np.float32]:
+def _run(session: Session, images: NDArray[np.float32]) -> NDArray[np.float32]:
     session.copy_in(images)
     session.enqueue()
     session.synchronize()
@@ -67,9 +67,9 @@ def test_half_precision_rounds_the_logits_and_halves_the_weights(
     precision: str,
 ) -> None:
     source, made = trained
-    result = eager.build(_request(source, tmp_path, precision))
+    result = EAGER.build(_request(source, tmp_path, precision))
 
-    engine = eager.open_engine(tmp_path / "engine.safetensors", sidecar(precision=precision), {"threads": 1})
+    engine = EAGER.open(tmp_path / "engine.safetensors", sidecar(precision=precision), {"threads": 1})
     logits = _run(engine.session(len(images)), images)
 
     with torch.inference_mode():
@@ -84,7 +84,7 @@ def test_half_precision_rounds_the_logits_and_halves_the_weights(
 
 
 def test_fp32_says_that_tf32_is_off(trained: tuple[Path, torch.nn.Module], sidecar: Callable[..., Sidecar]) -> None:
-    engine = eager.open_engine(trained[0], sidecar(), {"threads": 1})
+    engine = EAGER.open(trained[0], sidecar(), {"threads": 1})
 
     assert dict(engine.settings) == {"threads": 1, "tf32": False, "memory_format": "contiguous"}
     assert not torch.backends.cudnn.allow_tf32
@@ -103,8 +103,8 @@ def test_what_a_gpu_before_ampere_only_imitates_is_refused(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
 
     with pytest.raises(UnsupportedError, match=r"expected a GPU of SM 8\.0 or later, got SM 7\.x"):
-        network.require_device(precision, backend="eager")
-    network.require_device("fp16", backend="eager")
+        backends.require_device(precision, backend="eager")
+    backends.require_device("fp16", backend="eager")
 
 
 @without_gpu
@@ -112,37 +112,41 @@ def test_cuda_graphs_without_cuda_are_refused_with_the_cure(
     trained: tuple[Path, torch.nn.Module], tmp_path: Path, sidecar: Callable[..., Sidecar]
 ) -> None:
     with pytest.raises(UnsupportedError, match="eager-cudagraph: expected a CUDA device, got the CPU; use the backend"):
-        cudagraph.build(_request(trained[0], tmp_path, "fp32"))
+        CUDAGRAPH.build(_request(trained[0], tmp_path, "fp32"))
     with pytest.raises(UnsupportedError, match="eager-cudagraph"):
-        cudagraph.open_engine(trained[0], sidecar(), {})
+        CUDAGRAPH.open(trained[0], sidecar(), {})
 
 
 @pytest.mark.parametrize("name", ["eager", "eager-cudagraph", "compile"])
 def test_each_is_a_runtime_by_name(name: str) -> None:
     found = backend(name)
 
-    assert found.PRECISIONS == ("fp32", "tf32", "fp16", "bf16")
-    assert found.usual_precisions() == ("fp32",)
-    assert found.SUFFIX == ".safetensors"
+    assert found.precisions == ("fp32", "tf32", "fp16", "bf16")
+    assert found.facts().usual_precisions == ("fp32",)
+    assert found.suffix == ".safetensors"
     assert not found.is_simulated()
-    assert not found.TAKES_OPTIONS
-    assert found.machine() == found.machine({"sparse": True}) == "any"
-    assert found.runtime_version() == torch.__version__
-    assert (found.device_name() == "cpu") == (not torch.cuda.is_available())
+    assert not found.takes_options
+    assert found.facts().machine == found.facts({"sparse": True}).machine == "any"
+    assert found.facts().version == torch.__version__
+    assert (found.facts().device == "cpu") == (not torch.cuda.is_available())
+
+
+def _summed(network: torch.nn.Module, images: torch.Tensor) -> Callable[[], torch.Tensor]:
+    return lambda: network(images).sum((1, 2, 3)).reshape(-1, 1)
 
 
 @pytest.mark.parametrize("scope", ["device", "host-to-host"])
 def test_every_launch_of_a_sample_is_made(scope: Scope) -> None:
     launches: list[int] = []
 
-    def prepare(images: torch.Tensor) -> Callable[[], torch.Tensor]:
+    def prepare(network: torch.nn.Module, images: torch.Tensor) -> Callable[[], torch.Tensor]:
         def launch() -> torch.Tensor:
             launches.append(1)
-            return images.sum((1, 2, 3)).reshape(-1, 1)
+            return _summed(network, images)()
 
         return launch
 
-    session = TorchSession(shape=(2, 3, 4, 4), device=torch.device("cpu"), prepare=prepare)
+    session = TorchSession(torch.nn.Identity(), shape=(2, 3, 4, 4), device=torch.device("cpu"), prepare=prepare)
     durations = session.time(5, launches_per_sample=3, scope=scope)
 
     assert durations.dtype == np.int64
@@ -151,11 +155,8 @@ def test_every_launch_of_a_sample_is_made(scope: Scope) -> None:
 
 
 def test_timing_host_to_host_leaves_the_images_where_they_are() -> None:
-    def prepare(images: torch.Tensor) -> Callable[[], torch.Tensor]:
-        return lambda: images.sum((1, 2, 3)).reshape(-1, 1)
-
     images = np.random.default_rng(0).standard_normal((2, 3, 4, 4), dtype=np.float32)
-    session = TorchSession(shape=images.shape, device=torch.device("cpu"), prepare=prepare)
+    session = TorchSession(torch.nn.Identity(), shape=images.shape, device=torch.device("cpu"), prepare=_summed)
     session.copy_in(images)
     session.time(3, launches_per_sample=1, scope="host-to-host")
     session.enqueue()
@@ -174,7 +175,7 @@ def test_a_network_that_does_not_compile_in_one_piece_is_an_engine_error() -> No
     whole = torch.compile(broken, fullgraph=True, backend="eager")
 
     with pytest.raises(EngineError, match=r"torch\.compile: expected one compiled graph, got .*; install a C\+\+"):
-        compiled._guarded(whole, torch.zeros(1))()
+        backends._guarded(whole, torch.zeros(1))()
 
 
 class _Tiny(torch.nn.Module):
@@ -195,9 +196,9 @@ def test_a_compiled_network_gives_the_logits_of_eager(
 ) -> None:
     torch.manual_seed(0)
     tiny = _Tiny().eval()
-    monkeypatch.setattr(network, "load_model", lambda *_, **__: SimpleNamespace(model=tiny))
+    monkeypatch.setattr(backends, "load_model", lambda *_, **__: SimpleNamespace(model=tiny))
 
-    engine = compiled.open_engine(tmp_path, sidecar(backend="compile"), {"threads": 1})
+    engine = COMPILE.open(tmp_path, sidecar(backend="compile"), {"threads": 1})
     logits = _run(engine.session(len(images)), images)
 
     with torch.inference_mode():
@@ -206,7 +207,7 @@ def test_a_compiled_network_gives_the_logits_of_eager(
 
 
 def test_compile_copies_the_checkpoint(trained: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
-    result = compiled.build(_request(trained[0], tmp_path, "fp32"))
+    result = COMPILE.build(_request(trained[0], tmp_path, "fp32"))
 
     assert (tmp_path / "engine.safetensors").read_bytes() == trained[0].read_bytes()
     assert result.achieved == "fp32"
@@ -253,15 +254,14 @@ def test_a_graph_is_recorded_after_a_warm_up_on_another_stream_and_then_replayed
             seam.calls.append("run")
             return images.sum((1, 2, 3)).reshape(-1, 1)
 
-    loaded = network.Loaded(network=Told(), device=torch.device("cpu"), settings={"tf32": False})
-    monkeypatch.setattr(cudagraph, "load_network", lambda *_: loaded)
-    monkeypatch.setattr(cudagraph, "_require_cuda", lambda: None)
+    monkeypatch.setattr(backends, "load_model", lambda *_, **__: SimpleNamespace(model=Told()))
+    monkeypatch.setattr(TorchBackend, "_require_cuda", lambda _: None)
 
-    engine = cudagraph.open_engine(tmp_path, sidecar(), {})
+    engine = CUDAGRAPH.open(tmp_path, sidecar(), {})
     session = engine.session(2)
     session.enqueue()
 
-    assert dict(engine.settings) == {"tf32": False, "cuda_graph": True}
+    assert engine.settings["cuda_graph"] is True
     warm_up = ["side waits for main", "on side", "run", "run", "run", "main waits for side"]
     assert seam.calls == [*warm_up, "capture thread_local", "run", "replay"]
     assert session.copy_out().shape == (2, 1)
@@ -271,15 +271,15 @@ def test_what_breaks_a_capture_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     _Cuda(monkeypatch, error="operation not permitted when stream is capturing")
 
     with pytest.raises(EngineError, match="capture of a CUDA graph: got operation not permitted"):
-        cudagraph._recorded(torch.nn.Identity(), torch.zeros(1))
+        backends._recorded(torch.nn.Identity(), torch.zeros(1))
 
 
 def test_on_cuda_a_graph_is_built_from_the_checkpoint(
     trained: tuple[Path, torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cudagraph, "_require_cuda", lambda: None)
+    monkeypatch.setattr(TorchBackend, "_require_cuda", lambda _: None)
 
-    cudagraph.build(_request(trained[0], tmp_path, "fp32"))
+    CUDAGRAPH.build(_request(trained[0], tmp_path, "fp32"))
 
     assert (tmp_path / "engine.safetensors").read_bytes() == trained[0].read_bytes()
 
@@ -294,7 +294,7 @@ def test_each_session_is_compiled_in_one_piece_for_its_own_shape(
         return module
 
     monkeypatch.setattr(torch, "compile", compile_)
-    engine = compiled.open_engine(trained[0], sidecar(), {"threads": 1})
+    engine = COMPILE.open(trained[0], sidecar(), {"threads": 1})
     engine.session(1)
     logits = _run(engine.session(2), np.zeros((2, 3, 8, 8), np.float32))
 
@@ -316,9 +316,9 @@ def test_on_cuda_each_precision_is_near_the_exact_logits(  # noqa: PLR0917  pyte
 ) -> None:
     source, made = trained
     backend(name).build(_request(source, tmp_path, precision))
-    engine = backend(name).open_engine(tmp_path / "engine.safetensors", sidecar(precision=precision), {})
+    engine = backend(name).open(tmp_path / "engine.safetensors", sidecar(precision=precision), {})
     session = engine.session(len(images))
-    logits = [_run(session, batch) for batch in (images, images[::-1].copy())]  # type: ignore[arg-type]  # PyTorch's own
+    logits = [_run(session, batch) for batch in (images, images[::-1].copy())]
 
     with torch.inference_mode():
         exact = made(torch.from_numpy(images)).numpy()
@@ -337,4 +337,4 @@ def test_a_network_that_waits_for_the_device_cannot_be_recorded() -> None:
             return images * images.sum().item()
 
     with pytest.raises(EngineError, match="capture of a CUDA graph"):
-        cudagraph._recorded(Waiting(), torch.zeros(1, device="cuda"))
+        backends._recorded(Waiting(), torch.zeros(1, device="cuda"))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from trtbench.engines import eager
-from trtbench.engines.base import BACKENDS, BuildRequest, backend, resolve_backend
+from trtbench.engines.base import BuildRequest, backend, load_backend, resolve_backend
+from trtbench.engines.pytorch.backends import EAGER
 from trtbench.errors import UnsupportedError
 from trtbench.models import build_model, save_model
+from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,14 +43,14 @@ def test_eager_gives_the_networks_logits(
     request = BuildRequest(source=source, engine=engine, precision="fp32", model="resnet20", num_classes=4)
     threads = torch.get_num_threads()
 
-    result = eager.build(request)
+    result = EAGER.build(request)
     try:
-        session = eager.open_engine(engine, sidecar(backend="eager"), {"threads": 1}).session(len(images))
+        session = EAGER.open(engine, sidecar(backend="eager"), {"threads": 1}).session(len(images))
         session.copy_in(images)
         session.enqueue()
         session.synchronize()
         logits = session.copy_out()
-        durations = {scope: session.time(3, scope=scope) for scope in ("device", "host-to-host")}
+        durations = {scope: session.time(3, launches_per_sample=1, scope=scope) for scope in ("device", "host-to-host")}
         session.close()
     finally:
         torch.set_num_threads(threads)
@@ -65,33 +66,35 @@ def test_eager_refuses_a_precision_it_does_not_have(tmp_path: Path) -> None:
     request = BuildRequest(source=tmp_path, engine=tmp_path / "e", precision="int8")
 
     with pytest.raises(UnsupportedError, match="int8"):
-        eager.build(request)
+        EAGER.build(request)
 
 
 @pytest.mark.parametrize("name", ["eager", "fake", "onnxruntime-cpu"])
 def test_a_runtime_that_is_always_here_says_what_and_where_it_is(name: str) -> None:
     found = backend(name)
 
-    assert found.runtime_version()
-    assert found.device_name()
-    assert found.machine() == found.machine({"hardware_compatible": True})
-    assert set(found.usual_precisions()) <= set(found.PRECISIONS)
+    assert found.facts().version
+    assert found.facts().device
+    assert found.facts().machine == found.facts({"hardware_compatible": True}).machine
+    assert set(found.facts().usual_precisions) <= set(found.precisions)
     assert found.is_simulated() == (name == "fake")
 
 
 @pytest.mark.parametrize("name", sorted(BACKENDS))
-def test_every_runtime_has_what_the_protocol_names(name: str) -> None:
+def test_every_runtime_bears_its_own_name(name: str) -> None:
     found = backend(name)
 
-    assert found.PRECISIONS
-    assert found.SUFFIX.startswith(".")
-    assert isinstance(found.TAKES_OPTIONS, bool)
-    assert all(
-        callable(one)
-        for one in (found.usual_precisions, found.is_simulated, found.machine, found.device_name, found.runtime_version)
-    )
-    assert callable(found.build)
-    assert callable(found.open_engine)
+    assert found.name == name
+    assert found.suffix.startswith(".")
+    assert found.precisions
+
+
+@pytest.mark.parametrize(("place", "got"), [("os:sep", "str"), ("os:none_such", "nothing")])
+def test_what_is_no_runtime_is_refused_where_its_line_says_it_stands(place: str, got: str) -> None:
+    with pytest.raises(
+        UnsupportedError, match=f"backend at {place}: expected .*Backend names, got {got}; mend its line"
+    ):
+        load_backend(place)
 
 
 def test_an_unknown_runtime_is_refused_with_the_known_ones() -> None:

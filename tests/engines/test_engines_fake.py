@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trtbench.engines import fake
 from trtbench.engines.base import BuildRequest
+from trtbench.engines.fake import FAKE
 from trtbench.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from trtbench.engines.base import Engine
     from trtbench.engines.sidecar import Sidecar
 
 
-def _open(folder: Path, made: Sidecar, **script: Any) -> fake.FakeEngine:
+def _open(folder: Path, made: Sidecar, **script: Any) -> Engine:
     (folder / "script.json").write_text(json.dumps(script))
     engine = folder / "engine.json"
-    fake.build(BuildRequest(source=folder / "script.json", engine=engine, precision="fp32", num_classes=4))
-    return fake.open_engine(engine, made, {"threads": 1})
+    FAKE.build(BuildRequest(source=folder / "script.json", engine=engine, precision="fp32", num_classes=4))
+    return FAKE.open(engine, made, {"threads": 1})
 
 
 def test_logits_are_a_linear_map_of_the_pixels_and_always_the_same(
@@ -48,7 +49,7 @@ def test_logits_are_a_linear_map_of_the_pixels_and_always_the_same(
 def test_durations_follow_the_script(tmp_path: Path, sidecar: Callable[..., Sidecar]) -> None:
     session = _open(tmp_path, sidecar(), ns_per_image=1000, jitter=0).session(2)
 
-    assert session.time(3).tolist() == [2000] * 3
+    assert session.time(3, launches_per_sample=1, scope="device").tolist() == [2000] * 3
     assert session.time(1, launches_per_sample=5, scope="host-to-host").tolist() == [11_000]
 
 

@@ -12,6 +12,7 @@ import pytest
 from trtbench.engines.base import BuildRequest
 from trtbench.engines.onnxruntime import cpu as runtime
 from trtbench.engines.onnxruntime import iterate_activations
+from trtbench.engines.onnxruntime.cpu import ONNXRUNTIME_CPU
 from trtbench.engines.onnxruntime.sessions import CPU, start
 from trtbench.errors import EngineError, OutOfMemoryError, ProviderError, UnsupportedError
 from trtbench.graph.reference import run_reference
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 
 def _build(source: Path, tmp_path: Path, precision: str) -> tuple[Path, BuildResult]:
     engine = tmp_path / f"{precision}.onnx.engine"
-    return engine, runtime.build(BuildRequest(source=source, engine=engine, precision=precision, num_classes=4))
+    return engine, ONNXRUNTIME_CPU.build(BuildRequest(source=source, engine=engine, precision=precision, num_classes=4))
 
 
 def _logits(engine: Path, made: Sidecar, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    session = runtime.open_engine(engine, made, {}).session(len(images))
+    session = ONNXRUNTIME_CPU.open(engine, made, {}).session(len(images))
     session.copy_in(images)
     session.enqueue()
     session.synchronize()
@@ -142,7 +143,7 @@ def test_timing_gives_one_positive_duration_a_sample(
     float_graph: Path, tmp_path: Path, sidecar: Callable[..., Sidecar], scope: Scope
 ) -> None:
     engine, _ = _build(float_graph, tmp_path, "fp32")
-    session = runtime.open_engine(engine, sidecar(), {"threads": 1}).session(2)
+    session = ONNXRUNTIME_CPU.open(engine, sidecar(), {"threads": 1}).session(2)
 
     durations = session.time(5, launches_per_sample=2, scope=scope)
 
@@ -155,7 +156,7 @@ def test_the_settings_in_force_are_those_of_the_build_over_the_callers(
 ) -> None:
     engine, _ = _build(float_graph, tmp_path, "fp32")
 
-    opened = runtime.open_engine(engine, sidecar(settings={"x64quantprecision": True}), {"threads": 2})
+    opened = ONNXRUNTIME_CPU.open(engine, sidecar(settings={"x64quantprecision": True}), {"threads": 2})
 
     assert dict(opened.settings) == {"threads": 2, "spin": False, "x64quantprecision": True}
 

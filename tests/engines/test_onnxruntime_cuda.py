@@ -13,9 +13,11 @@ import pytest
 
 from trtbench.engines.base import BuildOptions, BuildRequest, backend
 from trtbench.engines.onnxruntime import cuda, sessions, tensorrt_provider
+from trtbench.engines.onnxruntime.cuda import ONNXRUNTIME_CUDA
 from trtbench.engines.onnxruntime.device_session import DeviceEngine
 from trtbench.engines.onnxruntime.gpu import gpu_machine, gpu_name
 from trtbench.engines.onnxruntime.sessions import CPU, CUDA, TENSORRT, require_provider, session_options, start
+from trtbench.engines.onnxruntime.tensorrt_provider import ONNXRUNTIME_TENSORRT
 from trtbench.environment import Driver, Environment, Gpu, Package, collect_environment
 from trtbench.errors import EngineError, ProviderError, UnsupportedError
 from trtbench.graph.reference import onnxruntime, run_reference
@@ -41,7 +43,7 @@ def _request(source: Path, tmp_path: Path, precision: str, **changes: Any) -> Bu
 @without_gpu
 def test_asking_for_cuda_without_a_gpu_is_a_provider_error_with_the_cure(float_graph: Path, tmp_path: Path) -> None:
     with pytest.raises(ProviderError, match=r"expected CUDAExecutionProvider, got lib\w+\.so.*`trtbench gpu-info`"):
-        cuda.build(_request(float_graph, tmp_path, "fp32"))
+        ONNXRUNTIME_CUDA.build(_request(float_graph, tmp_path, "fp32"))
     assert not (tmp_path / "engine.onnx").exists()
 
 
@@ -50,7 +52,7 @@ def test_opening_on_cuda_without_a_gpu_is_a_provider_error_too(
     float_graph: Path, sidecar: Callable[..., Sidecar]
 ) -> None:
     with pytest.raises(ProviderError, match="CUDAExecutionProvider"):
-        cuda.open_engine(float_graph, sidecar(), {})
+        ONNXRUNTIME_CUDA.open(float_graph, sidecar(), {})
 
 
 @without_gpu
@@ -65,7 +67,7 @@ def test_the_silent_fallback_of_a_session_is_an_error(float_graph: Path) -> None
 @pytest.mark.parametrize("precision", ["int8", "int8+fp16"])
 def test_int8_on_cuda_is_refused_because_it_would_be_float(float_graph: Path, tmp_path: Path, precision: str) -> None:
     with pytest.raises(UnsupportedError, match="computes Q/DQ nodes in float"):
-        cuda.build(_request(float_graph, tmp_path, precision))
+        ONNXRUNTIME_CUDA.build(_request(float_graph, tmp_path, precision))
 
 
 @pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
@@ -80,11 +82,11 @@ def test_other_precisions_are_refused_by_name(float_graph: Path, tmp_path: Path,
 def test_both_are_runtimes_by_name(name: str, precisions: tuple[str, ...]) -> None:
     found = backend(name)
 
-    assert found.usual_precisions() == found.PRECISIONS == precisions
+    assert found.facts().usual_precisions == found.precisions == precisions
     assert not found.is_simulated()
-    assert found.runtime_version().startswith(onnxruntime().__version__)
-    assert found.device_name()
-    assert found.machine() == found.machine({"hardware_compatible": True})
+    assert found.facts().version.startswith(onnxruntime().__version__)
+    assert found.facts().device
+    assert found.facts().machine == found.facts({"hardware_compatible": True}).machine
 
 
 def test_a_gpu_is_named_with_what_binds_an_engine_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +227,7 @@ def test_a_session_is_opened_on_our_stream_and_closed_to_the_cpu(
     monkeypatch.setattr(device_session, "start", opened)
     monkeypatch.setattr(cuda, "require_provider", lambda *_: None)
 
-    engine = cuda.open_engine(float_graph, sidecar(device="GPU", settings={"tf32": False}), {"threads": 1})
+    engine = ONNXRUNTIME_CUDA.open(float_graph, sidecar(device="GPU", settings={"tf32": False}), {"threads": 1})
 
     assert asked["providers"] == {CUDA: {"device_id": "0", "use_tf32": "0", "user_compute_stream": "1"}}
     assert asked["source"] == float_graph
@@ -237,7 +239,7 @@ def test_a_cuda_engine_is_the_graph_itself(float_graph: Path, tmp_path: Path, mo
     monkeypatch.setattr(cuda, "require_provider", lambda *_: None)
     monkeypatch.setattr(cuda, "start", lambda *_, providers: asked.append(providers))
 
-    result = cuda.build(_request(float_graph, tmp_path, "fp16"))
+    result = ONNXRUNTIME_CUDA.build(_request(float_graph, tmp_path, "fp16"))
 
     assert (tmp_path / "engine.onnx").read_bytes() == float_graph.read_bytes()
     assert asked == [{CUDA: {"device_id": "0", "use_tf32": "0"}}]
@@ -258,7 +260,7 @@ def test_tensorrt_11_is_refused_because_the_provider_links_10() -> None:
 
 def test_a_missing_libnvinfer_is_refused_with_the_loaders_words(float_graph: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"expected libnvinfer\.so\.10, got libnvinfer\.so\.10: cannot open"):
-        tensorrt_provider.build(_request(float_graph, tmp_path, "int8"))
+        ONNXRUNTIME_TENSORRT.build(_request(float_graph, tmp_path, "int8"))
 
 
 def test_the_libraries_of_tensorrts_wheel_are_loaded_for_the_provider_to_find(
@@ -354,7 +356,7 @@ def test_a_plan_is_kept_with_what_runs_outside_of_it(
 ) -> None:
     _built_by_tensorrt(monkeypatch, nodes)
 
-    result = tensorrt_provider.build(
+    result = ONNXRUNTIME_TENSORRT.build(
         _request(float_graph, tmp_path, "int8", options=BuildOptions(batch_sizes=(1, 4)), input_shape=(3, 8, 8))
     )
 
@@ -368,7 +370,7 @@ def test_a_build_without_a_plan_is_an_error(float_graph: Path, tmp_path: Path, m
     _built_by_tensorrt(monkeypatch, [])
 
     with pytest.raises(EngineError, match="got no plan"):
-        tensorrt_provider.build(_request(float_graph, tmp_path, "fp32"))
+        ONNXRUNTIME_TENSORRT.build(_request(float_graph, tmp_path, "fp32"))
 
 
 def test_a_plan_is_opened_by_tensorrt_and_cuda_on_our_stream(
@@ -382,7 +384,7 @@ def test_a_plan_is_opened_by_tensorrt_and_cuda_on_our_stream(
     monkeypatch.setattr(device_session, "open_cuda", _HostCuda)
     monkeypatch.setattr(device_session, "start", lambda *_, providers: asked.update(providers))
 
-    tensorrt_provider.open_engine(float_graph, sidecar(), {})
+    ONNXRUNTIME_TENSORRT.open(float_graph, sidecar(), {})
 
     assert list(asked) == [TENSORRT, CUDA]
     assert {one["user_compute_stream"] for one in asked.values()} == {"1"}
@@ -398,8 +400,8 @@ def test_a_cuda_engine_gives_the_graphs_logits(
     source = tmp_path / "source.onnx"
     proto = onnx.load(float_graph)
     onnx.save(proto if precision == "fp32" else to_half(proto, dtype="fp16").proto, source)
-    cuda.build(_request(source, tmp_path, precision))
-    session = cuda.open_engine(tmp_path / "engine.onnx", sidecar(), {}).session(len(images))
+    ONNXRUNTIME_CUDA.build(_request(source, tmp_path, precision))
+    session = ONNXRUNTIME_CUDA.open(tmp_path / "engine.onnx", sidecar(), {}).session(len(images))
     session.copy_in(images)
     session.enqueue()
     expected = run_reference(proto, {"input": images})["logits"]

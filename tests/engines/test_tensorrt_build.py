@@ -111,9 +111,9 @@ def sidecar_of(sidecar: Callable[..., Sidecar]) -> Callable[..., Sidecar]:
             "precision": request.precision,
             "achieved": result.achieved,
             "backend": "tensorrt",
-            "backend_version": found.runtime_version(),
-            "device": found.device_name(),
-            "machine": found.machine(to_jsonable(request.options)),
+            "backend_version": found.facts().version,
+            "device": found.facts().device,
+            "machine": found.facts(to_jsonable(request.options)).machine,
             "engine_sha256": file_sha256(request.engine),
             "engine_bytes": request.engine.stat().st_size,
             "weight_bytes": result.weight_bytes,
@@ -163,7 +163,7 @@ def test_every_explicit_precision_builds_and_runs_on_both_majors(
 ) -> None:
     request = request_of(precision)
     result = backend("tensorrt").build(request)
-    engine = backend("tensorrt").open_engine(request.engine, sidecar_of(request, result), {})
+    engine = backend("tensorrt").open(request.engine, sidecar_of(request, result), {})
     session = engine.session(2)
     session.copy_in(images[:2])
     session.enqueue()
@@ -290,7 +290,7 @@ def test_one_dynamic_profile_takes_the_place_of_the_fixed_ones(
 ) -> None:
     request = request_of("fp32", profile=(1, 2, 5))
     result = backend("tensorrt").build(request)
-    engine = backend("tensorrt").open_engine(request.engine, sidecar_of(request, result), {})
+    engine = backend("tensorrt").open(request.engine, sidecar_of(request, result), {})
 
     assert [shape[0] for shape in result.facts["profiles"][0]["input"]] == [1, 2, 5]
     assert len(result.facts["profiles"]) == 1
@@ -634,7 +634,7 @@ def test_an_engine_of_another_version_is_refused_before_it_is_read(
     request.engine.unlink()
 
     with pytest.raises(SidecarError, match=r"got one of 10\.15\.0\.1; build it here: `trtbench build mine.yaml`"):
-        backend("tensorrt").open_engine(request.engine, made, {})
+        backend("tensorrt").open(request.engine, made, {})
 
 
 @pytest.mark.usefixtures("tensorrt_double")
@@ -647,7 +647,7 @@ def test_a_plan_that_does_not_load_is_told_in_tensorrts_words_with_the_rebuild_c
     request.engine.write_bytes(request.engine.read_bytes()[:-1])
 
     with pytest.raises(EngineError, match=r"Serialization.*`trtbench build mine.yaml`"):
-        backend("tensorrt").open_engine(request.engine, made, {})
+        backend("tensorrt").open(request.engine, made, {})
 
 
 @pytest.mark.usefixtures("tensorrt_double")
@@ -658,9 +658,9 @@ def test_a_version_compatible_engine_is_opened_with_its_host_code_allowed(
     request = request_of("fp32", version_compatible=True)
     made = sidecar_of(request, backend("tensorrt").build(request))
 
-    backend("tensorrt").open_engine(request.engine, made, {}).session(1).close()
+    backend("tensorrt").open(request.engine, made, {}).session(1).close()
     with pytest.raises(EngineError, match="host code"):
-        backend("tensorrt").open_engine(request.engine, replace(made, options={}), {})
+        backend("tensorrt").open(request.engine, replace(made, options={}), {})
 
 
 @pytest.mark.usefixtures("tensorrt_double")
@@ -668,21 +668,21 @@ def test_an_engine_of_another_gpu_is_another_machines_unless_it_is_hardware_comp
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = backend("tensorrt")
-    here, anywhere = found.machine(), found.machine({"hardware_compatible": True})
+    here, anywhere = found.facts().machine, found.facts({"hardware_compatible": True}).machine
     monkeypatch.setenv("TRTBENCH_DOUBLE_SM", "8.6")
 
     assert "Simulated GPU, SM 8.9" in here
-    assert found.machine() != here
-    assert found.machine({"hardware_compatible": True}) == anywhere
+    assert found.facts().machine != here
+    assert found.facts({"hardware_compatible": True}).machine == anywhere
 
 
 def test_the_double_is_simulated_and_says_what_it_is(tensorrt_double: ModuleType) -> None:
     found = backend("tensorrt")
 
     assert found.is_simulated()
-    assert found.device_name() == "Simulated GPU"
-    assert found.runtime_version() == tensorrt_double.__version__
-    assert ("int8-implicit+fp16" in found.usual_precisions()) == tensorrt_double.__version__.startswith("10")
-    assert set(found.usual_precisions()) <= set(found.PRECISIONS)
-    assert found.TAKES_OPTIONS
+    assert found.facts().device == "Simulated GPU"
+    assert found.facts().version == tensorrt_double.__version__
+    assert ("int8-implicit+fp16" in found.facts().usual_precisions) == tensorrt_double.__version__.startswith("10")
+    assert set(found.facts().usual_precisions) <= set(found.precisions)
+    assert found.takes_options
     assert "torch" not in {name.partition(".")[0] for name in vars(sys.modules["trtbench.engines.tensorrt"])}

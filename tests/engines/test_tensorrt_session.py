@@ -52,9 +52,10 @@ def opened(
         **options: Any,
     ) -> TensorrtEngine:
         from trtbench.engines.base import BuildOptions, BuildRequest
-        from trtbench.engines.tensorrt import build, open_engine
+        from trtbench.engines.tensorrt.backend import TensorRtBackend
 
         assert tensorrt_double.__version__
+        backend = TensorRtBackend()
         if package == "pycuda":
             monkeypatch.setitem(sys.modules, "cupy", None)
         request = BuildRequest(
@@ -67,7 +68,7 @@ def opened(
         )
         key = (tensorrt_double.__version__, request.source.read_bytes(), repr(request.options))
         if key not in _PLANS:
-            build(request)
+            backend.build(request)
             _PLANS[key] = request.engine.read_bytes()
         request.engine.write_bytes(_PLANS[key])
         made = sidecar(
@@ -76,7 +77,7 @@ def opened(
             weight_bytes=_WEIGHT_BYTES,
             num_classes=num_classes,
         )
-        engines.append(open_engine(request.engine, made, settings or {}))
+        engines.append(backend.open(request.engine, made, settings or {}))
         return engines[-1]
 
     yield make

@@ -86,7 +86,7 @@ def engine(places: Places) -> Callable[[str], TensorrtEngine]:
             if built.status == "unsupported":
                 pytest.skip(built.reason)
             assert built.path is not None, built.reason
-            opened[precision] = backend("tensorrt").open_engine(built.path, read_sidecar(built.path), {})
+            opened[precision] = backend("tensorrt").open(built.path, read_sidecar(built.path), {})
         found: TensorrtEngine = opened[precision]
         return found
 

@@ -13,8 +13,8 @@ import pytest
 from trtbench.bench.latency import TimedRow
 from trtbench.bench.measured import EngineFile, Measured
 from trtbench.bench.timing import PLAIN, Run
-from trtbench.engines import fake
 from trtbench.engines.base import BuildRequest
+from trtbench.engines.fake import FAKE
 from trtbench.engines.sidecar import Sidecar, write_sidecar
 from trtbench.environment import collect_environment
 from trtbench.errors import ConfigError
@@ -40,7 +40,7 @@ def _engine(path: Path, **script: Any) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     source = path.with_suffix(".script")
     source.write_text(json.dumps({"jitter": 0.01, **script}))
-    fake.build(BuildRequest(source=source, engine=path, precision="fp32", num_classes=4))
+    FAKE.build(BuildRequest(source=source, engine=path, precision="fp32", num_classes=4))
     sha256 = file_sha256(path)
     sidecar = Sidecar(
         key="k",

@@ -89,13 +89,13 @@ def test_a_row_that_fails_is_told_and_the_others_are_measured(
 def test_an_engine_that_was_not_built_is_a_row_with_its_reason(
     suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench.engines import eager
+    from trtbench.engines.pytorch.backends import TorchBackend
     from trtbench.errors import UnsupportedError
 
-    def refuse(_: object) -> None:
+    def refuse(*_: object) -> None:
         raise UnsupportedError("this device", cure="use another")
 
-    monkeypatch.setattr(eager, "build", refuse)
+    monkeypatch.setattr(TorchBackend, "build", refuse)
 
     report, _ = run_suite(suite(), places, argv=[], now=_NOW)
 

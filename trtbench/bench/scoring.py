@@ -11,6 +11,7 @@ import numpy as np
 
 from trtbench.bench.accuracy import score
 from trtbench.bench.measured import Opening
+from trtbench.engines.base import place_of
 from trtbench.errors import RowError
 from trtbench.store import storing
 
@@ -69,9 +70,10 @@ def open_engine(workers: Workers, worker: WorkerProcess, rows: Sequence[Measured
 
 def _start(workers: Workers, rows: Sequence[Measured], bench: Bench) -> WorkerProcess | None:
     engine = rows[0].engine
-    preparing = {"backend_name": engine.backend, "engine": str(engine.path), "images": str(bench.images.path)}
     log = bench.folder / "logs" / f"{engine.name.replace(' ', '_')}.log"
     try:
+        place, images = place_of(engine.backend), str(bench.images.path)
+        preparing = {"backend": place, "engine": str(engine.path), "images": images}
         return workers.start(engine.name, log=log, preparing=preparing)
     except RowError as error:
         for one in rows:

@@ -9,6 +9,7 @@ from trtbench.bench.latency import Budget, TimedRow, joined
 from trtbench.bench.summary import timed_ratio
 from trtbench.bench.timing import PLAIN, time_side_by_side
 from trtbench.bench.workers import WORKER, Workers
+from trtbench.engines.base import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -125,7 +126,7 @@ def time_together(
 def _open(
     workers: Workers, engine: EngineFile, batch_size: int, *, folder: Path, settings: Mapping[str, object]
 ) -> None:
-    preparing = {"backend_name": engine.backend, "engine": str(engine.path), "images": None}
+    preparing = {"backend": place_of(engine.backend), "engine": str(engine.path), "images": None}
     log = folder / "logs" / f"{engine.name.replace(' ', '_')}.log"
     worker = workers.start(engine.name, log=log, preparing=preparing)
     worker.ask("open", settings={**settings, **engine.settings}, batch=batch_size)

@@ -20,7 +20,7 @@ import numpy as np
 
 from trtbench.bench.load import poisson_arrivals, serve_arrivals, serve_streams
 from trtbench.data.preprocess import normalise
-from trtbench.engines.base import backend
+from trtbench.engines.base import load_backend
 from trtbench.engines.sidecar import check_engine, read_sidecar
 from trtbench.errors import EngineError, OutOfMemoryError, TrtbenchError, WorkerError
 
@@ -43,15 +43,16 @@ class Worker:
         self._sessions: dict[int, Session] = {}
         self._images: NDArray[np.uint8] = np.zeros((0, 3, 1, 1), dtype=np.uint8)
 
-    def prepare(self, *, backend_name: str, engine: str, images: str | None) -> dict[str, Any]:
+    def prepare(self, *, backend: str, engine: str, images: str | None) -> dict[str, Any]:
         """Import the runtime, check the engine against its sidecar and map the images: all that is not timed.
 
+        `backend` says where the runtime stands, as `module:NAME`: the parent alone knows the runtimes by their names.
         Without images, seeded noise stands in for them: enough to be timed, never to be scored.
         """
         self._path = Path(engine)
-        self._runtime: Any = backend(backend_name)
+        self._runtime = load_backend(backend)
         self._sidecar = read_sidecar(self._path)
-        check_engine(self._path, self._sidecar, machine=self._runtime.machine(self._sidecar.options))
+        check_engine(self._path, self._sidecar, machine=self._runtime.facts(self._sidecar.options).machine)
         self._images = _noise(self._sidecar.preprocessing.input_shape) if images is None else _mapped(images)
         return {}
 
@@ -61,7 +62,7 @@ class Worker:
         Answer its load time, the time to the first logits, its device and the settings in force.
         """
         start = time.perf_counter_ns()
-        self._engine = self._runtime.open_engine(self._path, self._sidecar, settings)
+        self._engine = self._runtime.open(self._path, self._sidecar, settings)
         loaded = time.perf_counter_ns()
         session = self._session(batch)
         session.copy_in(self._batch(0, batch))
@@ -168,10 +169,13 @@ class Worker:
         return {"ns": served.latencies_ns.tolist(), "elapsed_ns": served.elapsed_ns}
 
     def close(self) -> dict[str, Any]:
-        """Free every session."""
+        """Free every session, then the engine."""
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
         return {}
 
     def _session(self, batch: int) -> Session:

@@ -53,7 +53,7 @@ def crosscheck_verb(
 
     find_trtexec(trtexec)
     sidecar = read_sidecar(engine)
-    check_engine(engine, sidecar, machine=backend(sidecar.backend).machine(sidecar.options))
+    check_engine(engine, sidecar, machine=backend(sidecar.backend).facts(sidecar.options).machine)
     flags = Flags(batch=batch, warm_up_ms=warm_up, duration_s=duration, cuda_graph=cuda_graph, spin=spin)
     found = crosscheck(engine, sidecar, flags, executable=trtexec)
     if as_json:

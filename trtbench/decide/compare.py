@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trtbench.decide.ratios import Ratio, is_measured, quotient
 from trtbench.errors import ConfigError
+from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trtbench.bench.versus import Verdict
     from trtbench.rows import Row
-
-_RUNTIMES = ("onnxruntime", "tensorrt", "torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +117,8 @@ def machine_facts(environment: Mapping[str, Any]) -> tuple[str, str, str]:
 def runtime_versions(environment: Mapping[str, Any]) -> dict[str, str]:
     """Return the versions of the runtimes in an environment as a report holds it."""
     packages = [one for one in environment.get("packages", ()) if isinstance(one, dict)]
-    return {one["module"]: one["version"] for one in packages if one.get("module") in _RUNTIMES}
+    runtimes = {module for entry in BACKENDS.values() for module in entry.packages}
+    return {one["module"]: one["version"] for one in packages if one.get("module") in runtimes}
 
 
 def is_same_engine(first: Row, second: Row) -> bool:

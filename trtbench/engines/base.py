@@ -1,6 +1,7 @@
 """What every runtime answers: build an engine file, open it, run and time one batch size at a time.
 
-A runtime is one module under engines/ that has what `Backend` names; `BACKENDS` says which modules there are.
+A runtime is one module under engines/ that ends in an object which has what `Backend` names; `suite.BACKENDS` says
+where it stands.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from trtbench.errors import UnsupportedError
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from trtbench.records import Preprocessing
 
 Scope = Literal["host-to-host", "device"]
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,67 +156,81 @@ class Session(Protocol):
 class Engine(Protocol):
     """An engine file that was loaded."""
 
-    device: str
-    settings: Mapping[str, Any]
+    @property
+    def device(self) -> str:
+        """The device as a row names it."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings in force."""
+        ...
 
     def session(self, batch: int) -> Session:
         """Return a session at this batch size."""
         ...
 
+    def close(self) -> None:
+        """Let go of it, when its sessions are closed."""
+        ...
 
-class Backend(Protocol):
-    """What a runtime's module holds.
 
-    `PRECISIONS` it can build, the `SUFFIX` of its engine files, and whether a build heeds `BuildOptions`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendFacts:
+    """What a runtime is on this machine.
+
+    Args:
+        version: decides whether an engine must be built again.
+        device: as a row names it.
+        machine: what an engine file is bound to; it is loaded nowhere else.
+        usual_precisions: those it is asked for where a suite names none.
     """
 
-    PRECISIONS: tuple[str, ...]
-    SUFFIX: str
-    TAKES_OPTIONS: bool
+    version: str
+    device: str
+    machine: str
+    usual_precisions: tuple[str, ...]
 
-    def usual_precisions(self) -> tuple[str, ...]:
-        """Return those it is asked for where a suite names none."""
-        ...
+
+@runtime_checkable
+class Backend(Protocol):
+    """A runtime: the object that its module ends in and `suite.BACKENDS` names.
+
+    `precisions` it can build, the `suffix` of its engine files, and whether a build heeds `BuildOptions`.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102  the class says it
+    @property
+    def precisions(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def suffix(self) -> str: ...  # noqa: D102
+    @property
+    def takes_options(self) -> bool: ...  # noqa: D102
 
     def is_simulated(self) -> bool:
         """Say whether its rows are no measurements: they are labelled so and never ranked."""
         ...
 
-    def machine(self, options: Mapping[str, Any] = ...) -> str:
-        """Return what an engine file is bound to; it is loaded nowhere else.
+    def facts(self, options: Mapping[str, Any] = NO_OPTIONS) -> BackendFacts:
+        """Return what it is on this machine.
 
         Args:
-            options: those of its build, as its sidecar keeps them: one built to be portable is bound to less.
+            options: those of a build, as its sidecar keeps them: an engine built to be portable is bound to less.
+
+        Raises:
+            CapabilityError: it is absent.
+            DeviceError: the device that it needs cannot be used.
         """
-        ...
-
-    def device_name(self) -> str:
-        """Return the device as a row names it."""
-        ...
-
-    def runtime_version(self) -> str:
-        """Return the version of the runtime, which decides whether an engine must be built again."""
         ...
 
     def build(self, request: BuildRequest) -> BuildResult:
         """Write `request.engine` from `request.source`."""
         ...
 
-    def open_engine(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> Engine:
+    def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> Engine:
         """Load an engine file whose sidecar was checked."""
         ...
-
-
-BACKENDS: dict[str, str] = {
-    "onnxruntime-cpu": "trtbench.engines.onnxruntime.cpu",
-    "onnxruntime-cuda": "trtbench.engines.onnxruntime.cuda",
-    "onnxruntime-tensorrt": "trtbench.engines.onnxruntime.tensorrt_provider",
-    "tensorrt": "trtbench.engines.tensorrt",
-    "eager": "trtbench.engines.eager",
-    "eager-cudagraph": "trtbench.engines.eager.cudagraph",
-    "compile": "trtbench.engines.eager.compiled",
-    "fake": "trtbench.engines.fake",
-}
 
 
 def backend(name: str) -> Backend:
@@ -222,10 +239,36 @@ def backend(name: str) -> Backend:
     Raises:
         UnsupportedError: there is none of that name.
     """
+    return load_backend(place_of(name))
+
+
+def place_of(name: str) -> str:
+    """Return where the runtime called `name` stands, as `module:NAME`.
+
+    Raises:
+        UnsupportedError: there is none of that name.
+    """
+    from trtbench.suite import BACKENDS  # not with this module: workers load no pydantic
+
     if name not in BACKENDS:
         raise UnsupportedError(f"backend {name!r}", expected=" or ".join(sorted(BACKENDS)), cure="choose one of these")
-    module: Any = importlib.import_module(BACKENDS[name])
-    return module  # type: ignore[no-any-return]  # a module that has what the Protocol names
+    return BACKENDS[name].place
+
+
+def load_backend(place: str) -> Backend:
+    """Import the runtime that stands at `place`.
+
+    Raises:
+        UnsupportedError: what stands there is none.
+    """
+    module, _, name = place.partition(":")
+    found: object = getattr(importlib.import_module(module), name, None)
+    if not isinstance(found, Backend):
+        got = "nothing" if found is None else type(found).__name__
+        raise UnsupportedError(
+            f"backend at {place}", expected="what engines.base.Backend names", got=got, cure="mend its line in BACKENDS"
+        )
+    return found
 
 
 def resolve_backend(name: str) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.engines.base import BuildResult
+from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, refuse_precision
 from trtbench.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -18,62 +17,56 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.engines.base import BuildRequest, Scope
+    from trtbench.engines.base import Backend, BuildRequest, Scope
     from trtbench.engines.sidecar import Sidecar
 
-PRECISIONS = ("fp32", "int8")
-SUFFIX = ".json"
-TAKES_OPTIONS = False
+_DEVICE = "simulated"
 _DEFAULT = {"ns_per_image": 1_000_000, "jitter": 0.05, "seed": 0}
 
 
-def usual_precisions() -> tuple[str, ...]:
-    """Return the precisions that a suite means where it names none."""
-    return ("fp32", "int8")
+class FakeBackend:
+    """A runtime whose engine files are scripts."""
 
+    name = "fake"
+    precisions = ("fp32", "int8")
+    suffix = ".json"
+    takes_options = False
 
-def is_simulated() -> bool:
-    """Say that its rows are no measurements."""
-    return True
+    def is_simulated(self) -> bool:
+        """Say that its rows are no measurements."""
+        return True
 
+    def facts(self, options: Mapping[str, Any] = NO_OPTIONS) -> BackendFacts:  # noqa: ARG002  the same for all engines
+        """Return the version of the script's format; a fake engine is bound to nothing."""
+        return BackendFacts(version="1", device=_DEVICE, machine="any", usual_precisions=self.precisions)
 
-def machine(options: Mapping[str, Any] = MappingProxyType({})) -> str:  # noqa: ARG001  the same for all its engines
-    """Return what a fake engine is bound to: nothing."""
-    return "any"
+    def build(self, request: BuildRequest) -> BuildResult:
+        """Write the script of a fake engine: the JSON of `request.source` over the defaults; a graph has no say.
 
+        Keys: `ns_per_image`, `jitter` (relative), `seed`, `classes`, and the faults `crash_at` ("open" | "time") and
+        `oom`.
 
-def device_name() -> str:
-    """Return the device as a row names it."""
-    return "simulated"
+        Raises:
+            UnsupportedError: the precision is none of this runtime's.
+        """
+        refuse_precision(request.precision, self.name, known=self.precisions)
+        own = {} if request.source.suffix == ".onnx" else json.loads(request.source.read_bytes())
+        script = {**_DEFAULT, "classes": request.num_classes, **own}
+        request.engine.write_text(json.dumps(script), encoding="utf-8")
+        return BuildResult(achieved=request.precision, weight_bytes=0)
 
+    def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> FakeEngine:
+        """Load the script of a fake engine.
 
-def runtime_version() -> str:
-    """Return the version of the script's format."""
-    return "1"
-
-
-def build(request: BuildRequest) -> BuildResult:
-    """Write the script of a fake engine: the JSON of `request.source` over the defaults.
-
-    Keys: `ns_per_image`, `jitter` (relative), `seed`, `classes`, and the faults `crash_at` ("open" | "time") and `oom`.
-    """
-    script = {**_DEFAULT, "classes": request.num_classes, **json.loads(request.source.read_bytes())}
-    request.engine.write_text(json.dumps(script), encoding="utf-8")
-    return BuildResult(achieved=request.precision, weight_bytes=0)
-
-
-def open_engine(path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> FakeEngine:
-    """Load the script of a fake engine.
-
-    Raises:
-        OutOfMemoryError: its script says so.
-    """
-    script = json.loads(path.read_bytes())
-    if script.get("crash_at") == "open":
-        os._exit(1)
-    if script.get("oom"):
-        raise OutOfMemoryError(f"engine {path.name}", expected="enough memory", got="a script that has none")
-    return FakeEngine(script, input_shape=sidecar.preprocessing.input_shape, settings=settings)
+        Raises:
+            OutOfMemoryError: its script says so.
+        """
+        script = json.loads(path.read_bytes())
+        if script.get("crash_at") == "open":
+            os._exit(1)
+        if script.get("oom"):
+            raise OutOfMemoryError(f"engine {path.name}", expected="enough memory", got="a script that has none")
+        return FakeEngine(script, input_shape=sidecar.preprocessing.input_shape, settings=settings)
 
 
 class FakeEngine:
@@ -82,7 +75,7 @@ class FakeEngine:
     def __init__(
         self, script: Mapping[str, Any], *, input_shape: tuple[int, int, int], settings: Mapping[str, Any]
     ) -> None:
-        self.device = device_name()
+        self.device = _DEVICE
         self.settings = settings
         self._script = script
         self._input_shape = input_shape
@@ -90,6 +83,9 @@ class FakeEngine:
     def session(self, batch: int) -> FakeSession:
         """Return a session at this batch size."""
         return FakeSession(self._script, shape=(batch, *self._input_shape))
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
 
 class FakeSession:
@@ -131,3 +127,6 @@ class FakeSession:
 
     def close(self) -> None:
         """Nothing to free."""
+
+
+FAKE: Backend = FakeBackend()

@@ -60,13 +60,14 @@ def _asked(path: Path, sidecar: Sidecar) -> dict[str, Any]:
     Raises:
         TrtbenchError: TensorRT, a GPU or the machine that it was built for is not here.
     """
-    from trtbench.engines.tensorrt import machine, runtime_version
+    from trtbench.engines.tensorrt.backend import TENSORRT
     from trtbench.engines.tensorrt.binding import refuse_version
     from trtbench.engines.tensorrt.examine import examine, load_plan
     from trtbench.engines.tensorrt.inspector import report_layers
 
-    refuse_version(sidecar, version=runtime_version())
-    check_engine(path, sidecar, machine=machine(sidecar.options))
+    here = TENSORRT.facts(sidecar.options)
+    refuse_version(sidecar, version=here.version)
+    check_engine(path, sidecar, machine=here.machine)
     loaded = load_plan(
         path.read_bytes(),
         what=f"TensorRT cannot load {path.name}",

@@ -14,6 +14,7 @@ from trtbench.bench.measured import EngineFile, Images, Progress
 from trtbench.bench.statistics import holm
 from trtbench.bench.summary import latency_record, timed_ratio
 from trtbench.engines.base import backend
+from trtbench.environment import collect_environment
 from trtbench.errors import RowError, TrtbenchError
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.build import build_engines, status_of
@@ -22,7 +23,7 @@ from trtbench.pipeline.finalists import hold_finals
 from trtbench.pipeline.watch import Watch
 from trtbench.report.raw import write_raw
 from trtbench.rows import Row
-from trtbench.suite import DenseVariant
+from trtbench.suite import BACKENDS, DenseVariant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -227,7 +228,7 @@ def reference_logits(artefacts: Artefacts) -> NDArray[np.float32]:
 
 def _engine_file(built: BuiltEngine, suite: Suite) -> EngineFile:
     assert built.path is not None, "an engine with status ok has a file"
-    settings = {"cuda_graph": suite.bench.cuda_graph} if built.plan.backend == "tensorrt" else {}
+    settings = {key: getattr(suite.bench, key) for key in BACKENDS[built.plan.backend].settings}
     return EngineFile(name=built.plan.name, backend=built.plan.backend, path=built.path, settings=settings)
 
 
@@ -354,6 +355,7 @@ def _absent_row(built: BuiltEngine, batch_size: int) -> Row:
 def _device_of(runtime: str) -> str:
     """Name the device that a runtime would use; a row may be absent because there is none."""
     try:
-        return backend(runtime).device_name()
-    except TrtbenchError:
-        return "no device"
+        return backend(runtime).facts().device
+    except TrtbenchError:  # what cannot be asked needs a GPU; the driver may know one
+        gpus = collect_environment().usable_gpus
+        return gpus[0].name if gpus else "no device"

@@ -15,9 +15,9 @@ from trtbench.errors import CapabilityError, OutOfMemoryError, RowError, Sidecar
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.events import Event, Listener, nobody
-from trtbench.pipeline.plan import PYTORCH, needs_calibration, plan_engines, source
+from trtbench.pipeline.plan import needs_calibration, plan_engines, source
 from trtbench.store import file_sha256, storing
-from trtbench.suite import GRAPH_KINDS
+from trtbench.suite import BACKENDS, GRAPH_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def build_engines(artefacts: Artefacts) -> tuple[BuiltEngine, ...]:
 
 def engine_path(places: Places, suite_name: str, plan: EnginePlan) -> Path:
     """Return where an engine's file stands."""
-    name = f"{plan.variant.name}.{plan.shown_precision}.{plan.backend}{backend(plan.backend).SUFFIX}"
+    name = f"{plan.variant.name}.{plan.shown_precision}.{plan.backend}{backend(plan.backend).suffix}"
     return places.engines / suite_name / name
 
 
@@ -124,7 +124,7 @@ def _build(
         **identity,
         key=key,
         achieved=result.achieved,
-        device=backend(plan.backend).device_name(),
+        device=backend(plan.backend).facts().device,
         engine_sha256=file_sha256(path),
         engine_bytes=path.stat().st_size,
         weight_bytes=result.weight_bytes,
@@ -152,7 +152,7 @@ def _request(
         tell(Event(stage="engine", item=plan.name, state="progress", detail=phase, share=share))
 
     return BuildRequest(
-        source=made_from.path("model.safetensors" if plan.backend in PYTORCH else "model.onnx"),
+        source=made_from.path("model.safetensors" if BACKENDS[plan.backend].is_baseline else "model.onnx"),
         engine=path,
         precision=plan.precision,
         model=artefacts.suite.model.name,
@@ -175,7 +175,7 @@ def _calibration(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact) ->
             "preprocessing": artefacts.dataset.preprocessing.fingerprint,
             "batch_size": batch_size,
             "algorithm": plan.config.calibrator,
-            "runtime": backend(plan.backend).runtime_version(),
+            "runtime": backend(plan.backend).facts().version,
         }
     )
     return CalibrationImages(
@@ -221,17 +221,18 @@ def engine_identity(artefacts: Artefacts, plan: EnginePlan, made_from: Artefact)
     """Return all that decides a build, as the sidecar names it."""
     runtime = backend(plan.backend)
     is_calibrated, config = needs_calibration(plan.precision), artefacts.suite.calibration
-    options = to_jsonable(plan.options(artefacts.suite.bench.batch_sizes)) if runtime.TAKES_OPTIONS else {}
+    options = to_jsonable(plan.options(artefacts.suite.bench.batch_sizes)) if runtime.takes_options else {}
     if "implicit" in plan.precision:
         options |= {"calibrator": plan.config.calibrator, "calibration_batch_size": config.batch_size}
     if plan.build > 1:
         options |= {"build": plan.build}
+    here = runtime.facts(options)
     return {
         "variant": plan.variant.name,
         "precision": plan.shown_precision,
         "backend": plan.backend,
-        "backend_version": runtime.runtime_version(),
-        "machine": runtime.machine(options),
+        "backend_version": here.version,
+        "machine": here.machine,
         "source_sha256": made_from.sha256,
         "calibration_sha256": artefacts.manifest.facts["sha256"] if is_calibrated else None,
         "preprocessing": artefacts.dataset.preprocessing,

@@ -105,7 +105,7 @@ def _others(artefacts: Artefacts, plan: EnginePlan) -> list[BuiltEngine]:
 
 
 def _is_rebuilt(plan: EnginePlan) -> bool:
-    return plan.config.builds > 1 and backend(plan.backend).TAKES_OPTIONS
+    return plan.config.builds > 1 and backend(plan.backend).takes_options
 
 
 def _row_name(plan: EnginePlan, decision: DecisionConfig) -> str:

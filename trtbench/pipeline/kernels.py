@@ -23,6 +23,7 @@ import onnx
 
 from trtbench.bench.explain import KernelEffect, effect_of, powers, signal_to_noise_db
 from trtbench.data import normalise
+from trtbench.engines.base import place_of
 from trtbench.engines.onnxruntime.cpu import integer_convolutions
 from trtbench.engines.sidecar import write_sidecar
 from trtbench.errors import EngineError, WorkerError
@@ -157,7 +158,7 @@ def _work(engine: Path, backend: str, images: Path, *, logits: Path, under: Sequ
         WorkerError: it died.
     """
     commands = (
-        {"do": "prepare", "backend_name": backend, "engine": str(engine), "images": str(images)},
+        {"do": "prepare", "backend": place_of(backend), "engine": str(engine), "images": str(images)},
         {"do": "open", "settings": {"threads": 1, "spin": False}},
         {"do": "score", "batch": _BATCH, "logits": str(logits)},
         {"do": "close"},

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from trtbench.engines.base import BuildOptions, backend, resolve_backend
-from trtbench.suite import GRAPH_KINDS, EngineConfig
+from trtbench.suite import BACKENDS, GRAPH_KINDS, EngineConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from trtbench.store import Artefact
     from trtbench.suite import Suite, Variant
 
-PYTORCH = ("eager", "eager-cudagraph", "compile")
 _HALF = ("fp16", "bf16", "int8+fp16")
 _QUANTIZED = ("int8", "int8-ort")
 
@@ -73,7 +72,7 @@ def _asked(suite: Suite) -> list[tuple[EngineConfig, str, str]]:
         (config, name, precision)
         for config in suite.engines
         for name in [resolve_backend(config.backend)]
-        for precision in config.precisions or backend(name).usual_precisions()
+        for precision in config.precisions or backend(name).facts().usual_precisions
     ]
 
 
@@ -107,7 +106,7 @@ def needs_calibration(precision: str) -> bool:
 
 def made_from(engine: EnginePlan) -> Literal["variant", "graph", "half", "qdq"]:
     """Return the kind of artefact an engine is built from; TensorRT's implicit INT8 takes the float graph."""
-    if engine.backend in PYTORCH:
+    if BACKENDS[engine.backend].is_baseline:
         return "variant"
     if engine.precision in _HALF:
         return "half"

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from trtbench.suite.ask import adhoc_suite, options, suite_template
+from trtbench.suite.engines import (
+    BACKENDS,
+    BackendEntry,
+    CalibrationConfig,
+    EngineConfig,
+    ExportConfig,
+    Method,
+    Precision,
+)
 from trtbench.suite.parts import (
     VARIANT_KINDS,
     ZOO,
     BenchConfig,
-    CalibrationConfig,
     DataConfig,
     DecisionConfig,
-    EngineConfig,
-    ExportConfig,
     LoadConfig,
-    Method,
     ModelConfig,
     Objective,
-    Precision,
     Suite,
     Variant,
 )
@@ -26,10 +30,12 @@ from trtbench.suite.training import AugmentConfig, DistillConfig, TrainConfig
 from trtbench.suite.variants import ChannelsVariant, DenseVariant, NmVariant, VariantPart, WeightsVariant
 
 __all__ = [
+    "BACKENDS",
     "GRAPH_KINDS",
     "VARIANT_KINDS",
     "ZOO",
     "AugmentConfig",
+    "BackendEntry",
     "BenchConfig",
     "CalibrationConfig",
     "ChannelsVariant",

@@ -7,7 +7,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from trtbench.suite.parts import CalibrationConfig, DataConfig, ExportConfig, Suite
+from trtbench.suite.engines import CalibrationConfig, ExportConfig
+from trtbench.suite.parts import DataConfig, Suite
 from trtbench.suite.read import validated
 
 if TYPE_CHECKING:

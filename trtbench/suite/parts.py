@@ -10,17 +10,13 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from trtbench.suite.base import Name, Part, PositiveFloat, PositiveFraction, PositiveInt, unique
+from trtbench.suite.engines import Baseline, CalibrationConfig, EngineConfig, ExportConfig
 from trtbench.suite.quantized import CodecVariant, DynamicInt8Variant, FixedPointVariant, QatVariant
 from trtbench.suite.training import TrainConfig
 from trtbench.suite.variants import ChannelsVariant, DenseVariant, NmVariant, WeightsVariant
 
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "int8+fp16", "int8-implicit", "int8-implicit+fp16"]
-FloatPrecision = Literal["fp32", "tf32", "fp16", "bf16"]
-BackendName = Literal["auto", "tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime-cpu"]
-Baseline = Literal["eager", "eager-cudagraph", "compile"]
 Objective = Literal["p50_ms", "p99_ms", "ms_per_image", "throughput", "engine_bytes"]
 Scope = Literal["device", "host-to-host"]
-Method = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 
 
 # The networks of the zoo, by name; a test holds it equal to models.model_names(), which needs torch.
@@ -106,71 +102,6 @@ _Quantized = FixedPointVariant | QatVariant | DynamicInt8Variant | CodecVariant
 _Variants = DenseVariant | ChannelsVariant | WeightsVariant | NmVariant | _Quantized
 Variant = Annotated[_Variants, Field(discriminator="kind")]
 VARIANT_KINDS: tuple[str, ...] = tuple(get_args(one.model_fields["kind"].annotation)[0] for one in get_args(_Variants))
-
-
-class ExportConfig(Part):
-    """PyTorch to ONNX."""
-
-    exporter: Literal["dynamo", "torchscript"] = Field("dynamo", description="of PyTorch's two; torchscript is faster")
-    opset: Annotated[int, Field(ge=13, le=24)] = Field(20, description="ONNX operator set")
-
-
-class CalibrationConfig(Part):
-    """Which training images calibrate INT8, and how their ranges become scales."""
-
-    per_class: PositiveInt | None = Field(None, description="images of each class")
-    total: PositiveInt | None = Field(None, description="images in all, spread evenly over the classes")
-    method: Method = Field("mse", description="how activations become scales; mse has the least error on validation")
-    percentile: Annotated[float, Field(gt=50, le=100)] = Field(
-        99.99, description="method percentile: how many of the magnitudes stay below the threshold"
-    )
-    weights: Literal["absmax", "mse"] = Field("absmax", description="clip of each output channel of a weight")
-    equalise: bool = Field(default=False, description="cross-layer equalisation, for depthwise networks")
-    rounding: Literal["nearest", "gptq"] = Field("nearest", description="gptq: weights by layer reconstruction")
-    bias_correction: bool = Field(default=False, description="take the mean shift of each channel off its bias")
-    exclude: Annotated[tuple[str, ...], AfterValidator(unique)] = Field(
-        (), description="names of ONNX nodes kept in higher precision; `trtbench explain-int8` finds them"
-    )
-    allow_short: bool = Field(default=False, description="take classes that have too few images short")
-    batch_size: PositiveInt = Field(8, description="small: the activations of a batch stay in the processor's cache")
-    seed: int = Field(0, description="seed of the sample")
-    manifest: Path | None = Field(None, description="a committed manifest to use instead of sampling")
-
-    @model_validator(mode="after")
-    def _one_size(self) -> CalibrationConfig:
-        if self.per_class is not None and self.total is not None:
-            raise ValueError("per_class or total, not both")
-        return self
-
-
-class EngineConfig(Part):
-    """One runtime and the precisions it builds; `auto` is the best here: TensorRT, else ONNX Runtime's CPU."""
-
-    backend: BackendName = Field("auto", description="the runtime")
-    precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(unique)] | None = Field(
-        None, description="those that the runtime is usually asked for"
-    )
-    sparse: bool = Field(default=False, description="TensorRT: let 2:4 sparse weights use sparse tensor cores")
-    builds: PositiveInt = Field(
-        1,
-        description="TensorRT: builds of each finalist: ranked by their spread, the median one is shipped",
-    )
-    workspace_mib: PositiveInt | None = Field(None, description="TensorRT: scratch memory of tactics; all by default")
-    optimization_level: Annotated[int, Field(ge=0, le=5)] = Field(3, description="TensorRT: of the builder")
-    profile: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
-        None, description="TensorRT: one dynamic profile (smallest, usual, largest batch); fixed ones by default"
-    )
-    calibrator: Literal["entropy", "minmax"] = Field("entropy", description="TensorRT 10: of int8-implicit")
-    timing_cache: bool = Field(default=True, description="TensorRT: keep the timings of tactics between builds")
-    hardware_compatible: bool = Field(default=False, description="TensorRT: run on every GPU from Ampere on")
-    version_compatible: bool = Field(default=False, description="TensorRT: load in later versions too")
-    half: Literal["trtbench", "modelopt"] = Field("trtbench", description="who converts the graph to fp16 or bf16")
-
-    @model_validator(mode="after")
-    def _profile_is_in_order(self) -> EngineConfig:
-        if self.profile is not None and list(self.profile) != sorted(self.profile):
-            raise ValueError("a profile of smallest, usual and largest batch, in this order")
-        return self
 
 
 class LoadConfig(Part):

@@ -11,12 +11,11 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.engines.base import BuildResult, partial_path, refuse_precision
+from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, partial_path, refuse_precision
 from trtbench.engines.onnxruntime.sessions import CPU, session_options, start, weight_bytes
 from trtbench.environment.host import collect_host
 from trtbench.graph.reference import onnxruntime
@@ -27,96 +26,89 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from trtbench.engines.base import BuildRequest, Scope
+    from trtbench.engines.base import Backend, BuildRequest, Scope
     from trtbench.engines.sidecar import Sidecar
 
-PRECISIONS = ("fp32", "int8", "int8-ort")
-SUFFIX = ".onnx"
-TAKES_OPTIONS = False
+_DEVICE = "cpu"
 _FLOAT_CONVOLUTIONS = {"Conv", "FusedConv"}
 _INT8_CONVOLUTIONS = {"QLinearConv"}
 _FUSED_MARK = "_token_"  # between a node's name and a number, where ONNX Runtime fused it with its Q/DQ nodes
 
 
-def usual_precisions() -> tuple[str, ...]:
-    """Return the precisions that a suite means where it names none."""
-    return ("fp32", "int8")
+class CpuBackend:
+    """ONNX Runtime's CPU provider."""
 
+    name = "onnxruntime-cpu"
+    precisions = ("fp32", "int8", "int8-ort")
+    suffix = ".onnx"
+    takes_options = False
 
-def is_simulated() -> bool:
-    """Say that its rows are measurements."""
-    return False
+    def is_simulated(self) -> bool:
+        """Say that its rows are measurements."""
+        return False
 
+    def facts(self, options: Mapping[str, Any] = NO_OPTIONS) -> BackendFacts:  # noqa: ARG002  the same for all engines
+        """Return what it is here; an engine is bound to the instruction set, as far as that decides the kernels."""
+        return BackendFacts(
+            version=str(onnxruntime().__version__),
+            device=_DEVICE,
+            machine=f"{platform.machine()} cpu {'with' if _has_int8_dot() else 'without'} int8 dot products",
+            usual_precisions=("fp32", "int8"),
+        )
 
-def machine(options: Mapping[str, Any] = MappingProxyType({})) -> str:  # noqa: ARG001  the same for all its engines
-    """Return what an engine file of this runtime is bound to: the instruction set, as far as it decides the kernels."""
-    return f"{platform.machine()} cpu {'with' if collect_host().cpu.has_int8_dot else 'without'} int8 dot products"
+    def build(self, request: BuildRequest) -> BuildResult:
+        """Optimise the graph, write the engine file, and see what this CPU will make of it.
 
+        On x86 without VNNI the int8 kernels add pairs of products in 16 bits and saturate; there the slower exact
+        kernels are chosen by `x64quantprecision`, so that the model stays the one TensorRT gets.
 
-def device_name() -> str:
-    """Return the device as a row names it."""
-    return "cpu"
+        Raises:
+            UnsupportedError: the precision is none of this runtime's.
+            EngineError: ONNX Runtime refuses the graph.
+        """
+        refuse_precision(request.precision, self.name, known=self.precisions)
+        settings = {"x64quantprecision": request.precision != "fp32" and not _has_int8_dot()}
+        ort = onnxruntime()
+        levels = ort.GraphOptimizationLevel
+        partial = partial_path(request.engine)
+        try:
+            options = session_options(ort, level=levels.ORT_ENABLE_BASIC, settings=settings)
+            options.optimized_model_filepath = str(partial)
+            start(ort, request.source, options, providers={CPU: {}})
+            fused = _fused_operators(partial, settings)
+            stored = weight_bytes(partial)
+            partial.replace(request.engine)
+        finally:
+            partial.unlink(missing_ok=True)
+        achieved, notes = _achieved(request.precision, fused)
+        if settings["x64quantprecision"]:
+            notes += ("this CPU has no VNNI: exact int8 kernels are used (x64quantprecision), at a cost in speed",)
+        return BuildResult(achieved=achieved, weight_bytes=stored, settings=settings, notes=notes)
 
+    def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> OnnxRuntimeEngine:
+        """Load an engine file.
 
-def runtime_version() -> str:
-    """Return ONNX Runtime's version."""
-    return str(onnxruntime().__version__)
+        Args:
+            path: the engine file.
+            sidecar: its sidecar, already checked.
+            settings: `threads` (intra-op) and `spin`; what the build decided is in the sidecar.
 
-
-def build(request: BuildRequest) -> BuildResult:
-    """Optimise the graph, write the engine file, and see what this CPU will make of it.
-
-    On x86 without VNNI the int8 kernels add pairs of products in 16 bits and saturate; there the slower exact kernels
-    are chosen by `x64quantprecision`, so that the model stays the one TensorRT gets.
-
-    Raises:
-        UnsupportedError: the precision is none of this runtime's.
-        EngineError: ONNX Runtime refuses the graph.
-    """
-    refuse_precision(request.precision, "onnxruntime-cpu", known=PRECISIONS)
-    settings = {"x64quantprecision": request.precision != "fp32" and not collect_host().cpu.has_int8_dot}
-    ort = onnxruntime()
-    levels = ort.GraphOptimizationLevel
-    partial = partial_path(request.engine)
-    try:
-        options = session_options(ort, level=levels.ORT_ENABLE_BASIC, settings=settings)
-        options.optimized_model_filepath = str(partial)
-        start(ort, request.source, options, providers={CPU: {}})
-        fused = _fused_operators(partial, settings)
-        stored = weight_bytes(partial)
-        partial.replace(request.engine)
-    finally:
-        partial.unlink(missing_ok=True)
-    achieved, notes = _achieved(request.precision, fused)
-    if settings["x64quantprecision"]:
-        notes += ("this CPU has no VNNI: exact int8 kernels are used (x64quantprecision), at a cost in speed",)
-    return BuildResult(achieved=achieved, weight_bytes=stored, settings=settings, notes=notes)
-
-
-def open_engine(path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> OnnxRuntimeEngine:
-    """Load an engine file.
-
-    Args:
-        path: the engine file.
-        sidecar: its sidecar, already checked.
-        settings: `threads` (intra-op) and `spin`; what the build decided is in the sidecar.
-
-    Raises:
-        EngineError: the file cannot be loaded.
-        ProviderError: ONNX Runtime chose another device.
-    """
-    ort = onnxruntime()
-    wanted = {"threads": 1, "spin": False, **settings, **sidecar.settings}
-    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings=wanted)
-    session = start(ort, path, options, providers={CPU: {}})
-    return OnnxRuntimeEngine(session, num_classes=sidecar.num_classes, settings=wanted)
+        Raises:
+            EngineError: the file cannot be loaded.
+            ProviderError: ONNX Runtime chose another device.
+        """
+        ort = onnxruntime()
+        wanted = {"threads": 1, "spin": False, **settings, **sidecar.settings}
+        options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings=wanted)
+        session = start(ort, path, options, providers={CPU: {}})
+        return OnnxRuntimeEngine(session, num_classes=sidecar.num_classes, settings=wanted)
 
 
 class OnnxRuntimeEngine:
     """A loaded engine file; all its sessions share the loaded network."""
 
     def __init__(self, session: Any, *, num_classes: int, settings: Mapping[str, Any]) -> None:
-        self.device = device_name()
+        self.device = _DEVICE
         self.settings = settings
         self._session = session
         self._num_classes = num_classes
@@ -124,6 +116,10 @@ class OnnxRuntimeEngine:
     def session(self, batch: int) -> OnnxRuntimeSession:
         """Return a session at this batch size."""
         return OnnxRuntimeSession(self._session, batch=batch, num_classes=self._num_classes)
+
+    def close(self) -> None:
+        """Let go of the network."""
+        self._session = None
 
 
 class OnnxRuntimeSession:
@@ -222,3 +218,10 @@ def _achieved(precision: str, operators: Counter[str]) -> tuple[str, tuple[str, 
         "kernel for TensorRT's placement of the others, so they run in float and pay for Q/DQ"
     )
     return achieved, (note,)
+
+
+def _has_int8_dot() -> bool:
+    return collect_host().cpu.has_int8_dot
+
+
+ONNXRUNTIME_CPU: Backend = CpuBackend()

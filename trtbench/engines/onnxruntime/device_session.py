@@ -64,6 +64,11 @@ class DeviceEngine:
         """Return a session at this batch size."""
         return DeviceSession(self._session, cuda=self._cuda, batch=batch, num_classes=self._num_classes)
 
+    def close(self) -> None:
+        """Let go of the network, then of the stream that it computes on."""
+        self._session = None
+        self._cuda.close()
+
 
 class DeviceSession:
     """Page-locked host arrays and device buffers of one batch size.

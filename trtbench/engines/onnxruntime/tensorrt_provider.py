@@ -8,10 +8,9 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from trtbench.engines.base import BuildResult, partial_path, refuse_precision
+from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, partial_path, refuse_precision
 from trtbench.engines.onnxruntime.gpu import gpu_machine, gpu_name
 from trtbench.engines.onnxruntime.sessions import (
     CUDA,
@@ -28,14 +27,11 @@ from trtbench.graph.reference import onnxruntime
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from trtbench.engines.base import BuildOptions, BuildRequest
+    from trtbench.engines.base import Backend, BuildOptions, BuildRequest
     from trtbench.engines.onnxruntime.device_session import DeviceEngine
     from trtbench.engines.sidecar import Sidecar
     from trtbench.environment import Environment
 
-PRECISIONS = ("fp32", "fp16", "int8")
-SUFFIX = ".onnx"
-TAKES_OPTIONS = True
 # ONNX Runtime's own fusions would take Q/DQ pairs apart before TensorRT sees them.
 _LEVEL = "ORT_DISABLE_ALL"
 _LIBRARY = "libnvinfer.so.10"
@@ -43,84 +39,81 @@ _OTHER_LIBRARIES = ("libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
 _CUDA_OPTIONS: Mapping[str, str] = {"device_id": "0", "use_tf32": "0"}
 
 
-def usual_precisions() -> tuple[str, ...]:
-    """Return the precisions that a suite means where it names none."""
-    return PRECISIONS
+class TensorRtProviderBackend:
+    """ONNX Runtime's TensorRT provider."""
 
+    name = "onnxruntime-tensorrt"
+    precisions = ("fp32", "fp16", "int8")
+    suffix = ".onnx"
+    takes_options = True
 
-def is_simulated() -> bool:
-    """Say that its rows are measurements."""
-    return False
+    def is_simulated(self) -> bool:
+        """Say that its rows are measurements."""
+        return False
 
+    def facts(self, options: Mapping[str, Any] = NO_OPTIONS) -> BackendFacts:  # noqa: ARG002  the same for all engines
+        """Return what it is here: the versions of ONNX Runtime and of TensorRT both decide an engine."""
+        package = collect_environment().package("tensorrt")
+        return BackendFacts(
+            version=f"{onnxruntime().__version__}, {package or 'no TensorRT package'}",
+            device=gpu_name(),
+            machine=gpu_machine(),
+            usual_precisions=self.precisions,
+        )
 
-def machine(options: Mapping[str, Any] = MappingProxyType({})) -> str:  # noqa: ARG001  the same for all its engines
-    """Return what an engine file is bound to: the GPU and the driver."""
-    return gpu_machine()
+    def build(self, request: BuildRequest) -> BuildResult:
+        """Let TensorRT build the graph, and keep its plan.
 
+        Raises:
+            UnsupportedError: a precision it does not have, TensorRT 11, or no TensorRT.
+            ProviderError: the GPU cannot be used, or some nodes would run on the CPU.
+            EngineError: the graph is refused, or no plan came of it.
+        """
+        import onnx
 
-def device_name() -> str:
-    """Return the GPU's name."""
-    return gpu_name()
+        refuse_precision(request.precision, self.name, known=self.precisions)
+        ort = _ready()
+        (name, *_) = (item.name for item in onnx.load(request.source, load_external_data=False).graph.input)
+        partial = partial_path(request.engine)
+        options = session_options(ort, level=getattr(ort.GraphOptimizationLevel, _LEVEL), settings={})
+        for key, value in (("enable", "1"), ("file_path", str(partial)), ("embed_mode", "1")):
+            options.add_session_config_entry(f"ep.context_{key}", value)
+        given = build_options(request.options, precision=request.precision, image=(name, *request.input_shape))
+        try:
+            start(ort, request.source, options, providers={TENSORRT: given, CUDA: _CUDA_OPTIONS})
+            if not partial.is_file():
+                raise EngineError(f"TensorRT and {request.source.name}", got="no plan", cure="use the backend tensorrt")
+            plans, others = context_nodes(onnx.load(partial))
+            partial.replace(request.engine)
+        finally:
+            partial.unlink(missing_ok=True)
+        low, high = _batches(request.options)
+        notes = [f"one TensorRT profile for batches {low} to {high}"] if low != high else []
+        notes += [f"{others} nodes run outside TensorRT, on CUDA"] if others else []
+        return BuildResult(
+            achieved=request.precision
+            if plans == 1 and not others
+            else f"{request.precision} in {plans} TensorRT parts",
+            weight_bytes=weight_bytes(request.source),  # the plan tells of none
+            settings={"tf32": False},
+            facts={"provider": TENSORRT, "provider_options": dict(given)},
+            notes=tuple(notes),
+        )
 
+    def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> DeviceEngine:
+        """Load an engine file.
 
-def runtime_version() -> str:
-    """Return the versions of ONNX Runtime and of TensorRT, which both decide an engine."""
-    package = collect_environment().package("tensorrt")
-    return f"{onnxruntime().__version__}, {package or 'no TensorRT package'}"
+        Raises:
+            UnsupportedError: TensorRT 11, or no TensorRT.
+            ProviderError: the GPU cannot be used, or some nodes would run on the CPU.
+            DeviceError: there is no package to drive CUDA with.
+            EngineError: it does not load.
+        """
+        from trtbench.engines.onnxruntime.device_session import open_on_device
 
-
-def build(request: BuildRequest) -> BuildResult:
-    """Let TensorRT build the graph, and keep its plan.
-
-    Raises:
-        UnsupportedError: a precision it does not have, TensorRT 11, or no TensorRT.
-        ProviderError: the GPU cannot be used, or some nodes would run on the CPU.
-        EngineError: the graph is refused, or no plan came of it.
-    """
-    import onnx
-
-    refuse_precision(request.precision, "onnxruntime-tensorrt", known=PRECISIONS)
-    ort = _ready()
-    (name, *_) = (item.name for item in onnx.load(request.source, load_external_data=False).graph.input)
-    partial = partial_path(request.engine)
-    options = session_options(ort, level=getattr(ort.GraphOptimizationLevel, _LEVEL), settings={})
-    for key, value in (("enable", "1"), ("file_path", str(partial)), ("embed_mode", "1")):
-        options.add_session_config_entry(f"ep.context_{key}", value)
-    given = build_options(request.options, precision=request.precision, image=(name, *request.input_shape))
-    try:
-        start(ort, request.source, options, providers={TENSORRT: given, CUDA: _CUDA_OPTIONS})
-        if not partial.is_file():
-            raise EngineError(f"TensorRT and {request.source.name}", got="no plan", cure="use the backend tensorrt")
-        plans, others = context_nodes(onnx.load(partial))
-        partial.replace(request.engine)
-    finally:
-        partial.unlink(missing_ok=True)
-    low, high = _batches(request.options)
-    notes = [f"one TensorRT profile for batches {low} to {high}"] if low != high else []
-    notes += [f"{others} nodes run outside TensorRT, on CUDA"] if others else []
-    return BuildResult(
-        achieved=request.precision if plans == 1 and not others else f"{request.precision} in {plans} TensorRT parts",
-        weight_bytes=weight_bytes(request.source),  # the plan tells of none
-        settings={"tf32": False},
-        facts={"provider": TENSORRT, "provider_options": dict(given)},
-        notes=tuple(notes),
-    )
-
-
-def open_engine(path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> DeviceEngine:
-    """Load an engine file.
-
-    Raises:
-        UnsupportedError: TensorRT 11, or no TensorRT.
-        ProviderError: the GPU cannot be used, or some nodes would run on the CPU.
-        DeviceError: there is no package to drive CUDA with.
-        EngineError: it does not load.
-    """
-    from trtbench.engines.onnxruntime.device_session import open_on_device
-
-    _ready()
-    providers = {TENSORRT: {"device_id": "0"}, CUDA: _CUDA_OPTIONS}
-    return open_on_device(path, sidecar, settings, providers=providers, level=_LEVEL)
+        _ready()
+        providers = {TENSORRT: {"device_id": "0"}, CUDA: _CUDA_OPTIONS}
+        return open_on_device(path, sidecar, settings, providers=providers, level=_LEVEL)
 
 
 def build_options(options: BuildOptions, *, precision: str, image: tuple[str, int, int, int]) -> dict[str, str]:
@@ -202,3 +195,6 @@ def _batches(options: BuildOptions) -> tuple[int, int]:
 
 def _flag(value: bool) -> str:  # noqa: FBT001  one value in, one word out
     return "1" if value else "0"
+
+
+ONNXRUNTIME_TENSORRT: Backend = TensorRtProviderBackend()

@@ -110,9 +110,11 @@ def crosscheck(path: Path, sidecar: Sidecar, flags: Flags, *, executable: str = 
         cure = "name an engine of backend tensorrt"
         raise UnsupportedError(f"crosscheck of a {sidecar.backend} engine", expected="a TensorRT plan", cure=cure)
     command = trtexec_command(find_trtexec(executable), path, sidecar, flags)
-    from trtbench.engines.tensorrt import open_engine
+    from trtbench.engines.tensorrt.backend import TENSORRT
 
-    with contextlib.closing(open_engine(path, sidecar, {"cuda_graph": flags.cuda_graph, "clock": "events"})) as engine:
+    with contextlib.closing(
+        TENSORRT.open(path, sidecar, {"cuda_graph": flags.cuda_graph, "clock": "events"})
+    ) as engine:
         ours = measure(engine.session(flags.batch), flags)
         settings = dict(engine.settings)
     # Closed before it begins, so that the other side has the GPU to itself.

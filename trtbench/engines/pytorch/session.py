@@ -1,15 +1,15 @@
-"""The session all of PyTorch's runtimes share: an input of one batch size, and a launch that they differ in."""
+"""What PyTorch's runtimes share: a network at a precision, and sessions that differ in how they launch it."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -17,26 +17,47 @@ if TYPE_CHECKING:
 
     # Computes the logits of the input it was made for.
     Launch = Callable[[], torch.Tensor]
+    # Told a network and the input tensor of a session, returns what launches an inference of it.
+    Prepare = Callable[[torch.nn.Module, torch.Tensor], Launch]
+
+# Tensor cores read half-precision convolutions in NHWC: in NCHW every layer would pay for two transpositions.
+HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class AtPrecision(torch.nn.Module):
+    """A network that takes and returns FP32, as engines do: the casts are part of what is timed."""
+
+    def __init__(self, network: torch.nn.Module, *, precision: str) -> None:
+        super().__init__()
+        self._dtype = HALF.get(precision, torch.float32)
+        self._layout = torch.channels_last if precision in HALF else torch.contiguous_format
+        self._network = network.to(self._dtype).to(memory_format=self._layout)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map float32 images (batch, C, H, W) to float32 logits (batch, classes)."""
+        logits: torch.Tensor = self._network(images.to(self._dtype, memory_format=self._layout))
+        return logits.float()
 
 
 class TorchSession:
     """An input tensor of one batch size, and the logits of the last inference.
 
     Args:
+        network: what is launched.
         shape: batch, channels, height, width.
         device: where.
-        prepare: told the input tensor, returns what launches an inference of it.
+        prepare: returns what launches an inference of the input tensor.
     """
 
     def __init__(
-        self, *, shape: tuple[int, ...], device: torch.device, prepare: Callable[[torch.Tensor], Launch]
+        self, network: torch.nn.Module, *, shape: tuple[int, ...], device: torch.device, prepare: Prepare
     ) -> None:
         self._is_cuda = device.type == "cuda"
         self._input = torch.zeros(shape, device=device)
         self._host_in = torch.zeros(shape, pin_memory=self._is_cuda)
         self._output = torch.zeros(0, device=device)
         with torch.inference_mode():
-            self._launch: Launch = prepare(self._input)
+            self._launch: Launch = prepare(network, self._input)
 
     def copy_in(self, images: NDArray[np.float32]) -> None:
         """Copy float32 images (batch, C, H, W) into the input tensor, when no copy of the last ones is under way."""
@@ -102,23 +123,26 @@ class TorchEngine:
     """A network on its device; sessions differ by runtime in how they launch it.
 
     Args:
+        network: at its precision, on the device, in eval mode.
         device: where.
         name: as rows name the device.
         settings: in force.
         input_shape: channels, height and width of one image.
-        prepare: told a session's input tensor, returns what launches an inference of it.
+        prepare: returns what launches an inference of a session's input.
     """
 
     def __init__(
         self,
+        network: torch.nn.Module,
         *,
         device: torch.device,
         name: str,
-        settings: dict[str, object],
+        settings: Mapping[str, Any],
         input_shape: tuple[int, int, int],
-        prepare: Callable[[torch.Tensor], Launch],
+        prepare: Prepare,
     ) -> None:
         self.device = name
+        self._network = network
         self.settings = settings
         self._torch_device = device
         self._input_shape = input_shape
@@ -126,4 +150,9 @@ class TorchEngine:
 
     def session(self, batch: int) -> TorchSession:
         """Return a session at this batch size."""
-        return TorchSession(shape=(batch, *self._input_shape), device=self._torch_device, prepare=self._prepare)
+        shape = (batch, *self._input_shape)
+        return TorchSession(self._network, shape=shape, device=self._torch_device, prepare=self._prepare)
+
+    def close(self) -> None:
+        """Let go of the network."""
+        self._network = torch.nn.Identity()

@@ -1,0 +1,196 @@
+"""PyTorch's runtimes: three ways to launch one network, which is the checkpoint in its PyTorch source.
+
+`eager` calls one kernel after another; `eager-cudagraph` launches the kernels of one recording together, without Python
+between them; `compile` is torch.compile with Inductor, on the CPU too. The compiler runs at the first inference of each
+batch size: at the engine's first one its time stands in `first_inference_ms`, and no timed part holds any of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, partial_path, refuse_precision
+from trtbench.engines.pytorch.session import HALF, AtPrecision, TorchEngine
+from trtbench.errors import EngineError, UnsupportedError
+from trtbench.models import load_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from trtbench.engines.base import Backend, BuildRequest
+    from trtbench.engines.pytorch.session import Launch, Prepare
+    from trtbench.engines.sidecar import Sidecar
+
+# PyTorch, "CUDA semantics", "Whole-network capture": libraries choose and set up their kernels in the first runs.
+_WARM_UP_RUNS = 3
+
+
+class TorchBackend:
+    """A way to launch a network.
+
+    Args:
+        name: of the runtime.
+        launch: told a network and an input tensor, returns what launches an inference of it.
+        settings: what a row says of it.
+        needs_cuda: it cannot run on the CPU.
+    """
+
+    precisions = ("fp32", "tf32", "fp16", "bf16")
+    suffix = ".safetensors"
+    takes_options = False
+
+    def __init__(
+        self, name: str, *, launch: Prepare, settings: Mapping[str, Any] = NO_OPTIONS, needs_cuda: bool = False
+    ) -> None:
+        self.name = name
+        self._launch = launch
+        self._settings = settings
+        self._needs_cuda = needs_cuda
+
+    def is_simulated(self) -> bool:
+        """Say that its rows are measurements."""
+        return False
+
+    def facts(self, options: Mapping[str, Any] = NO_OPTIONS) -> BackendFacts:  # noqa: ARG002  the same for all engines
+        """Return what it is here: the GPU where PyTorch sees one; a checkpoint is bound to nothing."""
+        return BackendFacts(
+            version=str(torch.__version__),
+            device=torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
+            machine="any",
+            usual_precisions=("fp32",),
+        )
+
+    def build(self, request: BuildRequest) -> BuildResult:
+        """Copy the checkpoint: PyTorch runs it itself.
+
+        Raises:
+            UnsupportedError: the precision is none of this runtime's or of this device's, or it needs CUDA.
+        """
+        self._require_cuda()
+        refuse_precision(request.precision, self.name, known=self.precisions)
+        require_device(request.precision, backend=self.name)
+        partial = partial_path(request.engine)
+        shutil.copyfile(request.source, partial)
+        partial.replace(request.engine)
+        network = load_model(request.model, num_classes=request.num_classes, checkpoint=request.engine).model
+        return BuildResult(achieved=request.precision, weight_bytes=weight_bytes(network, precision=request.precision))
+
+    def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> TorchEngine:
+        """Load a checkpoint into its PyTorch source, with `settings["threads"]` intra-op threads.
+
+        The settings in force tell the TF32 state, which PyTorch keeps for the whole process.
+
+        Raises:
+            UnsupportedError: it needs CUDA.
+        """
+        self._require_cuda()
+        wanted = {"threads": 1, **settings, **sidecar.settings}
+        torch.set_num_threads(wanted["threads"])
+        is_tf32 = sidecar.precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_tf32
+        network = load_model(sidecar.model, num_classes=sidecar.num_classes, checkpoint=path).model.eval()
+        device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        layout = "channels_last" if sidecar.precision in HALF else "contiguous"
+        return TorchEngine(
+            AtPrecision(network, precision=sidecar.precision).to(device),
+            device=device,
+            name=self.facts().device,
+            settings={**wanted, "tf32": is_tf32, "memory_format": layout, **self._settings},
+            input_shape=sidecar.preprocessing.input_shape,
+            prepare=self._launch,
+        )
+
+    def _require_cuda(self) -> None:
+        if self._needs_cuda and not torch.cuda.is_available():
+            cure = "use the backend eager or compile"
+            raise UnsupportedError(f"backend {self.name}", expected="a CUDA device", got="the CPU", cure=cure)
+
+
+def require_device(precision: str, *, backend: str) -> None:
+    """Raise for a precision that this device only imitates, or does not have.
+
+    Raises:
+        UnsupportedError: TF32 without a GPU, or TF32 or BF16 on one before Ampere.
+    """
+    what = f"precision {precision!r} on {backend}"
+    has_cuda = torch.cuda.is_available()
+    if precision == "tf32" and not has_cuda:
+        raise UnsupportedError(what, expected="a CUDA device", got="the CPU, which has no TF32", cure="ask for fp32")
+    if precision in {"tf32", "bf16"} and has_cuda and (major := torch.cuda.get_device_capability(0)[0]) < 8:  # noqa: PLR2004  Ampere
+        raise UnsupportedError(what, expected="a GPU of SM 8.0 or later", got=f"SM {major}.x", cure="ask for fp16")
+
+
+def weight_bytes(network: torch.nn.Module, *, precision: str) -> int:
+    """Return the bytes of all parameters and buffers as they are kept at a precision."""
+    half = precision in HALF
+    return sum(
+        tensor.numel() * 2 if half and tensor.is_floating_point() else tensor.nbytes
+        for tensor in network.state_dict().values()
+    )
+
+
+def _called(network: torch.nn.Module, images: torch.Tensor) -> Launch:
+    return functools.partial(network, images)
+
+
+def _recorded(network: torch.nn.Module, images: torch.Tensor) -> Launch:
+    """Return what launches the recorded kernels; the logits stand in one tensor that each launch overwrites.
+
+    Raises:
+        EngineError: the network cannot be captured, say because it waits for the device.
+    """
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # PyTorch types it not
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(_WARM_UP_RUNS):
+            network(images)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        # Thread-local: another thread's CUDA calls, a telemetry sampler's say, must not break the capture.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            logits: torch.Tensor = network(images)
+    except RuntimeError as error:
+        raise EngineError("capture of a CUDA graph", got=str(error), cure="use the backend eager") from error
+
+    def launch() -> torch.Tensor:
+        graph.replay()
+        return logits
+
+    return launch
+
+
+def _compiled(network: torch.nn.Module, images: torch.Tensor) -> Launch:
+    """Return what runs the network compiled for these images.
+
+    It is one piece of one shape: a part that fell back to eager would be timed under a wrong name. Inductor's caches
+    are off, so that the first inference of every run costs what the first of all did.
+    """
+    compiled = torch.compile(
+        network, fullgraph=True, dynamic=False, backend="inductor", options={"force_disable_caches": True}
+    )
+    return _guarded(compiled, images)
+
+
+def _guarded(compiled: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> Launch:
+    """Return what runs the compiled network; what the compiler raises is told as a fault of this runtime."""
+
+    def launch() -> torch.Tensor:
+        try:
+            return compiled(images)
+        except torch._dynamo.exc.TorchDynamoException as error:  # noqa: SLF001  its exceptions have no other name
+            reason = " ".join(str(error).split())[:500]
+            cure = "install a C++ compiler where it asks for one, or use the backend eager"
+            raise EngineError("torch.compile", expected="one compiled graph", got=reason, cure=cure) from error
+
+    return launch
+
+
+EAGER: Backend = TorchBackend("eager", launch=_called)
+CUDAGRAPH: Backend = TorchBackend("eager-cudagraph", launch=_recorded, settings={"cuda_graph": True}, needs_cuda=True)
+COMPILE: Backend = TorchBackend("compile", launch=_compiled, settings={"compiler": "inductor"})

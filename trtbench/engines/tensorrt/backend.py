@@ -1,0 +1,91 @@
+"""The runtime `tensorrt`; what it needs of TensorRT is imported when it is asked."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from trtbench.engines.base import NO_OPTIONS, BackendFacts
+from trtbench.engines.tensorrt.precision import PRECISIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from trtbench.engines.base import Backend, BuildRequest, BuildResult
+    from trtbench.engines.sidecar import Sidecar
+    from trtbench.engines.tensorrt.session import TensorrtEngine
+
+
+class TensorRtBackend:
+    """TensorRT by its own builder and runtime."""
+
+    name = "tensorrt"
+    precisions = PRECISIONS
+    suffix = ".plan"
+    takes_options = True
+
+    def is_simulated(self) -> bool:
+        """Say whether the library is a test double."""
+        from trtbench.engines.tensorrt.library import is_double
+
+        return is_double()
+
+    def facts(self, options: Mapping[str, Any] = NO_OPTIONS) -> BackendFacts:
+        """Return what it is here: all four parts of its version, the GPU, and what an engine is bound to beside them.
+
+        In `int8` alone every layer but the quantized ones is FP32, so that it would lose unfairly: among the usual
+        precisions int8+fp16 stands beside it, and where TensorRT calibrates by itself its best precision too.
+
+        Raises:
+            CapabilityError: TensorRT is absent.
+            DeviceError: CUDA cannot be used.
+        """
+        from trtbench.engines.tensorrt.binding import machine_of
+        from trtbench.engines.tensorrt.cuda import open_cuda
+        from trtbench.engines.tensorrt.library import abilities
+        from trtbench.engines.tensorrt.precision import usual
+
+        able = abilities()
+        with contextlib.closing(open_cuda()) as cuda:
+            device = cuda.device()
+        return BackendFacts(
+            version=able.version,
+            device=device.name,
+            machine=machine_of(device, options),
+            usual_precisions=usual(able, compute_capability=device.compute_capability),
+        )
+
+    def build(self, request: BuildRequest) -> BuildResult:
+        """Build an engine; see `builder.build_engine`."""
+        from trtbench.engines.tensorrt.builder import build_engine
+
+        return build_engine(request)
+
+    def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> TensorrtEngine:
+        """Load an engine whose sidecar was checked, after comparing its TensorRT version with the installed one.
+
+        Raises:
+            SidecarError: it was built with another TensorRT.
+            DeviceError: CUDA cannot be used.
+            EngineError: it does not load; with the lines of TensorRT's logger and the command that builds it again.
+            OutOfMemoryError: the device is full.
+        """
+        from trtbench.engines.tensorrt.binding import refuse_version
+        from trtbench.engines.tensorrt.cuda import open_cuda
+        from trtbench.engines.tensorrt.examine import load_plan
+        from trtbench.engines.tensorrt.library import abilities
+        from trtbench.engines.tensorrt.session import TensorrtEngine
+
+        refuse_version(sidecar, version=abilities().version)
+        cuda = open_cuda()
+        loaded = load_plan(
+            path.read_bytes(),
+            what=f"TensorRT cannot load {path.name}",
+            cure=f"build it here: `{sidecar.rebuild or 'trtbench build'}`",
+            is_version_compatible=bool(sidecar.options.get("version_compatible")),
+        )
+        return TensorrtEngine(loaded.engine, loaded.runtime, cuda, sidecar, settings, lines=loaded.lines)
+
+
+TENSORRT: Backend = TensorRtBackend()
