@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbench.pipeline import Places
-    from trtbench.records import Row
+    from trtbench.rows import Row
     from trtbench.suite import Suite
 
 _NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
