@@ -19,7 +19,12 @@ def sha256_of(value: Any) -> str:
 
 
 def to_jsonable(record: Any) -> Any:
-    """Turn a record, and what it holds, into dicts, lists and scalars for `json.dumps`."""
+    """Turn a record, and what it holds, into dicts, lists and scalars for `json.dumps`.
+
+    A record whose JSON is not just its fields says what it is by a method `as_json`.
+    """
+    if hasattr(record, "as_json"):
+        return to_jsonable(record.as_json())
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         return {field.name: to_jsonable(getattr(record, field.name)) for field in dataclasses.fields(record)}
     if isinstance(record, dict):

@@ -10,6 +10,8 @@ from typing import Any, Literal
 Status = Literal["ok", "failed", "oom", "unsupported", "skipped"]
 Role = Literal["candidate", "baseline", "reference"]
 
+AMONG_SETTINGS = ("achieved", "cores")  # fields of a row that its JSON holds among the settings too
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyRecord:
@@ -114,7 +116,8 @@ class Row:
 
     `channels` are the output channels of each convolution. `latency` is of the inference alone; `other_latencies` are
     of the same engine with the copies in and out, or of several launches a sample. `energy_j` is of one image.
-    `builds_p50_ms` are the medians of repeated builds, of which the row is the middle one.
+    `builds_p50_ms` are the medians of repeated builds, of which the row is the middle one. `achieved` is what its
+    layers came to compute in, `settings` what the engine was opened with, `cores` those its process was bound to.
     """
 
     variant: str
@@ -144,6 +147,8 @@ class Row:
     memory_bytes: int | None = None
     energy_j: float | None = None
     builds_p50_ms: tuple[float, ...] = ()
+    achieved: str | None = None
+    cores: tuple[int, ...] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -151,3 +156,9 @@ class Row:
     def name(self) -> str:
         """The row's name as people say it."""
         return f"{self.variant} {self.precision} {self.backend} b{self.batch_size}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields; what readers look for among the settings stands there too."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        among = {name: fields[name] for name in AMONG_SETTINGS if fields[name]}
+        return fields | {"settings": {**self.settings, **among}}

@@ -92,10 +92,10 @@ def test_without_one_anchor_file_there_is_no_interval() -> None:
 
 
 def test_engines_are_the_same_by_bytes_and_settings_whatever_the_cores() -> None:
-    row = replace(ANCHOR, engine_sha256="a", settings={"threads": 1, "cores": [0]})
+    row = replace(ANCHOR, engine_sha256="a", settings={"threads": 1}, cores=(0,))
 
-    assert is_same_engine(row, replace(row, settings={"threads": 1, "cores": [1]}))
-    assert not is_same_engine(row, replace(row, settings={"threads": 2, "cores": [0]}))
+    assert is_same_engine(row, replace(row, cores=(1,)))
+    assert not is_same_engine(row, replace(row, settings={"threads": 2}))
     assert not is_same_engine(row, replace(row, engine_sha256="b"))
     assert not is_same_engine(replace(row, engine_sha256=None), replace(row, engine_sha256=None))
 

@@ -88,7 +88,9 @@ def _row(sha256: str, **changes: Any) -> Row:
         device="simulated",
         batch_size=1,
         engine_sha256=sha256,
-        settings={"threads": 1, "achieved": "fp32", "cores": [0]},
+        settings={"threads": 1},
+        achieved="fp32",
+        cores=(0,),
         latency=_latency(1.0),
     )
     return replace(plain, **changes)

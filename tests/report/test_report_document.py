@@ -192,6 +192,26 @@ def test_a_report_is_json_all_through() -> None:
     assert json.loads(GOLDEN.read_text(encoding="utf-8")) == to_jsonable(REPORT)
 
 
+def test_what_a_row_achieved_and_its_cores_stand_among_its_settings_in_json_only(tmp_path: Path) -> None:
+    row = replace(REPORT.rows[0], achieved="int8 in 20 of 22", cores=(3,), settings={"threads": 1})
+    write_report(replace(REPORT, rows=(row,)), tmp_path)
+
+    (kept,) = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["rows"]
+    assert kept["settings"] == {"threads": 1, "achieved": "int8 in 20 of 22", "cores": [3]}
+    assert read_report(tmp_path).rows == (row,)
+
+
+def test_a_report_of_before_has_what_a_row_achieved_among_its_settings(tmp_path: Path) -> None:
+    raw = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    raw["rows"][0] |= {"settings": {"achieved": "fp32", "threads": 1, "cores": [0]}}
+    del raw["rows"][0]["achieved"], raw["rows"][0]["cores"]
+    (tmp_path / "report.json").write_text(json.dumps(raw), encoding="utf-8")
+
+    found = read_report(tmp_path).rows[0]
+
+    assert (found.achieved, found.cores, found.settings) == ("fp32", (0,), {"threads": 1})
+
+
 def test_the_markdown_tells_the_worst_class_the_loads_and_what_would_change_the_choice() -> None:
     first = next(row for row in REPORT.rows if row.role == "candidate" and row.accuracy is not None)
     assert first.accuracy is not None

@@ -123,10 +123,9 @@ def runtime_versions(environment: Mapping[str, Any]) -> dict[str, str]:
 
 def is_same_engine(first: Row, second: Row) -> bool:
     """Whether both rows ran the same bytes with the same settings; the cores they were bound to may differ."""
-    settings = [{key: value for key, value in row.settings.items() if key != "cores"} for row in (first, second)]
-    return (
-        first.engine_sha256 is not None and first.engine_sha256 == second.engine_sha256 and settings[0] == settings[1]
-    )
+    if first.engine_sha256 is None or first.engine_sha256 != second.engine_sha256:
+        return False
+    return first.settings == second.settings
 
 
 def compare_stored(first: Row, second: Row, runs: tuple[Sequence[Row], Sequence[Row]]) -> tuple[Ratio, str]:

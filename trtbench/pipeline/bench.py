@@ -301,12 +301,9 @@ def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidat
         memory_bytes=measured.memory_bytes,
         energy_j=measured.energy_j,
         loads=measured.loads,
-        settings={
-            "achieved": sidecar.achieved,
-            **(opening.settings if opening else {}),
-            **(run.settings if run is not None else {}),
-            **({"cores": list(run.cores)} if run is not None and run.cores else {}),
-        },
+        achieved=sidecar.achieved,
+        cores=run.cores if run is not None else (),
+        settings={**(opening.settings if opening else {}), **(run.settings if run is not None else {})},
         notes=tuple(dict.fromkeys((*sidecar.notes, *(run.notes if run is not None else ())))),
     )
     if measured.error is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbench.bench.measured import EngineFile
 from trtbench.bench.versus import PAIRS, PROCESS_PAIRS, Outcome, judge, outcome, time_together
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from trtbench.report.document import Report
     from trtbench.rows import Row
-
-_BUILD_FACTS = {"achieved", "cores"}  # in a row's settings, but none of what an engine is opened with
 
 
 def compare_reports(
@@ -155,8 +153,7 @@ def _engine_file(row: Row, files: Mapping[str, Path], *, name: str) -> EngineFil
     path = files.get(row.engine_sha256 or "")
     if path is None:
         return None
-    settings: dict[str, Any] = {key: value for key, value in row.settings.items() if key not in _BUILD_FACTS}
-    return EngineFile(name=name, backend=row.backend, path=path, settings=settings)
+    return EngineFile(name=name, backend=row.backend, path=path, settings=row.settings)
 
 
 def _identical(before: Row, after: Row) -> Comparison:

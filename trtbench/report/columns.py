@@ -134,7 +134,7 @@ COLUMNS = (
     Column(key="build_s", value=lambda row, _: row.build_s),
     Column(key="load_ms", value=lambda row, _: row.load_ms),
     Column(key="first_inference_ms", value=lambda row, _: row.first_inference_ms),
-    Column(key="achieved", value=lambda row, _: str(row.settings.get("achieved", ""))),
+    Column(key="achieved", value=lambda row, _: row.achieved),
     Column(key="engine_sha256", value=lambda row, _: row.engine_sha256),
     Column(key="notes", value=lambda row, _: "; ".join(row.notes)),
 )

@@ -73,11 +73,10 @@ def layer_table(rows: Sequence[Row]) -> Table:
     """Return what each engine was asked to compute in, what its layers came to compute in, and how it was opened."""
     told: dict[tuple[str, str, str], tuple[str, ...]] = {}
     for row in rows:
-        if row.settings:
-            achieved = str(row.settings.get("achieved", ABSENT))
-            rest = {key: value for key, value in row.settings.items() if key != "achieved"}
-            opened = ", ".join(f"{key} {_short(value)}" for key, value in rest.items())
-            told.setdefault(_engine(row), (*_engine(row), achieved, opened))
+        if row.settings or row.achieved:
+            cores = {"cores": row.cores} if row.cores else {}
+            opened = ", ".join(f"{key} {_short(value)}" for key, value in {**row.settings, **cores}.items())
+            told.setdefault(_engine(row), (*_engine(row), row.achieved or ABSENT, opened))
     headers = ("Variant", "Asked for", "Backend", "Layers achieved", "Opened with")
     return Table(headers=headers, cells=tuple(told.values()), left=5)
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trtbench.errors import ConfigError
-from trtbench.rows import Row  # noqa: TC001  as above
+from trtbench.rows import AMONG_SETTINGS, Row
 from trtbench.suite import Objective  # noqa: TC001  as above
 
 SCHEMA_VERSION = "1"
@@ -111,8 +111,9 @@ def validate_report(text: str, *, origin: str) -> Report:
     except ValueError as error:
         raise ConfigError(f"{origin}: not valid JSON", got=str(error), cure="`trtbench run` writes a report") from error
     _check_version(raw, origin=origin)
+    _lift_from_settings(raw)
     try:
-        return _adapter().validate_json(text, strict=True)
+        return _adapter().validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         faults = [_fault(origin, fault) for fault in error.errors(include_url=False)]
         raise ConfigError("\n".join(faults)) from error
@@ -142,6 +143,16 @@ def _adapter() -> TypeAdapter[Report]:
 def _refuse(constant: str) -> None:
     """Refuse NaN and Infinity, which Python writes and no other reader takes."""
     raise ValueError(f"{constant}, which JSON does not know")
+
+
+def _lift_from_settings(raw: Any) -> None:
+    """Take out of each row's settings what is a field of the row; reports of before have it there only."""
+    rows = raw.get("rows")
+    for row in rows if isinstance(rows, list) else ():
+        settings = row.get("settings") if isinstance(row, dict) else None
+        if isinstance(settings, dict):
+            among = {name: settings.pop(name) for name in AMONG_SETTINGS if name in settings}
+            row |= {name: value for name, value in among.items() if not row.get(name)}
 
 
 def _check_version(raw: Any, *, origin: str) -> None:
