@@ -26,7 +26,7 @@ import numpy as np
 import onnx
 
 from trtbench.calibrate.manifest import make_manifest
-from trtbench.data import load_dataset, normalise
+from trtbench.data import batches, load_dataset
 from trtbench.environment.host import collect_host
 from trtbench.graph.reference import run_reference_batches
 from trtbench.pipeline.artefacts import Artefacts
@@ -157,9 +157,8 @@ class Bench:
 
     def _correct(self, graph: Path) -> int:
         test = self.dataset.test
-        starts = range(0, len(test), _BATCH)
-        batches = (normalise(test.images[start : start + _BATCH], self.dataset.preprocessing) for start in starts)
-        found = run_reference_batches(onnx.load(graph), ({"input": batch} for batch in batches))
+        inputs = ({"input": one} for one in batches(test.images, self.dataset.preprocessing, size=_BATCH))
+        found = run_reference_batches(onnx.load(graph), inputs)
         logits = np.concatenate([next(iter(values.values())) for values in found])
         return int((logits.argmax(axis=1) == test.labels).sum())
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from trtbench.data import normalise
+from trtbench.data import batches
 from trtbench.graph.reference import run_reference_batches
 from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.keeper import Places
@@ -119,11 +119,8 @@ def _artefacts(checkpoint: Path, archive: Path, calibration: CalibrationConfig, 
 
 
 def _logits(artefacts: Artefacts, graph: Path, split: Split) -> Any:
-    batches = (
-        {"input": normalise(split.images[start : start + _BATCH], artefacts.dataset.preprocessing)}
-        for start in range(0, len(split), _BATCH)
-    )
-    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), batches)])
+    inputs = ({"input": one} for one in batches(split.images, artefacts.dataset.preprocessing, size=_BATCH))
+    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), inputs)])
 
 
 def _correct(logits: Any, split: Split) -> int:

@@ -24,14 +24,14 @@ from trtbench.compress.fixed_point import (
     symmetric,
     weight_layers,
 )
-from trtbench.compress.fixed_point_method import quantize, some_images
+from trtbench.compress.fixed_point_method import quantize
 from trtbench.compress.fixed_point_network import by_reconstruction, by_source, storable
 from trtbench.compress.methods import Context
 from trtbench.compress.qat_weights import LearnedStep, SourceRounding, learn_by_source, learn_steps
 from trtbench.compress.reconstruct import Rounded, damp, descend, error, reconstruct, refit
 from trtbench.compress.reconstruct_inputs import columns, round_in_passing
 from trtbench.data import load_dataset
-from trtbench.errors import ConfigError
+from trtbench.errors import DataError
 from trtbench.models import build_model
 from trtbench.models.packed import Grid, from_bytes, to_bytes
 from trtbench.models.rounding import input_grids
@@ -350,8 +350,10 @@ def test_the_method_tells_bits_bytes_and_what_stays_in_float(config: dict[str, A
 def test_without_training_images_nothing_is_rebuilt() -> None:
     dataset = load_dataset(DataConfig(source="digits", size=16))
     empty = replace(dataset, train=Split(images=dataset.train.images[:0], labels=dataset.train.labels[:0]))
-    with pytest.raises(ConfigError, match="expected training images, got none"):
-        some_images(empty, count=4, seed=0)
+    variant = FixedPointVariant(kind="fixed_point", name="x", bits=4)
+    context = Context(dataset=empty, budget=TrainConfig(), tune=lambda *_, **__: None)
+    with pytest.raises(DataError, match="training images: expected at least one, got none"):
+        quantize(build_model("resnet20", num_classes=10).eval(), variant, context)
 
 
 def test_the_sources_schemes_have_no_ternary() -> None:

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.bench.load import poisson_arrivals, serve_arrivals, serve_streams
-from trtbench.data.preprocess import normalise
+from trtbench.data.batches import batches
 from trtbench.engines.base import load_backend
 from trtbench.engines.sidecar import check_engine, read_sidecar
 from trtbench.errors import EngineError, OutOfMemoryError, TrtbenchError, WorkerError
@@ -65,7 +65,7 @@ class Worker:
         self._engine = self._runtime.open(self._path, self._sidecar, settings)
         loaded = time.perf_counter_ns()
         session = self._session(batch)
-        session.copy_in(self._batch(0, batch))
+        session.copy_in(next(self._batches(batch)))
         session.enqueue()
         session.copy_out()
         first = time.perf_counter_ns()
@@ -80,8 +80,8 @@ class Worker:
         """Run every image, the last batch padded, and write the float32 logits (images, classes) as .npy."""
         session = self._session(batch)
         found = []
-        for start in range(0, len(self._images), batch):
-            session.copy_in(self._batch(start, batch))
+        for images in self._batches(batch):
+            session.copy_in(images)
             session.enqueue()
             session.synchronize()
             found.append(session.copy_out())
@@ -102,7 +102,7 @@ class Worker:
         pinned = _pin(cores)
         _forget_peak_memory()
         session = self._session(batch)
-        session.copy_in(self._batch(0, batch))
+        session.copy_in(next(self._batches(batch)))
         durations = [int(one) for one in session.time(_MIN_WARM_UP_INFERENCES, launches_per_sample=1, scope=scope)]
         total = sum(durations)
         while total < warm_up_ms * 1e6:
@@ -155,7 +155,7 @@ class Worker:
         sessions = [self._engine.session(batch) for _ in range(streams)]
         try:
             for session in sessions:
-                session.copy_in(self._batch(0, batch))
+                session.copy_in(next(self._batches(batch)))
                 session.enqueue()
                 session.synchronize()
             _pin(cores)
@@ -185,10 +185,8 @@ class Worker:
             self._sessions[batch] = self._engine.session(batch)
         return self._sessions[batch]
 
-    def _batch(self, start: int, size: int) -> NDArray[np.float32]:
-        """Return the normalised images from `start` on, padded to `size` by repeating the last one."""
-        wanted = np.minimum(np.arange(start, start + size), len(self._images) - 1)
-        return normalise(self._images[wanted], self._sidecar.preprocessing)
+    def _batches(self, size: int) -> Iterator[NDArray[np.float32]]:
+        return batches(self._images, self._sidecar.preprocessing, size=size, pads=True)
 
 
 def _mapped(images: str) -> NDArray[np.uint8]:

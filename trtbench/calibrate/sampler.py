@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbench.data.batches import balanced
 from trtbench.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -24,10 +25,7 @@ def sample_balanced(
     exclude: Sequence[int] = (),
     allow_short: bool = False,
 ) -> NDArray[np.int64]:
-    """Draw distinct images so that in every prefix the class counts differ by at most one.
-
-    Every class has a random order of its own, and round r takes the r-th image of every class, in random order.
-    Excluding an image only moves its class up by one: the others stay drawn.
+    """Draw distinct images as `balanced` does, of every class as many as were asked for.
 
     Args:
         labels: int64 (N,), each in [0, num_classes).
@@ -55,11 +53,7 @@ def sample_balanced(
         count = min(count, _available(sizes, per_class))
     else:
         _check_sizes(sizes, count, wanted=f"per_class = {per_class}" if total is None else f"total = {total}")
-    own_order, between_classes = np.random.default_rng(seed).random((2, len(labels)))
-    free = np.flatnonzero(is_free)
-    by_class = free[np.lexsort((own_order[free], labels[free]))]
-    rank = np.arange(len(free)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return by_class[np.lexsort((between_classes[by_class], rank))[:count]].astype(np.int64)
+    return balanced(labels, count=count, seed=seed, exclude=exclude)
 
 
 def _available(sizes: NDArray[np.int64], per_class: int | None) -> int:

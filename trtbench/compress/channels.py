@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from trtbench.compress.depgraph import LEARNT, Cut, logits_of_noise, prune_in_place
-from trtbench.compress.images import labelled_batches
 from trtbench.compress.masks import hold_zeros
 from trtbench.compress.methods import Compressed, Context
+from trtbench.data import training_sample
 from trtbench.errors import ConfigError, RowError
 from trtbench.jsonable import to_jsonable
 from trtbench.models import conv_widths, count_macs, count_params, protected_layers
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from trtbench.records import Dataset
     from trtbench.suite import ChannelsVariant
 
 _GRID = 1024  # a MACs or parameter target is searched in ratios of this many parts; exact where widths divide it
 _SURPRISE = 0.05  # share of channels beyond the ratio from which the record says why
+_IMAGES, _BATCH = 640, 64  # that gradients are taken on
 _TENSOR_CORE_MULTIPLES = {8: "FP16", 16: "INT8"}  # channels per tile: NVIDIA, Deep Learning Performance guide
 
 
@@ -113,6 +115,12 @@ def remove_channels(network: nn.Module, config: ChannelsVariant, context: Contex
     return Compressed(
         model=pruned.model, facts={"prune": to_jsonable(record)}, notes=record.notes, hooks=hold_zeros(context)
     )
+
+
+def labelled_batches(dataset: Dataset) -> list[tuple[Tensor, Tensor]]:
+    """Return class-balanced training images, normalised, with their labels, for importances that need gradients."""
+    inputs, labels = map(torch.from_numpy, training_sample(dataset, count=_IMAGES, seed=0))
+    return list(zip(torch.split(inputs, _BATCH), torch.split(labels, _BATCH), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,12 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from trtbench.compress.hessian import input_moments, matrix_layers, output_curvatures
 from trtbench.compress.second_order import Choose, Layer, damped, prune_by_curvature
 from trtbench.compress.sequential import reconstruct_in_order
-from trtbench.data import normalise
+from trtbench.data import training_sample
 from trtbench.errors import RowError
 
 if TYPE_CHECKING:
@@ -53,14 +52,13 @@ class Plan:
 
 
 def training_images(dataset: Dataset, *, count: int | None, seed: int) -> Tensor:
-    """Return this many training images, or all there are, drawn by the seed, as the network's input.
+    """Return this many training images, or all there are, class-balanced, as the network's input.
 
     None is 3,000 of 32x32 pixels and fewer of larger ones: they go through the network all at once.
     """
     if count is None:
         count = max(_FEWEST, _PIXELS // dataset.preprocessing.size**2)
-    drawn = np.random.default_rng(seed).permutation(len(dataset.train))[:count]
-    return torch.from_numpy(normalise(dataset.train.images[drawn], dataset.preprocessing))
+    return torch.from_numpy(training_sample(dataset, count=count, seed=seed)[0])
 
 
 def prune_second_order(model: nn.Module, plan: Plan, images: Tensor) -> dict[str, Tensor]:

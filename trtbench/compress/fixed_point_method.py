@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from trtbench.compress.fixed_point_inputs import calibrated_inputs
 from trtbench.compress.fixed_point_network import FixedPoint, by_reconstruction, by_source
 from trtbench.compress.methods import Compressed, Context
 from trtbench.compress.qat_weights import learn_by_source, learn_steps
-from trtbench.data import normalise
-from trtbench.errors import ConfigError
+from trtbench.data import training_sample
 from trtbench.jsonable import to_jsonable
 from trtbench.models.packed import to_bytes
 from trtbench.models.rounding import round_inputs
@@ -37,24 +35,19 @@ def quantize(network: nn.Module, config: FixedPointVariant, context: Context) ->
 def quantized(network: nn.Module, config: FixedPointVariant, context: Context) -> FixedPoint:
     """Round a network's weights in place, and what flows into its layers if asked; learnt with `config.fine_tune`."""
     if config.activations is not None:
-        images = some_images(context.dataset, count=config.images, seed=config.seed)
-        round_inputs(network, calibrated_inputs(network, images, bits=config.activations))
+        grids = calibrated_inputs(network, _images(context.dataset, config), bits=config.activations)
+        round_inputs(network, grids)
     if config.scheme != "best":
         assert isinstance(config.bits, int), "the suite gives these schemes a number of bits"
         if config.fine_tune:
             learn_by_source(network, scheme=config.scheme, bits=config.bits, tune=context.tune)
         return by_source(network, scheme=config.scheme, bits=config.bits)
-    images = some_images(context.dataset, count=config.images, seed=config.seed)
-    made = by_reconstruction(network, images, bits=config.bits, seed=config.seed)
+    made = by_reconstruction(network, _images(context.dataset, config), bits=config.bits, seed=config.seed)
     return learn_steps(made, bits=config.bits, tune=context.tune) if config.fine_tune else made
 
 
-def some_images(dataset: Dataset, *, count: int, seed: int) -> Tensor:
-    """Return training images drawn at random, float32 (N, C, H, W), as the network sees them."""
-    if not len(dataset.train):
-        raise ConfigError("fixed point", expected="training images", got="none", cure="give --data with some")
-    chosen = np.random.default_rng(seed).permutation(len(dataset.train))[:count]
-    return torch.from_numpy(normalise(dataset.train.images[chosen], dataset.preprocessing))
+def _images(dataset: Dataset, config: FixedPointVariant) -> Tensor:
+    return torch.from_numpy(training_sample(dataset, count=config.images, seed=config.seed)[0])
 
 
 def left_in_float(record: Any) -> tuple[str, ...]:

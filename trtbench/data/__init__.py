@@ -1,8 +1,18 @@
-"""Datasets, their split, their preprocessing, and the identity and likeness of images."""
+"""Datasets, their split, their preprocessing, batches of them, and the identity and likeness of images."""
 
+from trtbench.data.batches import balanced, batches, spread, training_sample
 from trtbench.data.duplicates import near_duplicates
 from trtbench.data.hashing import pixel_sha256
 from trtbench.data.load import load_dataset
 from trtbench.data.preprocess import normalise
 
-__all__ = ["load_dataset", "near_duplicates", "normalise", "pixel_sha256"]
+__all__ = [
+    "balanced",
+    "batches",
+    "load_dataset",
+    "near_duplicates",
+    "normalise",
+    "pixel_sha256",
+    "spread",
+    "training_sample",
+]

@@ -44,6 +44,7 @@ _ONNX = "onnx:"
 _DEFAULT_PER_CLASS = 50  # source study 001: 500 images of CIFAR-10
 _HALF_TYPES: Mapping[str, HalfType] = {"fp16": "fp16", "bf16": "bf16", "int8+fp16": "fp16"}
 _SHOWN_NODES = 3
+_CHECKED_IMAGES = 32  # that a half graph is compared on: whatever the batch size, ten classes are seen
 # precision -> whose kernels its Q/DQ nodes are placed for
 PLACEMENTS: Mapping[str, Runtime] = {"int8": "tensorrt", "int8-ort": "onnxruntime-cpu"}
 
@@ -239,8 +240,8 @@ class Artefacts(Networks):
 
             proto = onnx.load(graph.path("model.onnx"))
             half = to_half(proto, dtype=dtype, method=method)
-            images = next(self.calibration_batches(load_manifest(manifest.path("manifest.json"))))
-            check = check_half(proto, half.proto, {"input": images}, dtype=dtype)
+            images = self.calibration_batches(load_manifest(manifest.path("manifest.json")), size=_CHECKED_IMAGES)
+            check = check_half(proto, half.proto, {"input": next(images)}, dtype=dtype)
             write_atomically(folder / "model.onnx", half.proto.SerializeToString(deterministic=True))
             error = check.error if math.isfinite(check.error) else None  # an activation beyond FP16's range
             facts = {"share_of_nodes": half.share_of_nodes, "error": error, "tolerance": check.tolerance}
@@ -301,14 +302,14 @@ class Artefacts(Networks):
     def _manifest_batches(self) -> Iterator[NDArray[np.float32]]:
         return self.calibration_batches(load_manifest(self.manifest.path("manifest.json")))
 
-    def calibration_batches(self, manifest: CalibrationManifest) -> Iterator[NDArray[np.float32]]:
-        """Yield the manifest's images, normalised, in batches; only one batch is in memory at a time."""
-        from trtbench.data import normalise
+    def calibration_batches(
+        self, manifest: CalibrationManifest, *, size: int | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the manifest's images, normalised, in batches."""
+        from trtbench.data import batches
 
-        size = self.suite.calibration.batch_size
-        for start in range(0, len(manifest.indices), size):
-            wanted = np.asarray(manifest.indices[start : start + size])
-            yield normalise(self.dataset.train.images[wanted], self.dataset.preprocessing)
+        size = size or self.suite.calibration.batch_size
+        return batches(self.dataset.train.images, self.dataset.preprocessing, size=size, chosen=manifest.indices)
 
     @property
     def _manifest_path(self) -> Path:

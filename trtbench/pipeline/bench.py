@@ -249,15 +249,12 @@ def _true_arithmetic(
 def _reference_run(graph: Path, artefacts: Artefacts) -> NDArray[np.float32]:
     import onnx
 
-    from trtbench.data import normalise
+    from trtbench.data import batches
     from trtbench.graph.reference import run_reference_batches
 
     dataset, size = artefacts.dataset, artefacts.suite.calibration.batch_size
-    batches = (
-        {"input": normalise(dataset.test.images[start : start + size], dataset.preprocessing)}
-        for start in range(0, len(dataset.test), size)
-    )
-    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), batches)])
+    inputs = ({"input": one} for one in batches(dataset.test.images, dataset.preprocessing, size=size))
+    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), inputs)])
 
 
 def _with_true_arithmetic(row: Row, counts: dict[str, int]) -> Row:

@@ -73,15 +73,12 @@ def gain_notes(gains: Artefact | None) -> tuple[str, ...]:
 def _logits(artefacts: Artefacts, graph: Path) -> Any:
     import onnx
 
-    from trtbench.data import normalise
+    from trtbench.data import batches
     from trtbench.graph.reference import run_reference_batches
 
-    images, size = artefacts.dataset.validation.images, artefacts.suite.calibration.batch_size
-    batches = (
-        {"input": normalise(images[start : start + size], artefacts.dataset.preprocessing)}
-        for start in range(0, len(images), size)
-    )
-    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), batches)])
+    dataset, size = artefacts.dataset, artefacts.suite.calibration.batch_size
+    inputs = ({"input": one} for one in batches(dataset.validation.images, dataset.preprocessing, size=size))
+    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), inputs)])
 
 
 def _score(artefacts: Artefacts, logits: Any, reference: Any) -> dict[str, Any]:

@@ -87,14 +87,11 @@ def score_graph(path: Path, networks: Networks) -> dict[str, Any]:
     """Count a graph's right answers on the test split, each node computed as the standard defines it."""
     import onnx
 
-    from trtbench.data import normalise
+    from trtbench.data import batches
     from trtbench.graph.reference import run_reference_batches
 
     test, preprocessing = networks.dataset.test, networks.dataset.preprocessing
-    batches = (
-        {"input": normalise(test.images[start : start + _BATCH], preprocessing)}
-        for start in range(0, len(test), _BATCH)
-    )
-    parts = [found["logits"] for found in run_reference_batches(onnx.load(path), batches)]
+    inputs = ({"input": one} for one in batches(test.images, preprocessing, size=_BATCH))
+    parts = [found["logits"] for found in run_reference_batches(onnx.load(path), inputs)]
     counted = score(np.concatenate(parts), test.labels)
     return {"correct": counted.correct, "total": counted.total, "top1": counted.top1}

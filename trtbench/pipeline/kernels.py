@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 
 from trtbench.bench.explain import KernelEffect, effect_of, powers, signal_to_noise_db
-from trtbench.data import normalise
+from trtbench.data import batches, spread
 from trtbench.engines.base import place_of
 from trtbench.engines.onnxruntime.cpu import integer_convolutions
 from trtbench.engines.sidecar import write_sidecar
@@ -50,7 +50,7 @@ class KernelConfig:
     """Which kernels to compare.
 
     `under` is the command of an emulator, split into words; () for none. `simulate` computes saturating sums in NumPy.
-    Both take a while, so they see `images` test images, evenly spread.
+    Both take a while, so they see `images` test images, class-balanced.
     """
 
     under: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ def kernel_effects(
     path, sidecar = build_engine(artefacts, plan, tell=artefacts.tell)
     graph = onnx.load(artefacts.quantized_graph(plan.variant, precision=plan.precision).path("model.onnx"))
     every = np.arange(len(truth.split))
-    few = np.unique(np.linspace(0, len(every) - 1, min(config.images, len(every))).astype(np.int64))
+    few = spread(truth.split.labels, count=config.images)
     compare = _Comparison(truth, truth.logits(graph))
     runs = _Runs(artefacts, path, sidecar, truth)
     yield sidecar.achieved, compare(f"{plan.backend}, as built here", runs(every), every)
@@ -206,11 +206,8 @@ def _simulated(
 
     def run(folder: Path) -> Mapping[str, Any]:
         size, fit = artefacts.suite.calibration.batch_size, artefacts.dataset.preprocessing
-        batches = (
-            {"input": normalise(truth.split.images[indices[start : start + size]], fit)}
-            for start in range(0, len(indices), size)
-        )
-        found = list(run_saturating(saturating_graph(graph, layers=layers), batches))
+        inputs = ({"input": one} for one in batches(truth.split.images, fit, size=size, chosen=indices))
+        found = list(run_saturating(saturating_graph(graph, layers=layers), inputs))
         with (folder / "logits.npy").open("wb") as file:
             np.save(file, np.concatenate([logits for logits, _ in found]))
         return {"saturated": sum(pairs for _, pairs in found)}

@@ -57,8 +57,7 @@ def prune_model(
         ConfigError: an importance needs images and `data` is None.
         RowError: the target cannot be reached.
     """
-    from trtbench.compress.channels import prune_channels
-    from trtbench.compress.images import labelled_batches
+    from trtbench.compress.channels import labelled_batches, prune_channels
     from trtbench.models import load_model, save_model
 
     loaded = load_model(model, num_classes=num_classes, checkpoint=checkpoint)

@@ -22,7 +22,7 @@ from trtbench.calibrate.leaks import leaking_indices
 from trtbench.calibrate.ranges import Histogram, observe, thresholds
 from trtbench.calibrate.sampler import sample_balanced
 from trtbench.calibrate.unbalanced import SAMPLINGS, sample_unbalanced
-from trtbench.data import normalise
+from trtbench.data import batches
 from trtbench.engines.onnxruntime import iterate_graph_activations
 from trtbench.errors import ConfigError
 from trtbench.graph.placement import activation_tensors, plan_qdq
@@ -174,8 +174,8 @@ class _Study:
         tensors = activation_tensors(self._plan)
         start = 0
         for size in self._config.per_class:
-            batches = self._batches(order[start : size * classes])
-            for values in iterate_graph_activations(self._float, tensors, batches):
+            images = self._batches(order[start : size * classes])
+            for values in iterate_graph_activations(self._float, tensors, images):
                 for tensor in tensors:
                     histograms[tensor] = observe(histograms.get(tensor, Histogram()), values[tensor], tensor=tensor)
             start = size * classes
@@ -183,8 +183,7 @@ class _Study:
 
     def _batches(self, indices: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
         dataset, size = self._artefacts.dataset, self._artefacts.suite.calibration.batch_size
-        for start in range(0, len(indices), size):
-            yield normalise(dataset.train.images[indices[start : start + size]], dataset.preprocessing)
+        return batches(dataset.train.images, dataset.preprocessing, size=size, chosen=indices)
 
     def _order(self, chain: _Chain) -> NDArray[np.int64]:
         """Return the images of a chain, in the order of drawing."""

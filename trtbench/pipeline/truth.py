@@ -11,7 +11,7 @@ import numpy as np
 from trtbench import __version__
 from trtbench._optional import version
 from trtbench.bench.explain import Effect, effect_of, powers, signal_to_noise_db
-from trtbench.data import normalise
+from trtbench.data import batches, spread
 from trtbench.environment.host import collect_host
 from trtbench.graph.reference import run_reference_batches
 
@@ -80,13 +80,15 @@ class TrueArithmetic:
         return Effect(**self._artefacts.store.make("effect", inputs, run, content=()).facts)
 
     def tensor_snr_db(self, graph: onnx.ModelProto, tensors: Sequence[str]) -> dict[str, float | None]:
-        """Return the signal-to-noise ratio of inner tensors, by name, on the first images; it is kept."""
+        """Return the signal-to-noise ratio of inner tensors, by name, on a class-balanced few; it is kept."""
+        few = spread(self.split.labels, count=_SNR_IMAGES)
         inputs = self._inputs(graph) | {"reference": _sha256(self._reference), "tensors": list(tensors)}
+        inputs |= {"few": few.tolist()}
 
         def run(_folder: Path) -> Mapping[str, Any]:
             sums = {tensor: np.zeros(2) for tensor in tensors}
             models = (self._reference, graph)
-            pairs = (run_reference_batches(model, self._batches(_SNR_IMAGES), outputs=tensors) for model in models)
+            pairs = (run_reference_batches(model, self._batches(few), outputs=tensors) for model in models)
             for wanted, found in zip(*pairs, strict=True):
                 for tensor in tensors:
                     sums[tensor] += powers(wanted[tensor], found[tensor])
@@ -95,13 +97,12 @@ class TrueArithmetic:
         return dict(self._artefacts.store.make("snr", inputs, run, content=()).facts)
 
     def _run(self, graph: onnx.ModelProto) -> NDArray[np.float32]:
-        found = run_reference_batches(graph, self._batches(len(self.split)))
+        found = run_reference_batches(graph, self._batches())
         return np.concatenate([next(iter(values.values())) for values in found])
 
-    def _batches(self, images: int) -> Iterator[dict[str, NDArray[np.float32]]]:
+    def _batches(self, chosen: NDArray[np.int64] | None = None) -> Iterator[dict[str, NDArray[np.float32]]]:
         size, fit = self._artefacts.suite.calibration.batch_size, self._artefacts.dataset.preprocessing
-        for start in range(0, min(images, len(self.split)), size):
-            yield {_INPUT: normalise(self.split.images[start : start + size], fit)}
+        return ({_INPUT: inputs} for inputs in batches(self.split.images, fit, size=size, chosen=chosen))
 
     def _inputs(self, graph: onnx.ModelProto) -> dict[str, Any]:
         return {

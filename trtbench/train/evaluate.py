@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  the name the whole field reads
 
-from trtbench.data.preprocess import normalise
+from trtbench.data.batches import batches
 from trtbench.errors import ConfigError, DataError
 from trtbench.models.counts import evaluating
 from trtbench.train.device import as_device
@@ -51,11 +51,11 @@ def predict(
         raise DataError("images to predict", expected="at least one", got="none", cure="give a split that holds images")
     target = as_device(device)
     model.to(target)
-    parts = []
     with evaluating(model), torch.no_grad():
-        for start in range(0, len(images), batch_size):
-            inputs = torch.from_numpy(normalise(images[start : start + batch_size], preprocessing))
-            parts.append(logits_of(model, inputs.to(target)).float().cpu().numpy())
+        parts = [
+            logits_of(model, torch.from_numpy(inputs).to(target)).float().cpu().numpy()
+            for inputs in batches(images, preprocessing, size=batch_size)
+        ]
     return np.concatenate(parts)
 
 

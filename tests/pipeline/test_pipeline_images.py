@@ -1,0 +1,175 @@
+"""Whoever looks at some images sees every class, in equal numbers, also where images come class by class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from trtbench.compress.methods import Context, compress
+from trtbench.data import normalise
+from trtbench.pipeline import Artefacts
+from trtbench.pipeline.steps import prune_model
+from trtbench.pipeline.truth import TrueArithmetic
+from trtbench.suite import parse_suite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from trtbench.pipeline import Places
+    from trtbench.records import Dataset, Split
+
+_CLASSES, _PER_CLASS = 3, 300  # the first 640 training images are of all classes, but not equally
+_VARIANTS = {
+    "taylor": "kind: channels, ratio: 0.5, importance: taylor",
+    "hessian": "kind: channels, ratio: 0.5, importance: hessian, steps: 2",
+    "second-order": "kind: weights, sparsity: 0.5, method: second-order, steps: 1, images: 60",
+    "second-order of groups": "kind: nm, pattern: '2:4', method: second-order, images: 60",
+    "batch norms anew": "kind: weights, sparsity: 0.5, batch_norm: recalibrate, images: 60",
+    "batch norms by validation": "kind: nm, pattern: '2:4', batch_norm: validation, images: 60",
+    "fixed point": "kind: fixed_point, scheme: best, images: 60",
+    "activations": "kind: fixed_point, scheme: symmetric, activations: 8, images: 60",
+}
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Callable[[str], Any]:
+    root = tmp_path_factory.mktemp("ordered")
+    random = np.random.default_rng(0)
+    for split, count in (("train", _PER_CLASS), ("test", 4)):
+        for label in range(_CLASSES):
+            folder = root / split / f"class-{label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{number:03}.png")
+
+    def make(variant: str) -> Any:
+        text = f"""
+name: ordered
+data: {{source: 'folder:{root}', size: 8}}
+model: {{name: resnet20, checkpoint: '{checkpoint}'}}
+variants: [{{{variant}, name: looked-at, fine_tune: false}}]
+export: {{exporter: torchscript}}
+calibration: {{per_class: 4, method: minmax}}
+"""
+        return parse_suite(text, origin="ordered.yaml")
+
+    return make
+
+
+@dataclass
+class _Seen:
+    """Which images of a split passed by, by their normalised pixels; noise and inner tensors are none of them."""
+
+    split: Split
+    dataset: Dataset
+    places: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        pixels = normalise(self.split.images, self.dataset.preprocessing)
+        self._known = {image.tobytes(): place for place, image in enumerate(pixels)}
+
+    def look(self, arrays: Iterator[NDArray[Any]]) -> None:
+        for array in arrays:
+            self.places |= {self._known[image.tobytes()] for image in array if image.tobytes() in self._known}
+
+    @property
+    def by_class(self) -> list[int]:
+        counts = Counter(self.split.labels[sorted(self.places)].tolist())
+        return [counts[label] for label in range(_CLASSES)]
+
+
+def _seen_by_networks(seen: _Seen, work: Callable[[], object]) -> list[int]:
+    handle = register_module_forward_pre_hook(
+        lambda _module, inputs: seen.look(one.detach().numpy() for one in inputs[:1] if one.shape[1:] == (3, 8, 8))
+    )
+    try:
+        work()
+    finally:
+        handle.remove()
+    return seen.by_class
+
+
+@pytest.mark.parametrize("variant", _VARIANTS.values(), ids=_VARIANTS)
+def test_a_method_sees_every_class_in_equal_numbers(suite: Any, places: Places, variant: str) -> None:
+    artefacts = Artefacts(suite(variant), places)
+    (config,) = artefacts.suite.variants
+    config, dataset = config.settled(builds_int8=False), artefacts.dataset
+    context = Context(dataset=dataset, budget=artefacts.suite.fine_tune, tune=lambda *_, **__: None)
+    network = artefacts.network(artefacts.dense())
+
+    counts = _seen_by_networks(_Seen(dataset.train, dataset), lambda: compress(network, config, context))
+
+    assert min(counts) >= 20
+    assert max(counts) - min(counts) <= 1  # 640 is no multiple of 3
+
+
+def test_the_step_that_prunes_sees_every_class_in_equal_numbers(suite: Any, places: Places) -> None:
+    artefacts = Artefacts(suite(_VARIANTS["taylor"]), places)
+    config, dataset = artefacts.suite, artefacts.dataset
+    variant: Any = config.variants[0]
+
+    counts = _seen_by_networks(
+        _Seen(dataset.train, dataset),
+        lambda: prune_model(
+            "resnet20", config.model.checkpoint, variant, num_classes=_CLASSES, input_size=8, data=config.data
+        ),
+    )
+
+    assert min(counts) >= 200
+    assert max(counts) - min(counts) <= 1
+
+
+@pytest.fixture
+def fed(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[Any]]:
+    """What ONNX Runtime is fed with."""
+    found: list[NDArray[Any]] = []
+    run = onnxruntime.InferenceSession.run
+
+    def recording(self: Any, outputs: Any, inputs: Any, *options: Any) -> Any:
+        found.extend(inputs.values())
+        return run(self, outputs, inputs, *options)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", recording)
+    return found
+
+
+def test_signal_to_noise_is_of_every_class_in_equal_numbers(suite: Any, places: Places, fed: list[Any]) -> None:
+    artefacts = Artefacts(suite("kind: dense"), places)
+    graph = onnx.load(artefacts.graph(artefacts.suite.variants[0]).path("model.onnx"))
+    seen = _Seen(artefacts.dataset.validation, artefacts.dataset)
+
+    fed.clear()
+    TrueArithmetic(artefacts, graph, split="validation").tensor_snr_db(graph, [graph.graph.node[0].output[0]])
+
+    seen.look(iter(fed))
+    assert sum(seen.by_class) >= 60
+    assert max(seen.by_class) - min(seen.by_class) <= 1
+
+
+def test_calibration_and_the_check_of_half_precision_see_every_class_in_equal_numbers(
+    suite: Any, places: Places, fed: list[Any]
+) -> None:
+    artefacts = Artefacts(suite("kind: dense"), places)
+    (variant,) = artefacts.suite.variants
+    artefacts.graph(variant)
+    made: dict[str, Callable[[], object]] = {
+        "ranges": lambda: artefacts.ranges(variant),
+        "fp16": lambda: artefacts.half_graph(variant, precision="fp16", method="trtbench"),
+    }
+    for make in made.values():
+        seen = _Seen(artefacts.dataset.train, artefacts.dataset)
+        fed.clear()
+        make()
+        seen.look(iter(fed))
+        assert seen.by_class == [4] * _CLASSES
