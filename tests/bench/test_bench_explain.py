@@ -16,7 +16,7 @@ from trtbench.bench.explain import (
     powers,
     signal_to_noise_db,
 )
-from trtbench.bench.statistics import drop_upper_bound
+from trtbench.bench.paired_drop import drop_upper_bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

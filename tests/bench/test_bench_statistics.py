@@ -12,17 +12,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trtbench.bench.statistics import (
-    drop_upper_bound,
     expected_calibration_error,
     holm,
     is_chance_level,
     latency_summary,
     mcnemar_exact,
     paired_ratio,
-    smallest_provable_drop,
     wilson_interval,
 )
-from trtbench.errors import ConfigError, DataError, InconclusiveError
+from trtbench.errors import ConfigError, InconclusiveError
 
 Z95 = 1.6448536269514722
 
@@ -45,90 +43,6 @@ def test_mcnemar_is_the_sum_over_all_ways_the_discordant_images_can_fall(lost: i
     n = lost + gained
     ways = sum(math.comb(n, k) for k in range(n + 1) if math.comb(n, k) <= math.comb(n, lost))
     assert mcnemar_exact(lost, gained) == pytest.approx(ways / 2**n)
-
-
-# PropCIs::scoreci.mp (R); ratesci (R) for the children of Bentur et al. 2009; Tango (1998), the lens crossover trial
-@pytest.mark.parametrize(
-    ("lost", "gained", "total", "two_sided", "published"),
-    [
-        (28, 25, 618, 0.90, (-0.0148, 0.0247)),
-        (1, 7, 21, 0.95, (-0.517, -0.026)),
-        (0, 1, 44, 0.90, (-0.096, 0.037)),
-    ],
-)
-def test_the_drop_bound_is_the_published_tango_limit(
-    lost: int, gained: int, total: int, two_sided: float, published: tuple[float, float]
-) -> None:
-    one_sided = (1 + two_sided) / 2
-    low = -drop_upper_bound(gained, lost, total, confidence=one_sided)
-    high = drop_upper_bound(lost, gained, total, confidence=one_sided)
-    assert (low, high) == pytest.approx(published, abs=6e-4)
-
-
-@pytest.mark.parametrize(("lost", "gained", "total"), [(3, 1, 40), (0, 4, 50), (12, 12, 100), (1, 0, 7), (5, 0, 6)])
-def test_the_drop_bound_is_where_the_score_test_begins_to_reject(lost: int, gained: int, total: int) -> None:
-    def score(drop: float) -> float:
-        gains = np.linspace(0, (1 - drop) / 2, 200_001)[1:-1]  # likelihood by brute force, not by its closed form
-        gains = gains[gains + drop > 0]
-        loglik = lost * np.log(gains + drop) + gained * np.log(gains)
-        loglik += (total - lost - gained) * np.log(1 - 2 * gains - drop)
-        gain = gains[np.argmax(loglik)]
-        return float((lost - gained - total * drop) / math.sqrt(total * (2 * gain + drop - drop**2)))
-
-    bound = drop_upper_bound(lost, gained, total)
-    assert score(bound) == pytest.approx(-Z95, abs=2e-3)
-
-
-@given(total=st.integers(1, 200_000))
-def test_without_a_discordant_image_the_bound_is_z2_over_n_plus_z2(total: int) -> None:
-    assert smallest_provable_drop(total) == pytest.approx(Z95**2 / (total + Z95**2), rel=1e-6)
-
-
-@given(total=st.integers(1, 500))
-def test_when_every_image_changes_the_bound_is_the_closed_form(total: int) -> None:
-    assert drop_upper_bound(total, 0, total) == 1
-    assert drop_upper_bound(0, total, total) == pytest.approx((Z95**2 - total) / (Z95**2 + total), abs=1e-6)
-
-
-@given(data=st.data(), total=st.integers(2, 3000))
-def test_the_bound_rises_with_each_loss_falls_with_each_gain_and_lies_above_the_estimate(
-    data: st.DataObject, total: int
-) -> None:
-    lost = data.draw(st.integers(0, total - 1))
-    gained = data.draw(st.integers(0, total - 1 - lost))
-    bound = drop_upper_bound(lost, gained, total)
-    assert (lost - gained) / total < bound <= 1
-    assert drop_upper_bound(lost + 1, gained, total) > bound
-    assert drop_upper_bound(lost, gained + 1, total) < bound
-
-
-# A score bound keeps 95 % on average, not at every point: least where images can only be gained.
-@pytest.mark.parametrize(
-    ("loss", "gain", "floor"),
-    [
-        (0.02, 0.02, 0.95),
-        (0.05, 0.01, 0.95),
-        (0.1, 0.1, 0.945),
-        (0.2, 0.05, 0.95),
-        (0.05, 0.0, 0.95),
-        (0.0, 0.05, 0.92),
-    ],
-)
-def test_the_bound_covers_the_true_drop_as_often_as_it_says(loss: float, gain: float, floor: float) -> None:
-    total = 50
-    covered = 0.0
-    for lost in range(total + 1):
-        for gained in range(total + 1 - lost):
-            chance = stats.multinomial.pmf([lost, gained, total - lost - gained], total, [loss, gain, 1 - loss - gain])
-            if chance > 1e-7 and drop_upper_bound(lost, gained, total) >= loss - gain:
-                covered += chance
-    assert covered > floor
-
-
-@pytest.mark.parametrize("counts", [(1, 0, 0), (-1, 0, 5), (0, -1, 5), (3, 3, 5)])
-def test_counts_that_cannot_be_are_refused(counts: tuple[int, int, int]) -> None:
-    with pytest.raises(DataError):
-        drop_upper_bound(*counts)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 1.0, float("nan")])

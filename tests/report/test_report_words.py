@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trtbench.bench.statistics import drop_upper_bound, wilson_interval
+from trtbench.bench.paired_drop import drop_upper_bound
+from trtbench.bench.statistics import wilson_interval
 from trtbench.decide.compare import BrokenGate
 from trtbench.report.document import read_report
 from trtbench.report.words import gate_clause, recommend
@@ -87,7 +88,7 @@ def test_a_clear_winner_is_told_with_its_numbers_and_its_runner_up() -> None:
     )
     assert found.sentence == (
         "Ship small fp32 (tensorrt on cuda:0, batch 1): 0.500 ms median, 2.00 times as fast as dense fp32, 0.400 MB,"
-        " top-1 89.60 % with a drop of 0.56 pp at most (95 % confidence, limit 2.00 pp);"
+        " top-1 89.60 % with a drop of 0.55 pp at most (95 % confidence, limit 2.00 pp);"
         " the runner-up dense fp32 takes 2.00 times (95 % interval 1.97 to 2.03) as long."
     )
 
@@ -121,7 +122,7 @@ def test_where_nothing_is_proven_the_closest_is_named_and_what_it_lacks() -> Non
     assert (found.winner, found.closest) == (None, "small fp32 tensorrt b1")
     assert found.sentence == (
         "Nothing qualifies: none of 2 candidates (tensorrt on cuda:0, batch 1) keeps every limit; the closest is small"
-        " fp32, but its drop is not proven: it may be 0.56 pp (95 % confidence) against a limit of 0.50 pp, and the"
+        " fp32, but its drop is not proven: it may be 0.55 pp (95 % confidence) against a limit of 0.50 pp, and the"
         " smallest drop 10,000 images can show is 0.03 pp."
     )
 
@@ -129,7 +130,7 @@ def test_where_nothing_is_proven_the_closest_is_named_and_what_it_lacks() -> Non
 def test_too_few_images_are_blamed_where_no_row_could_have_qualified() -> None:
     found = recommend([row("dense", accuracy=accuracy(total=200))], DecisionConfig(max_drop_pp=1.0))
     assert "the only candidate (tensorrt on cuda:0, batch 1) does not keep every limit" in found.sentence
-    assert found.sentence.endswith("the smallest drop 200 images can show is 1.33 pp, so score more images.")
+    assert found.sentence.endswith("the smallest drop 200 images can show is 1.49 pp, so score more images.")
 
 
 def test_where_nothing_was_measured_the_statuses_are_counted() -> None:
@@ -345,7 +346,7 @@ def test_what_would_change_the_choice_is_told() -> None:
 
     assert found.winner == SMALL.name
     wider, open_question = found.what_if
-    assert wider == "With max_drop_pp 1.79 instead of 1.00, tiny fp32 would win."
+    assert wider == "With max_drop_pp 1.78 instead of 1.00, tiny fp32 would win."
     assert open_question == (
         "Whether large fp32 is faster than small fp32 is open: more samples (bench.duration, bench.processes) may tell."
     )

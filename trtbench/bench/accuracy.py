@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbench.bench.paired_drop import drop_upper_bound
 from trtbench.bench.statistics import (
-    drop_upper_bound,
     expected_calibration_error,
     is_chance_level,
     mcnemar_exact,

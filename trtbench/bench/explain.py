@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbench.bench.statistics import drop_upper_bound
+from trtbench.bench.paired_drop import drop_upper_bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 from trtbench.errors import ConfigError, DataError, InconclusiveError
 
@@ -24,7 +24,6 @@ _NS_PER_MS = 1e6
 _SAMPLES_FOR_P99 = 1000  # fewer than ten samples would lie beyond the percentile
 _CHANCE = 0.01  # above this a score is taken for guessing
 _CALIBRATION_BINS = 15
-_FIRST_ABOVE = 1e-12  # of a proportion: past the trivial root at the estimate, far below any bound of < 1e9 images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +49,8 @@ def wilson_interval(correct: int, total: int, *, confidence: float = 0.95) -> tu
         DataError: the counts are no counts, or there is no image.
         ConfigError: `confidence` is not a confidence.
     """
-    _check_counts(correct, total - correct, total=total)
-    interval = stats.binomtest(correct, total).proportion_ci(_checked(confidence), method="wilson")
+    check_counts(correct, total - correct, total=total)
+    interval = stats.binomtest(correct, total).proportion_ci(check_confidence(confidence), method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -64,7 +63,7 @@ def mcnemar_exact(lost: int, gained: int) -> float:
         DataError: a count is negative.
     """
     discordant = lost + gained
-    _check_counts(lost, gained, total=max(discordant, 1))
+    check_counts(lost, gained, total=max(discordant, 1))
     return float(stats.binomtest(lost, discordant).pvalue) if discordant else 1.0
 
 
@@ -83,7 +82,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 def is_chance_level(correct: int, total: int, *, classes: int) -> bool:
     """Say whether guessing among `classes` gets so many right at least once in a hundred tries (binomial test)."""
-    _check_counts(correct, total - correct, total=total)
+    check_counts(correct, total - correct, total=total)
     return float(stats.binomtest(correct, total, 1 / classes, alternative="greater").pvalue) > _CHANCE
 
 
@@ -99,44 +98,6 @@ def expected_calibration_error(confidence: NDArray[np.float64], is_right: NDArra
     bins = np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
     gaps = np.bincount(bins, weights=confidence - is_right, minlength=_CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / confidence.size)
-
-
-def drop_upper_bound(lost: int, gained: int, total: int, *, confidence: float = 0.95) -> float:
-    """Return the one-sided upper bound of the paired drop (lost - gained) / total, a proportion in [-1, 1].
-
-    The score interval of Tango (1998, Statistics in Medicine 17:891-908, eq. 4 to 8): the largest drop that the
-    one-sided score test does not reject. Unlike Wald's it has a width when nothing was lost or gained:
-    z^2 / (total + z^2).
-
-    Args:
-        lost: images that the reference classifies correctly and the candidate does not.
-        gained: images that the candidate classifies correctly and the reference does not.
-        total: images both were scored on.
-        confidence: one-sided; greater than 0.5.
-
-    Raises:
-        DataError: the counts are no counts, or there is no image.
-        ConfigError: `confidence` is not a confidence.
-    """
-    _check_counts(lost, gained, total=total)
-    z = float(stats.norm.ppf(_checked(confidence)))
-    if lost == total:
-        return 1.0
-
-    def beyond(drop: float) -> float:
-        spread = math.sqrt(total * _constrained_variance(drop, lost, gained, total))
-        return lost - gained - total * drop + z * spread
-
-    estimate = (lost - gained) / total
-    return float(optimize.brentq(beyond, estimate + _FIRST_ABOVE, 1.0, xtol=1e-14))
-
-
-def smallest_provable_drop(total: int, *, confidence: float = 0.95) -> float:
-    """Return the limit, a proportion, that `total` images prove when no image is lost or gained.
-
-    No limit at or below it can be proven without gains; it is `drop_upper_bound(0, 0, total)`.
-    """
-    return drop_upper_bound(0, 0, total, confidence=confidence)
 
 
 def latency_summary(samples_ns: NDArray[np.int64], *, batch_size: int, launches: int = 1) -> LatencySummary:
@@ -193,7 +154,7 @@ def paired_ratio(
             "paired blocks", expected=f"{a.size} of each engine", got=str(b.size), cure="time both side by side"
         )
     logs = np.log(_checked_samples(a) / _checked_samples(b))
-    low, high = stats.quantile_test(logs, p=0.5).confidence_interval(_checked(confidence))
+    low, high = stats.quantile_test(logs, p=0.5).confidence_interval(check_confidence(confidence))
     if math.isnan(low) or math.isnan(high):
         half_width = float(stats.t.ppf((1 + confidence) / 2, logs.size - 1) * stats.sem(logs))
         low, high = logs.mean() - half_width, logs.mean() + half_width
@@ -201,20 +162,12 @@ def paired_ratio(
     return math.exp(np.median(logs)), math.exp(low), math.exp(high)
 
 
-def _constrained_variance(drop: float, lost: int, gained: int, total: int) -> float:
-    """Return the variance of one pair at this drop, with the probability of a gain at its likelihood maximum.
+def check_counts(first: int, second: int, *, total: int) -> None:
+    """Refuse counts of images that cannot be.
 
-    Tango (1998), eq. 6 to 8: that probability q is the larger root of a q^2 + b q + c.
+    Raises:
+        DataError: there are negative ones, no image at all, or parts above the whole.
     """
-    a = 2 * total
-    b = -lost - gained + (2 * total - lost + gained) * drop
-    c = -gained * drop * (1 - drop)
-    gain = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
-    return max(2 * gain + drop * (1 - drop), 0.0)
-
-
-def _check_counts(first: int, second: int, *, total: int) -> None:
-    """Refuse counts of images that cannot be: negative ones, no image at all, or parts above the whole."""
     if total < 1:
         raise DataError(
             "images scored", expected="at least 1", got=str(total), cure="score a test split that has images"
@@ -228,7 +181,12 @@ def _check_counts(first: int, second: int, *, total: int) -> None:
         )
 
 
-def _checked(confidence: float) -> float:
+def check_confidence(confidence: float) -> float:
+    """Return a confidence.
+
+    Raises:
+        ConfigError: it is not above one half and below one.
+    """
     if not 0.5 < confidence < 1:  # noqa: PLR2004  below one half an upper bound lies under the estimate
         raise ConfigError(
             "confidence", expected="more than 0.5 and less than 1", got=repr(confidence), cure="0.95 is usual"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from trtbench.bench.statistics import smallest_provable_drop
+from trtbench.bench.paired_drop import smallest_provable_drop
 from trtbench.decide.ratios import is_cpu
 from trtbench.decide.sweep import sweeps
 from trtbench.jsonable import to_jsonable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from trtbench.bench.statistics import smallest_provable_drop
+from trtbench.bench.paired_drop import smallest_provable_drop
 from trtbench.decide.choose import choose
 from trtbench.decide.ratios import is_cpu
 from trtbench.decide.what_if import MoreSamples, OtherLimit, OtherObjective
