@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from trtbench.report.document import read_report
 from trtbench.report.units import fixed, significant
+from trtbench.suite import VARIANT_KINDS
 
 _ROOT = Path(__file__).parent.parent
 _README = _ROOT / "README.md"
@@ -131,6 +132,12 @@ def test_every_verb_the_readme_shows_exists() -> None:
 
     assert shown
     assert shown <= known
+
+
+def test_the_table_of_kinds_names_every_kind_but_the_network_as_it_is() -> None:
+    shown = re.findall(r"^\| `([a-z0-9_]+)` \|", _README.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert shown == [kind for kind in VARIANT_KINDS if kind != "dense"]
 
 
 def test_every_link_of_the_readme_leads_to_a_file() -> None:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from trtbench.compress.magnitude import global_percentile_masks, layer_masks
 from trtbench.compress.masks import prunable_weights, zeros_of
-from trtbench.compress.methods import METHODS, Compressed, Context, compress
+from trtbench.compress.methods import Compressed, Context, compress
 from trtbench.compress.nm import has_pattern, largest_of_groups, sparse_layers
 from trtbench.compress.sparsity import draw_sparsity, layer_sparsities, sparsity_csv, sparsity_of, verify_masks
 from trtbench.errors import ConfigError, RowError
-from trtbench.suite import GRAPH_KINDS, VARIANT_KINDS, AugmentConfig, NmVariant, TrainConfig, WeightsVariant
+from trtbench.suite import AugmentConfig, NmVariant, TrainConfig, WeightsVariant
 from trtbench.train import Hooks, fit
 from trtbench.train.hooks import NO_HOOKS
 
@@ -99,10 +99,6 @@ def _nm(**settings: Any) -> NmVariant:
 def _tuned(made: Compressed, context: Context) -> nn.Module:
     context.tune(made.model, hooks=made.hooks)
     return made.model
-
-
-def test_every_kind_of_the_suite_has_a_method() -> None:
-    assert set(METHODS) | set(GRAPH_KINDS) == set(VARIANT_KINDS)  # those two are made of graphs, not of networks
 
 
 @pytest.mark.parametrize("method", ["magnitude", "second-order"])

@@ -1,7 +1,4 @@
-"""The methods by kind: each is one function (network, config, context) -> Compressed in a module of its own.
-
-A new method is one new module here, one line in METHODS and one kind in the suite.
-"""
+"""What a method is: one function (network, config, context) -> Compressed, where its kind's class in the suite says."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trtbench.train.hooks import NO_HOOKS, Hooks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import nn
 
@@ -69,50 +66,8 @@ class Compressed:
     is_tuned: bool = False
 
 
-def _never(_variant: Any) -> bool:
-    return False
-
-
-def _looks_at_images(variant: Any) -> bool:
-    return bool(variant.method == "second-order" or variant.batch_norm != "keep")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """Where a method lives, and what decides its result beside the network and the config.
-
-    Args:
-        place: module:function.
-        packages: distributions whose version matters.
-        reads_images: whether a variant looks at training images without being fine-tuned.
-        makes_zeros: its zero weights are to stay zero in all that comes after.
-    """
-
-    place: str
-    packages: tuple[str, ...] = ()
-    reads_images: Callable[[Any], bool] = _never
-    makes_zeros: bool = False
-
-
-METHODS: Mapping[str, Method] = {
-    "dense": Method(place="trtbench.compress.dense:keep"),
-    "channels": Method(
-        place="trtbench.compress.channels:remove_channels",
-        packages=("torch-pruning",),
-        reads_images=lambda variant: variant.importance in {"taylor", "hessian"},
-    ),
-    "weights": Method(place="trtbench.compress.weights:prune_weights", reads_images=_looks_at_images, makes_zeros=True),
-    "nm": Method(place="trtbench.compress.nm:prune_nm", reads_images=_looks_at_images, makes_zeros=True),
-    "codec": Method(place="trtbench.compress.codec_method:share", packages=("scikit-learn",)),
-    "fixed_point": Method(
-        place="trtbench.compress.fixed_point_method:quantize",
-        reads_images=lambda variant: variant.scheme == "best" or variant.activations is not None,
-    ),
-}
-
-
 def compress(network: nn.Module, config: Variant, context: Context) -> Compressed:
     """Apply the method of a variant to a network, which may be changed."""
-    module, _, name = METHODS[config.kind].place.partition(":")
+    module, _, name = config.place.partition(":")
     found: Compressed = getattr(importlib.import_module(module), name)(network, config, context)
     return found

@@ -26,7 +26,6 @@ from trtbench.pipeline.events import Event
 from trtbench.pipeline.graph_methods import before, method_graph
 from trtbench.pipeline.networks import Networks, source_of
 from trtbench.store import Artefact, write_atomically
-from trtbench.suite import DenseVariant, DynamicInt8Variant, QatVariant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -61,7 +60,7 @@ class Artefacts(Networks):
         """The float ONNX graph of a variant."""
         if self.is_onnx:
             return self._given_graph(variant)
-        if isinstance(variant, QatVariant | DynamicInt8Variant):
+        if variant.makes == "graph":
             return method_graph(self, variant)
         network = self.variant(variant)
         config = self.suite.export
@@ -142,7 +141,7 @@ class Artefacts(Networks):
 
     def ranges(self, variant: Variant) -> Artefact:
         """The clip threshold of every activation that a placement may quantize, by the suite's method."""
-        if isinstance(variant, QatVariant):
+        if variant.makes == "graph" and variant.reads_images():
             return self.ranges(before(variant))  # those it learnt with
         graph, manifest, config = self.calibrated_graph(variant), self.manifest, self.suite.calibration
         inputs = {
@@ -336,7 +335,7 @@ class Artefacts(Networks):
 
     def _given_graph(self, variant: Variant) -> Artefact:
         path = Path(self.suite.model.name.removeprefix(_ONNX))
-        if not isinstance(variant, DenseVariant) or variant.fine_tune:
+        if not variant.is_identity:
             raise UnsupportedError(
                 f"variant {variant.name!r} of {self.suite.model.name}",
                 expected="the dense network as it is: a graph cannot be pruned or trained",

@@ -17,7 +17,7 @@ from trtbench.pipeline.artefacts import Artefacts
 from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.pipeline.plan import needs_calibration, plan_engines, source
 from trtbench.store import file_sha256, storing
-from trtbench.suite import BACKENDS, GRAPH_KINDS
+from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,7 +118,7 @@ def _build(
         start = time.monotonic()
         result = backend(plan.backend).build(request)
         build_s = time.monotonic() - start
-    is_graph = artefacts.is_onnx or plan.variant.kind in GRAPH_KINDS
+    is_graph = artefacts.is_onnx or plan.variant.makes == "graph"
     facts = artefacts.graph(plan.variant).facts if is_graph else artefacts.variant(plan.variant).facts
     sidecar = Sidecar(
         **identity,

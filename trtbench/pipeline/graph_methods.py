@@ -10,7 +10,7 @@ from trtbench import __version__
 from trtbench._optional import version
 from trtbench.jsonable import to_jsonable
 from trtbench.store import write_atomically
-from trtbench.suite import DenseVariant, QatVariant
+from trtbench.suite import DenseVariant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
     from trtbench.pipeline.artefacts import Artefacts
     from trtbench.store import Artefact
-    from trtbench.suite import DynamicInt8Variant
+    from trtbench.suite import Variant
 
 
-def before(variant: QatVariant | DynamicInt8Variant) -> DenseVariant:
+def before(variant: Variant) -> DenseVariant:
     """Return the variant that a graph is made from: the network the method starts from, as it is."""
     return DenseVariant(kind="dense", name=variant.name, after=variant.after)
 
 
-def method_graph(artefacts: Artefacts, variant: QatVariant | DynamicInt8Variant) -> Artefact:
+def method_graph(artefacts: Artefacts, variant: Variant) -> Artefact:
     """Return the graph of such a variant: float and learnt for `qat`, with INT8 linear layers for `dynamic_int8`."""
     start = artefacts.graph(before(variant))
     inputs: dict[str, Any] = {
         "graph": start.sha256,
         "kind": variant.kind,
-        "onnx": version("onnx"),
         "trtbench": __version__,
+        **{package: version(package) for package in variant.packages},
     }
-    if isinstance(variant, QatVariant):
+    if variant.reads_images():
         inputs |= {
             "ranges": artefacts.ranges(variant).sha256,
             **artefacts.learning_inputs(),
@@ -43,12 +43,11 @@ def method_graph(artefacts: Artefacts, variant: QatVariant | DynamicInt8Variant)
         }
         maker = partial(_learn, artefacts, variant, start)
     else:
-        inputs |= {"onnxruntime": version("onnxruntime-gpu") or version("onnxruntime")}
         maker = partial(_dynamic, start)
     return artefacts.make("graph", variant.name, inputs, maker, content=("model.onnx",))
 
 
-def _learn(artefacts: Artefacts, variant: QatVariant, start: Artefact, folder: Path) -> Mapping[str, Any]:
+def _learn(artefacts: Artefacts, variant: Variant, start: Artefact, folder: Path) -> Mapping[str, Any]:
     import onnx
 
     from trtbench.compress.qat_int8 import learn_int8

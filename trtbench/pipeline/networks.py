@@ -16,7 +16,6 @@ from trtbench.pipeline.events import follow_training
 from trtbench.pipeline.keeper import Keeper
 from trtbench.pipeline.sparsify import write_sparsity
 from trtbench.store import file_sha256
-from trtbench.suite import GRAPH_KINDS, DenseVariant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +51,7 @@ class Networks(Keeper):
     def variant(self, variant: Variant) -> Artefact:
         """One compressed network, made from the variant it comes after, fine-tuned where the suite says so."""
         start = self.dense() if variant.after is None else self.variant(self._network_before(variant))
-        if variant.kind in GRAPH_KINDS or (isinstance(variant, DenseVariant) and not variant.fine_tune):
+        if variant.makes == "graph" or variant.is_identity:
             return start
         settled = variant.settled(builds_int8=self.suite.builds_int8)
         inputs = {
@@ -68,7 +67,7 @@ class Networks(Keeper):
 
     def _network_before(self, variant: Variant) -> Variant:
         start = self.suite.lineage(variant)[-2]
-        if start.kind in GRAPH_KINDS:
+        if start.makes == "graph":
             raise UnsupportedError(
                 f"variant {variant.name!r} after {start.name!r}",
                 expected="a network to go on from",
@@ -88,11 +87,8 @@ class Networks(Keeper):
 
     def _method_inputs(self, variant: Variant) -> dict[str, Any]:
         """Return what decides a variant beside its own keys: packages, images, the budget, whether zeros are held."""
-        from trtbench.compress.methods import METHODS
-
-        method = METHODS[variant.kind]
-        inputs: dict[str, Any] = {package: version(package) for package in method.packages}
-        if method.reads_images(variant):
+        inputs: dict[str, Any] = {package: version(package) for package in variant.packages}
+        if variant.reads_images():
             inputs |= {"images": self.dataset.train.sha256, "fit": self.dataset.preprocessing.fingerprint}
         if variant.fine_tune:
             inputs |= self.learning_inputs()
@@ -105,9 +101,7 @@ class Networks(Keeper):
 
     def is_sparse(self, variant: Variant) -> bool:
         """Say whether a variant starts from one whose zeros are to stay."""
-        from trtbench.compress.methods import METHODS
-
-        return any(METHODS[one.kind].makes_zeros for one in self.suite.lineage(variant)[:-1])
+        return any(one.makes_zeros for one in self.suite.lineage(variant)[:-1])
 
     def _training_inputs(self, config: TrainConfig) -> dict[str, Any]:
         return {

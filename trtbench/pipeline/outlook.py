@@ -73,7 +73,7 @@ def _missing(artefacts: Artefacts, engine: EnginePlan) -> tuple[str, ...]:
     steps: list[tuple[str, Callable[[], object]]] = []
     if not artefacts.is_onnx:
         steps += [("dense", artefacts.dense)]
-        if engine.variant.kind != "dense" or engine.variant.fine_tune:
+        if not engine.variant.is_identity:
             steps += [("variant", lambda: artefacts.variant(engine.variant))]
     kind = made_from(engine)
     if kind != "variant":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from trtbench.engines.base import BuildOptions, backend, resolve_backend
-from trtbench.suite import BACKENDS, GRAPH_KINDS, EngineConfig
+from trtbench.suite import BACKENDS, EngineConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -83,7 +83,7 @@ def _candidates(variant: Variant, asked: Iterable[tuple[EngineConfig, str, str]]
 
 def _baselines(suite: Suite, variant: Variant) -> Iterator[EnginePlan]:
     """Yield PyTorch's rows of a variant; a network that comes as ONNX, or exists as a graph only, has none."""
-    if suite.model.name.startswith("onnx:") or variant.kind in GRAPH_KINDS:
+    if suite.model.name.startswith("onnx:") or variant.makes == "graph":
         return
     for baseline in suite.bench.baselines:
         for precision in suite.bench.baseline_precisions:

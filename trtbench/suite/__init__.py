@@ -13,7 +13,6 @@ from trtbench.suite.engines import (
     Precision,
 )
 from trtbench.suite.parts import (
-    VARIANT_KINDS,
     ZOO,
     BenchConfig,
     DataConfig,
@@ -22,16 +21,28 @@ from trtbench.suite.parts import (
     ModelConfig,
     Objective,
     Suite,
-    Variant,
 )
-from trtbench.suite.quantized import GRAPH_KINDS, CodecVariant, DynamicInt8Variant, FixedPointVariant, QatVariant
 from trtbench.suite.read import load_suite, parse_suite, shipped_suites
 from trtbench.suite.training import AugmentConfig, DistillConfig, TrainConfig
-from trtbench.suite.variants import ChannelsVariant, DenseVariant, NmVariant, VariantPart, WeightsVariant
+from trtbench.suite.variants import (
+    KINDS,
+    VARIANT_KINDS,
+    ChannelsVariant,
+    CodecVariant,
+    DenseVariant,
+    DynamicInt8Variant,
+    FixedPointVariant,
+    NmVariant,
+    QatVariant,
+    Variant,
+    VariantPart,
+    WeightsVariant,
+    one_of,
+)
 
 __all__ = [
     "BACKENDS",
-    "GRAPH_KINDS",
+    "KINDS",
     "VARIANT_KINDS",
     "ZOO",
     "AugmentConfig",
@@ -62,6 +73,7 @@ __all__ = [
     "WeightsVariant",
     "adhoc_suite",
     "load_suite",
+    "one_of",
     "options",
     "parse_suite",
     "shipped_suites",

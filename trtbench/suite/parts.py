@@ -5,15 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path  # noqa: TC003  pydantic resolves the fields at run time
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from trtbench.suite.base import Name, Part, PositiveFloat, PositiveFraction, PositiveInt, unique
 from trtbench.suite.engines import Baseline, CalibrationConfig, EngineConfig, ExportConfig
-from trtbench.suite.quantized import CodecVariant, DynamicInt8Variant, FixedPointVariant, QatVariant
 from trtbench.suite.training import TrainConfig
-from trtbench.suite.variants import ChannelsVariant, DenseVariant, NmVariant, WeightsVariant
+from trtbench.suite.variants import Variant  # noqa: TC001  likewise
 
 Objective = Literal["p50_ms", "p99_ms", "ms_per_image", "throughput", "engine_bytes"]
 Scope = Literal["device", "host-to-host"]
@@ -96,12 +95,6 @@ class ModelConfig(Part):
         if self.checkpoint is None and self.train is None and not self.name.startswith("onnx:"):
             raise ValueError("a checkpoint or a training budget: untrained weights answer nothing")
         return self
-
-
-_Quantized = FixedPointVariant | QatVariant | DynamicInt8Variant | CodecVariant
-_Variants = DenseVariant | ChannelsVariant | WeightsVariant | NmVariant | _Quantized
-Variant = Annotated[_Variants, Field(discriminator="kind")]
-VARIANT_KINDS: tuple[str, ...] = tuple(get_args(one.model_fields["kind"].annotation)[0] for one in get_args(_Variants))
 
 
 class LoadConfig(Part):

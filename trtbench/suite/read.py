@@ -13,7 +13,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from trtbench.errors import ConfigError
-from trtbench.suite.parts import VARIANT_KINDS, Suite
+from trtbench.suite.parts import Suite
+from trtbench.suite.variants import VARIANT_KINDS
 
 if TYPE_CHECKING:
     from trtbench.suite.base import AnyPart

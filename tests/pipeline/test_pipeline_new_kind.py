@@ -1,0 +1,92 @@
+"""What adding a kind of variant takes: its class, and the module that its class names."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import pytest
+import torch
+import yaml
+from pydantic import Field
+
+from trtbench.models import build_model, save_model
+from trtbench.pipeline.artefacts import Artefacts
+from trtbench.pipeline.keeper import Places
+from trtbench.pipeline.plan import plan_engines
+from trtbench.suite import KINDS, Suite, VariantPart, one_of
+from trtbench.suite.read import validated
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class ToyVariant(VariantPart):
+    """Every weight times a factor."""
+
+    place: ClassVar[str] = "toy_method:scale"
+
+    kind: Literal["toy"]
+    factor: float = 0.5
+
+
+_TOY_KINDS = (*KINDS, ToyVariant)
+
+
+class SuiteWithToy(Suite):
+    """A suite that knows one kind more."""
+
+    variants: Annotated[tuple[one_of(_TOY_KINDS), ...], Field(min_length=1)]  # type: ignore[valid-type]
+
+
+_MODULE = """
+import torch
+
+from trtbench.compress.methods import Compressed
+
+
+def scale(network, config, context):
+    with torch.no_grad():
+        for value in network.parameters():
+            value.mul_(config.factor)
+    return Compressed(model=network, facts={"factor": config.factor}, notes=("scaled",))
+"""
+_SUITE = """
+name: tiny
+data: {source: digits, size: 16}
+model: {name: resnet20}
+variants:
+  - {kind: dense, name: dense}
+  - {kind: toy, name: halved}
+  - {kind: toy, name: quartered, after: halved}
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_kind_names_a_function_that_exists(kind: type[VariantPart]) -> None:
+    module, _, name = kind.place.partition(":")
+
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_a_toy_method_needs_one_file_and_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy_method.py").write_text(_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_model("resnet20", num_classes=10).eval()
+    save_model(tmp_path / "net.safetensors", network, name="resnet20", num_classes=10, metadata={})
+    raw: dict[str, Any] = yaml.safe_load(_SUITE)
+    raw["model"]["checkpoint"] = str(tmp_path / "net.safetensors")
+    suite = validated(SuiteWithToy, raw, origin="tiny.yaml")
+    artefacts = Artefacts(suite, Places(runs=tmp_path / "runs", calib=tmp_path / "calib"))
+
+    made = [artefacts.variant(variant) for variant in suite.variants]
+
+    assert "toy" in SuiteWithToy.model_json_schema()["$defs"]["ToyVariant"]["properties"]["kind"]["const"]
+    assert {plan.variant.name for plan in plan_engines(suite)} == {"dense", "halved", "quartered"}
+    assert [one.facts.get("factor") for one in made] == [None, 0.5, 0.5]
+    assert made[1].facts["notes"] == ["scaled"]
+    weights = [artefacts.network(one).conv1.weight for one in made]
+    torch.testing.assert_close(weights[1], weights[0] / 2)
+    torch.testing.assert_close(weights[2], weights[0] / 4)
