@@ -15,11 +15,13 @@ _PACKAGE = Path(trtbench.__file__).parent
 # A room imports only rooms that stand before it.
 _ORDER = (
     "errors",
+    "precision",
     "jsonable",
     "records",
     "rows",
     "_optional",
     "store",
+    "progress",
     "environment",
     "suite",
     "data",
@@ -29,6 +31,7 @@ _ORDER = (
     "compress",
     "calibrate",
     "engines",
+    "make",
     "bench",
     "decide",
     "report",

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Dataset": "trtbench.records",
-    "Places": "trtbench.pipeline",
+    "Places": "trtbench.make.makings",
     "Preprocessing": "trtbench.records",
     "Report": "trtbench.report",
     "Row": "trtbench.rows",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from importlib import metadata, util
 from typing import TYPE_CHECKING, Any
@@ -31,11 +32,11 @@ def is_installed(package: str) -> bool:
 
 
 def version(distribution: str) -> str | None:
-    """Return the installed version of a distribution, or None."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
+    """Return the installed version of a distribution, or None; `onnxruntime` is also found as `onnxruntime-gpu`."""
+    for name in ("onnxruntime-gpu", distribution) if distribution == "onnxruntime" else (distribution,):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return None
 
 
 def load(package: str) -> ModuleType:

@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import filelock
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _FORMAT = 1  # of artefact.json; part of every key
 _LISTING = "artefact.json"
+
+Facts_co = TypeVar("Facts_co", covariant=True)
 
 
 def file_sha256(path: Path) -> str:
@@ -71,14 +73,14 @@ def storing(path: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Artefact:
+class Artefact(Generic[Facts_co]):
     """A finished artefact: its folder, what it was made from, and facts its maker noted."""
 
     kind: str
     key: str
     folder: Path
     sha256: str
-    facts: Mapping[str, Any]
+    facts: Facts_co
     seconds: float
     is_cached: bool
 
@@ -106,11 +108,11 @@ class Store:
         """Return the key of the artefact of this kind made from these inputs."""
         return sha256_of({"format": _FORMAT, "kind": kind, "inputs": to_jsonable(inputs)})[:24]
 
-    def find(self, kind: str, inputs: Mapping[str, Any]) -> Artefact | None:
+    def find(self, kind: str, inputs: Mapping[str, Any]) -> Artefact[Mapping[str, Any]] | None:
         """Return the artefact if it is there and whole, else None."""
         return self._read(self.root / kind / self.key(kind, inputs))
 
-    def use(self, artefact: Artefact) -> None:
+    def use(self, artefact: Artefact[Any]) -> None:
         """Note that an artefact is used, so that `prune` counts its age from now."""
         self._touch(artefact.folder)
 
@@ -122,7 +124,7 @@ class Store:
         *,
         content: tuple[str, ...],
         label: str = "",
-    ) -> Artefact:
+    ) -> Artefact[Mapping[str, Any]]:
         """Return the artefact, making it first if it is absent or damaged.
 
         Args:
@@ -182,7 +184,7 @@ class Store:
                     return tuple(sorted(name for name in names if before["inputs"].get(name) != wanted.get(name)))
         return ()
 
-    def artefacts(self) -> Iterator[Artefact]:
+    def artefacts(self) -> Iterator[Artefact[Mapping[str, Any]]]:
         """Yield every whole artefact, by kind and key."""
         for listing in sorted(self.root.glob(f"*/*/{_LISTING}")):
             if (found := self._read(listing.parent)) is not None:
@@ -221,7 +223,7 @@ class Store:
         self._note(event="pruned", bytes=freed)
         return freed
 
-    def _read(self, folder: Path) -> Artefact | None:
+    def _read(self, folder: Path) -> Artefact[Mapping[str, Any]] | None:
         try:
             listing = json.loads((folder / _LISTING).read_bytes())
             whole = all(file_sha256(folder / name) == digest for name, digest in listing["files"].items())

@@ -29,8 +29,8 @@ from trtbench.calibrate.manifest import make_manifest
 from trtbench.data import batches, load_dataset
 from trtbench.environment.host import collect_host
 from trtbench.graph.reference import run_reference_batches
-from trtbench.pipeline.artefacts import Artefacts
-from trtbench.pipeline.keeper import Places
+from trtbench.make.graphs import float_graph, quantized_graph
+from trtbench.make.makings import Makings, Places
 from trtbench.store import write_atomically
 from trtbench.suite import CalibrationConfig, DataConfig, adhoc_suite
 
@@ -110,7 +110,7 @@ class Bench:
 
     def measured(self, contenders: Sequence[Contender], *, repeats: int) -> dict[str, Any]:
         """Return the raw figures of one model."""
-        graph = self._artefacts(CalibrationConfig()).graph(self._variant).path("model.onnx")
+        graph = float_graph(self._makings(CalibrationConfig()), self._variant).path("model.onnx")
         timed = {one.name: [] for one in contenders}  # type: dict[str, list[dict[str, Any]]]
         for _ in range(repeats):
             for one in contenders:
@@ -153,7 +153,7 @@ class Bench:
         }
 
     def _ours(self, calibration: CalibrationConfig) -> Path:
-        return self._artefacts(calibration).quantized_graph(self._variant).path("model.onnx")
+        return quantized_graph(self._makings(calibration), self._variant).path("model.onnx")
 
     def _correct(self, graph: Path) -> int:
         test = self.dataset.test
@@ -162,7 +162,7 @@ class Bench:
         logits = np.concatenate([next(iter(values.values())) for values in found])
         return int((logits.argmax(axis=1) == test.labels).sum())
 
-    def _artefacts(self, calibration: CalibrationConfig) -> Artefacts:
+    def _makings(self, calibration: CalibrationConfig) -> Makings:
         name, checkpoint = _MODELS[self.model]
         suite = adhoc_suite(
             model=name,
@@ -171,11 +171,11 @@ class Bench:
             calibration=calibration,
         )
         folder = self.scratch / "trtbench"
-        return Artefacts(suite, Places(runs=folder, engines=folder, calib=folder / f"calib-{calibration.seed}"))
+        return Makings(suite, Places(runs=folder, engines=folder, calib=folder / f"calib-{calibration.seed}"))
 
     @property
     def _variant(self) -> Any:
-        return self._artefacts(CalibrationConfig()).suite.variants[0]
+        return self._makings(CalibrationConfig()).suite.variants[0]
 
 
 def _summarise(results: dict[str, Any], model: str, found: dict[str, Any]) -> None:

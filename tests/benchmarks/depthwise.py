@@ -24,8 +24,9 @@ import onnx
 
 from trtbench.data import batches
 from trtbench.graph.reference import run_reference_batches
-from trtbench.pipeline.artefacts import Artefacts
-from trtbench.pipeline.keeper import Places
+from trtbench.make.calibration import manifest
+from trtbench.make.graphs import float_graph, quantized_graph
+from trtbench.make.makings import Makings, Places
 from trtbench.store import file_sha256, write_atomically
 from trtbench.suite import CalibrationConfig, DataConfig, adhoc_suite
 
@@ -75,16 +76,16 @@ def measure(checkpoint: Path, archive: Path, chosen: Iterable[dict[str, Any]]) -
     """Return counts on validation and test: of the float network, and of the INT8 one with each set of options."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        base = _artefacts(checkpoint, archive, CalibrationConfig(), folder)
+        base = _makings(checkpoint, archive, CalibrationConfig(), folder)
         dataset, variant = base.dataset, base.suite.variants[0]
         splits = {"validation": dataset.validation, "test": dataset.test}
-        graph = base.graph(variant).path("model.onnx")
+        graph = float_graph(base, variant).path("model.onnx")
         logits = {split: _logits(base, graph, images) for split, images in splits.items()}
         rows = []
         for options in chosen:
-            artefacts = _artefacts(checkpoint, archive, CalibrationConfig.model_validate(options), folder)
-            artefacts.__dict__["dataset"] = dataset
-            quantized = artefacts.quantized_graph(variant).path("model.onnx")
+            makings = _makings(checkpoint, archive, CalibrationConfig.model_validate(options), folder)
+            makings.__dict__["dataset"] = dataset
+            quantized = quantized_graph(makings, variant).path("model.onnx")
             row: dict[str, Any] = {"options": options}
             for split, images in splits.items():
                 found = _logits(base, quantized, images)
@@ -102,24 +103,24 @@ def measure(checkpoint: Path, archive: Path, chosen: Iterable[dict[str, Any]]) -
         return {
             "model": "mobilenet_v2_cifar",
             "checkpoint_sha256": file_sha256(checkpoint),
-            "calibration_images": base.manifest.facts["images"],
+            "calibration_images": manifest(base).facts.images,
             "fp32": fp32,
             "int8": rows,
         }
 
 
-def _artefacts(checkpoint: Path, archive: Path, calibration: CalibrationConfig, folder: Path) -> Artefacts:
+def _makings(checkpoint: Path, archive: Path, calibration: CalibrationConfig, folder: Path) -> Makings:
     suite = adhoc_suite(
         model="mobilenet_v2_cifar",
         checkpoint=checkpoint,
         data=DataConfig(source=f"folder:{archive}"),
         calibration=calibration,
     )
-    return Artefacts(suite, Places(runs=folder, engines=folder, calib=folder / "calib"))
+    return Makings(suite, Places(runs=folder, engines=folder, calib=folder / "calib"))
 
 
-def _logits(artefacts: Artefacts, graph: Path, split: Split) -> Any:
-    inputs = ({"input": one} for one in batches(split.images, artefacts.dataset.preprocessing, size=_BATCH))
+def _logits(makings: Makings, graph: Path, split: Split) -> Any:
+    inputs = ({"input": one} for one in batches(split.images, makings.dataset.preprocessing, size=_BATCH))
     return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), inputs)])
 
 

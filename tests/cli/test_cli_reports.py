@@ -163,7 +163,7 @@ def test_under_ci_nothing_is_shown_but_results(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from trtbench.cli.screen import Screen
-    from trtbench.pipeline.events import Event
+    from trtbench.progress import Event
 
     event = Event(stage="time", item="batch 1", state="done", seconds=1.0)
     for ci, is_shown in (("true", False), ("", True)):
@@ -175,7 +175,7 @@ def test_under_ci_nothing_is_shown_but_results(
 
 def test_the_live_line_tells_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from trtbench.cli.screen import Screen
-    from trtbench.pipeline.events import Event
+    from trtbench.progress import Event
 
     monkeypatch.setenv("CI", "")
     monkeypatch.setenv("FORCE_COLOR", "1")

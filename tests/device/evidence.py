@@ -19,9 +19,9 @@ from trtbench import __version__
 from trtbench.cli.screen import Screen
 from trtbench.environment import collect_environment, gpu_info, missing, missing_for_tensorrt
 from trtbench.jsonable import to_jsonable
-from trtbench.pipeline.events import Event, Listener, nobody
-from trtbench.pipeline.keeper import Places
+from trtbench.make.makings import Places
 from trtbench.pipeline.run import run_suite
+from trtbench.progress import Event, Listener, nobody
 from trtbench.store import write_atomically
 from trtbench.suite import load_suite
 

@@ -12,9 +12,10 @@ from trtbench.data import normalise
 from trtbench.engines.base import backend
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import UnsupportedError
+from trtbench.make.makings import Makings
+from trtbench.make.networks import dense
 from trtbench.models import load_model
 from trtbench.pipeline import Places, build_suite
-from trtbench.pipeline.artefacts import Artefacts
 from trtbench.suite import Suite, parse_suite
 
 if TYPE_CHECKING:
@@ -66,13 +67,13 @@ def _suite(precision: str) -> Suite:
 @pytest.fixture(scope="module")
 def reference(places: Places) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """The test images as the network's input, PyTorch's float32 logits of them on the CPU, and the labels."""
-    artefacts = Artefacts(_suite("fp32"), places)
-    checkpoint = artefacts.dense().path("model.safetensors")
+    makings = Makings(_suite("fp32"), places)
+    checkpoint = dense(makings).path("model.safetensors")
     network = load_model("resnet20", num_classes=10, checkpoint=checkpoint).model.eval()
-    images = normalise(artefacts.dataset.test.images, artefacts.dataset.preprocessing)
+    images = normalise(makings.dataset.test.images, makings.dataset.preprocessing)
     with torch.inference_mode():
         logits = network(torch.from_numpy(images)).numpy()
-    return images, logits, artefacts.dataset.test.labels
+    return images, logits, makings.dataset.test.labels
 
 
 @pytest.fixture(scope="module")

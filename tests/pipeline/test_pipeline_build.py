@@ -10,7 +10,11 @@ import pytest
 
 from trtbench.engines.sidecar import read_sidecar, sidecar_path
 from trtbench.errors import CalibrationError, ConfigError, LeakError, UnsupportedError
-from trtbench.pipeline import Artefacts, Event, build_suite, outlook, plan_engines
+from trtbench.make.calibration import manifest
+from trtbench.make.graphs import float_graph
+from trtbench.make.makings import Makings
+from trtbench.make.networks import dense, variant_network
+from trtbench.pipeline import Event, build_suite, outlook, plan_engines
 from trtbench.store import file_sha256
 
 if TYPE_CHECKING:
@@ -125,10 +129,10 @@ def test_the_manifest_is_written_for_committing_and_then_verified(suite: Make, p
     before = path.read_bytes()
     told: list[Event] = []
 
-    again = Artefacts(suite(), places, tell=told.append).manifest
+    again = manifest(Makings(suite(), places, tell=told.append))
 
     assert path.read_bytes() == before == again.path("manifest.json").read_bytes()
-    assert again.facts["images"] == 12
+    assert again.facts.images == 12
 
 
 def test_a_committed_manifest_of_another_size_is_sampled_again_and_said(suite: Make, places: Places) -> None:
@@ -137,9 +141,9 @@ def test_a_committed_manifest_of_another_size_is_sampled_again_and_said(suite: M
     text = suite()
     other = text.model_copy(update={"calibration": text.calibration.model_copy(update={"per_class": 5})})
 
-    made = Artefacts(other, places, tell=told.append).manifest
+    made = manifest(Makings(other, places, tell=told.append))
 
-    assert made.facts["images"] == 15
+    assert made.facts.images == 15
     assert any("sampled again" in event.detail for event in told)
     assert json.loads((places.calib / "tiny.json").read_text())["histogram"] == [5, 5, 5]
 
@@ -155,7 +159,7 @@ def test_a_manifest_given_by_the_user_is_never_replaced(suite: Make, places: Pla
     other = text.model_copy(update={"calibration": text.calibration.model_copy(update={"manifest": given})})
 
     with pytest.raises(CalibrationError, match="classes"):
-        _ = Artefacts(other, places).manifest
+        _ = manifest(Makings(other, places))
 
 
 def test_a_manifest_whose_images_stand_in_the_test_set_fails_the_build(
@@ -174,36 +178,38 @@ def test_a_manifest_whose_images_stand_in_the_test_set_fails_the_build(
     other = text.model_copy(update={"data": data, "calibration": given})
 
     with pytest.raises(LeakError):
-        _ = Artefacts(other, places).manifest
+        _ = manifest(Makings(other, places))
 
 
 def test_fine_tuning_changes_the_weights_and_keeps_its_log(suite: Make, places: Places) -> None:
-    artefacts = Artefacts(suite(variants="[{kind: dense, name: tuned, fine_tune: true}]"), places)
+    makings = Makings(suite(variants="[{kind: dense, name: tuned, fine_tune: true}]"), places)
 
-    tuned = artefacts.variant(artefacts.suite.variants[0])
+    tuned = variant_network(makings, makings.suite.variants[0])
 
-    assert tuned.sha256 != artefacts.dense().sha256
-    assert tuned.facts["fit"]["epochs"] == 1
+    assert tuned.sha256 != dense(makings).sha256
+    assert tuned.facts.fit is not None
+    assert tuned.facts.fit.epochs == 1
     assert tuned.path("train.log").exists()
 
 
 def test_taylor_importance_gets_training_images(suite: Make, places: Places) -> None:
     variants = "[{kind: channels, name: t, ratio: 0.5, importance: taylor, round_to: 8, fine_tune: false}]"
-    artefacts = Artefacts(suite(variants=variants), places)
+    makings = Makings(suite(variants=variants), places)
 
-    pruned = artefacts.variant(artefacts.suite.variants[0])
+    pruned = variant_network(makings, makings.suite.variants[0])
 
-    assert pruned.facts["params"] < artefacts.dense().facts["params"]
+    assert pruned.facts.params < dense(makings).facts.params
 
 
 def test_training_from_scratch_starts_from_the_seed(suite: Make, places: Places) -> None:
     text = suite()
     model = text.model.model_copy(update={"checkpoint": None, "train": text.fine_tune})
-    artefacts = Artefacts(text.model_copy(update={"model": model}), places)
+    makings = Makings(text.model_copy(update={"model": model}), places)
 
-    made = artefacts.dense()
+    made = dense(makings)
 
-    assert made.facts["fit"]["epochs"] == 1
+    assert made.facts.fit is not None
+    assert made.facts.fit.epochs == 1
     assert made.path("model.safetensors").exists()
 
 
@@ -217,7 +223,7 @@ def test_a_missing_checkpoint_is_a_configuration_error(suite: Make, places: Plac
 
 def test_a_network_given_as_onnx_is_built_without_its_source(suite: Make, places: Places) -> None:
     text = suite()
-    graph = Artefacts(text, places).graph(text.variants[0]).path("model.onnx")
+    graph = float_graph(Makings(text, places), text.variants[0]).path("model.onnx")
     model = text.model.model_copy(update={"name": f"onnx:{graph}", "checkpoint": None})
     given = text.model_copy(update={"model": model, "name": "given"})
 
@@ -228,7 +234,7 @@ def test_a_network_given_as_onnx_is_built_without_its_source(suite: Make, places
 
 def test_a_network_given_as_onnx_cannot_be_pruned(suite: Make, places: Places) -> None:
     text = suite(variants=_BOTH)
-    graph = Artefacts(text, places).graph(text.variants[0]).path("model.onnx")
+    graph = float_graph(Makings(text, places), text.variants[0]).path("model.onnx")
     model = text.model.model_copy(update={"name": f"onnx:{graph}", "checkpoint": None})
 
     built = build_suite(text.model_copy(update={"model": model, "name": "given"}), places)
@@ -263,7 +269,7 @@ def test_the_outlook_names_what_is_still_to_make(suite: Make, places: Places) ->
 
 def test_the_outlook_of_a_graph_knows_its_size_and_passes_over_what_cannot_be_made(suite: Make, places: Places) -> None:
     text = suite(variants=_BOTH)
-    graph = Artefacts(text, places).graph(text.variants[0]).path("model.onnx")
+    graph = float_graph(Makings(text, places), text.variants[0]).path("model.onnx")
     model = text.model.model_copy(update={"name": f"onnx:{graph}", "checkpoint": None})
 
     ahead = outlook(text.model_copy(update={"model": model, "name": "given"}), places)

@@ -9,9 +9,12 @@ import onnx
 import pytest
 
 from trtbench.graph.reference import run_reference
-from trtbench.pipeline.artefacts import Artefacts
+from trtbench.make.calibration import manifest
+from trtbench.make.gains import calibration_notes
+from trtbench.make.graphs import float_graph, quantized_graph
+from trtbench.make.makings import Makings
+from trtbench.make.refine import _within_memory
 from trtbench.pipeline.build import build_suite
-from trtbench.pipeline.refine import _within_memory
 from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:
@@ -28,10 +31,10 @@ def _with(suite: Suite, **options: object) -> Suite:
     return suite.model_copy(update={"calibration": config})
 
 
-def _logits(artefacts: Artefacts, graph: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _logits(makings: Makings, graph: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     from trtbench.data import normalise
 
-    images = normalise(artefacts.dataset.validation.images, artefacts.dataset.preprocessing)
+    images = normalise(makings.dataset.validation.images, makings.dataset.preprocessing)
     return next(iter(run_reference(onnx.load(graph), {"input": images}).values()))
 
 
@@ -42,15 +45,15 @@ def test_each_option_changes_the_graph_and_its_gain_stands_in_the_row(suite: Mak
     plain = plain.model_copy(update={"engines": tuple(engines)})
     dense = plain.variants[0]
     everything = {"weights": "mse", "equalise": True, "rounding": "gptq", "bias_correction": True}
-    graphs = {"plain": Artefacts(plain, places).quantized_graph(dense)}
+    graphs = {"plain": quantized_graph(Makings(plain, places), dense)}
     for name, value in everything.items():
-        graphs[name] = Artefacts(_with(plain, **{name: value}), places).quantized_graph(dense)
-    graphs["all"] = Artefacts(_with(plain, **everything), places).quantized_graph(dense)
+        graphs[name] = quantized_graph(Makings(_with(plain, **{name: value}), places), dense)
+    graphs["all"] = quantized_graph(Makings(_with(plain, **everything), places), dense)
     assert len({graph.sha256 for graph in graphs.values()}) == 6
 
-    reference = _logits(Artefacts(plain, places), str(Artefacts(plain, places).graph(dense).path("model.onnx")))
+    reference = _logits(Makings(plain, places), str(float_graph(Makings(plain, places), dense).path("model.onnx")))
     errors = {
-        name: float(np.square(_logits(Artefacts(plain, places), str(graph.path("model.onnx"))) - reference).mean())
+        name: float(np.square(_logits(Makings(plain, places), str(graph.path("model.onnx"))) - reference).mean())
         for name, graph in graphs.items()
     }
     assert max(errors.values()) < 0.1 * float(np.square(reference).mean())
@@ -65,8 +68,8 @@ def test_each_option_changes_the_graph_and_its_gain_stands_in_the_row(suite: Mak
 
 
 def test_no_option_has_nothing_to_say(suite: Make, places: Places) -> None:
-    artefacts = Artefacts(suite(), places)
-    assert artefacts.calibration_notes(artefacts.suite.variants[0], precision="int8") == ()
+    makings = Makings(suite(), places)
+    assert calibration_notes(makings, makings.suite.variants[0], precision="int8") == ()
 
 
 def test_a_short_class_stops_a_build_unless_the_suite_allows_it_and_then_it_is_said(
@@ -76,13 +79,13 @@ def test_a_short_class_stops_a_build_unless_the_suite_allows_it_and_then_it_is_s
 
     strict = _with(suite(), per_class=10)  # each class has 12 images, of which 3 are held out
     with pytest.raises(DataError, match="class 0 has 9 images, fewer than per_class = 10"):
-        _ = Artefacts(strict, places).manifest
+        _ = manifest(Makings(strict, places))
     lax = _with(strict, allow_short=True)
-    notes = Artefacts(lax, places).calibration_notes(lax.variants[0], precision="int8")
+    notes = calibration_notes(Makings(lax, places), lax.variants[0], precision="int8")
     assert notes == ("calibration: 3 of 3 classes gave fewer than 10 images: circle 9, square 9, star 9",)
-    again = Artefacts(lax, places)
-    assert again.manifest.is_cached
-    assert again.manifest.facts["images"] == 27
+    again = Makings(lax, places)
+    assert manifest(again).is_cached
+    assert manifest(again).facts.images == 27
 
 
 def test_statistics_beyond_the_memory_of_a_pass_wait_for_the_next(
@@ -90,10 +93,10 @@ def test_statistics_beyond_the_memory_of_a_pass_wait_for_the_next(
 ) -> None:
     from trtbench.graph.placement import plan_qdq
     from trtbench.graph.rounding import reconstructions
-    from trtbench.pipeline import refine
+    from trtbench.make import refine
 
-    artefacts = Artefacts(suite(), places)
-    proto = onnx.load(artefacts.graph(artefacts.suite.variants[0]).path("model.onnx"))
+    makings = Makings(suite(), places)
+    proto = onnx.load(float_graph(makings, makings.suite.variants[0]).path("model.onnx"))
     layers = list(reconstructions(proto, plan_qdq(proto)))
     assert len(list(_within_memory(layers, proto))) == 1
     monkeypatch.setattr(refine, "_GRAM_BYTES", 1)

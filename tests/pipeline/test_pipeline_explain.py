@@ -11,10 +11,13 @@ import yaml
 
 from trtbench.errors import ConfigError, EngineError, GraphError, WorkerError
 from trtbench.graph.placement import plan_qdq
-from trtbench.pipeline import Artefacts, Places
-from trtbench.pipeline.countdown import Countdown
+from trtbench.make.graphs import float_graph, quantized_graph
+from trtbench.make.makings import Makings
+from trtbench.make.networks import dense
+from trtbench.pipeline import Places
 from trtbench.pipeline.explain import explain_int8
 from trtbench.pipeline.kernels import KernelConfig
+from trtbench.progress import Countdown
 from trtbench.report.explain import exclude_yaml, explanation_json
 from trtbench.suite import CalibrationConfig, options, parse_suite
 
@@ -30,9 +33,7 @@ _CAN_BE_EMULATED = pytest.mark.skipif(sys.platform == "win32", reason="`env` sta
 
 
 @pytest.fixture(scope="module")
-def explained(
-    tmp_path_factory: pytest.TempPathFactory, images: Path, checkpoint: Path
-) -> tuple[Explanation, Artefacts]:
+def explained(tmp_path_factory: pytest.TempPathFactory, images: Path, checkpoint: Path) -> tuple[Explanation, Makings]:
     """The explanation of the tiny suite with every way to run its kernels; `env` stands for an emulator."""
     root = tmp_path_factory.mktemp("explain")
     suite = parse_suite(
@@ -48,13 +49,13 @@ decision: {{max_drop_pp: 40}}
         origin="tiny.yaml",
     )
     places = Places(runs=root / "runs", engines=root / "engines", calib=root / "calib")
-    artefacts = Artefacts(suite, places)
+    makings = Makings(suite, places)
     kernels = KernelConfig(under=("env",), simulate=True, images=5)
-    return explain_int8(artefacts, kernels=kernels), artefacts
+    return explain_int8(makings, kernels=kernels), makings
 
 
 @_CAN_BE_EMULATED
-def test_every_engine_has_its_parts_and_its_kernels(explained: tuple[Explanation, Artefacts]) -> None:
+def test_every_engine_has_its_parts_and_its_kernels(explained: tuple[Explanation, Makings]) -> None:
     found, _ = explained
 
     assert [split.precision for split in found.splits] == ["int8", "int8-ort"]
@@ -72,38 +73,38 @@ def test_every_engine_has_its_parts_and_its_kernels(explained: tuple[Explanation
 
 
 @_CAN_BE_EMULATED
-def test_one_layer_alone_is_less_noisy_than_all_together(explained: tuple[Explanation, Artefacts]) -> None:
-    found, artefacts = explained
+def test_one_layer_alone_is_less_noisy_than_all_together(explained: tuple[Explanation, Makings]) -> None:
+    found, makings = explained
 
     assert {layer.op_type for layer in found.layers} == {"Conv", "Add", "GlobalAveragePool", "Gemm"}
     assert sum(layer.op_type == "Conv" for layer in found.layers) == 21
     assert all(0 < layer.only.noise < found.all_quantized.noise for layer in found.layers)
     first = found.layers[0]
     assert first.own_snr_db == pytest.approx(first.accumulated_snr_db, abs=0.01)  # before it nothing is quantized
-    assert sum(layer.macs for layer in found.layers) == artefacts.dense().facts["macs"]
+    assert sum(layer.macs for layer in found.layers) == dense(makings).facts.macs
 
 
 @_CAN_BE_EMULATED
-def test_what_was_run_is_kept_and_a_second_call_runs_nothing(explained: tuple[Explanation, Artefacts]) -> None:
-    found, artefacts = explained
-    before = len(artefacts.store.journal())
+def test_what_was_run_is_kept_and_a_second_call_runs_nothing(explained: tuple[Explanation, Makings]) -> None:
+    found, makings = explained
+    before = len(makings.book.store.journal())
     told: list[Event] = []
-    again = Artefacts(artefacts.suite, artefacts.places, tell=told.append)
+    again = Makings(makings.suite, makings.places, tell=told.append)
 
     second = explain_int8(again, kernels=KernelConfig(under=("env",), simulate=True, images=5))
 
     assert explanation_json(second) == explanation_json(found)
-    assert len(artefacts.store.journal()) == before
+    assert len(makings.book.store.journal()) == before
     layers = next(event for event in told if (event.stage, event.state) == ("explain layers", "done"))
     assert layers.detail == f"{2 * len(found.layers)} of {2 * len(found.layers)} kept from an earlier run"
 
 
 @_CAN_BE_EMULATED
 def test_a_limit_of_no_drop_at_all_is_reached_and_written_as_the_suite_takes_it(
-    explained: tuple[Explanation, Artefacts],
+    explained: tuple[Explanation, Makings],
 ) -> None:
-    _, artefacts = explained
-    found = explain_int8(artefacts, precision="int8-ort", max_drop_pp=0)
+    _, makings = explained
+    found = explain_int8(makings, precision="int8-ort", max_drop_pp=0)
 
     assert found.precision == "int8-ort"
     assert found.exclusion.effect.drop_pp <= 0
@@ -115,25 +116,25 @@ def test_a_limit_of_no_drop_at_all_is_reached_and_written_as_the_suite_takes_it(
 def test_an_exclude_list_with_an_unknown_node_names_the_nearest(suite: Callable[..., Suite], places: Places) -> None:
     asked = suite()
     config = asked.calibration.model_copy(update={"exclude": ("conv1x",)})
-    artefacts = Artefacts(asked.model_copy(update={"calibration": config}), places)
+    makings = Makings(asked.model_copy(update={"calibration": config}), places)
 
     with pytest.raises(GraphError, match="nearest names: conv1"):
-        artefacts.quantized_graph(asked.variants[0])
+        quantized_graph(makings, asked.variants[0])
 
 
 def test_excluding_gives_up_int8_for_the_layers_named_and_no_others(
     suite: Callable[..., Suite], places: Places
 ) -> None:
-    artefacts = Artefacts(suite(), places)
-    variant = artefacts.suite.variants[0]
-    proto = onnx.load(artefacts.graph(variant).path("model.onnx"))
+    makings = Makings(suite(), places)
+    variant = makings.suite.variants[0]
+    proto = onnx.load(float_graph(makings, variant).path("model.onnx"))
     names = [layer.node for layer in plan_qdq(proto).layers]
 
-    left = artefacts.excluding(names[:2])
+    left = makings.excluding(tuple(names[:2]))
 
     assert left.suite.calibration.exclude == tuple(names[:2])
-    assert left.quantized_graph(variant).facts["placement"] == "19 of 21 convolutions, 1 of 1 linear layers"
-    assert artefacts.quantized_graph(variant).facts["placement"] == "21 of 21 convolutions, 1 of 1 linear layers"
+    assert quantized_graph(left, variant).facts.placement == "19 of 21 convolutions, 1 of 1 linear layers"
+    assert quantized_graph(makings, variant).facts.placement == "21 of 21 convolutions, 1 of 1 linear layers"
 
 
 @pytest.mark.parametrize(
@@ -144,14 +145,14 @@ def test_a_variant_or_precision_the_suite_has_not_is_refused(
     asked: dict[str, str], words: str, suite: Callable[..., Suite], places: Places
 ) -> None:
     with pytest.raises(ConfigError, match=words):
-        explain_int8(Artefacts(suite(), places), **asked)  # type: ignore[arg-type]  # the strings fit
+        explain_int8(Makings(suite(), places), **asked)  # type: ignore[arg-type]  # the strings fit
 
 
 def test_a_suite_without_int8_has_nothing_to_explain(suite: Callable[..., Suite], places: Places) -> None:
     only_float = suite("engines: [{precisions: [fp32]}]")
 
     with pytest.raises(ConfigError, match=r"add int8 to engines\.precisions"):
-        explain_int8(Artefacts(only_float, places))
+        explain_int8(Makings(only_float, places))
 
 
 @_CAN_BE_EMULATED
@@ -163,12 +164,12 @@ def test_a_suite_without_int8_has_nothing_to_explain(suite: Callable[..., Suite]
     ],
 )
 def test_an_emulator_that_does_not_work_says_so(
-    explained: tuple[Explanation, Artefacts], under: str, error: type[Exception], words: str
+    explained: tuple[Explanation, Makings], under: str, error: type[Exception], words: str
 ) -> None:
-    _, artefacts = explained
+    _, makings = explained
 
     with pytest.raises(error, match=words):
-        explain_int8(artefacts, kernels=KernelConfig(under=(under,), images=2))
+        explain_int8(makings, kernels=KernelConfig(under=(under,), images=2))
 
 
 def test_time_left_counts_only_steps_that_were_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from trtbench.bench.latency import TimedRow
 from trtbench.decide.rank import builds_overlap
 from trtbench.engines.sidecar import read_sidecar
-from trtbench.pipeline.artefacts import Artefacts
+from trtbench.make.makings import Makings
 from trtbench.pipeline.build import build_engines
 from trtbench.pipeline.finalists import hold_finals, median_build
 from trtbench.rows import AccuracyRecord, LatencyRecord, Row
@@ -66,12 +66,12 @@ class _Scripted:
 @pytest.mark.usefixtures("tensorrt_10_double")
 def test_the_median_build_of_each_finalist_stands_for_it_by_its_sha256(suite: Make, places: Places) -> None:
     wanted = suite("engines: [{backend: tensorrt, precisions: [fp32, tf32, fp16], builds: 3}]")
-    artefacts = Artefacts(wanted, places)
-    built = [one for one in build_engines(artefacts) if one.plan.role == "candidate"]
+    makings = Makings(wanted, places)
+    built = [one for one in build_engines(makings) if one.plan.role == "candidate"]
     first, _ = _Scripted({"fp32": 3.0, "tf32": 2.0, "fp16": 1.0})(built)
     again = {"tf32": 2.0, "tf32#2": 1.8, "tf32#3": 2.4, "fp16": 1.0, "fp16#2": 1.9, "fp16#3": 1.2}
 
-    finals = hold_finals(artefacts, built, first, measure=_Scripted(again))
+    finals = hold_finals(makings, built, first, measure=_Scripted(again))
 
     assert finals is not None
     rows = {row.precision: row for row in finals.rows.values()}
@@ -84,11 +84,11 @@ def test_the_median_build_of_each_finalist_stands_for_it_by_its_sha256(suite: Ma
 
 
 def test_one_build_of_each_holds_no_finals(suite: Make, places: Places) -> None:
-    artefacts = Artefacts(suite("engines: [{backend: onnxruntime-cpu, precisions: [fp32], builds: 3}]"), places)
-    built = [one for one in build_engines(artefacts) if one.plan.role == "candidate"]
+    makings = Makings(suite("engines: [{backend: onnxruntime-cpu, precisions: [fp32], builds: 3}]"), places)
+    built = [one for one in build_engines(makings) if one.plan.role == "candidate"]
     rows = [replace(_row(1.0), precision="fp32", backend="onnxruntime-cpu")]
 
-    assert hold_finals(artefacts, built, rows, measure=_Scripted({})) is None
+    assert hold_finals(makings, built, rows, measure=_Scripted({})) is None
 
 
 def test_of_three_builds_the_middle_one_is_taken_and_of_two_the_slower() -> None:

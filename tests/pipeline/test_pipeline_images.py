@@ -15,7 +15,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from trtbench.compress.methods import Context, compress
 from trtbench.data import normalise
-from trtbench.pipeline import Artefacts
+from trtbench.make.graphs import float_graph, half_graph, ranges
+from trtbench.make.makings import Makings
+from trtbench.make.networks import dense, load_network
 from trtbench.pipeline.steps import prune_model
 from trtbench.pipeline.truth import TrueArithmetic
 from trtbench.suite import parse_suite
@@ -102,11 +104,11 @@ def _seen_by_networks(seen: _Seen, work: Callable[[], object]) -> list[int]:
 
 @pytest.mark.parametrize("variant", _VARIANTS.values(), ids=_VARIANTS)
 def test_a_method_sees_every_class_in_equal_numbers(suite: Any, places: Places, variant: str) -> None:
-    artefacts = Artefacts(suite(variant), places)
-    (config,) = artefacts.suite.variants
-    config, dataset = config.settled(builds_int8=False), artefacts.dataset
-    context = Context(dataset=dataset, budget=artefacts.suite.fine_tune, tune=lambda *_, **__: None)
-    network = artefacts.network(artefacts.dense())
+    makings = Makings(suite(variant), places)
+    (config,) = makings.suite.variants
+    config, dataset = config.settled(builds_int8=False), makings.dataset
+    context = Context(dataset=dataset, budget=makings.suite.fine_tune, tune=lambda *_, **__: None)
+    network = load_network(makings, dense(makings))
 
     counts = _seen_by_networks(_Seen(dataset.train, dataset), lambda: compress(network, config, context))
 
@@ -115,8 +117,8 @@ def test_a_method_sees_every_class_in_equal_numbers(suite: Any, places: Places, 
 
 
 def test_the_step_that_prunes_sees_every_class_in_equal_numbers(suite: Any, places: Places) -> None:
-    artefacts = Artefacts(suite(_VARIANTS["taylor"]), places)
-    config, dataset = artefacts.suite, artefacts.dataset
+    makings = Makings(suite(_VARIANTS["taylor"]), places)
+    config, dataset = makings.suite, makings.dataset
     variant: Any = config.variants[0]
 
     counts = _seen_by_networks(
@@ -145,12 +147,12 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[Any]]:
 
 
 def test_signal_to_noise_is_of_every_class_in_equal_numbers(suite: Any, places: Places, fed: list[Any]) -> None:
-    artefacts = Artefacts(suite("kind: dense"), places)
-    graph = onnx.load(artefacts.graph(artefacts.suite.variants[0]).path("model.onnx"))
-    seen = _Seen(artefacts.dataset.validation, artefacts.dataset)
+    makings = Makings(suite("kind: dense"), places)
+    graph = onnx.load(float_graph(makings, makings.suite.variants[0]).path("model.onnx"))
+    seen = _Seen(makings.dataset.validation, makings.dataset)
 
     fed.clear()
-    TrueArithmetic(artefacts, graph, split="validation").tensor_snr_db(graph, [graph.graph.node[0].output[0]])
+    TrueArithmetic(makings, graph, split="validation").tensor_snr_db(graph, [graph.graph.node[0].output[0]])
 
     seen.look(iter(fed))
     assert sum(seen.by_class) >= 60
@@ -160,15 +162,15 @@ def test_signal_to_noise_is_of_every_class_in_equal_numbers(suite: Any, places: 
 def test_calibration_and_the_check_of_half_precision_see_every_class_in_equal_numbers(
     suite: Any, places: Places, fed: list[Any]
 ) -> None:
-    artefacts = Artefacts(suite("kind: dense"), places)
-    (variant,) = artefacts.suite.variants
-    artefacts.graph(variant)
+    makings = Makings(suite("kind: dense"), places)
+    (variant,) = makings.suite.variants
+    float_graph(makings, variant)
     made: dict[str, Callable[[], object]] = {
-        "ranges": lambda: artefacts.ranges(variant),
-        "fp16": lambda: artefacts.half_graph(variant, precision="fp16", method="trtbench"),
+        "ranges": lambda: ranges(makings, variant),
+        "fp16": lambda: half_graph(makings, variant, precision="fp16", method="trtbench"),
     }
     for make in made.values():
-        seen = _Seen(artefacts.dataset.train, artefacts.dataset)
+        seen = _Seen(makings.dataset.train, makings.dataset)
         fed.clear()
         make()
         seen.look(iter(fed))

@@ -10,9 +10,9 @@ import torch
 import yaml
 from pydantic import Field
 
+from trtbench.make.makings import Makings, Places
+from trtbench.make.networks import load_network, variant_network
 from trtbench.models import build_model, save_model
-from trtbench.pipeline.artefacts import Artefacts
-from trtbench.pipeline.keeper import Places
 from trtbench.pipeline.plan import plan_engines
 from trtbench.suite import KINDS, Suite, VariantPart, one_of
 from trtbench.suite.read import validated
@@ -79,14 +79,14 @@ def test_a_toy_method_needs_one_file_and_one_class(tmp_path: Path, monkeypatch: 
     raw: dict[str, Any] = yaml.safe_load(_SUITE)
     raw["model"]["checkpoint"] = str(tmp_path / "net.safetensors")
     suite = validated(SuiteWithToy, raw, origin="tiny.yaml")
-    artefacts = Artefacts(suite, Places(runs=tmp_path / "runs", calib=tmp_path / "calib"))
+    makings = Makings(suite, Places(runs=tmp_path / "runs", calib=tmp_path / "calib"))
 
-    made = [artefacts.variant(variant) for variant in suite.variants]
+    made = [variant_network(makings, variant) for variant in suite.variants]
 
     assert "toy" in SuiteWithToy.model_json_schema()["$defs"]["ToyVariant"]["properties"]["kind"]["const"]
     assert {plan.variant.name for plan in plan_engines(suite)} == {"dense", "halved", "quartered"}
-    assert [one.facts.get("factor") for one in made] == [None, 0.5, 0.5]
-    assert made[1].facts["notes"] == ["scaled"]
-    weights = [artefacts.network(one).conv1.weight for one in made]
+    assert [one.facts.method.get("factor") for one in made] == [None, 0.5, 0.5]
+    assert made[1].facts.notes == ("scaled",)
+    weights = [load_network(makings, one).conv1.weight for one in made]
     torch.testing.assert_close(weights[1], weights[0] / 2)
     torch.testing.assert_close(weights[2], weights[0] / 4)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from trtbench.graph.qdq import insert_qdq
+from trtbench.make.graphs import float_graph, quantized_graph, ranges
+from trtbench.make.makings import Makings, Places
 from trtbench.models import build_model, save_model
 from trtbench.pipeline import build_suite
-from trtbench.pipeline.artefacts import Artefacts
-from trtbench.pipeline.keeper import Places
 from trtbench.suite import load_suite
 
 if TYPE_CHECKING:
@@ -65,17 +65,17 @@ def test_every_kind_is_built_from_a_suite_and_nothing_goes_on_from_a_graph(tmp_p
     assert "bits a weight" in " ".join(notes["four"])
     assert "times less than in float32" in " ".join(notes["shared"])
     assert "touches 640 of" in " ".join(notes["dynamic"])
-    artefacts = Artefacts(suite, places)
-    _the_graph_learnt_with_its_own_ranges(artefacts)
+    makings = Makings(suite, places)
+    _the_graph_learnt_with_its_own_ranges(makings)
 
 
-def _the_graph_learnt_with_its_own_ranges(artefacts: Artefacts) -> None:
+def _the_graph_learnt_with_its_own_ranges(makings: Makings) -> None:
     from trtbench.graph.placement import plan_qdq
 
-    variant = next(one for one in artefacts.suite.variants if one.name == "qat")
-    learnt = onnx.load(artefacts.graph(variant).path("model.onnx"))
-    amax = json.loads(artefacts.ranges(variant).path("ranges.json").read_bytes())
+    variant = next(one for one in makings.suite.variants if one.name == "qat")
+    learnt = onnx.load(float_graph(makings, variant).path("model.onnx"))
+    amax = json.loads(ranges(makings, variant).path("ranges.json").read_bytes())
     ours = insert_qdq(learnt, plan_qdq(learnt), amax)
-    exported = onnx.load(artefacts.quantized_graph(variant).path("model.onnx"))
+    exported = onnx.load(quantized_graph(makings, variant).path("model.onnx"))
     assert ours.SerializeToString(deterministic=True) == exported.SerializeToString(deterministic=True)
     assert np.isfinite(list(amax.values())).all()

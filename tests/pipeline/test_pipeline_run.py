@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trtbench.errors import ConfigError, WorkerError
+from trtbench.make.graphs import float_graph
+from trtbench.make.makings import Makings
 from trtbench.pipeline import Event, run_suite
 from trtbench.pipeline.steps import (
     bench_engine,
@@ -104,10 +106,9 @@ def test_an_engine_that_was_not_built_is_a_row_with_its_reason(
 
 
 def test_a_network_given_as_onnx_is_compared_with_its_own_float_arithmetic(suite: Make, places: Places) -> None:
-    from trtbench.pipeline import Artefacts
 
     text = suite()
-    graph = Artefacts(text, places).graph(text.variants[0]).path("model.onnx")
+    graph = float_graph(Makings(text, places), text.variants[0]).path("model.onnx")
     model = text.model.model_copy(update={"name": f"onnx:{graph}", "checkpoint": None})
 
     report, _ = run_suite(text.model_copy(update={"model": model, "name": "given"}), places, argv=[], now=_NOW)

@@ -15,7 +15,9 @@ from onnx.reference import ReferenceEvaluator
 
 from trtbench.compress.nm import sparse_layers
 from trtbench.errors import ConfigError
-from trtbench.pipeline.artefacts import Artefacts
+from trtbench.make.graphs import float_graph, quantized_graph
+from trtbench.make.makings import Makings
+from trtbench.make.networks import variant_network
 from trtbench.pipeline.build import build_suite
 from trtbench.pipeline.sparsify import sparsify_model
 from trtbench.suite import AugmentConfig, DataConfig, NmVariant, TrainConfig, WeightsVariant
@@ -37,33 +39,34 @@ _CHAIN = """
 """
 
 
-def _zeros(artefact: Artefact) -> dict[str, NDArray[np.bool_]]:
+def _zeros(artefact: Artefact[Any]) -> dict[str, NDArray[np.bool_]]:
     tensors = safetensors.numpy.load_file(artefact.path("model.safetensors"))
     return {name: tensor == 0 for name, tensor in tensors.items() if tensor.ndim > 1}
 
 
 def test_a_variant_goes_on_from_another_and_keeps_its_zeros_through_fine_tuning(suite: Make, places: Places) -> None:
-    artefacts = Artefacts(suite(variants=_CHAIN), places)
+    makings = Makings(suite(variants=_CHAIN), places)
 
-    pruned, tuned = (artefacts.variant(one) for one in artefacts.suite.variants)
+    pruned, tuned = (variant_network(makings, one) for one in makings.suite.variants)
 
     before, after = _zeros(pruned), _zeros(tuned)
     total = sum(zeros.size for zeros in before.values())
     assert sum(zeros.sum() for zeros in before.values()) == round(0.8 * total)
     assert all((after[name] >= zeros).all() for name, zeros in before.items())
     assert pruned.sha256 != tuned.sha256
-    assert tuned.facts["fit"]["epochs"] == 1
-    assert pruned.facts["sparsity"] == pytest.approx(0.8, abs=1e-5)
-    assert tuned.facts["sparsity"] >= pruned.facts["sparsity"]
+    assert tuned.facts.fit is not None
+    assert tuned.facts.fit.epochs == 1
+    assert pruned.facts.sparsity == pytest.approx(0.8, abs=1e-5)
+    assert tuned.facts.sparsity >= pruned.facts.sparsity
     assert pruned.path("layers.sparsity.csv").exists()
     assert pruned.path("layers.sparsity.png").exists()
 
 
 def test_a_dense_variant_after_another_is_that_other_one(suite: Make, places: Places) -> None:
     text = suite(variants="[{kind: weights, name: w, sparsity: 0.5}, {kind: dense, name: same, after: w}]")
-    artefacts = Artefacts(text, places)
+    makings = Makings(text, places)
 
-    assert artefacts.variant(text.variants[1]).sha256 == artefacts.variant(text.variants[0]).sha256
+    assert variant_network(makings, text.variants[1]).sha256 == variant_network(makings, text.variants[0]).sha256
 
 
 def test_a_variant_may_only_follow_one_named_before_it(suite: Make) -> None:
@@ -74,8 +77,8 @@ def test_a_variant_may_only_follow_one_named_before_it(suite: Make) -> None:
 def test_zero_weights_are_zero_in_the_quantized_graph(suite: Make, places: Places) -> None:
     """Symmetric codes have a zero: what the graph multiplies with after Q/DQ is zero where the weight is."""
     text = suite(variants="[{kind: weights, name: w, sparsity: 0.8}]")
-    artefacts = Artefacts(text, places)
-    graph = onnx.load(artefacts.quantized_graph(text.variants[0]).path("model.onnx"))
+    makings = Makings(text, places)
+    graph = onnx.load(quantized_graph(makings, text.variants[0]).path("model.onnx"))
     weights = {one.name: numpy_helper.to_array(one) for one in graph.graph.initializer if len(one.dims) > 1}
     pairs = {node.input[0]: node for node in graph.graph.node if node.op_type == "QuantizeLinear"}
 
@@ -102,15 +105,15 @@ def test_zero_weights_are_zero_in_the_quantized_graph(suite: Make, places: Place
 
 def test_an_nm_pattern_is_in_the_graph_that_the_runtime_sees(suite: Make, places: Places) -> None:
     text = suite(variants="[{kind: nm, name: nm, pattern: '2:4', fine_tune: true}]")
-    artefacts = Artefacts(text, places)
+    makings = Makings(text, places)
 
-    network, graph = artefacts.variant(text.variants[0]), artefacts.graph(text.variants[0])
+    network, graph = variant_network(makings, text.variants[0]), float_graph(makings, text.variants[0])
 
     initializers = onnx.load(graph.path("model.onnx")).graph.initializer
     weights = {one.name: numpy_helper.to_array(one) for one in initializers if len(one.dims) == 4}
     found = sparse_layers(weights, kept=2, of=4)
     assert len(found.qualified) == len(weights) - 1  # all but the first, which sees 3 channels
-    assert set(network.facts["nm"]["qualified"]) == {name for name in network.facts["widths"] if name != "conv1"}
+    assert set(network.facts.method["nm"]["qualified"]) == {name for name in network.facts.widths if name != "conv1"}
 
 
 def test_the_sparsity_stands_in_every_sidecar(suite: Make, places: Places) -> None:

@@ -15,7 +15,8 @@ from trtbench.engines.onnxruntime import iterate_graph_activations
 from trtbench.errors import ConfigError
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
-from trtbench.pipeline import Artefacts
+from trtbench.make.graphs import float_graph
+from trtbench.make.makings import Makings
 from trtbench.pipeline.study import StudyConfig, study_calibration
 from trtbench.pipeline.truth import TrueArithmetic
 
@@ -29,27 +30,27 @@ _CONFIG = StudyConfig(per_class=(1, 3), seeds=2, methods=("minmax", "mse"))
 
 
 def test_a_study_scores_every_sample_and_a_second_one_runs_nothing(suite: Callable[..., Suite], places: Places) -> None:
-    artefacts = Artefacts(suite(), places)
-    found = study_calibration(artefacts, _CONFIG)
+    makings = Makings(suite(), places)
+    found = study_calibration(makings, _CONFIG)
 
     assert len(found.points) == 4 * 2 * 2 * 2  # samplings, seeds, methods, sizes
     assert {point.sampling for point in found.points} == {"balanced", "uniform", "long-tailed", "class-missing"}
-    assert (found.split, found.images) == ("validation", len(artefacts.dataset.validation))
-    before = len(artefacts.store.journal())
-    assert study_calibration(Artefacts(suite(), places), _CONFIG) == found
-    assert len(artefacts.store.journal()) == before
+    assert (found.split, found.images) == ("validation", len(makings.dataset.validation))
+    before = len(makings.book.store.journal())
+    assert study_calibration(Makings(suite(), places), _CONFIG) == found
+    assert len(makings.book.store.journal()) == before
 
 
 def test_ranges_read_on_the_way_are_those_of_calibrating_on_the_sample(
     suite: Callable[..., Suite], places: Places
 ) -> None:
-    artefacts = Artefacts(suite(), places)
+    makings = Makings(suite(), places)
     config = StudyConfig(per_class=(1, 3), seeds=1, methods=("mse",), split="test")
-    points = {(point.sampling, point.per_class): point.effect for point in study_calibration(artefacts, config).points}
-    dataset = artefacts.dataset
-    proto = onnx.load(artefacts.graph(artefacts.suite.variants[0]).path("model.onnx"))
+    points = {(point.sampling, point.per_class): point.effect for point in study_calibration(makings, config).points}
+    dataset = makings.dataset
+    proto = onnx.load(float_graph(makings, makings.suite.variants[0]).path("model.onnx"))
     plan = plan_qdq(proto)
-    truth = TrueArithmetic(artefacts, proto, split="test")
+    truth = TrueArithmetic(makings, proto, split="test")
     for size in (1, 3):
         chosen = sample_balanced(dataset.train.labels, num_classes=3, per_class=size, seed=0)
         images = normalise(dataset.train.images[chosen], dataset.preprocessing)
@@ -73,4 +74,4 @@ def test_a_method_precision_or_split_that_cannot_be_is_refused(
     config = StudyConfig(**({"per_class": (1,), "seeds": 1, "methods": ("mse",)} | wrong))  # type: ignore[arg-type]  # wrong on purpose
 
     with pytest.raises(ConfigError, match=words):
-        study_calibration(Artefacts(suite(), places), config)
+        study_calibration(Makings(suite(), places), config)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from trtbench.make.engines import full_batches
 from trtbench.pipeline import build_suite, outlook, run_suite
-from trtbench.pipeline.build import full_batches
 from trtbench.pipeline.plan import plan_engines
 
 if TYPE_CHECKING:

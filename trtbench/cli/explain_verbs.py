@@ -58,7 +58,7 @@ def explain_int8(
     """Say where an INT8 drop comes from, and which layers to keep in higher precision."""
     options = {"checkpoint": checkpoint, "data": data, "mean": mean, "std": std, "size": size}
     suite = _suite(target, model, options | {"per_class": per_class, "method": method})
-    from trtbench.pipeline.artefacts import Artefacts
+    from trtbench.make.makings import Makings
     from trtbench.pipeline.explain import explain_int8 as explain
     from trtbench.pipeline.kernels import KernelConfig
     from trtbench.report.explain import (
@@ -73,8 +73,8 @@ def explain_int8(
 
     kernels = KernelConfig(under=tuple(shlex.split(under)), simulate=saturation, images=kernel_images)
     with Screen(is_quiet=quiet) as screen:
-        artefacts = Artefacts(suite, places_of(out, engines, calib), tell=screen)
-        found = explain(artefacts, variant=variant, precision=precision, max_drop_pp=max_drop, kernels=kernels)
+        makings = Makings(suite, places_of(out, engines, calib), tell=screen)
+        found = explain(makings, variant=variant, precision=precision, max_drop_pp=max_drop, kernels=kernels)
     folder = output or _beside(target, out / f"explain-int8-{suite.name}", "explain-int8")
     write_explanation(found, folder)
     if as_json:
@@ -112,7 +112,7 @@ def calibration_study(
 ) -> None:
     """Measure what calibration images are worth: how many, and whether their classes must be balanced."""
     suite = _suite(target, model, {"checkpoint": checkpoint, "data": data, "mean": mean, "std": std, "size": size})
-    from trtbench.pipeline.artefacts import Artefacts
+    from trtbench.make.makings import Makings
     from trtbench.pipeline.study import StudyConfig, study_calibration
     from trtbench.report.study import balance_table, spread_table, study_json, study_sentences, write_study
 
@@ -124,7 +124,7 @@ def calibration_study(
         split=split,
     )
     with Screen(is_quiet=quiet) as screen:
-        found = study_calibration(Artefacts(suite, places_of(out, engines, calib), tell=screen), config)
+        found = study_calibration(Makings(suite, places_of(out, engines, calib), tell=screen), config)
     folder = output or _beside(target, out / f"calibration-study-{suite.name}", "calibration-study")
     write_study(found, folder)
     if as_json:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-    from trtbench.pipeline.events import Event
+    from trtbench.progress import Event
 
 _MARKS = {
     "done": "[green]done  [/green]",

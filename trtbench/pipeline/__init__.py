@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from trtbench.pipeline.artefacts import Artefacts
+from trtbench.make.engines import EnginePlan
+from trtbench.make.makings import Places
 from trtbench.pipeline.bench import bench_suite
 from trtbench.pipeline.build import BuiltEngine, build_suite
-from trtbench.pipeline.events import Event
-from trtbench.pipeline.keeper import Places
 from trtbench.pipeline.outlook import Outlook, PlannedRow, outlook
-from trtbench.pipeline.plan import EnginePlan, plan_engines
+from trtbench.pipeline.plan import plan_engines
 from trtbench.pipeline.run import run_suite
+from trtbench.progress import Event
 
 __all__ = [
-    "Artefacts",
     "BuiltEngine",
     "EnginePlan",
     "Event",

@@ -16,11 +16,14 @@ from trtbench.bench.summary import latency_record, timed_ratio
 from trtbench.engines.base import backend
 from trtbench.environment import collect_environment
 from trtbench.errors import RowError, TrtbenchError
-from trtbench.pipeline.artefacts import Artefacts
+from trtbench.make.calibration import test_pixels
+from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
+from trtbench.make.makings import Makings
+from trtbench.make.networks import dense, load_network
 from trtbench.pipeline.build import build_engines, status_of
-from trtbench.pipeline.events import Event, Listener, nobody
 from trtbench.pipeline.finalists import hold_finals
 from trtbench.pipeline.watch import Watch
+from trtbench.progress import Event, Listener, nobody
 from trtbench.report.raw import write_raw
 from trtbench.rows import Row
 from trtbench.suite import BACKENDS, DenseVariant
@@ -34,8 +37,8 @@ if TYPE_CHECKING:
     from trtbench.bench.latency import TimedRow
     from trtbench.bench.measured import Measured
     from trtbench.engines.sidecar import Sidecar
+    from trtbench.make.makings import Places
     from trtbench.pipeline.build import BuiltEngine
-    from trtbench.pipeline.keeper import Places
     from trtbench.rows import Role
     from trtbench.suite import Suite
 
@@ -64,13 +67,13 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
         folder: the run's folder; raw samples go to raw/, workers' words to logs/.
         tell: told of progress.
     """
-    artefacts = Artefacts(suite, places, tell=tell)
-    built = build_engines(artefacts)
+    makings = Makings(suite, places, tell=tell)
+    built = build_engines(makings)
     images = Images(
-        path=artefacts.test_images(),
-        labels=artefacts.dataset.test.labels,
-        reference=_reference_or_none(artefacts),
-        classes=artefacts.dataset.classes,
+        path=test_pixels(makings),
+        labels=makings.dataset.test.labels,
+        reference=_reference_or_none(makings),
+        classes=makings.dataset.classes,
     )
     watch = Watch()
     measured: list[Measured] = []
@@ -87,7 +90,7 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
                 found=measured,
                 energy_j=watch.energy_j,
             )
-        true_counts = _true_arithmetic(artefacts, built, images, _Clock(tell))
+        true_counts = _true_arithmetic(makings, built, images, _Clock(tell))
     except KeyboardInterrupt:
         is_interrupted, true_counts = True, {}
     rows = _rows(built, measured, watch=watch, batch_sizes=suite.bench.batch_sizes)
@@ -98,7 +101,7 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
     finals = None
     with contextlib.suppress(RowError):  # the first builds stand, each as one build
         if not is_interrupted:
-            finals = hold_finals(artefacts, built, rows, measure=_Measure(artefacts, images, watch, folder, tell))
+            finals = hold_finals(makings, built, rows, measure=_Measure(makings, images, watch, folder, tell))
     if finals is not None:
         rows = tuple(_with_true_arithmetic(finals.rows.get(row.name, row), true_counts) for row in rows)
     watch.write(folder)
@@ -121,14 +124,14 @@ def _blocks(rows: Sequence[Row], measured: Sequence[Measured]) -> dict[str, Time
 class _Measure:
     """Measures more engines of the same suite; their raw samples go where those of the others are."""
 
-    artefacts: Artefacts
+    makings: Makings
     images: Images
     watch: Watch
     folder: Path
     tell: Listener
 
     def __call__(self, built: Sequence[BuiltEngine]) -> tuple[tuple[Row, ...], dict[str, TimedRow]]:
-        suite = self.artefacts.suite
+        suite = self.makings.suite
         with self.watch:
             measured = measure_engines(
                 [_engine_file(one, suite) for one in built],
@@ -202,28 +205,28 @@ class _Clock:
             self._since = now
 
 
-def _reference_or_none(artefacts: Artefacts) -> NDArray[np.float32] | None:
+def _reference_or_none(makings: Makings) -> NDArray[np.float32] | None:
     """Return the reference's logits; None where the dense network cannot be made, which every row then says."""
     try:
-        return reference_logits(artefacts)
+        return reference_logits(makings)
     except RowError:
         return None
 
 
-def reference_logits(artefacts: Artefacts) -> NDArray[np.float32]:
+def reference_logits(makings: Makings) -> NDArray[np.float32]:
     """Return the logits (images, classes) of the dense network, against which every drop is counted.
 
     Raises:
         RowError: the dense network cannot be made.
     """
-    dataset = artefacts.dataset
-    if artefacts.is_onnx:
-        dense = DenseVariant(kind="dense", name="dense")
-        return _reference_run(artefacts.graph(dense).path("model.onnx"), artefacts)
+    dataset = makings.dataset
+    if makings.onnx_path is not None:
+        variant = DenseVariant(kind="dense", name="dense")
+        return _reference_run(float_graph(makings, variant).path(GRAPH), makings)
     from trtbench.train import predict
 
-    network = artefacts.network(artefacts.dense())
-    return predict(network, dataset.test.images, dataset.preprocessing, device=artefacts.device)
+    network = load_network(makings, dense(makings))
+    return predict(network, dataset.test.images, dataset.preprocessing, device=makings.device)
 
 
 def _engine_file(built: BuiltEngine, suite: Suite) -> EngineFile:
@@ -233,26 +236,26 @@ def _engine_file(built: BuiltEngine, suite: Suite) -> EngineFile:
 
 
 def _true_arithmetic(
-    artefacts: Artefacts, built: Sequence[BuiltEngine], images: Images, progress: Progress
+    makings: Makings, built: Sequence[BuiltEngine], images: Images, progress: Progress
 ) -> dict[str, int]:
     """Count what each variant's Q/DQ graph gets right in true arithmetic, so that the kernels' share shows."""
     wanted = [one for one in built if (one.plan.precision, one.status) == ("int8", "ok")]
     counts = {}
     for index, one in enumerate(wanted):
         with contextlib.suppress(RowError):  # the row stands without this split of its drop
-            logits = _reference_run(artefacts.quantized_graph(one.plan.variant).path("model.onnx"), artefacts)
+            logits = _reference_run(quantized_graph(makings, one.plan.variant).path(GRAPH), makings)
             counts[one.plan.variant.name] = int((logits.argmax(axis=1) == images.labels).sum())
         progress("true arithmetic", "all int8 variants", (index + 1) / len(wanted))
     return counts
 
 
-def _reference_run(graph: Path, artefacts: Artefacts) -> NDArray[np.float32]:
+def _reference_run(graph: Path, makings: Makings) -> NDArray[np.float32]:
     import onnx
 
     from trtbench.data import batches
     from trtbench.graph.reference import run_reference_batches
 
-    dataset, size = artefacts.dataset, artefacts.suite.calibration.batch_size
+    dataset, size = makings.dataset, makings.suite.calibration.batch_size
     inputs = ({"input": one} for one in batches(dataset.test.images, dataset.preprocessing, size=size))
     return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), inputs)])
 

@@ -20,7 +20,7 @@ from trtbench.decide.compare import (
 from trtbench.environment import collect_environment
 from trtbench.errors import ConfigError, RowError
 from trtbench.jsonable import to_jsonable
-from trtbench.pipeline.events import Event, Listener, nobody
+from trtbench.progress import Event, Listener, nobody
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,11 +17,12 @@ from trtbench.errors import ConfigError
 from trtbench.graph.ablation import only, quantized_nodes, ranges_of_all, with_refinements, without_pairs
 from trtbench.graph.placement import plan_qdq
 from trtbench.graph.qdq import insert_qdq
-from trtbench.pipeline.artefacts import PLACEMENTS
-from trtbench.pipeline.countdown import Countdown
+from trtbench.make.graphs import GRAPH, calibrated_graph, quantized_graph, ranges
 from trtbench.pipeline.kernels import KernelConfig, kernel_effects
 from trtbench.pipeline.plan import plan_engines
 from trtbench.pipeline.truth import TrueArithmetic, where
+from trtbench.precision import PLACEMENTS
+from trtbench.progress import Countdown
 from trtbench.report.explain import Explanation
 
 if TYPE_CHECKING:
@@ -30,15 +31,15 @@ if TYPE_CHECKING:
     from trtbench.bench.explain import Effect
     from trtbench.graph.ablation import QuantizedNode
     from trtbench.graph.plan import QdqPlan
-    from trtbench.pipeline.artefacts import Artefacts
-    from trtbench.pipeline.plan import EnginePlan
+    from trtbench.make.engines import EnginePlan
+    from trtbench.make.makings import Makings
     from trtbench.suite import Variant
 
 _PARTS = 3  # weights, activations, both
 
 
 def explain_int8(
-    artefacts: Artefacts,
+    makings: Makings,
     *,
     variant: str | None = None,
     precision: str = "int8",
@@ -48,7 +49,7 @@ def explain_int8(
     """Explain the INT8 drop of one variant of a suite.
 
     Args:
-        artefacts: of the suite, with a listener for progress.
+        makings: of the suite, with a listener for progress.
         variant: its name; by default the suite's first.
         precision: the placement whose layers are taken apart: int8 (TensorRT's) or int8-ort (ONNX Runtime's CPU).
         max_drop_pp: the drop that the layers kept in float must bring; by default the suite's.
@@ -58,32 +59,30 @@ def explain_int8(
         ConfigError: the suite has no such variant or builds no such engine.
         RowError: a graph or an engine cannot be made.
     """
-    config = artefacts.suite.calibration
-    chosen = _variant(artefacts, variant)
-    engines = [
-        plan for plan in plan_engines(artefacts.suite) if plan.variant == chosen and plan.precision in PLACEMENTS
-    ]
-    _require_precision(artefacts, engines, precision)
-    limit = artefacts.suite.decision.max_drop_pp if max_drop_pp is None else max_drop_pp
-    reference = onnx.load(artefacts.calibrated_graph(chosen).path("model.onnx"))
-    validation, test = (TrueArithmetic(artefacts, reference, split=split) for split in ("validation", "test"))
-    placement = _Placement(artefacts, chosen, reference, precision=precision)
-    layers = tuple(_layers(artefacts, placement, validation))
-    search = _Search(artefacts, placement, validation)
+    config = makings.suite.calibration
+    chosen = _variant(makings, variant)
+    engines = [plan for plan in plan_engines(makings.suite) if plan.variant == chosen and plan.precision in PLACEMENTS]
+    _require_precision(makings, engines, precision)
+    limit = makings.suite.decision.max_drop_pp if max_drop_pp is None else max_drop_pp
+    reference = onnx.load(calibrated_graph(makings, chosen).path(GRAPH))
+    validation, test = (TrueArithmetic(makings, reference, split=split) for split in ("validation", "test"))
+    placement = _Placement(makings, chosen, reference, precision=precision)
+    layers = tuple(_layers(makings, placement, validation))
+    search = _Search(makings, placement, validation)
     exclusion = cheapest_exclusion(layers, search.effect, max_drop_pp=limit)
     search.progress.end(f"{len(exclusion.nodes)} of {len(layers)} kept in float")
-    excluded = artefacts.excluding((*config.exclude, *exclusion.nodes))
-    final = onnx.load(excluded.quantized_graph(chosen, precision=precision).path("model.onnx"))
+    excluded = makings.excluding((*config.exclude, *exclusion.nodes))
+    final = onnx.load(quantized_graph(excluded, chosen, precision=precision).path(GRAPH))
     return Explanation(
-        model=artefacts.suite.model.name,
-        dataset=artefacts.dataset.name,
+        model=makings.suite.model.name,
+        dataset=makings.dataset.name,
         variant=chosen.name,
         precision=precision,
         calibration=config.model_dump(mode="json", exclude={"manifest"}),
         validation_images=len(validation.split),
         test_images=len(test.split),
         validation_float_correct=validation.float_correct,
-        splits=tuple(_splits(artefacts, engines, test, kernels or KernelConfig())),
+        splits=tuple(_splits(makings, engines, test, kernels or KernelConfig())),
         layers=layers,
         all_quantized=validation.effect(placement.graph(())),
         max_drop_pp=limit,
@@ -98,11 +97,11 @@ def explain_int8(
 class _Placement:
     """One placement of Q/DQ pairs, and the graphs with fewer of them."""
 
-    def __init__(self, artefacts: Artefacts, variant: Variant, reference: onnx.ModelProto, *, precision: str) -> None:
-        config = artefacts.suite.calibration
-        amax = json.loads(artefacts.ranges(variant).path("ranges.json").read_bytes())
+    def __init__(self, makings: Makings, variant: Variant, reference: onnx.ModelProto, *, precision: str) -> None:
+        config = makings.suite.calibration
+        amax = json.loads(ranges(makings, variant).path("ranges.json").read_bytes())
         self._reference = reference
-        self._quantized = onnx.load(artefacts.quantized_graph(variant, precision=precision).path("model.onnx"))
+        self._quantized = onnx.load(quantized_graph(makings, variant, precision=precision).path(GRAPH))
         self._runtime = PLACEMENTS[precision]
         self._clip = config.weights
         self._excluded = config.exclude
@@ -127,11 +126,11 @@ class _Placement:
 class _Search:
     """Measures candidates for the nodes to leave out, on validation."""
 
-    def __init__(self, artefacts: Artefacts, placement: _Placement, truth: TrueArithmetic) -> None:
+    def __init__(self, makings: Makings, placement: _Placement, truth: TrueArithmetic) -> None:
         self._placement = placement
         self._truth = truth
         guess = 2 * (len(placement.nodes).bit_length() + 1)  # two bisections; putting back adds to it
-        self.progress = Countdown(artefacts.tell, stage="explain search", total=guess)
+        self.progress = Countdown(makings.tell, stage="explain search", total=guess)
 
     def effect(self, nodes: Sequence[str]) -> Effect:
         """Return what the network gets right with these nodes left out."""
@@ -140,8 +139,8 @@ class _Search:
         return found
 
 
-def _variant(artefacts: Artefacts, name: str | None) -> Variant:
-    variants = artefacts.suite.variants
+def _variant(makings: Makings, name: str | None) -> Variant:
+    variants = makings.suite.variants
     found = variants[0] if name is None else next((one for one in variants if one.name == name), None)
     if found is None:
         raise ConfigError(
@@ -150,21 +149,21 @@ def _variant(artefacts: Artefacts, name: str | None) -> Variant:
     return found
 
 
-def _require_precision(artefacts: Artefacts, engines: Sequence[EnginePlan], precision: str) -> None:
+def _require_precision(makings: Makings, engines: Sequence[EnginePlan], precision: str) -> None:
     built = dict.fromkeys(plan.precision for plan in engines)
     if precision not in built:
         raise ConfigError(
-            f"precision {precision!r} of suite {artefacts.suite.name}",
+            f"precision {precision!r} of suite {makings.suite.name}",
             expected=" or ".join(built) or "an int8 engine in the suite",
             cure="choose one of these" if built else "add int8 to engines.precisions",
         )
 
 
-def _layers(artefacts: Artefacts, placement: _Placement, truth: TrueArithmetic) -> Iterator[LayerEffect]:
+def _layers(makings: Makings, placement: _Placement, truth: TrueArithmetic) -> Iterator[LayerEffect]:
     """Yield each layer's effects on validation, in the order of the graph."""
     nodes = placement.nodes
     accumulated = truth.tensor_snr_db(placement.graph(()), [node.output for node in nodes])
-    progress = Countdown(artefacts.tell, stage="explain layers", total=2 * len(nodes))
+    progress = Countdown(makings.tell, stage="explain layers", total=2 * len(nodes))
     for node in nodes:
         alone, rest = placement.only(node), placement.graph({node.name})
         by_itself = truth.effect(alone)
@@ -184,15 +183,15 @@ def _layers(artefacts: Artefacts, placement: _Placement, truth: TrueArithmetic) 
 
 
 def _splits(
-    artefacts: Artefacts,
+    makings: Makings,
     engines: Sequence[EnginePlan],
     test: TrueArithmetic,
     kernels: KernelConfig,
 ) -> Iterator[DropSplit]:
     """Yield the parts of the drop for each engine, on test."""
-    progress = Countdown(artefacts.tell, stage="explain parts", total=(_PARTS + 1) * len(engines))
+    progress = Countdown(makings.tell, stage="explain parts", total=(_PARTS + 1) * len(engines))
     for plan in engines:
-        graph = onnx.load(artefacts.quantized_graph(plan.variant, precision=plan.precision).path("model.onnx"))
+        graph = onnx.load(quantized_graph(makings, plan.variant, precision=plan.precision).path(GRAPH))
         parts = {}
         for name, part in (
             ("weights", without_pairs(graph, of="activations")),
@@ -201,7 +200,7 @@ def _splits(
         ):
             parts[name] = test.effect(part)
             progress.step(f"{plan.precision} {name}", is_kept=test.is_kept)
-        found = list(kernel_effects(artefacts, plan, test, kernels))
+        found = list(kernel_effects(makings, plan, test, kernels))
         progress.step(f"{plan.precision} kernels")
         yield DropSplit(
             precision=plan.precision,

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 from trtbench.decide import choose
 from trtbench.engines.base import backend
 from trtbench.errors import RowError
-from trtbench.pipeline.build import BuiltEngine, build_engine
+from trtbench.make.engines import build_engine
+from trtbench.pipeline.build import BuiltEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from trtbench.bench.latency import TimedRow
-    from trtbench.pipeline.artefacts import Artefacts
-    from trtbench.pipeline.plan import EnginePlan
+    from trtbench.make.engines import EnginePlan
+    from trtbench.make.makings import Makings
     from trtbench.rows import Row
     from trtbench.suite import DecisionConfig
 
@@ -36,12 +37,12 @@ class Finals:
 
 
 def hold_finals(
-    artefacts: Artefacts, built: Sequence[BuiltEngine], rows: Sequence[Row], *, measure: Measure
+    makings: Makings, built: Sequence[BuiltEngine], rows: Sequence[Row], *, measure: Measure
 ) -> Finals | None:
     """Build the finalists again and measure all their builds; None where the suite asks for one build of each.
 
     Args:
-        artefacts: of the suite.
+        makings: of the suite.
         built: the first builds.
         rows: what they were measured at.
         measure: measures engines side by side.
@@ -49,12 +50,12 @@ def hold_finals(
     Raises:
         RowError: a finalist cannot be built again.
     """
-    decision = artefacts.suite.decision
+    decision = makings.suite.decision
     chosen = finalists(rows, decision)
     wanted = [one for one in built if _row_name(one.plan, decision) in chosen and _is_rebuilt(one.plan)]
     if not wanted:
         return None
-    builds = [again for one in wanted for again in (one, *_others(artefacts, one.plan))]
+    builds = [again for one in wanted for again in (one, *_others(makings, one.plan))]
     measured, blocks = measure(builds)
     found, paired = {}, {}
     for one in wanted:
@@ -94,12 +95,12 @@ def _representing(row: Row, plans: Sequence[EnginePlan], measured: Sequence[Row]
     return replace(row, precision=precision, builds_p50_ms=spread, notes=(*row.notes, note))
 
 
-def _others(artefacts: Artefacts, plan: EnginePlan) -> list[BuiltEngine]:
+def _others(makings: Makings, plan: EnginePlan) -> list[BuiltEngine]:
     """Build an engine again, as often as is asked, each time as another file."""
     found = []
     for number in range(2, plan.config.builds + 1):
         again = replace(plan, build=number)
-        path, sidecar = build_engine(artefacts, again, tell=artefacts.tell)
+        path, sidecar = build_engine(makings, again)
         found.append(BuiltEngine(plan=again, status="ok", path=path, sidecar=sidecar))
     return found
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.bench.accuracy import score
-from trtbench.pipeline.artefacts import Artefacts
-from trtbench.pipeline.events import Listener, nobody
-from trtbench.pipeline.keeper import Places
+from trtbench.jsonable import to_jsonable
+from trtbench.make.graphs import GRAPH, before, float_graph, notes_of, quantized_graph, ranges
+from trtbench.make.makings import Makings, Places
+from trtbench.progress import Listener, nobody
 from trtbench.store import storing
 
 if TYPE_CHECKING:
-    from trtbench.pipeline.networks import Networks
     from trtbench.suite import Suite, TrainConfig
 
 _BATCH = 64
@@ -30,35 +30,35 @@ def learn_int8_model(suite: Suite, budget: TrainConfig, *, output: Path, tell: L
         `correct`, `total`, `top1` of the Q/DQ graph on the test split, `before` (correct, without the training),
         `epochs`, `best_epoch`, `placement`, `output`, `notes`.
     """
-    from trtbench.pipeline.graph_methods import before
     from trtbench.suite import QatVariant
 
     variant = QatVariant(kind="qat", name="qat")
     asked = suite.model_copy(update={"variants": (variant,), "fine_tune": budget})
     with tempfile.TemporaryDirectory() as folder:
-        artefacts = Artefacts(asked, Places(runs=Path(folder), calib=Path(folder) / "calib"), tell=tell)
-        calibrated = artefacts.quantized_graph(before(variant))
-        learnt, quantized = artefacts.graph(variant), artefacts.quantized_graph(variant)
+        makings = Makings(asked, Places(runs=Path(folder), calib=Path(folder) / "calib"), tell=tell)
+        calibrated = quantized_graph(makings, before(variant))
+        learnt, quantized = float_graph(makings, variant), quantized_graph(makings, variant)
         files = {
-            "model.onnx": learnt.path("model.onnx"),
-            "model.qdq.onnx": quantized.path("model.onnx"),
-            "ranges.json": artefacts.ranges(variant).path("ranges.json"),
+            "model.onnx": learnt.path(GRAPH),
+            "model.qdq.onnx": quantized.path(GRAPH),
+            "ranges.json": ranges(makings, variant).path("ranges.json"),
         }
         with storing(output):
             output.mkdir(parents=True, exist_ok=True)
             for name, source in files.items():
                 (output / name).write_bytes(source.read_bytes())
-        start = score_graph(calibrated.path("model.onnx"), artefacts)
-        found = score_graph(output / "model.qdq.onnx", artefacts)
-    fit = learnt.facts["fit"]
+        start = score_graph(calibrated.path(GRAPH), makings)
+        found = score_graph(output / "model.qdq.onnx", makings)
+    fit = learnt.facts.fit
+    assert fit is not None, "such a graph was trained"
     return {
         **found,
         "before": start["correct"],
-        "epochs": fit["epochs"],
-        "best_epoch": fit["best_epoch"],
-        "placement": quantized.facts["placement"],
+        "epochs": fit.epochs,
+        "best_epoch": fit.best_epoch,
+        "placement": quantized.facts.placement,
         "output": str(output),
-        "notes": learnt.facts["notes"],
+        "notes": list(notes_of(makings, variant)),
     }
 
 
@@ -73,24 +73,24 @@ def dynamic_int8_model(suite: Suite, *, output: Path) -> dict[str, Any]:
 
     variant = DynamicInt8Variant(kind="dynamic_int8", name="dynamic-int8")
     with tempfile.TemporaryDirectory() as folder:
-        artefacts = Artefacts(suite.model_copy(update={"variants": (variant,)}), Places(runs=Path(folder)))
-        made = artefacts.graph(variant)
+        makings = Makings(suite.model_copy(update={"variants": (variant,)}), Places(runs=Path(folder)))
+        made = float_graph(makings, variant)
         with storing(output):
             output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_bytes(made.path("model.onnx").read_bytes())
-        found = score_graph(output, artefacts)
+            output.write_bytes(made.path(GRAPH).read_bytes())
+        found, notes = score_graph(output, makings), notes_of(makings, variant)
     size = output.stat().st_size
-    return {**found, "bytes": size, **made.facts["dynamic_int8"], "output": str(output), "notes": made.facts["notes"]}
+    return {**found, "bytes": size, **to_jsonable(made.facts.dynamic_int8), "output": str(output), "notes": list(notes)}
 
 
-def score_graph(path: Path, networks: Networks) -> dict[str, Any]:
+def score_graph(path: Path, makings: Makings) -> dict[str, Any]:
     """Count a graph's right answers on the test split, each node computed as the standard defines it."""
     import onnx
 
     from trtbench.data import batches
     from trtbench.graph.reference import run_reference_batches
 
-    test, preprocessing = networks.dataset.test, networks.dataset.preprocessing
+    test, preprocessing = makings.dataset.test, makings.dataset.preprocessing
     inputs = ({"input": one} for one in batches(test.images, preprocessing, size=_BATCH))
     parts = [found["logits"] for found in run_reference_batches(onnx.load(path), inputs)]
     counted = score(np.concatenate(parts), test.labels)

@@ -22,14 +22,17 @@ import numpy as np
 import onnx
 
 from trtbench.bench.explain import KernelEffect, effect_of, powers, signal_to_noise_db
-from trtbench.data import batches, spread
+from trtbench.data import spread
 from trtbench.engines.base import place_of
 from trtbench.engines.onnxruntime.cpu import integer_convolutions
 from trtbench.engines.sidecar import write_sidecar
 from trtbench.errors import EngineError, WorkerError
 from trtbench.graph.saturation import run_saturating, saturating_graph
-from trtbench.jsonable import sha256_of
-from trtbench.pipeline.build import build_engine
+from trtbench.make.engines import build_engine
+from trtbench.make.graphs import GRAPH, quantized_graph
+from trtbench.make.recipe import Book, Facts, Given, recipe
+from trtbench.pipeline.truth import given_graph
+from trtbench.records import Split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,12 +40,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.engines.sidecar import Sidecar
-    from trtbench.pipeline.artefacts import Artefacts
-    from trtbench.pipeline.plan import EnginePlan
-    from trtbench.pipeline.truth import TrueArithmetic
+    from trtbench.make.engines import EnginePlan
+    from trtbench.make.makings import Makings
+    from trtbench.pipeline.truth import Images, TrueArithmetic
 
 _EXACT = "x64quantprecision"  # ONNX Runtime: exact sums on x86 CPUs without VNNI, at a cost in speed
 _BATCH = 1
+_LOGITS = "logits.npy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +63,12 @@ class KernelConfig:
 
 
 def kernel_effects(
-    artefacts: Artefacts, plan: EnginePlan, truth: TrueArithmetic, config: KernelConfig
+    makings: Makings, plan: EnginePlan, truth: TrueArithmetic, config: KernelConfig
 ) -> Iterator[tuple[str, KernelEffect]]:
     """Yield the precision an engine achieved with each way to run it, as built first.
 
     Args:
-        artefacts: of the suite; the engine is built where it is missing.
+        makings: of the suite; the engine is built where it is missing.
         plan: the engine.
         truth: true arithmetic on the test images.
         config: which kernels.
@@ -72,12 +76,12 @@ def kernel_effects(
     Raises:
         EngineError: the engine cannot be built or run, or not under the emulator.
     """
-    path, sidecar = build_engine(artefacts, plan, tell=artefacts.tell)
-    graph = onnx.load(artefacts.quantized_graph(plan.variant, precision=plan.precision).path("model.onnx"))
+    path, sidecar = build_engine(makings, plan)
+    graph = onnx.load(quantized_graph(makings, plan.variant, precision=plan.precision).path(GRAPH))
     every = np.arange(len(truth.split))
     few = spread(truth.split.labels, count=config.images)
     compare = _Comparison(truth, truth.logits(graph))
-    runs = _Runs(artefacts, path, sidecar, truth)
+    runs = _Runs(makings, path, sidecar, truth)
     yield sidecar.achieved, compare(f"{plan.backend}, as built here", runs(every), every)
     if plan.backend != "onnxruntime-cpu":
         return
@@ -89,7 +93,7 @@ def kernel_effects(
     integer = set(integer_convolutions(path, sidecar.settings))
     layers = tuple(node.output[0] for node in graph.graph.node if node.name in integer)
     if config.simulate and layers:
-        logits, saturated = _simulated(artefacts, graph, truth, few, layers=layers)
+        logits, saturated = _simulated(makings, graph, truth, few, layers=layers)
         how = "saturating int16 pairs, simulated in NumPy"
         yield sidecar.achieved, replace(compare(how, logits, few), saturated_pairs=saturated)
 
@@ -113,40 +117,60 @@ class _Comparison:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts(Facts):
+    """How many pairs of products saturated; None of an engine, which does not tell."""
+
+    saturated: int | None = None
+
+
+@recipe(kind="engine-logits", facts=RunFacts, content=(_LOGITS,), version=1)
+def run_engine(
+    folder: Path,
+    *,
+    engine: Given[tuple[Path, Sidecar]],
+    settings: Mapping[str, Any],
+    under: tuple[str, ...],
+    split: Split,
+) -> RunFacts:
+    """Let a worker process score an engine on images, with settings that its sidecar does not have."""
+    path, sidecar = engine.value
+    with tempfile.TemporaryDirectory(prefix="trtbench-") as scratch:
+        copy = Path(scratch) / path.name
+        shutil.copyfile(path, copy)
+        write_sidecar(copy, replace(sidecar, settings=settings))
+        images = Path(scratch) / "images.npy"
+        np.save(images, split.images)
+        _work(copy, sidecar.backend, images, logits=folder / _LOGITS, under=under)
+    return RunFacts()
+
+
+@recipe(kind="saturated-logits", facts=RunFacts, content=(_LOGITS,), packages=("onnx", "onnxruntime"), version=1)
+def saturate(folder: Path, *, graph: Given[onnx.ModelProto], layers: tuple[str, ...], images: Images) -> RunFacts:
+    """Run a graph with the saturating sums of CPUs without VNNI in these layers."""
+    found = list(run_saturating(saturating_graph(graph.value, layers=layers), images.batches()))
+    with (folder / _LOGITS).open("wb") as file:
+        np.save(file, np.concatenate([logits for logits, _ in found]))
+    return RunFacts(saturated=sum(pairs for _, pairs in found))
+
+
 class _Runs:
     """Runs one engine in worker processes; its logits are kept in the store."""
 
-    def __init__(self, artefacts: Artefacts, path: Path, sidecar: Sidecar, truth: TrueArithmetic) -> None:
-        self._artefacts = artefacts
-        self._path = path
-        self._sidecar = sidecar
+    def __init__(self, makings: Makings, path: Path, sidecar: Sidecar, truth: TrueArithmetic) -> None:
+        self._book = Book(makings.book.store)
+        runtime = (sidecar.backend, sidecar.backend_version, sidecar.machine, platform.processor())
+        self._engine = Given((path, sidecar), key=[sidecar.engine_sha256, *runtime])
+        self._settings = sidecar.settings
         self._truth = truth
 
     def __call__(
         self, indices: NDArray[np.int64], *, under: Sequence[str] = (), settings: Mapping[str, Any] | None = None
     ) -> NDArray[np.float32]:
-        sidecar = replace(self._sidecar, settings={**self._sidecar.settings, **(settings or {})})
-        inputs = {
-            "engine": sidecar.engine_sha256,
-            "runtime": [sidecar.backend, sidecar.backend_version, sidecar.machine, platform.processor()],
-            "settings": sidecar.settings,
-            "under": list(under),
-            "images": [self._truth.split.sha256, sha256_of(indices.tolist())],
-        }
-
-        def run(folder: Path) -> Mapping[str, Any]:
-            with tempfile.TemporaryDirectory(prefix="trtbench-") as scratch:
-                engine = Path(scratch) / self._path.name
-                shutil.copyfile(self._path, engine)
-                write_sidecar(engine, sidecar)
-                images = Path(scratch) / "images.npy"
-                np.save(images, self._truth.split.images[indices])
-                _work(engine, sidecar.backend, images, logits=folder / "logits.npy", under=under)
-            return {}
-
-        found: NDArray[np.float32] = np.load(
-            self._artefacts.store.make("engine-logits", inputs, run, content=("logits.npy",)).path("logits.npy")
-        )
+        split = _chosen(self._truth.split, indices)
+        wanted = {**self._settings, **(settings or {})}
+        made = self._book.make(run_engine, "", engine=self._engine, settings=wanted, under=tuple(under), split=split)
+        found: NDArray[np.float32] = np.load(made.path(_LOGITS))
         return found
 
 
@@ -189,7 +213,7 @@ def _work(engine: Path, backend: str, images: Path, *, logits: Path, under: Sequ
 
 
 def _simulated(
-    artefacts: Artefacts,
+    makings: Makings,
     graph: onnx.ModelProto,
     truth: TrueArithmetic,
     indices: NDArray[np.int64],
@@ -197,21 +221,11 @@ def _simulated(
     layers: tuple[str, ...],
 ) -> tuple[NDArray[np.float32], int]:
     """Return the logits of saturating sums, and how many pairs saturated; both are kept."""
-    inputs = {
-        "graph": sha256_of(graph.SerializeToString(deterministic=True).hex()),
-        "layers": layers,
-        "images": [truth.split.sha256, sha256_of(indices.tolist())],
-        "onnx": onnx.__version__,
-    }
+    images = replace(truth.images, split=_chosen(truth.split, indices))
+    made = Book(makings.book.store).make(saturate, "", graph=given_graph(graph), layers=layers, images=images)
+    logits: NDArray[np.float32] = np.load(made.path(_LOGITS))
+    return logits, made.facts.saturated or 0
 
-    def run(folder: Path) -> Mapping[str, Any]:
-        size, fit = artefacts.suite.calibration.batch_size, artefacts.dataset.preprocessing
-        inputs = ({"input": one} for one in batches(truth.split.images, fit, size=size, chosen=indices))
-        found = list(run_saturating(saturating_graph(graph, layers=layers), inputs))
-        with (folder / "logits.npy").open("wb") as file:
-            np.save(file, np.concatenate([logits for logits, _ in found]))
-        return {"saturated": sum(pairs for _, pairs in found)}
 
-    made = artefacts.store.make("saturated-logits", inputs, run, content=("logits.npy",))
-    logits: NDArray[np.float32] = np.load(made.path("logits.npy"))
-    return logits, int(made.facts["saturated"])
+def _chosen(split: Split, indices: NDArray[np.int64]) -> Split:
+    return Split(images=split.images[indices], labels=split.labels[indices])

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbench.errors import CapabilityError, RowError
-from trtbench.pipeline.artefacts import Artefacts
-from trtbench.pipeline.build import existing_engine, identify
-from trtbench.pipeline.keeper import Absent
-from trtbench.pipeline.plan import made_from, needs_calibration, plan_engines, source
+from trtbench.make.engines import build_engine
+from trtbench.make.makings import Makings
+from trtbench.make.recipe import Absent
+from trtbench.pipeline.plan import plan_engines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trtbench.pipeline.keeper import Places
-    from trtbench.pipeline.plan import EnginePlan
+    from trtbench.make.engines import EnginePlan
+    from trtbench.make.makings import Places
     from trtbench.suite import Suite
 
-_ONCE = {"dense", "manifest"}  # one for all variants
 _BYTES_PER_WEIGHT = 4
 
 
@@ -47,73 +44,42 @@ class Outlook:
 
 def outlook(suite: Suite, places: Places) -> Outlook:
     """Look at what is ahead, making nothing."""
-    artefacts = Artefacts(suite, places, is_dry=True)
-    engines = {engine: _missing(artefacts, engine) for engine in plan_engines(suite)}
+    makings = Makings(suite, places, is_dry=True)
+    engines = {engine: _missing(makings, engine) for engine in plan_engines(suite)}
     rows = tuple(
-        PlannedRow(name=f"{engine.name} b{size}", missing=missing)
+        PlannedRow(name=f"{engine.name} b{size}", missing=tuple(kind for kind, _ in missing))
         for engine, missing in engines.items()
         for size in suite.bench.batch_sizes
     )
-    ahead = {(kind, engine.variant.name) for engine, missing in engines.items() for kind in missing}
-    shared = {kind for kind, _ in ahead if kind in _ONCE}
-    kinds = [*shared, *(kind for kind, _ in ahead if kind not in _ONCE)]
+    ahead = {one for missing in engines.values() for one in missing}
     timing_s = len(rows) * suite.bench.duration
-    times = [artefacts.store.expected_seconds(kind) for kind in kinds]
+    times = [makings.book.store.expected_seconds(kind) for kind, _ in ahead]
     known = [time for time in times if time is not None]
     return Outlook(
         rows=rows,
         seconds=sum(known) + timing_s if len(known) == len(times) else None,
         timing_s=timing_s,
-        disk_bytes=len(kinds) * _weight_bytes(suite, artefacts),
+        disk_bytes=len(ahead) * _weight_bytes(makings),
     )
 
 
-def _missing(artefacts: Artefacts, engine: EnginePlan) -> tuple[str, ...]:
-    """Return the kinds of artefact between here and the engine that are not there yet, in order."""
-    steps: list[tuple[str, Callable[[], object]]] = []
-    if not artefacts.is_onnx:
-        steps += [("dense", artefacts.dense)]
-        if not engine.variant.is_identity:
-            steps += [("variant", lambda: artefacts.variant(engine.variant))]
-    kind = made_from(engine)
-    if kind != "variant":
-        steps += [("graph", lambda: artefacts.graph(engine.variant))]
-    if needs_calibration(engine.precision):
-        steps += [("manifest", lambda: artefacts.manifest)]
-    if needs_calibration(engine.precision) and kind != "graph":
-        steps += [("ranges", lambda: artefacts.ranges(engine.variant))]
-    if kind in {"half", "qdq"}:
-        steps += [(kind, lambda: source(artefacts, engine))]
-    steps += [("engine", lambda: _engine(artefacts, engine))]
-    return tuple(kind for kind, look_up in steps if _is_absent(look_up))
+def _missing(makings: Makings, engine: EnginePlan) -> tuple[tuple[str, str], ...]:
+    """Return kind and item of what is not there yet on the way to an engine, in order.
 
-
-def _engine(artefacts: Artefacts, engine: EnginePlan) -> None:
-    """Look for an engine file.
-
-    Raises:
-        Absent: it, or what it is built from, is not there.
+    What cannot be made is not ahead either: its row will say why.
     """
-    path, key, identity = identify(artefacts, engine, source(artefacts, engine))
-    if existing_engine(path, key, machine=identity["machine"]) is None:
-        raise Absent("engine")
+    makings.book.missing.clear()
+    with contextlib.suppress(RowError, CapabilityError):
+        try:
+            build_engine(makings, engine)
+        except Absent:
+            makings.book.missing.append(("engine", engine.name))
+    return tuple(dict.fromkeys(makings.book.missing))
 
 
-def _is_absent(look_up: Callable[[], object]) -> bool:
-    """Say whether something is still to be made; what cannot be made is not ahead either: its row will say why."""
-    try:
-        look_up()
-    except Absent:
-        return True
-    except (RowError, CapabilityError):
-        return False
-    return False
+def _weight_bytes(makings: Makings) -> int:
+    if makings.onnx_path is not None:
+        return makings.onnx_path.stat().st_size
+    from trtbench.models import count_params
 
-
-def _weight_bytes(suite: Suite, artefacts: Artefacts) -> int:
-    if artefacts.is_onnx:
-        return Path(suite.model.name.removeprefix("onnx:")).stat().st_size
-    from trtbench.models import build_model, count_params
-
-    network = build_model(suite.model.name, num_classes=artefacts.dataset.num_classes)
-    return _BYTES_PER_WEIGHT * count_params(network)
+    return _BYTES_PER_WEIGHT * count_params(makings.architecture.fresh(seed=0))

@@ -1,60 +1,17 @@
-"""The plan: which engines a suite asks for, and what each is built from."""
+"""The plan: which engines a suite asks for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from trtbench.engines.base import BuildOptions, backend, resolve_backend
-from trtbench.suite import BACKENDS, EngineConfig
+from trtbench.engines.base import backend, resolve_backend
+from trtbench.make.engines import EnginePlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from trtbench.pipeline.artefacts import Artefacts
-    from trtbench.rows import Role
-    from trtbench.store import Artefact
-    from trtbench.suite import Suite, Variant
-
-_HALF = ("fp16", "bf16", "int8+fp16")
-_QUANTIZED = ("int8", "int8-ort")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnginePlan:
-    """One engine to build: a variant at a precision on a runtime, as `config` asks; `build` counts repeated builds."""
-
-    variant: Variant
-    precision: str
-    backend: str
-    role: Role = "candidate"
-    config: EngineConfig = field(default_factory=EngineConfig)
-    build: int = 1
-
-    @property
-    def name(self) -> str:
-        """The engine's name as people say it, unique within a suite."""
-        return f"{self.variant.name} {self.shown_precision} {self.backend}"
-
-    @property
-    def shown_precision(self) -> str:
-        """The precision as rows and files name it: with what else tells two builds of it apart."""
-        sparse = "+sparse" if self.config.sparse else ""
-        again = f"#{self.build}" if self.build > 1 else ""
-        return f"{self.precision}{sparse}{again}"
-
-    def options(self, batch_sizes: tuple[int, ...]) -> BuildOptions:
-        """Return what the suite asks of the build, but for where timings of tactics are kept."""
-        config = self.config
-        return BuildOptions(
-            batch_sizes=batch_sizes,
-            profile=config.profile,
-            workspace_mib=config.workspace_mib,
-            optimization_level=config.optimization_level,
-            sparse=config.sparse,
-            hardware_compatible=config.hardware_compatible,
-            version_compatible=config.version_compatible,
-        )
+    from trtbench.suite import EngineConfig, Suite, Variant
 
 
 def plan_engines(suite: Suite) -> tuple[EnginePlan, ...]:
@@ -97,29 +54,3 @@ def _with_reference(plans: list[EnginePlan]) -> list[EnginePlan]:
             reference = replace(plan, precision="int8-ort", role="reference")
             return [*plans[: index + 1], reference, *plans[index + 1 :]]
     return plans
-
-
-def needs_calibration(precision: str) -> bool:
-    """Say whether calibration images decide an engine of this precision."""
-    return precision.startswith("int8")
-
-
-def made_from(engine: EnginePlan) -> Literal["variant", "graph", "half", "qdq"]:
-    """Return the kind of artefact an engine is built from; TensorRT's implicit INT8 takes the float graph."""
-    if BACKENDS[engine.backend].is_baseline:
-        return "variant"
-    if engine.precision in _HALF:
-        return "half"
-    return "qdq" if engine.precision in _QUANTIZED else "graph"
-
-
-def source(artefacts: Artefacts, engine: EnginePlan) -> Artefact:
-    """Return the artefact an engine is built from."""
-    kind = made_from(engine)
-    if kind == "variant":
-        return artefacts.variant(engine.variant)
-    if kind == "half":
-        return artefacts.half_graph(engine.variant, precision=engine.precision, method=engine.config.half)
-    if kind == "qdq":
-        return artefacts.quantized_graph(engine.variant, precision=engine.precision)
-    return artefacts.graph(engine.variant)

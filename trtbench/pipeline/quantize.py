@@ -11,7 +11,8 @@ import numpy as np
 
 from trtbench.bench.accuracy import score
 from trtbench.jsonable import to_jsonable
-from trtbench.pipeline.events import Listener, follow_training, nobody
+from trtbench.make.networks import follow_training
+from trtbench.progress import Listener, nobody
 
 if TYPE_CHECKING:
     from trtbench.records import Dataset

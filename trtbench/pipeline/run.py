@@ -9,7 +9,7 @@ from trtbench.environment import collect_environment
 from trtbench.jsonable import to_jsonable
 from trtbench.pipeline.bench import bench_suite
 from trtbench.pipeline.decide import paired_from
-from trtbench.pipeline.events import Event, Listener, nobody
+from trtbench.progress import Event, Listener, nobody
 from trtbench.report.advice import advice
 from trtbench.report.document import Report
 from trtbench.report.words import recommend
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from trtbench.pipeline.keeper import Places
+    from trtbench.make.makings import Places
     from trtbench.suite import Suite
 
 

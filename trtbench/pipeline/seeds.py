@@ -11,9 +11,9 @@ from scipy import stats
 
 from trtbench.errors import ConfigError
 from trtbench.jsonable import to_jsonable
-from trtbench.pipeline.events import Listener, nobody
 from trtbench.pipeline.quantize import score_file
 from trtbench.pipeline.steps import train_model
+from trtbench.progress import Listener, nobody
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

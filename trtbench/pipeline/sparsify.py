@@ -7,12 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from trtbench.pipeline.events import Listener, nobody
-from trtbench.store import write_atomically
+from trtbench.progress import Listener, nobody
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from trtbench.suite import DataConfig, NmVariant, TrainConfig, WeightsVariant
 
 
@@ -45,7 +42,7 @@ def sparsify_model(
         RowError: a weight that was pruned is not zero at the end.
     """
     from trtbench.compress.methods import Context, compress
-    from trtbench.compress.sparsity import layer_sparsities
+    from trtbench.compress.sparsity import layer_sparsities, write_sparsity
     from trtbench.data import load_dataset
     from trtbench.models import load_model, save_model
     from trtbench.pipeline.quantize import Tuner, score_file
@@ -78,18 +75,3 @@ def sparsify_model(
         "record": dict(made.facts),
         "notes": [*loaded.notes, *made.notes],
     }
-
-
-def write_sparsity(network: nn.Module, beside: Path) -> dict[str, str]:
-    """Write the layers' sparsity as CSV and as a plot beside a checkpoint, and return their paths.
-
-    Raises:
-        StoreError: they cannot be written.
-    """
-    from trtbench.compress.sparsity import draw_sparsity, layer_sparsities, sparsity_csv
-
-    layers = layer_sparsities(network)
-    table, plot = beside.with_suffix(".sparsity.csv"), beside.with_suffix(".sparsity.png")
-    write_atomically(table, sparsity_csv(layers))
-    write_atomically(plot, draw_sparsity(layers))
-    return {"layers_csv": str(table), "plot": str(plot)}

@@ -14,10 +14,13 @@ from trtbench.bench.measured import EngineFile, Images
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import ConfigError
 from trtbench.jsonable import to_jsonable
-from trtbench.pipeline.artefacts import Artefacts
+from trtbench.make.calibration import manifest
+from trtbench.make.gains import calibration_notes
+from trtbench.make.graphs import GRAPH, float_graph, quantized_graph, ranges
+from trtbench.make.makings import Makings, Places
+from trtbench.make.networks import dense, follow_training
 from trtbench.pipeline.bench import measured_row, reference_logits
-from trtbench.pipeline.events import Event, Listener, follow_training, nobody
-from trtbench.pipeline.keeper import Places
+from trtbench.progress import Event, Listener, nobody
 from trtbench.store import storing
 
 if TYPE_CHECKING:
@@ -32,9 +35,9 @@ def evaluate_model(suite: Suite) -> dict[str, Any]:
         `correct`, `total`, `top1`, `top5`, `ci95`, `per_class` and the `notes` of loading its checkpoint.
     """
     with tempfile.TemporaryDirectory() as folder:
-        artefacts = Artefacts(suite, Places(runs=Path(folder)))
-        found = score(reference_logits(artefacts), artefacts.dataset.test.labels)
-        notes = [] if artefacts.is_onnx else artefacts.dense().facts["notes"]
+        makings = Makings(suite, Places(runs=Path(folder)))
+        found = score(reference_logits(makings), makings.dataset.test.labels)
+        notes = [] if makings.onnx_path is not None else list(dense(makings).facts.notes)
     return {**to_jsonable(found), "notes": notes}
 
 
@@ -155,8 +158,8 @@ def calibrate_model(suite: Suite, *, output: Path, cache: Path | None = None) ->
         GraphError: it is not of this graph.
     """
     with tempfile.TemporaryDirectory() as folder:
-        artefacts = Artefacts(suite, Places(runs=Path(folder), calib=Path(folder) / "calib"))
-        made, facts = _calibrated(artefacts) if cache is None else _imported(artefacts, cache)
+        makings = Makings(suite, Places(runs=Path(folder), calib=Path(folder) / "calib"))
+        made, facts = _calibrated(makings) if cache is None else _imported(makings, cache)
         with storing(output):
             output.mkdir(parents=True, exist_ok=True)
             for name, content in made.items():
@@ -164,31 +167,31 @@ def calibrate_model(suite: Suite, *, output: Path, cache: Path | None = None) ->
     return {**facts, "output": str(output)}
 
 
-def _calibrated(artefacts: Artefacts) -> tuple[dict[str, bytes], dict[str, Any]]:
+def _calibrated(makings: Makings) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the files of a calibration by name, and what is said of it."""
-    variant = artefacts.suite.variants[0]
-    manifest, ranges, quantized = artefacts.manifest, artefacts.ranges(variant), artefacts.quantized_graph(variant)
+    variant = makings.suite.variants[0]
+    chosen, found, quantized = manifest(makings), ranges(makings, variant), quantized_graph(makings, variant)
     files = {
-        "manifest.json": manifest.path("manifest.json"),
-        "ranges.json": ranges.path("ranges.json"),
-        "model.qdq.onnx": quantized.path("model.onnx"),
+        "manifest.json": chosen.path("manifest.json"),
+        "ranges.json": found.path("ranges.json"),
+        "model.qdq.onnx": quantized.path(GRAPH),
     }
     facts = {
-        "images": manifest.facts["images"],
-        "tensors": ranges.facts["tensors"],
-        "manifest_sha256": manifest.facts["sha256"],
-        "method": artefacts.suite.calibration.method,
-        "notes": list(artefacts.calibration_notes(variant, precision="int8")),
+        "images": chosen.facts.images,
+        "tensors": found.facts.tensors,
+        "manifest_sha256": chosen.facts.sha256,
+        "method": makings.suite.calibration.method,
+        "notes": list(calibration_notes(makings, variant, precision="int8")),
     }
     return {name: path.read_bytes() for name, path in files.items()}, facts
 
 
-def _imported(artefacts: Artefacts, cache: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+def _imported(makings: Makings, cache: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the files that come of a cache by name, and what is said of it."""
-    from trtbench.pipeline.cache_import import import_cache
+    from trtbench.make.cache_import import import_cache
 
-    graph = artefacts.graph(artefacts.suite.variants[0])
-    found = import_cache(graph.path("model.onnx"), cache)
+    graph = float_graph(makings, makings.suite.variants[0])
+    found = import_cache(graph.path(GRAPH), cache)
     facts = {
         "tensors": found.tensors,
         "method": f"TensorRT's {found.algorithm}",

@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
-from trtbench import __version__
-from trtbench._optional import version
 from trtbench.bench.study import BALANCED, StudyPoint
 from trtbench.calibrate.leaks import leaking_indices
 from trtbench.calibrate.ranges import Histogram, observe, thresholds
 from trtbench.calibrate.sampler import sample_balanced
 from trtbench.calibrate.unbalanced import SAMPLINGS, sample_unbalanced
-from trtbench.data import batches
 from trtbench.engines.onnxruntime import iterate_graph_activations
 from trtbench.errors import ConfigError
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
-from trtbench.jsonable import to_jsonable
-from trtbench.pipeline.artefacts import PLACEMENTS
-from trtbench.pipeline.countdown import Countdown
-from trtbench.pipeline.truth import TrueArithmetic, where
+from trtbench.make.graphs import GRAPH, calibrated_graph
+from trtbench.make.recipe import Book, Facts, Ingredient, recipe
+from trtbench.pipeline.truth import INPUT, Images, TrueArithmetic, where
+from trtbench.precision import PLACEMENTS
+from trtbench.progress import Countdown
+from trtbench.records import Split
 from trtbench.report.study import Study
 from trtbench.store import write_atomically
 from trtbench.suite import CalibrationConfig, options
@@ -41,7 +40,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.pipeline.artefacts import Artefacts
+    from trtbench.make.makings import Makings
+    from trtbench.precision import Runtime
+    from trtbench.records import Dataset
     from trtbench.store import Artefact
 
 
@@ -64,11 +65,68 @@ class _Chain:
     seed: int
 
 
-def study_calibration(artefacts: Artefacts, config: StudyConfig) -> Study:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaksFacts(Facts):
+    """The training images that stand in validation or test, ascending."""
+
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainFacts(Facts):
+    """Ranges tell all by themselves."""
+
+
+@recipe(kind="leaks", facts=LeaksFacts, content=(), packages=("numpy",), version=1)
+def repeated(_folder: Path, *, dataset: Dataset) -> LeaksFacts:
+    """Find the training images that no sample may have."""
+    return LeaksFacts(indices=tuple(leaking_indices(dataset, np.arange(len(dataset.train))).tolist()))
+
+
+@recipe(
+    kind="study-ranges",
+    facts=ChainFacts,
+    content=("ranges.json",),
+    packages=("onnx", "onnxruntime", "numpy"),
+    version=1,
+)
+def chained(
+    folder: Path,
+    *,
+    graph: Ingredient,
+    images: Images,
+    sizes: tuple[int, ...],
+    methods: tuple[str, ...],
+    percentile: float,
+    runtime: Runtime,
+    exclude: tuple[str, ...],
+) -> ChainFacts:
+    """Find the ranges of the first images of a sample, for each size and method, in one pass over them."""
+    proto = onnx.load(graph.path(GRAPH))
+    tensors = activation_tensors(plan_qdq(proto, exclude=exclude, runtime=runtime))
+    ranges: dict[str, dict[int, dict[str, float]]] = {method: {} for method in methods}
+    histograms: dict[str, Histogram] = {}
+    for start, size in zip((0, *sizes), sizes, strict=False):
+        split = Split(images=images.split.images[start:size], labels=images.split.labels[start:size])
+        batches = (batch[INPUT] for batch in replace(images, split=split).batches())
+        for values in iterate_graph_activations(proto, tensors, batches):
+            for tensor in tensors:
+                histograms[tensor] = observe(histograms.get(tensor, Histogram()), values[tensor], tensor=tensor)
+        for method in methods:
+            ranges[method][size] = thresholds(
+                histograms,
+                method=method,  # type: ignore[arg-type]  # checked
+                percentile=percentile,
+            )
+    write_atomically(folder / "ranges.json", json.dumps(ranges))
+    return ChainFacts()
+
+
+def study_calibration(makings: Makings, config: StudyConfig) -> Study:
     """Score the INT8 network of a suite's first variant for every sampling, size, seed and method.
 
     Args:
-        artefacts: of the suite, with a listener for progress. Of its calibration only `weights` and `equalise` count.
+        makings: of the suite, with a listener for progress. Of its calibration only `weights` and `equalise` count.
         config: what is varied. Sizes are images per class; an unbalanced sample has as many images in all.
 
     Raises:
@@ -76,22 +134,22 @@ def study_calibration(artefacts: Artefacts, config: StudyConfig) -> Study:
         DataError: a class, or the training split, has too few images.
     """
     _check(config)
-    study = _Study(artefacts, config)
+    study = _Study(makings, config)
     chains = [
         _Chain(sampling=sampling, seed=seed) for sampling in (BALANCED, *SAMPLINGS) for seed in range(config.seeds)
     ]
     total = len(chains) * (1 + len(config.methods) * len(config.per_class))
-    progress = Countdown(artefacts.tell, stage="study", total=total)
+    progress = Countdown(makings.tell, stage="study", total=total)
     points = tuple(point for chain in chains for point in study.points(chain, progress))
     progress.end(f"{len(points)} calibration sets, {config.split}")
     return Study(
-        model=artefacts.suite.model.name,
-        dataset=artefacts.dataset.name,
+        model=makings.suite.model.name,
+        dataset=makings.dataset.name,
         precision=config.precision,
         split=config.split,
         images=len(study.truth.split),
         float_correct=study.truth.float_correct,
-        training_images=len(artefacts.dataset.train),
+        training_images=len(makings.dataset.train),
         leaking=len(study.leaking),
         points=points,
         where=where(),
@@ -101,93 +159,59 @@ def study_calibration(artefacts: Artefacts, config: StudyConfig) -> Study:
 class _Study:
     """The float graph, its plan, and what both are asked for again and again."""
 
-    def __init__(self, artefacts: Artefacts, config: StudyConfig) -> None:
-        self._artefacts = artefacts
+    def __init__(self, makings: Makings, config: StudyConfig) -> None:
+        self._makings = makings
         self._config = config
-        self._graph = artefacts.calibrated_graph(artefacts.suite.variants[0])
-        self._float = onnx.load(self._graph.path("model.onnx"))
+        self._graph = calibrated_graph(makings, makings.suite.variants[0])
+        self._float = onnx.load(self._graph.path(GRAPH))
         self._plan = plan_qdq(
-            self._float, exclude=artefacts.suite.calibration.exclude, runtime=PLACEMENTS[config.precision]
+            self._float, exclude=makings.suite.calibration.exclude, runtime=PLACEMENTS[config.precision]
         )
-        self.truth = TrueArithmetic(artefacts, self._float, split=config.split)  # type: ignore[arg-type]  # checked
+        self.truth = TrueArithmetic(makings, self._float, split=config.split)  # type: ignore[arg-type]  # checked
 
     @functools.cached_property
     def leaking(self) -> tuple[int, ...]:
         """Training images that stand in validation or test: no sample has them."""
-        dataset = self._artefacts.dataset
-
-        def find(_folder: Path) -> Mapping[str, Any]:
-            return {"indices": leaking_indices(dataset, np.arange(len(dataset.train))).tolist()}
-
-        inputs = {"dataset": dataset.sha256, "trtbench": __version__}
-        found = self._artefacts.make("leaks", dataset.name, inputs, find, content=()).facts["indices"]
-        return tuple(found)
+        dataset = self._makings.dataset
+        return self._makings.book.make(repeated, dataset.name, dataset=dataset).facts.indices
 
     def points(self, chain: _Chain, progress: Countdown) -> Iterator[StudyPoint]:
         """Yield every point of one chain."""
         found = self._ranges(chain)
         ranges: Mapping[str, Any] = json.loads(found.path("ranges.json").read_bytes())
+        classes = self._makings.dataset.num_classes
         progress.step(f"ranges of {chain.sampling} {chain.seed}", is_kept=found.is_cached)
         for method in self._config.methods:
             for size in self._config.per_class:
-                clip = self._artefacts.suite.calibration.weights
-                graph = insert_qdq(self._float, self._plan, ranges[method][str(size)], weights=clip)
+                clip = self._makings.suite.calibration.weights
+                graph = insert_qdq(self._float, self._plan, ranges[method][str(size * classes)], weights=clip)
                 effect = self.truth.effect(graph)
                 item = f"{method} {chain.sampling} {chain.seed}, {size} per class"
                 progress.step(item, is_kept=self.truth.is_kept)
                 yield StudyPoint(method=method, sampling=chain.sampling, per_class=size, seed=chain.seed, effect=effect)
 
-    def _ranges(self, chain: _Chain) -> Artefact:
+    def _ranges(self, chain: _Chain) -> Artefact[ChainFacts]:
         """Return the ranges of every method and size of one chain, from one pass over its images."""
-        config, dataset = self._artefacts.suite.calibration, self._artefacts.dataset
-        inputs = {
-            "graph": self._graph.sha256,
-            "dataset": dataset.sha256,
-            "preprocessing": dataset.preprocessing.fingerprint,
-            "chain": to_jsonable(chain),
-            "study": [self._config.precision, self._config.per_class, self._config.methods],
-            "exclude": config.exclude,
-            "percentile": config.percentile,
-            "batch_size": config.batch_size,
-            "onnxruntime": version("onnxruntime-gpu") or version("onnxruntime"),
-            "trtbench": __version__,
-        }
-
-        def collect(folder: Path) -> Mapping[str, Any]:
-            ranges: dict[str, dict[int, dict[str, float]]] = {method: {} for method in self._config.methods}
-            for size, histograms in self._observed(self._order(chain)):
-                for method in self._config.methods:
-                    ranges[method][size] = thresholds(
-                        histograms,
-                        method=method,  # type: ignore[arg-type]  # checked
-                        percentile=config.percentile,
-                    )
-            write_atomically(folder / "ranges.json", json.dumps(ranges))
-            return {}
-
-        return self._artefacts.store.make("study-ranges", inputs, collect, content=("ranges.json",))
-
-    def _observed(self, order: NDArray[np.int64]) -> Iterator[tuple[int, Mapping[str, Histogram]]]:
-        """Yield each size with the histograms of the images up to it; they grow from one to the next."""
-        classes = self._artefacts.dataset.num_classes
-        histograms: dict[str, Histogram] = {}
-        tensors = activation_tensors(self._plan)
-        start = 0
-        for size in self._config.per_class:
-            images = self._batches(order[start : size * classes])
-            for values in iterate_graph_activations(self._float, tensors, images):
-                for tensor in tensors:
-                    histograms[tensor] = observe(histograms.get(tensor, Histogram()), values[tensor], tensor=tensor)
-            start = size * classes
-            yield size, histograms
-
-    def _batches(self, indices: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
-        dataset, size = self._artefacts.dataset, self._artefacts.suite.calibration.batch_size
-        return batches(dataset.train.images, dataset.preprocessing, size=size, chosen=indices)
+        config, dataset, order = self._makings.suite.calibration, self._makings.dataset, self._order(chain)
+        return Book(self._makings.book.store).make(
+            chained,
+            "",
+            graph=self._graph,
+            images=Images(
+                split=Split(images=dataset.train.images[order], labels=dataset.train.labels[order]),
+                preprocessing=dataset.preprocessing,
+                batch_size=config.batch_size,
+            ),
+            sizes=tuple(size * dataset.num_classes for size in self._config.per_class),
+            methods=self._config.methods,
+            percentile=config.percentile,
+            runtime=PLACEMENTS[self._config.precision],
+            exclude=config.exclude,
+        )
 
     def _order(self, chain: _Chain) -> NDArray[np.int64]:
         """Return the images of a chain, in the order of drawing."""
-        dataset, largest = self._artefacts.dataset, self._config.per_class[-1]
+        dataset, largest = self._makings.dataset, self._config.per_class[-1]
         labels, classes = dataset.train.labels, dataset.num_classes
         if chain.sampling == BALANCED:
             return sample_balanced(

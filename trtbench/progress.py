@@ -1,16 +1,33 @@
-"""How far a long, resumable piece of work is, and the time it has left."""
+"""What long work tells of its progress: events, who listens, and the time that is left."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
-from trtbench.pipeline.events import Event
-
-if TYPE_CHECKING:
-    from trtbench.pipeline.events import Listener
-
+State = Literal["started", "progress", "cached", "done", "failed", "note"]
 _MINUTE_S = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened: `stage` is the room's work, `item` what it works on, `share` how far in [0, 1]."""
+
+    stage: str
+    item: str
+    state: State
+    detail: str = ""
+    share: float | None = None
+    seconds: float | None = None
+
+
+Listener = Callable[[Event], None]
+
+
+def nobody(_event: Event) -> None:
+    """Listen to nothing."""
 
 
 class Countdown:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from trtbench.calibrate.means import mean_by_channel
 from trtbench.engines.onnxruntime import iterate_graph_activations
@@ -21,23 +22,40 @@ from trtbench.graph.view import constants
 from trtbench.graph.weights import LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     import onnx
     from numpy.typing import NDArray
 
     from trtbench.graph.plan import QdqPlan
-    from trtbench.suite import CalibrationConfig
-
-    Batches = Callable[[], Iterator[NDArray[np.float32]]]
+    from trtbench.make.calibration import CalibrationSet
 
 _INPUT = "input"
 _GRAM_BYTES = 256 * 2**20  # of the statistics that one pass over the images gathers
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QdqOptions:
+    """How weights become codes: their clip, their rounding, and whether the mean shift is taken off the biases."""
+
+    weights: Literal["absmax", "mse"]
+    rounding: Literal["nearest", "gptq"]
+    bias_correction: bool
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether calibration images decide the codes, beside the ranges."""
+        return self.bias_correction or self.rounding != "nearest"
+
+
 def quantize(
-    proto: onnx.ModelProto, plan: QdqPlan, amax: Mapping[str, float], config: CalibrationConfig, *, batches: Batches
+    proto: onnx.ModelProto,
+    plan: QdqPlan,
+    amax: Mapping[str, float],
+    options: QdqOptions,
+    *,
+    images: CalibrationSet | None,
 ) -> onnx.ModelProto:
     """Return the Q/DQ graph by the suite's options.
 
@@ -45,29 +63,33 @@ def quantize(
         proto: the float graph, its layers equalised where the suite says so.
         plan: where the pairs go.
         amax: the ranges of `activation_tensors(plan)`.
-        config: the options.
-        batches: the calibration images, normalised, anew at each call.
+        options: how weights become codes.
+        images: those of calibration, where the options read them.
     """
-    rounded = _reconstructed(proto, plan, amax, config, batches) if config.rounding == "gptq" else proto
-    quantized = insert_qdq(rounded, plan, amax, weights=config.weights, scales_of=proto)
-    if not config.bias_correction:
-        return quantized
-    graph, names = shift_graph(proto, quantized)
-    found = run_reference_batches(graph, ({_INPUT: batch} for batch in batches()), outputs=tuple(names.values()))
+    rounded = proto
+    if options.rounding == "gptq":
+        assert images is not None, "reconstruction reads images"
+        rounded = _reconstructed(proto, plan, amax, options, images)
+    made = insert_qdq(rounded, plan, amax, weights=options.weights, scales_of=proto)
+    if not options.bias_correction:
+        return made
+    assert images is not None, "means are of images"
+    graph, names = shift_graph(proto, made)
+    found = run_reference_batches(graph, ({_INPUT: batch} for batch in images.batches()), outputs=tuple(names.values()))
     corrected = correct_biases(rounded, mean_by_channel(found, names=names))
-    return insert_qdq(corrected, plan, amax, weights=config.weights, scales_of=proto)
+    return insert_qdq(corrected, plan, amax, weights=options.weights, scales_of=proto)
 
 
 def _reconstructed(
-    proto: onnx.ModelProto, plan: QdqPlan, amax: Mapping[str, float], config: CalibrationConfig, batches: Batches
+    proto: onnx.ModelProto, plan: QdqPlan, amax: Mapping[str, float], options: QdqOptions, images: CalibrationSet
 ) -> onnx.ModelProto:
     """Return the float graph with weights on their grids, rounded layer by layer."""
-    grids = constants(insert_qdq(proto, plan, amax, weights=config.weights).graph)
+    grids = constants(insert_qdq(proto, plan, amax, weights=options.weights).graph)
     weights: dict[str, NDArray[np.float32]] = {}
     for layers in _within_memory(list(reconstructions(proto, plan)), proto):
         grams: dict[str, Any] = {}
         tensors = tuple(dict.fromkeys(layer.tensor for layer in layers))
-        for values in iterate_graph_activations(proto, tensors, batches()):
+        for values in iterate_graph_activations(proto, tensors, images.batches()):
             for layer in layers:
                 scale = plan.amax(layer.range_of, amax) / LEVELS
                 grams[layer.weight] = grams.get(layer.weight, 0) + gram(layer, values[layer.tensor], scale=scale)

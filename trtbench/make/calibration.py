@@ -1,0 +1,214 @@
+"""What calibrates INT8: which images, what flows through a graph on them, and their pixels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbench.calibrate.leaks import check_leak
+from trtbench.calibrate.manifest import load_manifest, make_manifest, save_manifest, short_notes, verify_manifest
+from trtbench.make.recipe import Facts, Given, Ingredient, recipe
+from trtbench.progress import Event
+from trtbench.store import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from trtbench.calibrate.manifest import CalibrationManifest
+    from trtbench.make.makings import Makings
+    from trtbench.records import Dataset, Preprocessing, Split
+    from trtbench.store import Artefact
+    from trtbench.suite import Method
+
+_MANIFEST = "manifest.json"
+_PIXELS = "images.npy"
+_DEFAULT_PER_CLASS = 50  # source study 001: 500 images of CIFAR-10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestFacts(Facts):
+    """How many images a manifest names, the sha256 of all its fields, and which classes it took short."""
+
+    images: int
+    sha256: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangesFacts(Facts):
+    """How many tensors have a range."""
+
+    tensors: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelsFacts(Facts):
+    """How many images a file of pixels holds."""
+
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationSet:
+    """The images of a manifest as a network reads them."""
+
+    manifest: Ingredient
+    train: Split
+    preprocessing: Preprocessing
+    batch_size: int
+
+    def batches(self, *, size: int | None = None) -> Iterator[NDArray[np.float32]]:
+        """Yield them in the manifest's order, normalised."""
+        from trtbench.data import batches
+
+        chosen = load_manifest(self.manifest.path(_MANIFEST)).indices
+        return batches(self.train.images, self.preprocessing, size=size or self.batch_size, chosen=chosen)
+
+
+@recipe(kind="manifest", facts=ManifestFacts, content=(_MANIFEST,), packages=("numpy",), version=1)
+def sampled(
+    folder: Path, *, dataset: Dataset, per_class: int | None, total: int | None, seed: int, allow_short: bool
+) -> ManifestFacts:
+    """Choose training images, balanced by class, of which none stands in validation or test."""
+    made = make_manifest(dataset, per_class=per_class, total=total, seed=seed, allow_short=allow_short)
+    return _kept(made, folder, per_class=per_class)
+
+
+@recipe(kind="manifest", facts=ManifestFacts, content=(_MANIFEST,), version=1)
+def committed(
+    folder: Path, *, dataset: Dataset, manifest: Given[CalibrationManifest], per_class: int | None
+) -> ManifestFacts:
+    """Take a manifest as it was chosen before, once it is proven to be of these images and to leak none."""
+    verify_manifest(manifest.value, dataset)
+    check_leak(dataset, manifest.value.indices)
+    return _kept(manifest.value, folder, per_class=per_class)
+
+
+@recipe(
+    kind="ranges", facts=RangesFacts, content=("ranges.json",), packages=("onnx", "onnxruntime", "numpy"), version=1
+)
+def collected(
+    folder: Path,
+    *,
+    graph: Ingredient,
+    images: CalibrationSet,
+    method: Method,
+    percentile: float | None,
+    exclude: tuple[str, ...],
+) -> RangesFacts:
+    """Find the clip threshold of every activation that a placement may quantize."""
+    import onnx
+
+    from trtbench.calibrate.ranges import collect_ranges
+    from trtbench.engines.onnxruntime import iterate_activations
+    from trtbench.graph.placement import activation_tensors, plan_qdq
+    from trtbench.precision import PLACEMENTS
+
+    path = graph.path("model.onnx")
+    proto = onnx.load(path)
+    plans = [plan_qdq(proto, exclude=exclude, runtime=runtime) for runtime in PLACEMENTS.values()]
+    tensors = tuple(dict.fromkeys(tensor for plan in plans for tensor in activation_tensors(plan)))
+    found = iterate_activations(path, tensors, images.batches())
+    options: dict[str, Any] = {} if percentile is None else {"percentile": percentile}
+    amax = collect_ranges(found, method=method, **options)
+    write_atomically(folder / "ranges.json", json.dumps(amax, indent=1, sort_keys=True))
+    return RangesFacts(tensors=len(amax))
+
+
+@recipe(kind="images", facts=PixelsFacts, content=(_PIXELS,), version=1)
+def pixels(folder: Path, *, split: Split, manifest: Ingredient | None) -> PixelsFacts:
+    """Write uint8 pixels for other processes to map: all of a split, or those that a manifest names, in its order."""
+    chosen = split.images if manifest is None else split.images[[*load_manifest(manifest.path(_MANIFEST)).indices]]
+    with (folder / _PIXELS).open("wb") as file:
+        np.save(file, chosen)
+    return PixelsFacts(images=len(chosen))
+
+
+def manifest(makings: Makings) -> Artefact[ManifestFacts]:
+    """Return the calibration manifest: the committed one if it fits, else sampled and written under calib/."""
+    config, book, name = makings.suite.calibration, makings.book, makings.suite.name
+    is_default = config.per_class is None and config.total is None
+    per_class = _DEFAULT_PER_CLASS if is_default else config.per_class
+    sizes: dict[str, Any] = {"per_class": per_class, "total": config.total}
+    sample = {**sizes, "dataset": makings.dataset, "seed": config.seed, "allow_short": config.allow_short}
+    found = _committed_manifest(makings, **sizes)
+    if found is not None:
+        same = book.find(sampled, **sample)
+        if same is None or same.facts.sha256 != found.sha256:
+            asked = None if config.manifest else per_class  # a given manifest is of the user's own size
+            given = Given(found, key=found.sha256)
+            return book.make(committed, name, dataset=makings.dataset, manifest=given, per_class=asked)
+    made = book.make(sampled, name, **sample)
+    if found is None and not book.is_dry:
+        write_atomically(_committed_path(makings), made.path(_MANIFEST).read_bytes())
+    return made
+
+
+def calibration_set(makings: Makings) -> CalibrationSet:
+    """Return the images of a suite's manifest, in its batches."""
+    return CalibrationSet(
+        manifest=manifest(makings),
+        train=makings.dataset.train,
+        preprocessing=makings.dataset.preprocessing,
+        batch_size=makings.suite.calibration.batch_size,
+    )
+
+
+def ranges_of(makings: Makings, graph: Artefact[Any], item: str) -> Artefact[RangesFacts]:
+    """Return the ranges of a float graph by the suite's method."""
+    config = makings.suite.calibration
+    return makings.book.make(
+        collected,
+        item,
+        graph=graph,
+        images=calibration_set(makings),
+        method=config.method,
+        percentile=config.percentile if config.method == "percentile" else None,
+        exclude=config.exclude,
+    )
+
+
+def calibration_pixels(makings: Makings) -> Artefact[PixelsFacts]:
+    """Return the manifest's pixels in its order, for runtimes that calibrate by themselves."""
+    item, train = f"{makings.suite.name}/calibration", makings.dataset.train
+    return makings.book.make(pixels, item, split=train, manifest=manifest(makings))
+
+
+def test_pixels(makings: Makings) -> Path:
+    """Return the file of the test split's pixels, for worker processes to map."""
+    made = makings.book.make(pixels, makings.dataset.name, split=makings.dataset.test, manifest=None)
+    return made.path(_PIXELS)
+
+
+def _kept(manifest: CalibrationManifest, folder: Path, *, per_class: int | None) -> ManifestFacts:
+    save_manifest(folder / _MANIFEST, manifest)
+    notes = short_notes(manifest, per_class=per_class)
+    return ManifestFacts(images=len(manifest.images), sha256=manifest.sha256, notes=notes)
+
+
+def _committed_path(makings: Makings) -> Path:
+    return makings.suite.calibration.manifest or makings.places.calib / f"{makings.suite.name}.json"
+
+
+def _committed_manifest(makings: Makings, *, per_class: int | None, total: int | None) -> CalibrationManifest | None:
+    """Return the manifest under calib/ if it is of these images and this size; say so where it is not."""
+    config, path, dataset = makings.suite.calibration, _committed_path(makings), makings.dataset
+    if config.manifest is not None:
+        return load_manifest(path)  # the user's own choice: verified against the pixels, never replaced
+    if not path.exists():
+        return None
+    found = load_manifest(path)
+    images = total or (per_class or 0) * dataset.num_classes
+    wanted = (dataset.train.sha256, dataset.preprocessing.fingerprint, config.seed)
+    is_short = config.allow_short and len(found.indices) < images
+    if (found.train_sha256, found.preprocessing, found.seed) == wanted and (len(found.indices) == images or is_short):
+        return found
+    detail = f"{path} is of other images, size or seed: sampled again"
+    makings.tell(Event(stage="manifest", item=makings.suite.name, state="note", detail=detail))
+    return None

@@ -1,0 +1,253 @@
+"""One engine: what it is built from, all that decides the build, and the file with its sidecar."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from trtbench.engines.base import BuildOptions, BuildRequest, CalibrationImages, backend
+from trtbench.engines.sidecar import Sidecar, check_engine, read_sidecar, write_sidecar
+from trtbench.errors import SidecarError
+from trtbench.jsonable import sha256_of, to_jsonable
+from trtbench.make.calibration import calibration_pixels, manifest
+from trtbench.make.gains import calibration_notes
+from trtbench.make.graphs import GRAPH, HalfFacts, float_graph, half_graph, notes_of, quantized_graph
+from trtbench.make.networks import WEIGHTS, variant_network
+from trtbench.make.recipe import Absent
+from trtbench.precision import PRECISIONS, shown_precision
+from trtbench.progress import Event
+from trtbench.store import file_sha256, storing
+from trtbench.suite import BACKENDS, EngineConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from trtbench.make.makings import Makings, Places
+    from trtbench.rows import Role
+    from trtbench.store import Artefact
+    from trtbench.suite import Variant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginePlan:
+    """One engine to build: a variant at a precision on a runtime, as `config` asks; `build` counts repeated builds."""
+
+    variant: Variant
+    precision: str
+    backend: str
+    role: Role = "candidate"
+    config: EngineConfig = field(default_factory=EngineConfig)
+    build: int = 1
+
+    @property
+    def name(self) -> str:
+        """The engine's name as people say it, unique within a suite."""
+        return f"{self.variant.name} {self.shown_precision} {self.backend}"
+
+    @property
+    def shown_precision(self) -> str:
+        """The precision as rows and files name it: with what else tells two builds of it apart."""
+        return shown_precision(self.precision, sparse=self.config.sparse, build=self.build)
+
+    def options(self, batch_sizes: tuple[int, ...]) -> BuildOptions:
+        """Return what the suite asks of the build, but for where timings of tactics are kept."""
+        config = self.config
+        return BuildOptions(
+            batch_sizes=batch_sizes,
+            profile=config.profile,
+            workspace_mib=config.workspace_mib,
+            optimization_level=config.optimization_level,
+            sparse=config.sparse,
+            hardware_compatible=config.hardware_compatible,
+            version_compatible=config.version_compatible,
+        )
+
+
+def source(makings: Makings, plan: EnginePlan) -> Artefact[Any]:
+    """Return the artefact an engine is built from: a network or a graph."""
+    if BACKENDS[plan.backend].is_baseline:
+        return variant_network(makings, plan.variant)
+    if PRECISIONS[plan.precision].graph == "half":
+        return half_graph(makings, plan.variant, precision=plan.precision, method=plan.config.half)
+    if PRECISIONS[plan.precision].graph == "qdq":
+        return quantized_graph(makings, plan.variant, precision=plan.precision)
+    return float_graph(makings, plan.variant)
+
+
+def engine_path(places: Places, suite_name: str, plan: EnginePlan) -> Path:
+    """Return where an engine's file stands."""
+    name = f"{plan.variant.name}.{plan.shown_precision}.{plan.backend}{backend(plan.backend).suffix}"
+    return places.engines / suite_name / name
+
+
+def build_engine(makings: Makings, plan: EnginePlan) -> tuple[Path, Sidecar]:
+    """Build one engine, or take the one that is there if its sidecar says that it is the same.
+
+    Raises:
+        RowError: it cannot be built; the message says why.
+        StoreError: it cannot be written.
+        Absent: the book is dry, and it, or what it is built from, is not there.
+    """
+    made_from = source(makings, plan)
+    path, tell = engine_path(makings.places, makings.suite.name, plan), makings.tell
+    identity = engine_identity(makings, plan, made_from)
+    key = sha256_of(identity)
+    if (found := existing_engine(path, key, machine=identity["machine"])) is not None:
+        tell(Event(stage="engine", item=plan.name, state="cached", seconds=found.build_s))
+        return path, found
+    if makings.book.is_dry:
+        raise Absent("engine")
+    with _lock(path):
+        if (found := existing_engine(path, key, machine=identity["machine"])) is not None:  # another run has built it
+            return path, found
+        tell(Event(stage="engine", item=plan.name, state="started"))
+        sidecar = _build(makings, plan, made_from, path, identity=identity, key=key)
+        tell(Event(stage="engine", item=plan.name, state="done", detail=sidecar.achieved, seconds=sidecar.build_s))
+        return path, sidecar
+
+
+def engine_identity(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]) -> dict[str, Any]:
+    """Return all that decides a build, as the sidecar names it."""
+    runtime, suite = backend(plan.backend), makings.suite
+    precision, config = PRECISIONS[plan.precision], suite.calibration
+    options = to_jsonable(plan.options(suite.bench.batch_sizes)) if runtime.takes_options else {}
+    if precision.calibrates_itself:
+        options |= {"calibrator": plan.config.calibrator, "calibration_batch_size": config.batch_size}
+    if plan.build > 1:
+        options |= {"build": plan.build}
+    here = runtime.facts(options)
+    return {
+        "variant": plan.variant.name,
+        "precision": plan.shown_precision,
+        "backend": plan.backend,
+        "backend_version": here.version,
+        "machine": here.machine,
+        "source_sha256": made_from.sha256,
+        "calibration_sha256": manifest(makings).facts.sha256 if precision.is_int8 else None,
+        "preprocessing": makings.dataset.preprocessing,
+        "model": suite.model.name,
+        "num_classes": makings.dataset.num_classes,
+        "options": options,
+    }
+
+
+def existing_engine(path: Path, key: str, *, machine: str) -> Sidecar | None:
+    """Return the sidecar of an engine that is whole, of the same key and for this machine."""
+    try:
+        sidecar = read_sidecar(path)
+        check_engine(path, sidecar, machine=machine)
+    except SidecarError:
+        return None
+    return sidecar if sidecar.key == key else None
+
+
+def full_batches(images: int, wanted: int) -> int:
+    """Return the batch size nearest below `wanted` that leaves no image out, or `wanted` where none is near."""
+    wanted = min(images, wanted)
+    return next((size for size in range(wanted, wanted // 2, -1) if images % size == 0), wanted)
+
+
+def _build(
+    makings: Makings, plan: EnginePlan, made_from: Artefact[Any], path: Path, *, identity: dict[str, Any], key: str
+) -> Sidecar:
+    """Build an engine file and write its sidecar; the caller holds the engine's lock."""
+    runtime, request = backend(plan.backend), _request(makings, plan, made_from, path)
+    with storing(path):
+        start = time.monotonic()
+        result = runtime.build(request)
+        build_s = time.monotonic() - start
+    sidecar = Sidecar(
+        **identity,
+        **_network_facts(makings, plan),
+        key=key,
+        achieved=result.achieved,
+        device=runtime.facts().device,
+        engine_sha256=file_sha256(path),
+        engine_bytes=path.stat().st_size,
+        weight_bytes=result.weight_bytes,
+        build_s=build_s,
+        settings=result.settings,
+        facts=result.facts,
+        notes=(*_notes(makings, plan, made_from), *result.notes),
+        rebuild=f"trtbench build {makings.suite.origin}",
+    )
+    write_sidecar(path, sidecar)
+    return sidecar
+
+
+def _request(makings: Makings, plan: EnginePlan, made_from: Artefact[Any], path: Path) -> BuildRequest:
+    timings = makings.places.timing_caches if plan.config.timing_cache else None
+    calibrates = PRECISIONS[plan.precision].calibrates_itself
+
+    def progress(phase: str, share: float) -> None:
+        makings.tell(Event(stage="engine", item=plan.name, state="progress", detail=phase, share=share))
+
+    return BuildRequest(
+        source=made_from.path(WEIGHTS if BACKENDS[plan.backend].is_baseline else GRAPH),
+        engine=path,
+        precision=plan.precision,
+        model=makings.suite.model.name,
+        num_classes=makings.dataset.num_classes,
+        input_shape=makings.input_shape,
+        calibration=_calibration(makings, plan, made_from) if calibrates else None,
+        options=replace(plan.options(makings.suite.bench.batch_sizes), timing_cache=timings),
+        on_progress=progress,
+    )
+
+
+def _calibration(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]) -> CalibrationImages:
+    """Return what TensorRT's own calibrator is fed with, its cache keyed by all that decides it."""
+    images = calibration_pixels(makings)
+    batch_size = full_batches(images.facts.images, makings.suite.calibration.batch_size)
+    key = sha256_of(
+        {
+            "graph": made_from.sha256,
+            "images": images.sha256,
+            "preprocessing": makings.dataset.preprocessing.fingerprint,
+            "batch_size": batch_size,
+            "algorithm": plan.config.calibrator,
+            "runtime": backend(plan.backend).facts().version,
+        }
+    )
+    return CalibrationImages(
+        images=images.path("images.npy"),
+        preprocessing=makings.dataset.preprocessing,
+        batch_size=batch_size,
+        algorithm=plan.config.calibrator,
+        cache=makings.places.calibration_caches / f"{key}.cache",
+    )
+
+
+def _network_facts(makings: Makings, plan: EnginePlan) -> dict[str, Any]:
+    """Return what the network behind an engine counts, where its source is known."""
+    if makings.onnx_path is not None:
+        return {}
+    facts = variant_network(makings, plan.variant).facts
+    widths = tuple(facts.widths.values())
+    return {"params": facts.params, "macs": facts.macs, "channels": widths, "sparsity": facts.sparsity}
+
+
+def _notes(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]) -> Iterator[str]:
+    """Yield what there is to say of all that an engine is built from: network, graph, half precision, calibration."""
+    if BACKENDS[plan.backend].is_baseline:
+        yield from variant_network(makings, plan.variant).facts.notes
+    else:
+        yield from notes_of(makings, plan.variant)
+    if isinstance(made_from.facts, HalfFacts):
+        yield from made_from.facts.notes
+    if PRECISIONS[plan.precision].is_int8:
+        yield from calibration_notes(makings, plan.variant, precision=plan.precision)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Let one run at a time build an engine."""
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+        yield

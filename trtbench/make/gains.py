@@ -1,0 +1,130 @@
+"""What each calibration option brought: the INT8 graph with it and without it, on the validation images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of facts at run time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbench.jsonable import to_jsonable
+from trtbench.make.calibration import manifest
+from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
+from trtbench.make.recipe import Facts, Ingredient, recipe
+from trtbench.precision import PRECISIONS
+from trtbench.store import write_atomically
+from trtbench.suite import CalibrationConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from trtbench.make.makings import Makings
+    from trtbench.records import Preprocessing, Split
+    from trtbench.store import Artefact
+    from trtbench.suite import Variant
+
+OPTIONS = ("weights", "equalise", "rounding", "bias_correction")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score(Facts):
+    """Images that a graph gets right, and the squared error of its logits against the float graph's."""
+
+    correct: int
+    logits_mse: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GainsFacts(Facts):
+    """The scores of the float graph, of the INT8 graph with all options, and by option of that without it."""
+
+    total: int
+    in_float: Score
+    with_all: Score
+    without: Mapping[str, Score]
+
+
+@recipe(kind="gains", facts=GainsFacts, content=("gains.json",), packages=("onnxruntime",), version=1)
+def counted(
+    folder: Path,
+    *,
+    in_float: Ingredient,
+    with_all: Ingredient,
+    without: Mapping[str, Ingredient],
+    split: Split,
+    preprocessing: Preprocessing,
+    batch_size: int,
+) -> GainsFacts:
+    """Count what Q/DQ graphs get right in true arithmetic."""
+
+    def logits(graph: Ingredient) -> NDArray[np.float32]:
+        return _logits(graph.path(GRAPH), split, preprocessing, batch_size)
+
+    reference = logits(in_float)
+    facts = GainsFacts(
+        total=len(split),
+        in_float=_score(reference, reference, split),
+        with_all=_score(logits(with_all), reference, split),
+        without={name: _score(logits(graph), reference, split) for name, graph in without.items()},
+    )
+    write_atomically(folder / "gains.json", json.dumps(to_jsonable(facts), indent=1))
+    return facts
+
+
+def option_gains(makings: Makings, variant: Variant, *, precision: str) -> Artefact[GainsFacts] | None:
+    """Return what a Q/DQ graph gets right with all of a suite's options and without each; None where none is on."""
+    config, plain = makings.suite.calibration, CalibrationConfig()
+    chosen = [name for name in OPTIONS if getattr(config, name) != getattr(plain, name)]
+    if not chosen:
+        return None
+    others = {name: quantized_graph(makings.without(name), variant, precision=precision) for name in chosen}
+    return makings.book.make(
+        counted,
+        f"{variant.name}/{precision}",
+        in_float=float_graph(makings, variant),
+        with_all=quantized_graph(makings, variant, precision=precision),
+        without=others,
+        split=makings.dataset.validation,
+        preprocessing=makings.dataset.preprocessing,
+        batch_size=config.batch_size,
+    )
+
+
+def calibration_notes(makings: Makings, variant: Variant, *, precision: str) -> tuple[str, ...]:
+    """Return what an int8 row has to say of its calibration: short classes, and what each option brought."""
+    short, asked = manifest(makings).facts.notes, PRECISIONS[precision]
+    if asked.calibrates_itself:  # TensorRT's own calibrator knows none of the options
+        return short
+    return (*short, *_gain_notes(option_gains(makings, variant, precision=asked.halves or precision)))
+
+
+def _gain_notes(gains: Artefact[GainsFacts] | None) -> tuple[str, ...]:
+    """Say in one sentence an option what it brought."""
+    if gains is None:
+        return ()
+    facts = gains.facts
+    return tuple(
+        f"calibration.{name}: {facts.with_all.correct} of {facts.total} validation images right, "
+        f"{without.correct} without it, {facts.in_float.correct} in FP32; squared error of the logits "
+        f"{facts.with_all.logits_mse:.3g}, {without.logits_mse:.3g} without it"
+        for name, without in facts.without.items()
+    )
+
+
+def _logits(graph: Path, split: Split, preprocessing: Preprocessing, batch_size: int) -> NDArray[np.float32]:
+    import onnx
+
+    from trtbench.data import batches
+    from trtbench.graph.reference import run_reference_batches
+
+    inputs = ({"input": one} for one in batches(split.images, preprocessing, size=batch_size))
+    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), inputs)])
+
+
+def _score(logits: Any, reference: Any, split: Split) -> Score:
+    correct = int((logits.argmax(axis=1) == split.labels).sum())
+    return Score(correct=correct, logits_mse=float(np.square(logits - reference).mean()))

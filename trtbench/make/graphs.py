@@ -1,0 +1,401 @@
+"""The graphs of a suite: float, equalised, with Q/DQ pairs, in half precision, learnt, with dynamic INT8."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of facts at run time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from trtbench.errors import ConfigError, GraphError, UnsupportedError
+from trtbench.make.calibration import CalibrationSet, RangesFacts, calibration_set, ranges_of
+from trtbench.make.networks import (
+    WEIGHTS,
+    FitFacts,
+    Training,
+    dense,
+    holds_zeros,
+    told,
+    training_of,
+    variant_network,
+)
+from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
+from trtbench.make.refine import QdqOptions, quantize
+from trtbench.precision import PRECISIONS
+from trtbench.store import write_atomically
+from trtbench.suite import DenseVariant
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx
+
+    from trtbench.graph.half import HalfGraph, Method
+    from trtbench.graph.half_check import HalfCheck
+    from trtbench.make.makings import Architecture, Makings
+    from trtbench.make.networks import OnEpoch
+    from trtbench.precision import HalfType, Runtime
+    from trtbench.store import Artefact
+    from trtbench.suite import ExportConfig, Variant
+    from trtbench.train import FitRecord
+
+GRAPH = "model.onnx"
+_SHOWN_NODES = 3
+_CHECKED_IMAGES = 32  # that a half graph is compared on: whatever the batch size, ten classes are seen
+_SHOWN_FINDINGS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportFacts(Facts):
+    """What came of an export; `max_abs_error` is the largest difference of a logit from PyTorch's."""
+
+    exporter: str
+    opset: int
+    operators: Mapping[str, int]
+    max_abs_error: float
+    weight_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicFacts(Facts):
+    """How much of a graph is dynamic INT8: layers, their weights, of all weights, and the share of these."""
+
+    layers: int
+    weights: int
+    total_weights: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphFacts(Facts):
+    """What there is to say of a float graph, by the way it was made."""
+
+    notes: tuple[str, ...] = ()
+    export: ExportFacts | None = None
+    fit: FitFacts | None = None
+    dynamic_int8: DynamicFacts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EqualisedFacts(Facts):
+    """The pairs of layers that were scaled, and the Clips that became ReLUs."""
+
+    pairs: tuple[tuple[str, str], ...]
+    clips: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QdqFacts(Facts):
+    """How many layers read quantized values, in words."""
+
+    placement: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalfFacts(Facts):
+    """What a conversion did: the share of nodes in half precision, how far a logit moved, what rounding explains of it.
+
+    Both are shares of the largest logit; `error` is None where an activation is beyond FP16's range.
+    """
+
+    share_of_nodes: float
+    error: float | None
+    tolerance: float
+    notes: tuple[str, ...]
+
+
+@recipe(
+    kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("torch", "onnx", "onnxscript", "onnxruntime"), version=1
+)
+def exported(
+    folder: Path,
+    *,
+    network: Ingredient,
+    architecture: Architecture,
+    input_shape: tuple[int, int, int],
+    export: ExportConfig,
+) -> GraphFacts:
+    """Write a network as one float graph."""
+    from trtbench.graph.export import export_onnx
+
+    model = architecture.load(network.path(WEIGHTS)).model
+    record = export_onnx(model, folder / GRAPH, input_shape=input_shape, config=export)
+    return GraphFacts(
+        export=ExportFacts(
+            exporter=record.exporter,
+            opset=record.opset,
+            operators=record.operators,
+            max_abs_error=record.max_abs_error,
+            weight_bytes=record.weight_bytes,
+        )
+    )
+
+
+@recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "onnxruntime"), version=1)
+def imported(folder: Path, *, graph: Given[Path], input_shape: tuple[int, int, int], num_classes: int) -> GraphFacts:
+    """Bring a user's graph into the form of our own exports."""
+    from trtbench.graph.given import import_onnx
+
+    import_onnx(graph.value, folder / GRAPH, input_shape=input_shape, num_classes=num_classes)
+    return GraphFacts()
+
+
+@recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("torch", "onnx"), version=1)
+def learnt(
+    folder: Path,
+    *,
+    graph: Ingredient,
+    ranges: Ingredient,
+    holds_zeros: bool,
+    architecture: Architecture,
+    training: Training,
+    on_epoch: Aside[OnEpoch],
+) -> GraphFacts:
+    """Train a float graph under the roundings of its own Q/DQ export."""
+    import onnx
+
+    from trtbench.compress.qat_int8 import learn_int8
+    from trtbench.graph.placement import plan_qdq
+
+    proto = onnx.load(graph.path(GRAPH))
+    fits: list[FitRecord] = []
+    tune = training.tuner(folder, fits, architecture=architecture, on_epoch=on_epoch.value)
+    plan = plan_qdq(proto)
+    _save(folder, learn_int8(proto, plan, _amax(ranges), tune=tune, is_sparse=holds_zeros))
+    notes = (f"learnt in INT8: {plan.summary}", *fits[-1].notes)
+    return GraphFacts(fit=FitFacts.of(fits[-1]), notes=notes)
+
+
+@recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "onnxruntime"), version=1)
+def dynamic(folder: Path, *, graph: Ingredient) -> GraphFacts:
+    """Put the linear layers of a float graph into INT8 with ranges taken at run time."""
+    import onnx
+
+    from trtbench.compress.dynamic_int8 import quantize_linear
+
+    quantized, record = quantize_linear(onnx.load(graph.path(GRAPH)))
+    _save(folder, quantized)
+    facts = DynamicFacts(
+        layers=record.layers, weights=record.weights, total_weights=record.total_weights, share=record.share
+    )
+    return GraphFacts(dynamic_int8=facts, notes=(record.summary,))
+
+
+@recipe(kind="equalised", facts=EqualisedFacts, content=(GRAPH,), packages=("onnx",), version=1)
+def equalised(folder: Path, *, graph: Ingredient) -> EqualisedFacts:
+    """Even out the ranges of channels across the layers of a float graph."""
+    import onnx
+
+    from trtbench.graph.equalise import equalise
+
+    found = equalise(onnx.load(graph.path(GRAPH)))
+    _save(folder, found.proto)
+    return EqualisedFacts(pairs=found.pairs, clips=found.clips)
+
+
+@recipe(kind="qdq", facts=QdqFacts, content=(GRAPH,), packages=("onnx", "onnxruntime", "numpy"), version=1)
+def quantized(
+    folder: Path,
+    *,
+    graph: Ingredient,
+    ranges: Ingredient,
+    runtime: Runtime,
+    options: QdqOptions,
+    exclude: tuple[str, ...],
+    images: CalibrationSet | None,
+    name: Aside[str],
+) -> QdqFacts:
+    """Put Q/DQ pairs into a float graph where the kernels of a runtime want them."""
+    import onnx
+
+    from trtbench.graph.lint import lint
+    from trtbench.graph.placement import plan_qdq
+
+    proto = onnx.load(graph.path(GRAPH))
+    plan = plan_qdq(proto, exclude=exclude, runtime=runtime)
+    made = quantize(proto, plan, _amax(ranges), options, images=images)
+    if runtime == "tensorrt" and (findings := lint(made)):
+        raise GraphError(
+            f"Q/DQ graph of {name.value}",
+            got="; ".join(f"{found.node}: {found.message} ({found.rule})" for found in findings[:_SHOWN_FINDINGS]),
+            cure="exclude the layer, or export the model another way",
+        )
+    _save(folder, made)
+    return QdqFacts(placement=plan.summary)
+
+
+@recipe(kind="half", facts=HalfFacts, content=(GRAPH,), packages=("onnx", "onnxruntime", "numpy"), version=1)
+def halved(folder: Path, *, graph: Ingredient, dtype: HalfType, images: CalibrationSet) -> HalfFacts:
+    """Convert a float or Q/DQ graph to half precision by our rules, its input and output float32."""
+    return _halved(folder, graph, dtype, images, method="trtbench")
+
+
+@recipe(kind="half", facts=HalfFacts, content=(GRAPH,), packages=(*halved.packages, "nvidia-modelopt"), version=1)
+def autocast(folder: Path, *, graph: Ingredient, dtype: HalfType, images: CalibrationSet) -> HalfFacts:
+    """Convert a float graph to half precision by ModelOpt's AutoCast."""
+    return _halved(folder, graph, dtype, images, method="modelopt")
+
+
+def float_graph(makings: Makings, variant: Variant) -> Artefact[GraphFacts]:
+    """Return the float ONNX graph of a variant; of a kind that makes graphs, what its method makes."""
+    if makings.onnx_path is not None:
+        return _given_graph(makings, makings.onnx_path, variant)
+    if variant.makes == "graph":
+        return _method_graph(makings, variant)
+    return makings.book.make(
+        exported,
+        variant.name,
+        network=variant_network(makings, variant),
+        architecture=makings.architecture,
+        input_shape=makings.input_shape,
+        export=makings.suite.export,
+    )
+
+
+def calibrated_graph(makings: Makings, variant: Variant) -> Artefact[Any]:
+    """Return the float graph that INT8 starts from: a variant's own, or with its layers equalised."""
+    graph = float_graph(makings, variant)
+    if not makings.suite.calibration.equalise:
+        return graph
+    return makings.book.make(equalised, variant.name, graph=graph)
+
+
+def ranges(makings: Makings, variant: Variant) -> Artefact[RangesFacts]:
+    """Return the range of every activation that a placement may quantize; of a learnt graph, those it learnt with."""
+    if _is_learnt(variant):
+        return ranges(makings, before(variant))
+    return ranges_of(makings, calibrated_graph(makings, variant), variant.name)
+
+
+def quantized_graph(makings: Makings, variant: Variant, *, precision: str = "int8") -> Artefact[QdqFacts]:
+    """Return the graph of a variant with Q/DQ pairs: where TensorRT wants them, or where ONNX Runtime's CPU does."""
+    config, runtime = makings.suite.calibration, PRECISIONS[precision].placement
+    assert runtime is not None, "a Q/DQ graph is placed for a runtime"
+    options = QdqOptions(weights=config.weights, rounding=config.rounding, bias_correction=config.bias_correction)
+    return makings.book.make(
+        quantized,
+        f"{variant.name}/{precision}",
+        graph=calibrated_graph(makings, variant),
+        ranges=ranges(makings, variant),
+        runtime=runtime,
+        options=options,
+        exclude=config.exclude,
+        images=calibration_set(makings) if options.reads_images else None,
+        name=Aside(variant.name),
+    )
+
+
+def half_graph(makings: Makings, variant: Variant, *, precision: str, method: Method) -> Artefact[HalfFacts]:
+    """Return the graph of a variant in fp16, bf16 or int8+fp16 (Q/DQ with FP16 scales)."""
+    asked = PRECISIONS[precision]
+    assert asked.half is not None, "a half graph is of a half type"
+    if asked.halves is not None:
+        graph: Artefact[Any] = quantized_graph(makings, variant, precision=asked.halves)
+    else:
+        graph = float_graph(makings, variant)
+    converter = autocast if method == "modelopt" and not asked.halves else halved  # AutoCast takes no Q/DQ graph
+    item, images = f"{variant.name}/{precision}", calibration_set(makings)
+    return makings.book.make(converter, item, graph=graph, dtype=asked.half, images=images)
+
+
+def notes_of(makings: Makings, variant: Variant) -> tuple[str, ...]:
+    """Return what there is to say of a variant's float graph and of the network behind it."""
+    network = () if makings.onnx_path is not None else variant_network(makings, variant).facts.notes
+    return (*network, *float_graph(makings, variant).facts.notes)
+
+
+def before(variant: Variant) -> DenseVariant:
+    """Return the variant that a graph is made from: the network the method starts from, as it is."""
+    return DenseVariant(kind="dense", name=variant.name, after=variant.after)
+
+
+def _is_learnt(variant: Variant) -> bool:
+    return variant.makes == "graph" and variant.reads_images()
+
+
+def _method_graph(makings: Makings, variant: Variant) -> Artefact[GraphFacts]:
+    """Return the graph of a kind that makes one: float and learnt for `qat`, INT8 linear layers for `dynamic_int8`."""
+    graph = float_graph(makings, before(variant))
+    if not _is_learnt(variant):
+        return makings.book.make(dynamic, variant.name, graph=graph)
+    budget = makings.suite.fine_tune
+    return makings.book.make(
+        learnt,
+        variant.name,
+        graph=graph,
+        ranges=ranges(makings, variant),
+        holds_zeros=holds_zeros(makings.suite, variant),
+        architecture=makings.architecture,
+        training=training_of(makings, budget, teacher=dense(makings) if budget.distill else None),
+        on_epoch=told(makings, budget, item=variant.name),
+    )
+
+
+def _given_graph(makings: Makings, path: Path, variant: Variant) -> Artefact[GraphFacts]:
+    if not variant.is_identity:
+        raise UnsupportedError(
+            f"variant {variant.name!r} of {makings.suite.model.name}",
+            expected="the dense network as it is: a graph cannot be pruned or trained",
+            cure="name the PyTorch architecture under model.name",
+        )
+    if not path.is_file():
+        raise ConfigError(f"model {makings.suite.model.name}", expected="an ONNX file", got="nothing there")
+    from trtbench.graph.given import graph_sha256
+
+    return makings.book.make(
+        imported,
+        variant.name,
+        graph=Given(path, key=graph_sha256(path)),
+        input_shape=makings.input_shape,
+        num_classes=makings.dataset.num_classes,
+    )
+
+
+def _amax(ranges: Ingredient) -> dict[str, float]:
+    found: dict[str, float] = json.loads(ranges.path("ranges.json").read_bytes())
+    return found
+
+
+def _save(folder: Path, proto: onnx.ModelProto) -> None:
+    write_atomically(folder / GRAPH, proto.SerializeToString(deterministic=True))
+
+
+def _halved(
+    folder: Path,
+    graph: Ingredient,
+    dtype: HalfType,
+    images: CalibrationSet,
+    *,
+    method: Literal["trtbench", "modelopt"],
+) -> HalfFacts:
+    import onnx
+
+    from trtbench.graph.half import to_half
+    from trtbench.graph.half_check import check_half
+
+    proto = onnx.load(graph.path(GRAPH))
+    half = to_half(proto, dtype=dtype, method=method)
+    check = check_half(proto, half.proto, {"input": next(images.batches(size=_CHECKED_IMAGES))}, dtype=dtype)
+    _save(folder, half.proto)
+    return HalfFacts(
+        share_of_nodes=half.share_of_nodes,
+        error=check.error if math.isfinite(check.error) else None,
+        tolerance=check.tolerance,
+        notes=tuple(_half_notes(half, check, dtype=dtype)),
+    )
+
+
+def _half_notes(half: HalfGraph, check: HalfCheck, *, dtype: str) -> list[str]:
+    """Say which nodes stayed in FP32, and where rounding does not explain what the conversion changed."""
+    notes = [f"{node} stays in FP32: {reason}" for node, reason in half.kept[:_SHOWN_NODES]]
+    if len(half.kept) > _SHOWN_NODES:
+        notes.append(f"{len(half.kept) - _SHOWN_NODES} more nodes stay in FP32")
+    if not math.isfinite(check.error):
+        notes.append(f"{dtype} overflows: its logits on the calibration images are not finite")
+    elif not check.holds:
+        notes.append(
+            f"{dtype} moves a logit by {100 * check.error:.1f} % of the largest, "
+            f"where rounding explains {100 * check.tolerance:.1f} %"
+        )
+    return notes

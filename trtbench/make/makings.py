@@ -1,0 +1,180 @@
+"""What the artefacts of one suite are made of: its settings, its images, the folders, the book that keeps them."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib.util
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtbench._optional import version
+from trtbench.make.recipe import Book
+from trtbench.progress import Event, Listener, nobody
+from trtbench.store import Store, file_sha256
+
+if TYPE_CHECKING:
+    from trtbench.models import LoadedModel
+    from trtbench.records import Dataset, Split
+    from trtbench.suite import Suite
+
+_ONNX = "onnx:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where things stand: runs and the store below them, engines, committed manifests."""
+
+    runs: Path = Path("runs")
+    engines: Path = Path("engines")
+    calib: Path = Path("calib")
+
+    @property
+    def store(self) -> Path:
+        """The folder of the content-keyed store."""
+        return self.runs / ".store"
+
+    @property
+    def timing_caches(self) -> Path:
+        """The folder of TensorRT's timings of tactics."""
+        return self.runs / ".timing"
+
+    @property
+    def calibration_caches(self) -> Path:
+        """The folder of TensorRT 10's calibration caches, each named by what decides it."""
+        return self.runs / ".calibration"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """A network by name; `source` stands for code of it that is not ours: a package's version or a module's sha256."""
+
+    name: str
+    num_classes: int
+    source: str | None
+
+    @classmethod
+    def of(cls, name: str, *, num_classes: int) -> Architecture:
+        """Return the architecture of this name as it is installed here."""
+        return cls(name=name, num_classes=num_classes, source=_source_of(name))
+
+    def fresh(self, *, seed: int) -> Any:
+        """Return the network with the weights that this seed gives."""
+        import torch
+
+        from trtbench.models import build_model
+
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return build_model(self.name, num_classes=self.num_classes)
+
+    def load(self, checkpoint: Path) -> LoadedModel:
+        """Return the network with the weights of a checkpoint, in eval mode on the CPU, and what there is to note."""
+        from trtbench.models import load_model
+
+        return load_model(self.name, num_classes=self.num_classes, checkpoint=checkpoint)
+
+
+class Makings:
+    """One suite with what its artefacts are made of.
+
+    The functions of this room take it, and give one artefact each, found or made: `networks.variant(makings, variant)`,
+    `graphs.quantized_graph(makings, variant, precision="int8")`, `calibration.manifest(makings)`.
+
+    Args:
+        suite: the validated suite.
+        places: folders.
+        tell: told what is made, reused, or rebuilt and why.
+        is_dry: look up only: what is not there is a Promise.
+    """
+
+    def __init__(self, suite: Suite, places: Places, *, tell: Listener = nobody, is_dry: bool = False) -> None:
+        self.suite = suite
+        self.places = places
+        self.tell = tell
+        self.book = Book(Store(places.store), label=suite.name, tell=tell, is_dry=is_dry)
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The images of the suite, loaded once."""
+        from trtbench.data import load_dataset
+
+        self.tell(Event(stage="data", item=self.suite.data.source, state="started"))
+        dataset = load_dataset(self.suite.data)
+        counts = f"{len(dataset.train)} train, {len(dataset.validation)} validation, {len(dataset.test)} test"
+        self.tell(Event(stage="data", item=dataset.name, state="done", detail=counts))
+        return dataset
+
+    @functools.cached_property
+    def architecture(self) -> Architecture:
+        """The suite's network."""
+        return Architecture.of(self.suite.model.name, num_classes=self.dataset.num_classes)
+
+    @functools.cached_property
+    def device(self) -> str:
+        """Where training and eager run."""
+        import torch
+
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+    @functools.cached_property
+    def threads(self) -> int:
+        """How many threads torch computes on."""
+        import torch
+
+        return torch.get_num_threads()
+
+    @property
+    def onnx_path(self) -> Path | None:
+        """The user's file, where the network comes as ONNX, without its PyTorch source."""
+        name = self.suite.model.name
+        return Path(name.removeprefix(_ONNX)) if name.startswith(_ONNX) else None
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        return self.dataset.preprocessing.input_shape
+
+    def without(self, option: str) -> Makings:
+        """Return the makings of the same suite with one calibration option at its default."""
+        default = getattr(type(self.suite.calibration)(), option)
+        return self._calibrated(f"without-{option}", **{option: default})
+
+    def excluding(self, nodes: tuple[str, ...]) -> Makings:
+        """Return the makings of the same suite with these nodes, and no others, kept in higher precision."""
+        return self._calibrated("excluding", exclude=nodes)
+
+    def _calibrated(self, name: str, **changes: Any) -> Makings:
+        """Return the makings with other options; the images, and the artefacts they share, are at hand already."""
+        _ = self.dataset
+        other = copy.copy(self)
+        config = self.suite.calibration.model_copy(update=changes)
+        other.suite = self.suite.model_copy(update={"calibration": config})
+        other.book = self.book.labelled(f"{self.book.label}-{name}")
+        return other
+
+
+def keeping(dataset: Dataset, *names: str) -> Dataset:
+    """Return a dataset without a name, with these splits and the others empty, for makers that are to read no more."""
+
+    def kept(name: str) -> Split:
+        split: Split = getattr(dataset, name)
+        return split if name in names else replace(split, images=split.images[:0], labels=split.labels[:0])
+
+    return replace(dataset, name="", train=kept("train"), validation=kept("validation"), test=kept("test"))
+
+
+def _source_of(model: str) -> str | None:
+    """Return what stands for the source of a network that is not ours; recipes have a version for ours."""
+    package, _, name = model.partition(":")
+    if not name:
+        return None
+    if package in {"torchvision", "timm"}:
+        return version(package)
+    with suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+            return file_sha256(Path(spec.origin))
+    return None

@@ -1,0 +1,292 @@
+"""The networks of a suite: the dense one, trained or given, and its compressed variants."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of facts at run time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from trtbench.errors import ConfigError, UnsupportedError
+from trtbench.make.makings import keeping
+from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
+from trtbench.progress import Event
+from trtbench.store import file_sha256
+from trtbench.suite import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from trtbench.compress.methods import Tune
+    from trtbench.make.makings import Architecture, Makings
+    from trtbench.progress import Listener
+    from trtbench.records import Dataset, Preprocessing
+    from trtbench.store import Artefact
+    from trtbench.suite import Suite, Variant
+    from trtbench.train import EpochRecord, FitRecord, Hooks
+
+    OnEpoch = Callable[[EpochRecord], None]
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitFacts(Facts):
+    """How a training ended; history.json and train.log beside the network tell every epoch."""
+
+    epochs: int
+    best_epoch: int
+    val_correct: int
+    val_total: int
+    seconds: float
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, record: FitRecord) -> FitFacts:
+        """Return what of a fit is kept beside its network."""
+        return cls(
+            epochs=record.epochs,
+            best_epoch=record.best_epoch,
+            val_correct=record.val_correct,
+            val_total=record.val_total,
+            seconds=record.seconds,
+            notes=record.notes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkFacts(Facts):
+    """What a network counts: parameters, MACs of one image, the share of zero weights, output channels by convolution.
+
+    `method` is what its compression notes of itself; `fit` tells of the training, where there was one.
+    """
+
+    params: int
+    macs: int
+    sparsity: float
+    widths: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+    fit: FitFacts | None = None
+    method: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """All that decides a training beside the network: of `dataset` the test split is empty."""
+
+    dataset: Dataset
+    config: TrainConfig
+    teacher: Ingredient | None
+    device: str
+    threads: int
+
+    def tuner(self, folder: Path, fits: list[FitRecord], *, architecture: Architecture, on_epoch: OnEpoch) -> Tune:
+        """Return what trains a network, with its log in `folder`; the record of the training is added to `fits`."""
+        from trtbench.train import fit
+        from trtbench.train.hooks import NO_HOOKS
+
+        def tune(network: Any, *, hooks: Hooks = NO_HOOKS, config: TrainConfig | None = None) -> FitRecord:
+            teacher = None if self.teacher is None else architecture.load(self.teacher.path(WEIGHTS)).model
+            with on_threads(self.threads):
+                record = fit(
+                    network,
+                    self.dataset,
+                    config or self.config,
+                    folder=folder,
+                    teacher=teacher,
+                    hooks=hooks,
+                    device=self.device,
+                    on_epoch=on_epoch,
+                )
+            network.to("cpu")
+            (folder / "epoch.pt").unlink(missing_ok=True)  # what resuming needs is not needed any more
+            fits.append(record)
+            return record
+
+        return tune
+
+
+@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=1)
+def taken(
+    folder: Path, *, architecture: Architecture, checkpoint: Given[Path], preprocessing: Preprocessing
+) -> NetworkFacts:
+    """Bring a checkpoint into our form."""
+    loaded = architecture.load(checkpoint.value)
+    return _saved(loaded.model, folder, architecture, preprocessing, notes=loaded.notes)
+
+
+@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=1)
+def trained(folder: Path, *, architecture: Architecture, training: Training, on_epoch: Aside[OnEpoch]) -> NetworkFacts:
+    """Train a network from the weights that the seed gives."""
+    network = architecture.fresh(seed=training.config.seed)
+    fits: list[FitRecord] = []
+    training.tuner(folder, fits, architecture=architecture, on_epoch=on_epoch.value)(network)
+    return _saved(network, folder, architecture, training.dataset.preprocessing, fits=fits)
+
+
+@recipe(kind="variant", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=1)
+def compressed(
+    folder: Path,
+    *,
+    start: Ingredient,
+    variant: Variant,
+    holds_zeros: bool,
+    architecture: Architecture,
+    training: Training,
+    on_epoch: Aside[OnEpoch],
+) -> NetworkFacts:
+    """Compress a network by the method of a variant, and train it as the variant asks."""
+    from trtbench.compress.methods import Context, compress
+    from trtbench.compress.sparsity import write_sparsity
+
+    fits: list[FitRecord] = []
+    tune = training.tuner(folder, fits, architecture=architecture, on_epoch=on_epoch.value)
+    context = Context(
+        dataset=training.dataset,
+        budget=training.config,
+        tune=tune,
+        is_sparse=holds_zeros,
+        device=training.device,
+    )
+    with on_threads(training.threads):
+        made = compress(architecture.load(start.path(WEIGHTS)).model, variant, context)
+    if variant.fine_tune and not made.is_tuned:
+        tune(made.model, hooks=made.hooks)
+    fit = training.dataset.preprocessing
+    facts = _saved(made.model, folder, architecture, fit, notes=made.notes, fits=fits, method=made.facts)
+    if made.check is not None:
+        saved = architecture.load(folder / WEIGHTS).model
+        made.check(saved, after="the saved file was read again")
+        write_sparsity(saved, folder / "layers")
+    return facts
+
+
+def dense(makings: Makings) -> Artefact[NetworkFacts]:
+    """Return the dense network: trained here, or a checkpoint brought into our form."""
+    model, architecture = makings.suite.model, makings.architecture
+    if model.checkpoint is None:
+        assert model.train is not None, "the suite has a checkpoint or a training budget"
+        training = training_of(makings, model.train, teacher=None)
+        on_epoch = told(makings, model.train, item="dense")
+        return makings.book.make(trained, "dense", architecture=architecture, training=training, on_epoch=on_epoch)
+    if not model.checkpoint.is_file():
+        raise ConfigError(f"checkpoint {model.checkpoint}", expected="a file", cure="mend model.checkpoint")
+    checkpoint = Given(model.checkpoint, key=file_sha256(model.checkpoint))
+    fit = makings.dataset.preprocessing
+    return makings.book.make(taken, "dense", architecture=architecture, checkpoint=checkpoint, preprocessing=fit)
+
+
+def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts]:
+    """Return the network of a variant, made from the one it comes after; of a kind that makes graphs, that one."""
+    suite = makings.suite
+    start = dense(makings) if variant.after is None else variant_network(makings, _before(suite, variant))
+    if variant.makes == "graph" or variant.is_identity:
+        return start
+    settled = variant.settled(builds_int8=suite.builds_int8)
+    budget = suite.fine_tune if variant.fine_tune else TrainConfig(epochs=0)
+    training = training_of(makings, budget, teacher=dense(makings) if budget.distill else None)
+    if not (variant.fine_tune or settled.reads_images()):
+        training = replace(training, dataset=keeping(makings.dataset), device="cpu", threads=1)
+    return makings.book.make(
+        compressed,
+        variant.name,
+        start=start,
+        variant=settled,
+        holds_zeros=holds_zeros(suite, variant),
+        architecture=makings.architecture,
+        training=training,
+        on_epoch=told(makings, budget, item=variant.name),
+    )
+
+
+def load_network(makings: Makings, artefact: Artefact[NetworkFacts]) -> Any:
+    """Return the PyTorch network of an artefact, in eval mode on the CPU."""
+    return makings.architecture.load(artefact.path(WEIGHTS)).model
+
+
+def holds_zeros(suite: Suite, variant: Variant) -> bool:
+    """Say whether a variant starts from one whose zeros are to stay."""
+    return any(one.makes_zeros for one in suite.lineage(variant)[:-1])
+
+
+def training_of(makings: Makings, budget: TrainConfig, *, teacher: Ingredient | None) -> Training:
+    """Return what decides a training by this budget here."""
+    return Training(
+        dataset=keeping(makings.dataset, "train", "validation"),
+        config=budget,
+        teacher=teacher,
+        device=makings.device,
+        threads=makings.threads,
+    )
+
+
+def told(makings: Makings, budget: TrainConfig, *, item: str) -> Aside[OnEpoch]:
+    """Return who is told of the epochs of a training."""
+    return Aside(follow_training(makings.tell, item=item, epochs=budget.epochs))
+
+
+def follow_training(tell: Listener, *, item: str, epochs: int) -> OnEpoch:
+    """Return what tells of each epoch of a training, as `fit` takes it for `on_epoch`."""
+
+    def follow(epoch: EpochRecord) -> None:
+        detail = f"epoch {epoch.epoch}/{epochs}, validation {100 * epoch.val_correct / epoch.val_total:.1f} %"
+        tell(Event(stage="train", item=item, state="progress", detail=detail, share=epoch.epoch / epochs))
+
+    return follow
+
+
+@contextlib.contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Let torch compute on so many threads: sums of floats differ with their number, and with them what is learnt."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _before(suite: Suite, variant: Variant) -> Variant:
+    start = suite.lineage(variant)[-2]
+    if start.makes == "graph":
+        raise UnsupportedError(
+            f"variant {variant.name!r} after {start.name!r}",
+            expected="a network to go on from",
+            got=f"a graph, which is what {start.kind} makes",
+            cure=f"let {start.name!r} come last",
+        )
+    return start
+
+
+def _saved(
+    network: Any,
+    folder: Path,
+    architecture: Architecture,
+    preprocessing: Preprocessing,
+    *,
+    notes: tuple[str, ...] = (),
+    fits: Sequence[FitRecord] = (),
+    method: Mapping[str, Any] | None = None,
+) -> NetworkFacts:
+    from trtbench.compress.sparsity import sparsity_of
+    from trtbench.models import conv_widths, count_macs, count_params, save_model
+
+    save_model(
+        folder / WEIGHTS,
+        network,
+        name=architecture.name,
+        num_classes=architecture.num_classes,
+        metadata={"preprocessing": preprocessing.fingerprint},
+    )
+    return NetworkFacts(
+        params=count_params(network),
+        macs=count_macs(network, preprocessing.input_shape),
+        sparsity=sparsity_of(network),
+        widths=conv_widths(network),
+        notes=(*notes, *(note for fit in fits for note in fit.notes)),
+        fit=FitFacts.of(fits[-1]) if fits else None,
+        method=method or {},
+    )

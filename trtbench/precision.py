@@ -1,0 +1,93 @@
+"""The precisions: what each is, once. Whoever needs to know more of one than its name asks this table."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+HalfType = Literal["fp16", "bf16"]
+Runtime = Literal["tensorrt", "onnxruntime-cpu"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """One precision.
+
+    Args:
+        name: as suites, rows, sidecars and files have it.
+        graph: what its engines are built from: the float graph, one in half precision, or one of Q/DQ pairs.
+        half: the half type that it computes in, where its layers are not INT8.
+        is_int8: it computes in INT8, so that calibration images decide it.
+        placement: whose kernels the Q/DQ pairs of its graph are placed for.
+        halves: of a half graph: the precision whose Q/DQ graph it is made from.
+        explicit: of INT8 that a runtime calibrates itself: the precision that says the same in Q/DQ pairs.
+        is_reference: no suite asks for it; `bench.ort_placement` has it beside int8.
+        needs_ampere: a GPU before SM 8.0 only imitates it.
+    """
+
+    name: str
+    graph: Literal["float", "half", "qdq"] = "float"
+    half: HalfType | None = None
+    is_int8: bool = False
+    placement: Runtime | None = None
+    halves: str | None = None
+    explicit: str | None = None
+    is_reference: bool = False
+    needs_ampere: bool = False
+
+    @property
+    def calibrates_itself(self) -> bool:
+        """Whether the runtime chooses the INT8 ranges, from images that it is fed."""
+        return self.explicit is not None
+
+    @property
+    def channel_step(self) -> int:
+        """Channels per step of the matrix units: counts between two steps are padded up to the next.
+
+        NVIDIA, Deep Learning Performance guide, "Tensor Core requirements"; INT8 kernels of CPUs work on as many.
+        """
+        return 16 if self.is_int8 else 8
+
+
+_ALL = (
+    Precision(name="fp32"),
+    Precision(name="tf32", needs_ampere=True),
+    Precision(name="fp16", graph="half", half="fp16"),
+    Precision(name="bf16", graph="half", half="bf16", needs_ampere=True),
+    Precision(name="int8", graph="qdq", is_int8=True, placement="tensorrt"),
+    Precision(name="int8-ort", graph="qdq", is_int8=True, placement="onnxruntime-cpu", is_reference=True),
+    Precision(name="int8+fp16", graph="half", half="fp16", is_int8=True, halves="int8"),
+    Precision(name="int8-implicit", is_int8=True, explicit="int8"),
+    Precision(name="int8-implicit+fp16", half="fp16", is_int8=True, explicit="int8+fp16"),
+)
+PRECISIONS = {one.name: one for one in _ALL}
+ASKED = tuple(one.name for one in _ALL if not one.is_reference)
+# of the precisions whose graph holds Q/DQ pairs: for whose kernels
+PLACEMENTS = {one.name: one.placement for one in _ALL if one.placement is not None}
+
+if TYPE_CHECKING:
+    PrecisionName = str
+    AskedPrecision = str
+    FloatPrecision = str
+else:  # read by pydantic, which refuses every other name and writes them into the schemas
+    PrecisionName = Literal[tuple(PRECISIONS)]
+    AskedPrecision = Literal[ASKED]
+    FloatPrecision = Literal[tuple(one.name for one in _ALL if not one.is_int8)]
+
+
+def shown_precision(precision: str, *, sparse: bool = False, build: int = 1) -> str:
+    """Return a precision as names of rows and files show it: with what else tells two engines of it apart."""
+    again = f"#{build}" if build > 1 else ""
+    return f"{precision}{'+sparse' if sparse else ''}{again}"
+
+
+def read_shown(shown: str) -> tuple[str, bool, int]:
+    """Return precision, sparse and build from what `shown_precision` wrote.
+
+    Reports and sidecars had them in one text once; what is no such text comes back as the precision.
+    """
+    found = re.fullmatch(r"(?P<precision>.+?)(?P<sparse>\+sparse)?(#(?P<build>\d+))?", shown, re.DOTALL)
+    if found is None:
+        return shown, False, 1
+    return found["precision"], found["sparse"] is not None, int(found["build"] or 1)
