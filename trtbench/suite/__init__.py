@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trtbench.suite.ask import adhoc_suite, options, suite_template
+from trtbench.suite.bench import BenchConfig, DecisionConfig, LoadConfig, Objective
 from trtbench.suite.engines import (
     BACKENDS,
     BackendEntry,
@@ -12,17 +12,10 @@ from trtbench.suite.engines import (
     Method,
     Precision,
 )
-from trtbench.suite.parts import (
-    ZOO,
-    BenchConfig,
-    DataConfig,
-    DecisionConfig,
-    LoadConfig,
-    ModelConfig,
-    Objective,
-    Suite,
-)
-from trtbench.suite.read import load_suite, parse_suite, shipped_suites
+from trtbench.suite.faults import options
+from trtbench.suite.inputs import ZOO, DataConfig, ModelConfig
+from trtbench.suite.read import load_suite, parse_suite, shipped_suites, suite_template
+from trtbench.suite.suite import Suite, adhoc_suite
 from trtbench.suite.training import AugmentConfig, DistillConfig, TrainConfig
 from trtbench.suite.variants import (
     KINDS,

@@ -1,4 +1,4 @@
-"""Reading a suite file: YAML, its paths, and each fault told with file, key, expectation, finding and cure."""
+"""Suite files: YAML to a suite, its paths resolved; and the text that `trtbench init` writes."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from trtbench.errors import ConfigError
-from trtbench.suite.parts import Suite
-from trtbench.suite.variants import VARIANT_KINDS
-
-if TYPE_CHECKING:
-    from trtbench.suite.base import AnyPart
+from trtbench.suite.faults import validated
+from trtbench.suite.suite import Suite
 
 # (section, key, what stands before the path)
 _PATHS = (
@@ -26,19 +22,6 @@ _PATHS = (
     ("calibration", "manifest", ""),
     ("data", "source", "folder:"),
 )
-_EXPECTED = {
-    "extra_forbidden": "no such key",
-    "missing": "this key",
-    "union_tag_invalid": "a kind of {expected_tags}",
-    "union_tag_not_found": "a kind",
-    "too_short": "at least {min_length}",
-}
-_CURES = {
-    "extra_forbidden": "remove the key or mend its spelling: `trtbench schema` lists the keys",
-    "missing": "add the key; `trtbench init` writes a complete suite",
-    "union_tag_invalid": "use one of the kinds named",
-    "union_tag_not_found": "add the kind, as `kind: dense`; `trtbench schema` lists them",
-}
 
 
 def shipped_suites() -> tuple[str, ...]:
@@ -102,41 +85,21 @@ def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
     return suite
 
 
-def validated(kind: type[AnyPart], raw: dict[Any, Any], *, origin: str) -> AnyPart:
-    """Validate raw values as a part of a suite.
+def suite_template(*, model: str, data: str, checkpoint: Path | None) -> str:
+    """Return the text of a suite for this model and these images, commented and ready to edit.
 
-    Raises:
-        ConfigError: one line per fault.
+    Paths are written as given: they are taken from the folder of the suite's file.
     """
-    try:
-        # JSON has no tuples and no paths, so that strictness (a number in quotes is no number) leaves those alone.
-        return kind.model_validate_json(json.dumps(raw, default=str), strict=True)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        faults = [_fault(origin, fault) for fault in found if not _follows(fault, found)]
-        raise ConfigError("\n".join(faults)) from error
-
-
-def _follows(fault: Any, others: list[Any]) -> bool:
-    """Say whether a list is too short only because its items were refused."""
-    where = fault["loc"]
-    return fault["type"] == "too_short" and any(
-        other is not fault and other["loc"][: len(where)] == where for other in others
+    if model.startswith("onnx:"):
+        return _TEMPLATE.format(model=json.dumps(model), data=json.dumps(data), weights="", variants="")
+    augment = ", augment: {crop_padding: 2, flip: false}" if data == "digits" else ""
+    weights = (
+        f"\n  checkpoint: {json.dumps(str(checkpoint))}"
+        if checkpoint is not None
+        else f"\n  train: {{epochs: 100, lr: 0.1, schedule: one-cycle{augment}}}"
     )
-
-
-def _fault(origin: str, fault: Any) -> str:
-    """Put one of pydantic's faults into our words: file, key, expected, got, cure."""
-    # The tag pydantic adds to the path of a union is no key of the file.
-    key = ".".join(str(part) for part in fault["loc"] if part not in VARIANT_KINDS) or "the whole file"
-    cure = _CURES.get(fault["type"], "mend the value; `trtbench schema` says what each key takes")
-    expected = _EXPECTED.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").removeprefix(
-        "Input should be "
-    )
-    expected = expected.format(**fault.get("ctx", {}))
-    is_scalar = not isinstance(fault["input"], (dict, list, tuple, BaseModel))
-    got = "nothing" if fault["type"] == "missing" else repr(fault["input"]) if is_scalar else ""
-    return f"{origin}: {key}: expected {expected}{f', got {got}' if got else ''}; {cure}"
+    variants = _TEMPLATE_VARIANTS.format(augment=augment)
+    return _TEMPLATE.format(model=json.dumps(model), data=json.dumps(data), weights=weights, variants=variants)
 
 
 def _expanded(place: str, *, key: str, origin: str) -> str:
@@ -173,3 +136,33 @@ def _anchored(
         expanded = _expanded(place, key=f"{section}.{key}", origin=origin)
         raw[section] = {**raw[section], key: f"{prefix}{base / expanded}"}
     return raw
+
+
+_TEMPLATE = """\
+# trtbench suite; `trtbench schema` says what every key takes.
+name: my-suite
+
+data:
+  source: {data}
+  validation: 0.1              # share of the training images held out
+
+model:
+  name: {model}{weights}
+
+variants:
+  - {{kind: dense, name: dense}}
+{variants}
+calibration: {{per_class: 50, method: entropy}}
+
+engines:
+  - {{backend: auto, precisions: [fp32, int8]}}
+
+decision: {{max_drop_pp: 1.0, objective: p50_ms, batch_size: 1}}
+"""
+_TEMPLATE_VARIANTS = """\
+  - {{kind: dense, name: dense-tuned, fine_tune: true}}   # the control: same budget, nothing pruned
+  - {{kind: channels, name: channels-30, ratio: 0.3}}
+  - {{kind: channels, name: channels-50, ratio: 0.5}}
+
+fine_tune: {{epochs: 10, lr: 0.01{augment}}}   # one budget for every variant
+"""

@@ -1,0 +1,75 @@
+"""Values from outside become parts of a suite, or faults in our words: where, key, expected, got, cure."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from trtbench.errors import ConfigError
+from trtbench.suite.variants import VARIANT_KINDS
+
+if TYPE_CHECKING:
+    from trtbench.suite.base import AnyPart
+
+_EXPECTED = {
+    "extra_forbidden": "no such key",
+    "missing": "this key",
+    "union_tag_invalid": "a kind of {expected_tags}",
+    "union_tag_not_found": "a kind",
+    "too_short": "at least {min_length}",
+}
+_CURES = {
+    "extra_forbidden": "remove the key or mend its spelling: `trtbench schema` lists the keys",
+    "missing": "add the key; `trtbench init` writes a complete suite",
+    "union_tag_invalid": "use one of the kinds named",
+    "union_tag_not_found": "add the kind, as `kind: dense`; `trtbench schema` lists them",
+}
+
+
+def validated(kind: type[AnyPart], raw: dict[Any, Any], *, origin: str) -> AnyPart:
+    """Validate raw values as a part of a suite.
+
+    Raises:
+        ConfigError: one line per fault.
+    """
+    try:
+        # JSON has no tuples and no paths, so that strictness (a number in quotes is no number) leaves those alone.
+        return kind.model_validate_json(json.dumps(raw, default=str), strict=True)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        faults = [_fault(origin, fault) for fault in found if not _follows(fault, found)]
+        raise ConfigError("\n".join(faults)) from error
+
+
+def options(part: type[AnyPart], /, **values: Any) -> AnyPart:
+    """Validate one part of a suite that came as command-line options; None stands for the default.
+
+    Raises:
+        ConfigError: a value that cannot be, named as in the suite file.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    return validated(part, given, origin="command line")
+
+
+def _follows(fault: Any, others: list[Any]) -> bool:
+    """Say whether a list is too short only because its items were refused."""
+    where = fault["loc"]
+    return fault["type"] == "too_short" and any(
+        other is not fault and other["loc"][: len(where)] == where for other in others
+    )
+
+
+def _fault(origin: str, fault: Any) -> str:
+    """Put one of pydantic's faults into our words: file, key, expected, got, cure."""
+    # The tag pydantic adds to the path of a union is no key of the file.
+    key = ".".join(str(part) for part in fault["loc"] if part not in VARIANT_KINDS) or "the whole file"
+    cure = _CURES.get(fault["type"], "mend the value; `trtbench schema` says what each key takes")
+    expected = _EXPECTED.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").removeprefix(
+        "Input should be "
+    )
+    expected = expected.format(**fault.get("ctx", {}))
+    is_scalar = not isinstance(fault["input"], (dict, list, tuple, BaseModel))
+    got = "nothing" if fault["type"] == "missing" else repr(fault["input"]) if is_scalar else ""
+    return f"{origin}: {key}: expected {expected}{f', got {got}' if got else ''}; {cure}"

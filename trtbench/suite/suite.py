@@ -1,0 +1,111 @@
+"""The whole suite: one question, its parts at their defaults; no defaults live anywhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from trtbench.suite.base import Name, Part
+from trtbench.suite.bench import BenchConfig, DecisionConfig
+from trtbench.suite.engines import CalibrationConfig, EngineConfig, ExportConfig
+from trtbench.suite.faults import validated
+from trtbench.suite.inputs import DataConfig, ModelConfig
+from trtbench.suite.training import TrainConfig
+from trtbench.suite.variants import Variant  # noqa: TC001  pydantic resolves the fields at run time
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Suite(Part):
+    """One question: these variants of this network, on these images, on this machine."""
+
+    name: Name
+    data: DataConfig = DataConfig()
+    model: ModelConfig
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    fine_tune: TrainConfig = TrainConfig(epochs=10, lr=0.01)
+    export: ExportConfig = ExportConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+    engines: Annotated[tuple[EngineConfig, ...], Field(min_length=1)] = (EngineConfig(),)
+    bench: BenchConfig = BenchConfig()
+    decision: DecisionConfig = DecisionConfig()
+    _written: dict[tuple[str, str], str] = PrivateAttr(default_factory=dict)
+    _origin: str = PrivateAttr(default="")
+
+    @model_validator(mode="after")
+    def _names_are_unique_and_known(self) -> Suite:
+        names = [variant.name for variant in self.variants]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"unique variant names, but {', '.join(twice)} stands twice")
+        sizes = self.bench.batch_sizes
+        for engine in self.engines:
+            if engine.profile is not None and not engine.profile[0] <= min(sizes) <= max(sizes) <= engine.profile[2]:
+                raise ValueError(f"a profile that holds the batch sizes {list(sizes)}, not {list(engine.profile)}")
+        for index, variant in enumerate(self.variants):
+            if variant.after is not None and variant.after not in names[:index]:
+                raise ValueError(f"{variant.name}: `after` a variant named before it, but {variant.after!r} is none")
+        if self.decision.batch_size not in self.bench.batch_sizes:
+            raise ValueError(
+                f"decision.batch_size {self.decision.batch_size} among bench.batch_sizes {list(self.bench.batch_sizes)}"
+            )
+        return self
+
+    def as_written(self) -> dict[str, Any]:
+        """Return the whole suite as JSON values, its paths as the file has them: no machine's own folders."""
+        found = self.model_dump(mode="json")
+        for (section, key), value in self._written.items():
+            found[section][key] = value
+        return found
+
+    @property
+    def origin(self) -> str:
+        """What `trtbench build` takes to build this suite again: its file, or the name of a shipped one."""
+        return self._origin or self.name
+
+    def lineage(self, variant: Variant) -> tuple[Variant, ...]:
+        """Return the variants that a variant's network goes through, from the dense network on, itself last."""
+        if variant.after is None:
+            return (variant,)
+        start = next(one for one in self.variants if one.name == variant.after)
+        return (*self.lineage(start), variant)
+
+    @property
+    def builds_int8(self) -> bool:
+        """Whether any engine of the suite is INT8; a runtime's usual precisions hold it."""
+        return any(
+            engine.precisions is None or any(precision.startswith("int8") for precision in engine.precisions)
+            for engine in self.engines
+        )
+
+
+def adhoc_suite(
+    *,
+    model: str,
+    checkpoint: Path | None,
+    data: DataConfig,
+    precisions: tuple[str, ...] = ("fp32",),
+    backend: str = "auto",
+    export: ExportConfig | None = None,
+    calibration: CalibrationConfig | None = None,
+) -> Suite:
+    """Return the suite that a single step on one trained model amounts to.
+
+    Raises:
+        ConfigError: an option cannot be.
+    """
+    weights = "" if checkpoint is None else f"-{hashlib.sha256(str(checkpoint.absolute()).encode()).hexdigest()[:8]}"
+    raw = {
+        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model}{weights}").strip("-."),
+        "data": data.model_dump(),
+        "model": {"name": model, "checkpoint": checkpoint},
+        "variants": [{"kind": "dense", "name": "dense"}],
+        "export": (export or ExportConfig()).model_dump(),
+        "calibration": (calibration or CalibrationConfig()).model_dump(),
+        "engines": [{"backend": backend, "precisions": precisions}],
+        "bench": {"ort_placement": False, "baselines": []},
+    }
+    return validated(Suite, raw, origin="command line")
