@@ -16,7 +16,8 @@ from trtbench.bench.summary import latency_record, timed_ratio
 from trtbench.bench.timing import cores
 from trtbench.bench.worker import serve
 from trtbench.bench.workers import Workers
-from trtbench.engines.base import place_of
+from trtbench.engines.base import Parts, SessionFacts, place_of
+from trtbench.engines.fake import FakeBackend, FakeSession
 from trtbench.errors import OutOfMemoryError, RowError, SidecarError, WorkerError
 from trtbench.suite import BenchConfig, LoadConfig
 
@@ -163,8 +164,6 @@ def test_commands_are_answered_in_order_and_errors_are_answers(
 def test_running_out_of_host_memory_is_answered(
     fake_engine: Make, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench.engines.fake import FakeBackend
-
     def exhausted(*_: object) -> None:
         raise MemoryError
 
@@ -351,21 +350,40 @@ def test_loads_and_energy_belong_to_the_row_they_were_measured_on(
 def test_a_worker_tells_the_parts_of_an_inference_where_its_session_can(
     fake_engine: Make, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench.engines import fake
-
     preparing = {"do": "prepare", **_preparing(fake_engine("good"), images)}
     ask = {"do": "parts", "batch": 1, "samples": 2}
     assert _answers(preparing, _OPEN, ask)[2] == {"ns": {}}
 
-    def parts(_: object, samples: int) -> dict[str, Any]:
-        return {"enqueue": np.full(samples, 3), "compute": np.full(samples, 4)}
+    def parts(_: object, samples: int) -> Parts:
+        one, two, three, four = (np.full(samples, number) for number in (1, 2, 3, 4))
+        return Parts(h2d=one, enqueue=two, compute=three, d2h=four)
 
-    monkeypatch.setattr(fake.FakeSession, "time_parts", parts, raising=False)
-    monkeypatch.setattr(fake.FakeSession, "clocks", {"device": "cuda-events"}, raising=False)
-    answers = _answers(preparing, _OPEN, ask, {"do": "warm_up", "batch": 1, "warm_up_ms": 0, "cores": []})
+    monkeypatch.setattr(FakeSession, "time_parts", parts)
+    assert _answers(preparing, _OPEN, ask)[2] == {
+        "ns": {"h2d": [1, 1], "enqueue": [2, 2], "compute": [3, 3], "d2h": [4, 4]}
+    }
 
-    assert answers[2] == {"ns": {"enqueue": [3, 3], "compute": [4, 4]}}
-    assert answers[3]["clock"] == "cuda-events"
+
+def test_a_row_says_what_its_session_says_of_itself(
+    fake_engine: Make, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = SessionFacts(settings={"cuda_graph": False}, clock="cuda-events", memory_bytes=7, notes=("no CUDA graph",))
+    monkeypatch.setattr(FakeSession, "describe", lambda _: told)
+
+    answers = _answers(
+        {"do": "prepare", **_preparing(fake_engine("good"), images)},
+        _OPEN,
+        {"do": "warm_up", "batch": 1, "warm_up_ms": 0, "cores": []},
+        {"do": "time", "batch": 1, "samples": 1, "scope": "device"},
+    )
+
+    assert answers[1]["settings"] == {"cuda_graph": False}
+    assert (answers[2]["clock"], answers[2]["settings"], answers[2]["notes"]) == (
+        "cuda-events",
+        {"cuda_graph": False},
+        ["no CUDA graph"],
+    )
+    assert answers[3]["memory_bytes"] == 7
 
 
 def test_what_is_known_when_someone_interrupts_is_kept(fake_engine: Make, images: Images, tmp_path: Path) -> None:

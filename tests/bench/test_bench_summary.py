@@ -54,9 +54,7 @@ def test_a_record_holds_every_figure_of_all_processes() -> None:
 
 def test_several_launches_a_sample_are_told_per_inference() -> None:
     way = Way(mode="throughput")
-    found = latency_record(
-        _measured(_row(0, STEADY, STEADY), way=way, launches={way: 10}, clocks={way: "cuda-events"}), way
-    )
+    found = latency_record(_measured(_row(0, STEADY, STEADY), way=way, launches={way: 10}, clock="cuda-events"), way)
 
     assert (found.mode, found.launches_per_sample, found.clock) == ("throughput", 10, "cuda-events")
     assert found.p50_ms == pytest.approx(0.1005)

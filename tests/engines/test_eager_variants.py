@@ -70,23 +70,24 @@ def test_half_precision_rounds_the_logits_and_halves_the_weights(
     result = EAGER.build(_request(source, tmp_path, precision))
 
     engine = EAGER.open(tmp_path / "engine.safetensors", sidecar(precision=precision), {"threads": 1})
-    logits = _run(engine.session(len(images)), images)
+    session = engine.session(len(images))
+    logits = _run(session, images)
 
     with torch.inference_mode():
         exact = made(torch.from_numpy(images)).numpy()
     error = np.abs(logits - exact).max() / np.abs(exact).max()
     assert _ROUNDOFF[precision] / 16 < error < 16 * _ROUNDOFF[precision]
     assert logits.dtype == np.float32
-    assert engine.settings["memory_format"] == "channels_last"
+    assert session.describe().settings["memory_format"] == "channels_last"
     assert result.weight_bytes == sum(
         tensor.numel() * (2 if tensor.is_floating_point() else 8) for tensor in made.state_dict().values()
     )
 
 
 def test_fp32_says_that_tf32_is_off(trained: tuple[Path, torch.nn.Module], sidecar: Callable[..., Sidecar]) -> None:
-    engine = EAGER.open(trained[0], sidecar(), {"threads": 1})
+    found = EAGER.open(trained[0], sidecar(), {"threads": 1}).session(1).describe()
 
-    assert dict(engine.settings) == {"threads": 1, "tf32": False, "memory_format": "contiguous"}
+    assert found.settings == {"threads": 1, "tf32": False, "memory_format": "contiguous"}
     assert not torch.backends.cudnn.allow_tf32
 
 
@@ -146,7 +147,9 @@ def test_every_launch_of_a_sample_is_made(scope: Scope) -> None:
 
         return launch
 
-    session = TorchSession(torch.nn.Identity(), shape=(2, 3, 4, 4), device=torch.device("cpu"), prepare=prepare)
+    session = TorchSession(
+        torch.nn.Identity(), shape=(2, 3, 4, 4), device=torch.device("cpu"), prepare=prepare, settings={}
+    )
     durations = session.time(5, launches_per_sample=3, scope=scope)
 
     assert durations.dtype == np.int64
@@ -156,7 +159,9 @@ def test_every_launch_of_a_sample_is_made(scope: Scope) -> None:
 
 def test_timing_host_to_host_leaves_the_images_where_they_are() -> None:
     images = np.random.default_rng(0).standard_normal((2, 3, 4, 4), dtype=np.float32)
-    session = TorchSession(torch.nn.Identity(), shape=images.shape, device=torch.device("cpu"), prepare=_summed)
+    session = TorchSession(
+        torch.nn.Identity(), shape=images.shape, device=torch.device("cpu"), prepare=_summed, settings={}
+    )
     session.copy_in(images)
     session.time(3, launches_per_sample=1, scope="host-to-host")
     session.enqueue()
@@ -199,11 +204,12 @@ def test_a_compiled_network_gives_the_logits_of_eager(
     monkeypatch.setattr(backends, "load_model", lambda *_, **__: SimpleNamespace(model=tiny))
 
     engine = COMPILE.open(tmp_path, sidecar(backend="compile"), {"threads": 1})
-    logits = _run(engine.session(len(images)), images)
+    session = engine.session(len(images))
+    logits = _run(session, images)
 
     with torch.inference_mode():
         np.testing.assert_allclose(logits, tiny(torch.from_numpy(images)).numpy(), atol=1e-5)
-    assert engine.settings["compiler"] == "inductor"
+    assert session.describe().settings["compiler"] == "inductor"
 
 
 def test_compile_copies_the_checkpoint(trained: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
@@ -261,7 +267,7 @@ def test_a_graph_is_recorded_after_a_warm_up_on_another_stream_and_then_replayed
     session = engine.session(2)
     session.enqueue()
 
-    assert engine.settings["cuda_graph"] is True
+    assert session.describe().settings["cuda_graph"] is True
     warm_up = ["side waits for main", "on side", "run", "run", "run", "main waits for side"]
     assert seam.calls == [*warm_up, "capture thread_local", "run", "replay"]
     assert session.copy_out().shape == (2, 1)
@@ -325,7 +331,7 @@ def test_on_cuda_each_precision_is_near_the_exact_logits(  # noqa: PLR0917  pyte
     tolerance = {"fp32": 1e-5, "tf32": 16 * 2.0**-11}.get(precision) or 16 * _ROUNDOFF[precision]
     np.testing.assert_allclose(logits[0], exact, atol=tolerance * np.abs(exact).max())
     np.testing.assert_allclose(logits[1], exact[::-1], atol=tolerance * np.abs(exact).max())
-    assert engine.settings["tf32"] == (precision == "tf32")
+    assert session.describe().settings["tf32"] == (precision == "tf32")
     assert (session.time(20, launches_per_sample=2, scope="host-to-host") > 0).all()
     session.close()
 

@@ -158,7 +158,7 @@ def test_the_settings_in_force_are_those_of_the_build_over_the_callers(
 
     opened = ONNXRUNTIME_CPU.open(engine, sidecar(settings={"x64quantprecision": True}), {"threads": 2})
 
-    assert dict(opened.settings) == {"threads": 2, "spin": False, "x64quantprecision": True}
+    assert opened.session(1).describe().settings == {"threads": 2, "spin": False, "x64quantprecision": True}
 
 
 def test_activations_are_those_of_the_float_graph_batch_by_batch(

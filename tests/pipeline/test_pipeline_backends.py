@@ -25,7 +25,7 @@ _NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 _TOY = """
 import shutil
 import numpy as np
-from trtbench.engines.base import BackendFacts, BuildResult
+from trtbench.engines.base import BackendFacts, BuildResult, SessionFacts
 
 
 class Toy:
@@ -42,14 +42,11 @@ class Toy:
         return BuildResult(achieved="fp32", weight_bytes=0)
 
     def open(self, path, sidecar, settings):
-        return Engine(settings)
+        return Engine()
 
 
 class Engine:
     device = "toy"
-
-    def __init__(self, settings):
-        self.settings = settings
 
     def session(self, batch):
         return Session()
@@ -73,6 +70,12 @@ class Session:
 
     def time(self, samples, *, launches_per_sample, scope):
         return np.full(samples, 1_000_000 * launches_per_sample)
+
+    def time_parts(self, samples):
+        return None
+
+    def describe(self):
+        return SessionFacts(settings={})
 
     def close(self):
         pass

@@ -46,7 +46,7 @@ def latency_record(measured: Measured, way: Way = PLAIN) -> LatencyRecord:
     return LatencyRecord(
         scope=way.scope,
         mode=way.mode,
-        clock="cuda-events" if run.clocks.get(way) == "cuda-events" else "wall",
+        clock=run.clock,
         launches_per_sample=launches,
         verdict=_verdict(all(one.is_settled for one in found), measured),
         p50_ci95_ms=(low / scale, high / scale),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.bench.workers import WorkerProcess
-    from trtbench.engines.base import Scope
+    from trtbench.engines.base import Clock, Scope
     from trtbench.suite import BenchConfig
 
 Mode = Literal["latency", "throughput"]
@@ -42,7 +42,7 @@ class Run:
 
     timed: dict[Way, TimedRow] = field(default_factory=dict)
     launches: dict[Way, int] = field(default_factory=dict)
-    clocks: dict[Way, str] = field(default_factory=dict)
+    clock: Clock = "wall"
     parts_ns: Mapping[str, Sequence[int]] = field(default_factory=dict)
     memory_bytes: int | None = None
     cores: tuple[int, ...] = ()
@@ -152,7 +152,7 @@ class _Timer:
             min_sample_ms=_THROUGHPUT_SAMPLE_MS if self._way.mode == "throughput" else 0.0,
         )
         self._launches = self._run.launches[self._way] = answer["launches"]
-        self._run.clocks[self._way] = answer["clock"]
+        self._run.clock = answer["clock"]
         self._run.cores = tuple(answer["cores"])
         self._run.settings, self._run.notes = answer["settings"], tuple(answer["notes"])
         self._run.warm_up_ms, self._run.warm_up_inferences = answer["warm_up_ms"], answer["n"]

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ class Worker:
             "load_ms": (loaded - start) / 1e6,
             "first_inference_ms": (first - loaded) / 1e6,
             "device": self._engine.device,
-            "settings": dict(self._engine.settings),
+            "settings": dict(session.describe().settings),
         }
 
     def score(self, *, batch: int, logits: str) -> dict[str, Any]:
@@ -96,8 +97,7 @@ class Worker:
         """Pin the process, fill the input with real images and run for a while.
 
         Answer the median inference in ns, how many there were and how long they took, how many launches a sample of
-        at least `min_sample_ms` needs, what clock takes the times (a session of another than the wall's says so in
-        `clocks`, by scope), and the cores.
+        at least `min_sample_ms` needs, what clock takes the times, the cores, and what the session says of itself.
         """
         pinned = _pin(cores)
         _forget_peak_memory()
@@ -109,16 +109,17 @@ class Worker:
             durations.append(int(session.time(1, launches_per_sample=1, scope=scope)[0]))
             total += durations[-1]
         inference_ns = float(np.median(durations[len(durations) // 2 :]))
+        facts = session.describe()
         return {
             "inference_ns": inference_ns,
             "n": len(durations),
             "warm_up_ms": total / 1e6,
-            "clock": getattr(session, "clocks", {}).get(scope, "wall"),
+            "clock": facts.clock,
             "launches": max(1, math.ceil(min_sample_ms * 1e6 / inference_ns)),
             "cores": pinned,
             # A runtime may learn only now what it can do: TensorRT falls back where no CUDA graph can be captured.
-            "settings": dict(self._engine.settings) if self._engine is not None else {},
-            "notes": list(getattr(self._engine, "notes", ())),
+            "settings": dict(facts.settings),
+            "notes": list(facts.notes),
         }
 
     def time(self, *, batch: int, samples: int, scope: Scope, launches: int = 1) -> dict[str, Any]:
@@ -131,17 +132,15 @@ class Worker:
         if samples > 1:
             session.time(1, launches_per_sample=launches, scope=scope)
         found = session.time(samples, launches_per_sample=launches, scope=scope)
-        on_device = getattr(session, "memory_bytes", None)
-        return {"ns": found.tolist(), "memory_bytes": _peak_memory_bytes() if on_device is None else on_device()}
+        on_device = session.describe().memory_bytes
+        return {"ns": found.tolist(), "memory_bytes": _peak_memory_bytes() if on_device is None else on_device}
 
     def parts(self, *, batch: int, samples: int) -> dict[str, Any]:
-        """Answer the nanoseconds of each part of an inference by its name, where the runtime can tell them apart.
-
-        A session tells by a method `time_parts(samples)`, which answers {"h2d", "enqueue", "compute", "d2h"} with one
-        int64 array (samples,) each; on the CPU there is nothing to tell apart.
-        """
-        time_parts = getattr(self._session(batch), "time_parts", None)
-        return {"ns": {name: ns.tolist() for name, ns in time_parts(samples).items()} if time_parts else {}}
+        """Answer the nanoseconds of each part of an inference by its name, where the runtime can tell them apart."""
+        parts = self._session(batch).time_parts(samples)
+        if parts is None:
+            return {"ns": {}}
+        return {"ns": {part.name: getattr(parts, part.name).tolist() for part in fields(parts)}}
 
     def load(
         self, *, batch: int, streams: int, duration_s: float, cores: list[int], rate: float | None, seed: int

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trtbench.records import Preprocessing
 
 Scope = Literal["host-to-host", "device"]
+Clock = Literal["wall", "cuda-events"]
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -118,12 +119,39 @@ class BuildResult:
     notes: tuple[str, ...] = ()
 
 
-class Session(Protocol):
-    """One engine at one batch size, with its buffers.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFacts:
+    """What a session says of itself; a runtime may learn only as it runs what it can do.
 
-    A session of a device may have two things more. `clocks` maps a scope to "cuda-events" where `time` does not read
-    the wall clock. `time_parts(samples)` returns int64 nanoseconds (samples,) of "h2d", "enqueue", "compute" and "d2h".
+    Args:
+        settings: in force.
+        clock: what `time` reads.
+        memory_bytes: what it takes of a device; None where it is the process's memory, or nobody tells.
+        notes: what a reader of the row must know.
     """
+
+    settings: Mapping[str, Any]
+    clock: Clock = "wall"
+    memory_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Parts:
+    """The nanoseconds of each part of some inferences, int64 (samples,).
+
+    `h2d`, `compute` and `d2h` pass on the device; `enqueue` is how long the host takes to launch, while the device may
+    already compute.
+    """
+
+    h2d: NDArray[np.int64]
+    enqueue: NDArray[np.int64]
+    compute: NDArray[np.int64]
+    d2h: NDArray[np.int64]
+
+
+class Session(Protocol):
+    """One engine at one batch size, with its buffers."""
 
     def copy_in(self, images: NDArray[np.float32]) -> None:
         """Copy float32 images (batch, C, H, W) into the input buffer."""
@@ -148,6 +176,14 @@ class Session(Protocol):
         """
         ...
 
+    def time_parts(self, samples: int) -> Parts | None:
+        """Return how long each part of `samples` inferences took; None where they cannot be told apart."""
+        ...
+
+    def describe(self) -> SessionFacts:
+        """Return what is in force now."""
+        ...
+
     def close(self) -> None:
         """Free the buffers."""
         ...
@@ -159,11 +195,6 @@ class Engine(Protocol):
     @property
     def device(self) -> str:
         """The device as a row names it."""
-        ...
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The settings in force."""
         ...
 
     def session(self, batch: int) -> Session:

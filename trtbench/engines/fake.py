@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, refuse_precision
+from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, refuse_precision
 from trtbench.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -76,13 +76,13 @@ class FakeEngine:
         self, script: Mapping[str, Any], *, input_shape: tuple[int, int, int], settings: Mapping[str, Any]
     ) -> None:
         self.device = _DEVICE
-        self.settings = settings
+        self._settings = settings
         self._script = script
         self._input_shape = input_shape
 
     def session(self, batch: int) -> FakeSession:
         """Return a session at this batch size."""
-        return FakeSession(self._script, shape=(batch, *self._input_shape))
+        return FakeSession(self._script, shape=(batch, *self._input_shape), settings=self._settings)
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -91,8 +91,11 @@ class FakeEngine:
 class FakeSession:
     """Deterministic logits and durations."""
 
-    def __init__(self, script: Mapping[str, Any], *, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, script: Mapping[str, Any], *, shape: tuple[int, ...], settings: Mapping[str, Any] = NO_OPTIONS
+    ) -> None:
         self._script = script
+        self._settings = settings
         self._random = np.random.default_rng(script["seed"])
         self._weights = np.random.default_rng(script["seed"]).standard_normal(
             (int(np.prod(shape[1:])), script["classes"]), dtype=np.float32
@@ -124,6 +127,13 @@ class FakeSession:
         jitter = 1 + self._script["jitter"] * self._random.standard_normal(samples)
         durations: NDArray[np.int64] = np.maximum(1, scale * jitter).astype(np.int64)
         return durations
+
+    def time_parts(self, samples: int) -> None:
+        """Return None: a script has nothing to tell apart."""
+
+    def describe(self) -> SessionFacts:
+        """Return the settings."""
+        return SessionFacts(settings=self._settings)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, partial_path, refuse_precision
+from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, partial_path, refuse_precision
 from trtbench.engines.onnxruntime.sessions import CPU, session_options, start, weight_bytes
 from trtbench.environment.host import collect_host
 from trtbench.graph.reference import onnxruntime
@@ -109,13 +109,13 @@ class OnnxRuntimeEngine:
 
     def __init__(self, session: Any, *, num_classes: int, settings: Mapping[str, Any]) -> None:
         self.device = _DEVICE
-        self.settings = settings
+        self._settings = settings
         self._session = session
         self._num_classes = num_classes
 
     def session(self, batch: int) -> OnnxRuntimeSession:
         """Return a session at this batch size."""
-        return OnnxRuntimeSession(self._session, batch=batch, num_classes=self._num_classes)
+        return OnnxRuntimeSession(self._session, batch=batch, num_classes=self._num_classes, settings=self._settings)
 
     def close(self) -> None:
         """Let go of the network."""
@@ -125,7 +125,8 @@ class OnnxRuntimeEngine:
 class OnnxRuntimeSession:
     """Bound input and output buffers of one batch size."""
 
-    def __init__(self, session: Any, *, batch: int, num_classes: int) -> None:
+    def __init__(self, session: Any, *, batch: int, num_classes: int, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
         ort = onnxruntime()
         shape = (batch, *session.get_inputs()[0].shape[1:])
         self._session = session
@@ -169,6 +170,13 @@ class OnnxRuntimeSession:
                     run(binding)
             durations[index] = clock() - start
         return durations
+
+    def time_parts(self, samples: int) -> None:
+        """Return None: on the CPU there is nothing to tell apart."""
+
+    def describe(self) -> SessionFacts:
+        """Return the settings."""
+        return SessionFacts(settings=self._settings)
 
     def close(self) -> None:
         """Free the buffers."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbench.engines.base import SessionFacts
 from trtbench.engines.onnxruntime.sessions import session_options, start
 from trtbench.engines.tensorrt.cuda import open_cuda
 from trtbench.engines.tensorrt.timing import timed_by_clock
@@ -55,14 +56,16 @@ class DeviceEngine:
 
     def __init__(self, session: Any, *, cuda: Cuda, device: str, num_classes: int, settings: Mapping[str, Any]) -> None:
         self.device = device
-        self.settings = settings
+        self._settings = settings
         self._session = session
         self._cuda = cuda
         self._num_classes = num_classes
 
     def session(self, batch: int) -> DeviceSession:
         """Return a session at this batch size."""
-        return DeviceSession(self._session, cuda=self._cuda, batch=batch, num_classes=self._num_classes)
+        return DeviceSession(
+            self._session, cuda=self._cuda, batch=batch, num_classes=self._num_classes, settings=self._settings
+        )
 
     def close(self) -> None:
         """Let go of the network, then of the stream that it computes on."""
@@ -78,10 +81,21 @@ class DeviceSession:
         cuda: the device and the stream that the session computes on.
         batch: images at a time.
         num_classes: of the logits.
+        settings: in force.
         memory: where ONNX Runtime is told that the buffers are.
     """
 
-    def __init__(self, session: Any, *, cuda: Cuda, batch: int, num_classes: int, memory: str = "cuda") -> None:
+    def __init__(
+        self,
+        session: Any,
+        *,
+        cuda: Cuda,
+        batch: int,
+        num_classes: int,
+        settings: Mapping[str, Any],
+        memory: str = "cuda",
+    ) -> None:
+        self._settings = settings
         ort = onnxruntime()
         images, logits = session.get_inputs()[0], session.get_outputs()[0]
         self._cuda = cuda
@@ -137,6 +151,13 @@ class DeviceSession:
         with self._cuda.current():
             self._cuda.synchronize()
             return timed_by_clock(self._cuda, one * launches_per_sample, samples=samples)
+
+    def time_parts(self, samples: int) -> None:
+        """Return None: ONNX Runtime's launch is not taken apart."""
+
+    def describe(self) -> SessionFacts:
+        """Return the settings; ONNX Runtime does not tell what its arena takes of the device."""
+        return SessionFacts(settings=self._settings)
 
     def close(self) -> None:
         """Free the buffers."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from trtbench.engines.base import SessionFacts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -47,11 +49,19 @@ class TorchSession:
         shape: batch, channels, height, width.
         device: where.
         prepare: returns what launches an inference of the input tensor.
+        settings: in force.
     """
 
     def __init__(
-        self, network: torch.nn.Module, *, shape: tuple[int, ...], device: torch.device, prepare: Prepare
+        self,
+        network: torch.nn.Module,
+        *,
+        shape: tuple[int, ...],
+        device: torch.device,
+        prepare: Prepare,
+        settings: Mapping[str, Any],
     ) -> None:
+        self._settings = settings
         self._is_cuda = device.type == "cuda"
         self._input = torch.zeros(shape, device=device)
         self._host_in = torch.zeros(shape, pin_memory=self._is_cuda)
@@ -96,6 +106,13 @@ class TorchSession:
                 wait()
                 durations[index] = clock() - start
         return durations
+
+    def time_parts(self, samples: int) -> None:
+        """Return None: PyTorch's launches are not taken apart."""
+
+    def describe(self) -> SessionFacts:
+        """Return the settings; what PyTorch's pool takes of a device is not the network's alone."""
+        return SessionFacts(settings=self._settings)
 
     def _operations(self, scope: Scope) -> tuple[Callable[[], object], ...]:
         if scope == "device":
@@ -143,7 +160,7 @@ class TorchEngine:
     ) -> None:
         self.device = name
         self._network = network
-        self.settings = settings
+        self._settings = settings
         self._torch_device = device
         self._input_shape = input_shape
         self._prepare = prepare
@@ -151,7 +168,9 @@ class TorchEngine:
     def session(self, batch: int) -> TorchSession:
         """Return a session at this batch size."""
         shape = (batch, *self._input_shape)
-        return TorchSession(self._network, shape=shape, device=self._torch_device, prepare=self._prepare)
+        return TorchSession(
+            self._network, shape=shape, device=self._torch_device, prepare=self._prepare, settings=self._settings
+        )
 
     def close(self) -> None:
         """Let go of the network."""

@@ -115,8 +115,9 @@ def crosscheck(path: Path, sidecar: Sidecar, flags: Flags, *, executable: str = 
     with contextlib.closing(
         TENSORRT.open(path, sidecar, {"cuda_graph": flags.cuda_graph, "clock": "events"})
     ) as engine:
-        ours = measure(engine.session(flags.batch), flags)
-        settings = dict(engine.settings)
+        session = engine.session(flags.batch)
+        ours = measure(session, flags)
+        settings = session.describe().settings
     # Closed before it begins, so that the other side has the GPU to itself.
     theirs = parse_trtexec(run_trtexec(command, timeout_s=flags.duration_s + flags.warm_up_ms / 1000 + _GRACE_S))
     return CrossCheck(ours=ours, theirs=theirs, flags=flags, settings=settings, command=shlex.join(command))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbench.engines.base import SessionFacts
 from trtbench.engines.tensorrt.bindings import (
     allocate,
     download,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import tensorrt as trt
     from numpy.typing import NDArray
 
-    from trtbench.engines.base import Scope
+    from trtbench.engines.base import Parts, Scope
     from trtbench.engines.sidecar import Sidecar
     from trtbench.engines.tensorrt.context import Context
     from trtbench.engines.tensorrt.cuda import Cuda, Operation
@@ -69,17 +69,6 @@ class TensorrtEngine:
         self._settings = {**_DEFAULTS, **settings, **sidecar.settings}
         self._lines = lines or LogLines()
         self._sessions: list[TensorrtSession] = []
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What is in force: where a session fell back from CUDA graphs, `cuda_graph` is False, with the reason."""
-        fallen = (session.settings for session in self._sessions if "cuda_graph_reason" in session.settings)
-        return next(fallen, self._settings)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the row must know."""
-        return tuple(dict.fromkeys(note for session in self._sessions for note in session.notes))
 
     def session(self, batch: int) -> TensorrtSession:
         """Return a session at this batch size.
@@ -130,25 +119,23 @@ class TensorrtSession:
         settings: Mapping[str, Any],
         lines: LogLines,
     ) -> None:
-        self.settings: dict[str, Any] = dict(settings)
-        self.notes: tuple[str, ...] = ()
+        self._settings: dict[str, Any] = dict(settings)
+        self._notes: tuple[str, ...] = ()
         self._engine = engine
         self._cuda = cuda
         self._lines = lines
         self._weight_bytes = sidecar.weight_bytes
         self._shape = (batch, *sidecar.preprocessing.input_shape)
-        start = time.perf_counter_ns()
         with cuda.current():
             self._context = self._open_context()
             self._bindings = allocate(engine, _handle(self._context), cuda=cuda, num_classes=sidecar.num_classes)
             set_addresses(_handle(self._context), self._bindings, lines=lines)
             self._upload = upload(cuda, self._bindings.images)
             self._download = download(cuda, self._bindings.logits)
-        self.cold_start_ms = {"context": (time.perf_counter_ns() - start) / 1e6}
         self._plain = _inference(_handle(self._context), cuda=cuda, lines=lines)
         self._launch = self._plain
         self._is_warm = False
-        self._may_capture = bool(self.settings["cuda_graph"])
+        self._may_capture = bool(self._settings["cuda_graph"])
         self._is_open = True
 
     def copy_in(self, images: NDArray[np.float32]) -> None:
@@ -185,17 +172,14 @@ class TensorrtSession:
         One launch is the latency that a caller sees; several hide the way to the device behind one another, and their
         number over the duration is the throughput. host-to-host adds the copies, from and to page-locked memory.
         """
-        timed = timed_by_events if self.settings["clock"] == "events" else timed_by_clock
+        timed = timed_by_events if self._settings["clock"] == "events" else timed_by_clock
         with self._cuda.current():
             self._warm()
             one = (self._upload, self._launch, self._download) if scope == "host-to-host" else (self._launch,)
             return timed(self._cuda, one * launches_per_sample, samples=samples)
 
-    def time_parts(self, samples: int) -> dict[str, NDArray[np.int64]]:
-        """Return `samples` durations in nanoseconds of each of `h2d`, `enqueue`, `compute` and `d2h`.
-
-        `enqueue` is of the host, and stands beside `compute`, not before it; the others pass on the device.
-        """
+    def time_parts(self, samples: int) -> Parts:
+        """Return how long each part of `samples` inferences took."""
         with self._cuda.current():
             self._warm()
             return timed_in_parts(
@@ -221,12 +205,18 @@ class TensorrtSession:
                 self._cuda.synchronize()
                 context.close()
 
-    def memory_bytes(self) -> int:
-        """Return the bytes of device memory that weights, activations, inputs and outputs take.
+    def describe(self) -> SessionFacts:
+        """Return what is in force: where no CUDA graph could be captured, `cuda_graph` is False, with the reason.
 
-        The weights are as the build counted them; the CUDA context and what CuPy's pool keeps are left out.
+        Its memory is that of weights, activations, inputs and outputs. The weights are as the build counted them; the
+        CUDA context and what CuPy's pool keeps are left out.
         """
-        return self._weight_bytes + self._context.memory_bytes + self._bindings.device_bytes
+        return SessionFacts(
+            settings=dict(self._settings),
+            clock="cuda-events" if self._settings["clock"] == "events" else "wall",
+            memory_bytes=self._weight_bytes + self._context.memory_bytes + self._bindings.device_bytes,
+            notes=self._notes,
+        )
 
     def close(self) -> None:
         """Free the graph, then the context, then the buffers: each uses the next."""
@@ -243,7 +233,7 @@ class TensorrtSession:
         name = image_input(self._engine)
         profile = choose_profile(self._engine, name, shape=self._shape)
         context = open_context(self._engine, cuda=self._cuda, profile=profile, lines=self._lines)
-        self.notes = tuple(dict.fromkeys((*self.notes, *context.notes)))
+        self._notes = tuple(dict.fromkeys((*self._notes, *context.notes)))
         set_shape(_handle(context), name, shape=self._shape, lines=self._lines)
         return context
 
@@ -264,8 +254,8 @@ class TensorrtSession:
         try:
             self._launch = self._cuda.capture(self._plain)
         except (EngineError, UnsupportedError) as error:
-            self.settings |= {"cuda_graph": False, "cuda_graph_reason": str(error)}
-            self.notes += (f"no CUDA graph: {error}",)
+            self._settings |= {"cuda_graph": False, "cuda_graph_reason": str(error)}
+            self._notes += (f"no CUDA graph: {error}",)
             _log.warning("batch %d runs without a CUDA graph: %s", self._shape[0], error)
 
 

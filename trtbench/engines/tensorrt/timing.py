@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbench.engines.base import Parts
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -43,17 +45,10 @@ def timed_by_events(cuda: Cuda, operations: tuple[Operation, ...], *, samples: i
     return durations
 
 
-def timed_in_parts(
-    cuda: Cuda, *, upload: Operation, launch: Operation, download: Operation, samples: int
-) -> dict[str, NDArray[np.int64]]:
-    """Return `samples` durations in nanoseconds of each part of an inference.
-
-    Returns:
-        `h2d`, `compute` and `d2h` pass on the device, between events; `enqueue` is how long the host takes to launch,
-        while the device may already compute.
-    """
+def timed_in_parts(cuda: Cuda, *, upload: Operation, launch: Operation, download: Operation, samples: int) -> Parts:
+    """Return how long each part of `samples` inferences took: on the device by events, on the host by the clock."""
     clock = time.perf_counter_ns
-    parts = {name: np.empty(samples, dtype=np.int64) for name in ("h2d", "enqueue", "compute", "d2h")}
+    h2d, enqueue, compute, d2h = (np.empty(samples, dtype=np.int64) for _ in range(4))
     begin, copied, computed, end = (cuda.event() for _ in range(4))
     for index in range(samples):
         begin.record()
@@ -61,12 +56,12 @@ def timed_in_parts(
         copied.record()
         start = clock()
         launch()
-        parts["enqueue"][index] = clock() - start
+        enqueue[index] = clock() - start
         computed.record()
         download()
         end.record()
         cuda.synchronize()
-        parts["h2d"][index] = copied.ns_since(begin)
-        parts["compute"][index] = computed.ns_since(copied)
-        parts["d2h"][index] = end.ns_since(computed)
-    return parts
+        h2d[index] = copied.ns_since(begin)
+        compute[index] = computed.ns_since(copied)
+        d2h[index] = end.ns_since(computed)
+    return Parts(h2d=h2d, enqueue=enqueue, compute=compute, d2h=d2h)
