@@ -46,9 +46,9 @@ def _room(module: str) -> str | None:
     return parts[1] if parts[0] == "trtbench" and len(parts) > 1 else None
 
 
-def _imports(path: Path) -> set[str]:
+def _imports(tree: ast.Module) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -56,33 +56,39 @@ def _imports(path: Path) -> set[str]:
     return found
 
 
-_MODULES = sorted(path for path in _PACKAGE.rglob("*.py") if path.parent != _PACKAGE or path.stem in _ORDER)
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    """Every module of the package, by its path within it."""
+    paths = sorted(_PACKAGE.rglob("*.py"))
+    return {path.relative_to(_PACKAGE): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
-@pytest.mark.parametrize("path", _MODULES, ids=lambda path: str(path.relative_to(_PACKAGE)))
-def test_a_room_imports_only_rooms_that_stand_before_it(path: Path) -> None:
-    room = path.relative_to(_PACKAGE).parts[0].removesuffix(".py")
+def test_a_room_imports_only_rooms_that_stand_before_it(trees: dict[Path, ast.Module]) -> None:
+    rooms = {path: path.parts[0].removesuffix(".py") for path in trees}
 
-    later = {
-        other
-        for module in _imports(path)
-        if (other := _room(module)) in _ORDER and _ORDER.index(other) > _ORDER.index(room)
-    }
+    offenders = [
+        f"{path} imports {module}"
+        for path, tree in trees.items()
+        if rooms[path] in _ORDER or len(path.parts) > 1
+        for module in sorted(_imports(tree))
+        if (other := _room(module)) in _ORDER and _ORDER.index(other) > _ORDER.index(rooms[path])
+    ]
 
-    assert later == set()
+    assert offenders == []
 
 
-@pytest.mark.parametrize("path", sorted(_PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(_PACKAGE)))
-def test_only_the_command_line_prints_or_exits(path: Path) -> None:
-    if path.relative_to(_PACKAGE).parts[0] == "cli" or path.name == "__main__.py":
-        return
-    calls = {
-        node.func.id
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
+def test_only_the_command_line_prints_or_exits(trees: dict[Path, ast.Module]) -> None:
+    offenders = [
+        f"{path}:{node.lineno} calls {node.func.id}"
+        for path, tree in trees.items()
+        if path.parts[0] != "cli" and path.name != "__main__.py"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {"print", "exit", "quit", "input"}
+    ]
 
-    assert calls.isdisjoint({"print", "exit", "quit", "input"})
+    assert offenders == []
 
 
 def _loaded_after(code: str, *, packages: tuple[str, ...] = _HEAVY) -> set[str]:
