@@ -17,6 +17,7 @@ from trtbench.errors import GraphError, UnsupportedError
 from trtbench.graph.half import to_half
 from trtbench.graph.half_check import check_half, rounding_graph
 from trtbench.graph.half_rules import FORMATS, HalfType
+from trtbench.graph.lint import lint
 from trtbench.graph.reference import run_reference
 
 if TYPE_CHECKING:
@@ -210,6 +211,16 @@ def test_an_operator_that_has_no_half_form_is_kept() -> None:
     half = to_half(_model("r = Relu(input) c = Celu(r) out = Flatten(c)"), dtype="fp16")
 
     assert half.kept == (("c", "Celu of opset 20 takes no FP16"),)
+
+
+@pytest.mark.parametrize("operator", ["HardSwish", "Mish", "GlobalLpPool"])
+def test_what_tensorrt_takes_in_fp16_only_is_kept_in_bf16(operator: str) -> None:
+    model = _model(f"x = {_CONV}(input, w, b) y = {operator}(x) out = Flatten(y)")
+    model.graph.node[1].name = "act"
+
+    assert to_half(model, dtype="bf16").kept == (("act", f"TensorRT's parser takes no {operator} in BF16"),)
+    assert not {"bf16-operator", "mixed-operands"} & {found.rule for found in lint(to_half(model, dtype="bf16").proto)}
+    assert to_half(model, dtype="fp16").kept == ()
 
 
 def test_an_operator_of_another_domain_is_kept() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from onnx import TensorProto, defs
 
 from trtbench.errors import GraphError
+from trtbench.graph.operators import WITHOUT_BF16
 from trtbench.graph.view import LAYERS, QUANTIZERS, node_name
 from trtbench.graph.weights import LEVELS
 
@@ -186,6 +187,8 @@ def _reason(seen: GraphView, node: onnx.NodeProto, *, dtype: HalfType, keep: Col
         return "asked for"
     if node.op_type in SENSITIVE:
         return f"{node.op_type} sums or raises to powers: its range is FP32's"
+    if dtype == "bf16" and node.op_type in WITHOUT_BF16:
+        return f"TensorRT's parser takes no {node.op_type} in BF16"
     for index, name in enumerate(node.input):
         if found := _out_of_range(seen, name, FORMATS[dtype], is_bias=node.op_type in LAYERS and index == _BIAS):
             return found
