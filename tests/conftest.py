@@ -20,7 +20,7 @@ hypothesis.settings.load_profile("trtbench")
 sys.path.append(str(Path(__file__).parent / "doubles" / "core"))  # `simulation` puts the doubles in place
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by ONNX Runtime when it is imported
 
-_REQUIRED = {"gpu": "TRTBENCH_REQUIRE_GPU", "tensorrt": "TRTBENCH_REQUIRE_TENSORRT"}
+_REQUIRED = {"gpu": "TRTBENCH_REQUIRE_GPU", "tensorrt": "TRTBENCH_REQUIRE_TENSORRT", "rtx": "TRTBENCH_REQUIRE_RTX"}
 
 
 def _has_cuda() -> bool:
@@ -35,7 +35,19 @@ def _has_tensorrt() -> bool:
     return is_installed("tensorrt") and _has_cuda()
 
 
-_PRESENT = {"gpu": _has_cuda, "tensorrt": _has_tensorrt}
+def _has_rtx() -> bool:
+    from trtbench._optional import is_installed
+
+    return is_installed("tensorrt_rtx_bindings")
+
+
+_PRESENT = {"gpu": _has_cuda, "tensorrt": _has_tensorrt, "rtx": _has_rtx}
+
+
+def _is_required(marker: str) -> bool:
+    """Whether a test must not be skipped: the environment says so, and CI always has what needs no hardware."""
+    is_ci = os.environ.get("CI", "").lower() in {"1", "true"} and marker == "rtx"
+    return is_ci or os.environ.get(_REQUIRED[marker]) == "1"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -43,8 +55,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, variable in _REQUIRED.items():
         if item.get_closest_marker(marker) is None or _PRESENT[marker]():
             continue
-        if os.environ.get(variable) == "1":
-            pytest.fail(f"{variable}=1, but {marker} is not available here", pytrace=False)
+        if _is_required(marker):
+            pytest.fail(f"{variable}=1 or CI, but {marker} is not available here", pytrace=False)
         pytest.skip(f"needs {marker}; set {variable}=1 to fail instead")
 
 

@@ -14,6 +14,7 @@ from trtbench.engines.tensorrt.library import Abilities
 from trtbench.engines.tensorrt.precision import PrecisionPlan, plan_precision
 from trtbench.engines.tensorrt.source import read_source
 from trtbench.errors import EngineError, GraphError
+from trtbench.graph.half import to_half
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,11 +54,8 @@ def test_a_half_engine_of_an_fp32_graph_is_refused(precision: str, float_graph: 
 
 
 def test_a_half_graph_is_taken(float_graph: Path, tmp_path: Path) -> None:
-    proto = onnx.load(float_graph)
-    for item in proto.graph.initializer:
-        item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype(np.float16), item.name))
     path = tmp_path / "half.onnx"
-    onnx.save(proto, path)
+    onnx.save(to_half(onnx.load(float_graph), dtype="fp16").proto, path)
 
     assert "FLOAT16" in read_source(path, _plan("fp16")).element_types
 
@@ -82,6 +80,28 @@ def test_a_breach_of_the_rules_is_told_by_its_node(quantized_graph: Path) -> Non
 
     with pytest.raises(GraphError, match=rf"{broken.name}: scale 0.*bad-scale"):
         read_source(quantized_graph, _plan("int8"))
+
+
+def test_a_float_graph_of_an_old_opset_is_taken_and_a_quantized_one_is_not(
+    float_graph: Path, quantized_graph: Path
+) -> None:
+    for path in (float_graph, quantized_graph):
+        proto = onnx.load(path)
+        proto.opset_import[0].version = 11
+        onnx.save(proto, path)
+
+    assert read_source(float_graph, _plan("fp32")).convolutions == ("conv",)
+    with pytest.raises(GraphError, match="opset 11; scales per channel need 13"):
+        read_source(quantized_graph, _plan("int8"))
+
+
+def test_a_graph_that_onnx_cannot_infer_is_refused_by_its_node(float_graph: Path) -> None:
+    proto = onnx.load(float_graph)
+    proto.graph.node[0].op_type, proto.graph.node[0].domain = "Foo", "nowhere"
+    onnx.save(proto, float_graph)
+
+    with pytest.raises(GraphError, match=r"nowhere\.Foo is no operator of ONNX, and no plugin is loaded \(operator\)"):
+        read_source(float_graph, _plan("fp32"))
 
 
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from trtbench.engines.tensorrt.precision import PrecisionPlan
 
-# Rules of the lint that cost speed only; a user's own graph may break them.
-_SPEED_ONLY = frozenset({"batchnorm", "split-kernel", "quantized-main-branch", "quantized-twice"})
 _TOLD_FINDINGS = 10
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
@@ -101,8 +99,9 @@ def _refuse_types(source: Source, plan: PrecisionPlan) -> None:
 
 
 def _refuse_findings(proto: onnx.ModelProto, *, name: str) -> None:
-    from trtbench.graph.lint import lint
+    from trtbench.graph.lint import RULES, lint
 
-    if findings := [found for found in lint(proto) if found.rule not in _SPEED_ONLY]:
+    # A user's own graph may break rules that cost speed only.
+    if findings := [found for found in lint(proto) if RULES[found.rule].outcome != "slow"]:
         told = "; ".join(f"{found.node}: {found.message} ({found.rule})" for found in findings[:_TOLD_FINDINGS])
         raise GraphError(f"graph {name}", got=told, cure="mend the node, or export the model another way")
