@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-from tabulate import tabulate
 
 from trtbench.report.document import read_report
+from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import fixed, significant
 from trtbench.suite import VARIANT_KINDS
 
@@ -57,8 +57,8 @@ def quickstart_block() -> str:
         f"{versions['torch']}, ONNX Runtime {versions['onnxruntime']}; {accuracy.total} test images; "
         f"`{' '.join(report.argv)}`"
     )
-    table = tabulate(cells, headers, tablefmt="github", disable_numparse=True)
-    seconds = tabulate(stages, ("stage", "seconds"), tablefmt="github", disable_numparse=True)
+    table = to_markdown(Table.of(headers, cells, left=3))
+    seconds = to_markdown(Table.of(("stage", "seconds"), stages, left=1))
     return f"> {report.decision.sentence}\n\n{table}\n\n{seconds}\n\nMeasured on {where}."
 
 
@@ -72,7 +72,7 @@ def calibration_block() -> str:
     }
     models = list(found["speedup_vs_ort_entropy_512"])
     cells = [(words, *(f"{found[key][model]:.3g}" for model in models)) for key, words in told.items()]
-    table = tabulate(cells, ("measured", *models), tablefmt="github", disable_numparse=True)
+    table = to_markdown(Table.of(("measured", *models), cells, left=1))
     load = found["environment"]["load_average"][0]
     return f"{table}\n\nMeasured on {found['environment']['cores']} cores beside a load of {load:.1f}."
 

@@ -13,13 +13,13 @@ import pytest
 
 from trtbench.errors import ConfigError
 from trtbench.jsonable import canonical_json
-from trtbench.report.columns import COLUMNS, to_csv
+from trtbench.report.columns import COLUMNS
 from trtbench.report.document import Report, read_report
 from trtbench.report.footnotes import footnotes
 from trtbench.report.html import render_html
 from trtbench.report.markdown import render_markdown
 from trtbench.report.style import DARK, DARK_PAGE
-from trtbench.report.table import rows_for_terminal
+from trtbench.report.tables import rows_for_terminal, to_csv
 from trtbench.report.units import significant
 from trtbench.report.write import write_report
 
@@ -173,7 +173,7 @@ def test_a_number_is_the_same_in_all_four_forms(page: _Page, report_folder: Path
     terminal = rows_for_terminal(full_report.rows)
     assert html[headers.index("p50 ms")] == told
     assert any(line[:4] == [*name, "1"] and line[4] == told for line in in_markdown)
-    assert [line[6] for line in terminal.cells if list(line[:4]) == [*name, "1"]] == [told]
+    assert [line[7] for line in terminal.cells if list(line[:4]) == [*name, "1"]] == [told]
     assert float(exact) == winner.latency.p50_ms
 
 
@@ -181,7 +181,7 @@ def test_the_cells_of_the_page_are_those_of_markdown(page: _Page, full_report: R
     markdown = render_markdown(full_report)
     headers, *lines = page.lines["all-rows"]
     assert len(lines) == len(full_report.rows)
-    for header in ("Top-1 %", "Drop pp", "p50 ms", "p90 ms", "ms/image", "vs eager", "vs dense", "MB"):
+    for header in ("Top-1 %", "Drop pp", "p50 ms", "p90 ms", "ms/image", "vs eager", "vs dense", "File MB"):
         index = headers.index(header)
         assert all(f" {line[index]} |" in markdown for line in lines)
 
@@ -194,7 +194,7 @@ def test_csv_has_every_row_flat_and_unrounded(full_report: Report) -> None:
     assert row.latency
     assert row.latency.p50_ci95_ms
     assert len(lines) == len(full_report.rows)
-    assert list(first) == [column.key for column in COLUMNS]
+    assert list(first) == [column.key for column in COLUMNS if "csv" in column.shown_in]
     assert float(first["top1"]) == row.accuracy.top1
     assert float(first["p50_high_ms"]) == row.latency.p50_ci95_ms[1]
     assert (first["simulated"], first["worst_class"]) == ("false", "class <four>")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trtbench.errors import CapabilityError, ConfigError
+from trtbench.report.tables import row_lines
 from trtbench.report.tracking import _flat, _metrics, _tags, _winner, log_to_mlflow
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def test_settings_are_told_by_their_path_and_lists_of_plain_values_as_one() -> N
 def test_the_metrics_of_a_row_are_its_numbers_and_nothing_else(full_report: Report) -> None:
     row = full_report.rows[0]
     assert row.latency
-    found = _metrics(row, full_report.rows)
+    found = _metrics(row_lines(full_report.rows)[0])
     assert found["p50_ms"] == row.latency.p50_ms
     assert found["engine_bytes"] == row.engine_bytes
     assert {"variant", "batch_size", "simulated", "notes", "anchor"}.isdisjoint(found)

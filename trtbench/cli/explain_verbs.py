@@ -16,7 +16,7 @@ from trtbench.cli.suite_verbs import CalibOption, EnginesOption, JsonOption, Out
 from trtbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trtbench.report.table import Table
+    from trtbench.report.tables import Table
     from trtbench.suite import Suite
 
 _METHODS = "entropy, mse, percentile, minmax or moving-average"

@@ -65,13 +65,10 @@ def compare(
 
 
 def _show_comparisons(found: tuple[Comparison, ...]) -> None:
-    cells = []
-    for one in found:
-        interval = "-" if one.ci95 is None else f"{one.ci95[0]:.3f} to {one.ci95[1]:.3f}"
-        drop = "-" if one.drop_pp is None else f"{one.drop_pp:.2f}"
-        cells.append((one.name, one.verdict, one.how, f"{one.ratio:.3f}", interval, drop))
-    headers = ("row", "verdict", "how", "time B / A", "95 % interval", "top-1 lost, pp")
-    show_table(f"{len(found)} rows in both", headers, cells, left=3)
+    from trtbench.report.tables import comparison_table
+
+    table = comparison_table(found)
+    show_table(f"{len(found)} rows in both", table.headers, table.cells, left=table.left)
 
 
 def _judge(found: tuple[Comparison, ...], gates: Any) -> None:
@@ -101,7 +98,7 @@ def merge(
     """Put the reports of several machines into one matrix, and say where the winner changes."""
     from trtbench.report.document import read_report
     from trtbench.report.merge import matrix_table, merge_reports
-    from trtbench.report.table import to_markdown
+    from trtbench.report.tables import to_markdown
     from trtbench.store import write_atomically
 
     if len(runs) < 2:  # noqa: PLR2004  one report is its own matrix

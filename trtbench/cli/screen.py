@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
@@ -54,10 +55,16 @@ def show_json(value: Any) -> None:
 
 
 def show_table(title: str, headers: Sequence[str], cells: Iterable[Sequence[str]], *, left: int = 99) -> None:
-    """Write a table to stdout; the first `left` columns are words, the others numbers."""
+    """Write a table to stdout; the first `left` columns are words, the others numbers.
+
+    A header is folded between its words where it is wider than what stands below it.
+    """
     table = Table(title=Text(title), title_justify="left", header_style="bold")
+    cells = [tuple(row) for row in cells]
     for index, header in enumerate(headers):
-        table.add_column(header, justify="left" if index < left else "right", overflow="fold")
+        width = max((len(row[index]) for row in cells), default=len(header))
+        wrapped = "\n".join(textwrap.wrap(header, max(width, 1), break_long_words=False))
+        table.add_column(wrapped, justify="left" if index < left else "right", overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else 140).print(table)

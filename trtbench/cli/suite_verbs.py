@@ -255,7 +255,7 @@ def bench_engines(
 
 def _show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     from trtbench.report.observations import observations
-    from trtbench.report.table import rows_for_terminal
+    from trtbench.report.tables import rows_for_terminal
 
     if as_json:
         show_json(found)

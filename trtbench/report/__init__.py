@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trtbench.report.document import Loser, Recommendation, Report, read_report, report_schema
-from trtbench.report.table import Table, rows_for_terminal
+from trtbench.report.tables import Table, rows_for_terminal
 from trtbench.report.words import recommend
 from trtbench.report.write import write_report
 

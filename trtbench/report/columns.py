@@ -1,154 +1,371 @@
-"""Every row flat: one column a number, unrounded in report.csv, and as people read it in report.html."""
+"""The one list of what is shown of a row: each column's key, header, unit, value and text, and where it is shown."""
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from trtbench.decide.ratios import dense_fp32_of, eager_of, speed_up
-from trtbench.report.table import drop_text, top1_text
-from trtbench.report.units import ABSENT, fixed, megabytes, millions, significant
+from trtbench.decide.ratios import dense_fp32_of, eager_of, is_cpu, speed_up
+from trtbench.report.units import ABSENT, fixed, megabytes, millions, percent, significant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from trtbench.rows import AccuracyRecord, LatencyRecord, Row
+    from trtbench.rows import AccuracyRecord, LatencyRecord, LoadRecord, Row
 
-    Value = str | int | float | bool | None
+    Value = str | float | bool | tuple[float, ...] | Mapping[str, Any] | None
+
+Medium = Literal["terminal", "md", "html", "csv"]
+Align = Literal["left", "right"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What one line of a table is about: a row among all rows of its report, and one of its latencies or loads.
+
+    `alike` are the rows that share the line, by default the row alone; `marks` are the numbers of its notes.
+    """
+
+    row: Row
+    rows: Sequence[Row]
+    latency: LatencyRecord | None = None
+    load: LoadRecord | None = None
+    alike: tuple[Row, ...] = ()
+    marks: str = ""
+
+
+def _plain(_: Line, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One fact of a row: its key in report.csv, its value, and where report.html shows it, its header and its text."""
+    """One fact of a line: `value` unrounded, as report.csv has it, and `text` as people read it in all other places.
+
+    `key` names it in report.csv and in the selections of `tables`. Words align left, numbers right.
+    """
 
     key: str
-    value: Callable[[Row, Sequence[Row]], Value]
-    header: str = ""
-    text: Callable[[Row, Value], str] = lambda _, value: ABSENT if value is None else str(value)
+    header: str
+    value: Callable[[Line], Value]
+    unit: str = ""
+    text: Callable[[Line, Any], str] = _plain
+    shown_in: frozenset[Medium] = frozenset({"terminal", "md", "html", "csv"})
+    align: Align = "right"
+
+    @property
+    def title(self) -> str:
+        """The header with its unit, as it stands over a table."""
+        return f"{self.header} {self.unit}".strip()
+
+    def cell(self, line: Line) -> str:
+        """Return the text of a line; a dash where there is no value."""
+        return self.text(line, self.value(line)) if self.has(line) else ABSENT
+
+    def has(self, line: Line) -> bool:
+        """Whether a line has a value: a number, or something that is not empty."""
+        value = self.value(line)
+        return isinstance(value, (int, float)) or bool(value)
 
 
-def _accuracy(take: Callable[[AccuracyRecord], Value]) -> Callable[[Row, Sequence[Row]], Value]:
-    return lambda row, _: None if row.accuracy is None else take(row.accuracy)
+class _Faces(TypedDict, total=False):
+    unit: str
+    text: Callable[[Line, Any], str]
+    shown_in: frozenset[Medium]
+    align: Align
 
 
-def _latency(take: Callable[[LatencyRecord], Value]) -> Callable[[Row, Sequence[Row]], Value]:
-    return lambda row, _: None if row.latency is None else take(row.latency)
+def _row(key: str, header: str, take: Callable[[Row], Value], **faces: Unpack[_Faces]) -> Column:
+    return Column(key=key, header=header, value=lambda line: take(line.row), **faces)
+
+
+def _accuracy(key: str, header: str, take: Callable[[AccuracyRecord], Value], **faces: Unpack[_Faces]) -> Column:
+    def value(line: Line) -> Value:
+        return None if line.row.accuracy is None else take(line.row.accuracy)
+
+    return Column(key=key, header=header, value=value, **faces)
+
+
+def _latency(key: str, header: str, take: Callable[[LatencyRecord], Value], **faces: Unpack[_Faces]) -> Column:
+    def value(line: Line) -> Value:
+        return None if line.latency is None else take(line.latency)
+
+    return Column(key=key, header=header, value=value, **faces)
+
+
+def _load(key: str, header: str, take: Callable[[LoadRecord], Value], **faces: Unpack[_Faces]) -> Column:
+    return Column(key=key, header=header, value=lambda line: None if line.load is None else take(line.load), **faces)
+
+
+def _number(write: Callable[[Any], str]) -> Callable[[Line, Any], str]:
+    """Write a number by one of the `units`, each of several the same way."""
+    return lambda _, value: " ".join(map(write, value)) if isinstance(value, tuple) else write(value)
 
 
 def _end(interval: tuple[float, float] | None, index: int) -> float | None:
     return None if interval is None else interval[index]
 
 
-def _number(write: Callable[[float | None], str]) -> Callable[[Row, Value], str]:
-    return lambda _, value: write(value if isinstance(value, (int, float)) else None)
+def _top1(line: Line, top1: float) -> str:
+    assert line.row.accuracy is not None, "a row with top-1 is scored"
+    low, high = (fixed(100 * end, decimals=1) for end in line.row.accuracy.ci95)
+    return f"{percent(top1)} ({low}-{high})"
 
 
-def _size(_: Row, value: Value) -> str:
-    return megabytes(value if isinstance(value, int) else None)
+def _drop(line: Line, drop_pp: float) -> str:
+    assert line.row.accuracy is not None, "a row with a drop is scored"
+    bound = line.row.accuracy.drop_upper_pp
+    return fixed(drop_pp) if bound is None else f"{fixed(drop_pp)} <={fixed(bound)}"
 
 
-def _count(_: Row, value: Value) -> str:
-    return millions(value if isinstance(value, int) else None)
+def _interval(_: Line, ends: tuple[float, float]) -> str:
+    return "-".join(map(significant, ends))
 
 
-def _gain(_: Row, value: Value) -> str:
-    return f"{fixed(value)}x" if isinstance(value, float) else ABSENT
+def _ratio(line: Line, ratio: float) -> str:
+    interval = None if line.latency is None else line.latency.ratio_ci95
+    ends = "" if interval is None else f" ({fixed(interval[0], decimals=3)}-{fixed(interval[1], decimals=3)})"
+    return f"{fixed(ratio, decimals=3)}{ends}"
+
+
+def _other(row: Row, *, scope: str, mode: str) -> LatencyRecord | None:
+    """Return the latency of a row that was timed in another way than the plain one."""
+    return next((one for one in row.other_latencies if (one.scope, one.mode) == (scope, mode)), None)
+
+
+def _host_to_host_p50_ms(row: Row) -> float | None:
+    found = _other(row, scope="host-to-host", mode="latency")
+    return None if found is None else found.p50_ms
+
+
+def _throughput_mode_ms(row: Row) -> float | None:
+    found = _other(row, scope="device", mode="throughput")
+    return None if found is None else found.ms_per_image
+
+
+def _rest_bytes(row: Row) -> int | None:
+    """Return what of the file is no weights."""
+    return None if row.engine_bytes is None else row.engine_bytes - min(row.weight_bytes or 0, row.engine_bytes)
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _settings(_: Line, settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_setting(value)}" for key, value in settings.items())
+
+
+def _short(_: Line, sha256: str) -> str:
+    return sha256[:12]
+
+
+def _on_cpu(line: Line, backend: str) -> str:
+    return f"{backend} (CPU)" if is_cpu(line.row) and "cpu" not in backend else backend
 
 
 _MS = _number(significant)
+_MB = _number(megabytes)
+_MILLIONS = _number(millions)
+_PERCENT = _number(percent)
+_FIXED = _number(fixed)
+_THREE = _number(lambda value: fixed(value, decimals=3))
+_TIMES = _number(lambda value: f"{fixed(value)}x")
+
+_FILES: frozenset[Medium] = frozenset({"md", "html", "csv"})
+_NOT_MD: frozenset[Medium] = frozenset({"terminal", "html", "csv"})
+_PAGES: frozenset[Medium] = frozenset({"md", "html"})
+_HTML: frozenset[Medium] = frozenset({"html"})
+_HTML_CSV: frozenset[Medium] = frozenset({"html", "csv"})
+_CSV: frozenset[Medium] = frozenset({"csv"})
 
 COLUMNS = (
-    Column(key="variant", header="Variant", value=lambda row, _: row.variant),
-    Column(key="precision", header="Precision", value=lambda row, _: row.precision),
-    Column(key="backend", header="Backend", value=lambda row, _: row.backend),
-    Column(key="device", header="Device", value=lambda row, _: row.device),
-    Column(key="batch_size", header="Batch", value=lambda row, _: row.batch_size),
-    Column(key="role", header="Role", value=lambda row, _: row.role),
-    Column(key="status", header="Status", value=lambda row, _: row.status),
-    Column(key="reason", value=lambda row, _: row.reason),
-    Column(key="simulated", value=lambda row, _: row.simulated),
+    # what report.csv has had from the first, in its order
+    _row("variant", "Variant", lambda row: row.variant, align="left"),
+    _row("precision", "Precision", lambda row: row.precision, align="left"),
+    _row("backend", "Backend", lambda row: row.backend, shown_in=_FILES, align="left"),
+    _row("device", "Device", lambda row: row.device, shown_in=_HTML_CSV, align="left"),
     Column(
-        key="top1",
-        header="Top-1 %",
-        value=_accuracy(lambda found: found.top1),
-        text=lambda row, _: top1_text(row.accuracy, decimals=2),
+        key="batch_size",
+        header="Batch",
+        value=lambda line: line.row.batch_size,
+        text=lambda line, size: ", ".join(str(row.batch_size) for row in line.alike) or str(size),
     ),
-    Column(key="top1_low", value=_accuracy(lambda found: found.ci95[0])),
-    Column(key="top1_high", value=_accuracy(lambda found: found.ci95[1])),
-    Column(key="top5", value=_accuracy(lambda found: found.top5)),
-    Column(key="correct", value=_accuracy(lambda found: found.correct)),
-    Column(key="total", value=_accuracy(lambda found: found.total)),
-    Column(
-        key="drop_pp",
-        header="Drop pp",
-        value=_accuracy(lambda found: found.drop_pp),
-        text=lambda row, _: drop_text(row.accuracy),
-    ),
-    Column(key="drop_upper_pp", value=_accuracy(lambda found: found.drop_upper_pp)),
-    Column(key="mcnemar_p", value=_accuracy(lambda found: found.mcnemar_p)),
-    Column(key="mcnemar_holm_p", value=_accuracy(lambda found: found.mcnemar_holm_p)),
-    Column(key="agreement", value=_accuracy(lambda found: found.agreement)),
-    Column(key="worst_class", value=_accuracy(lambda found: found.worst_class)),
-    Column(key="ece", value=_accuracy(lambda found: found.ece)),
-    Column(key="scope", value=_latency(lambda found: found.scope)),
-    Column(key="clock", value=_latency(lambda found: found.clock)),
-    Column(key="p50_ms", header="p50 ms", value=_latency(lambda found: found.p50_ms), text=_MS),
-    Column(key="p50_low_ms", value=_latency(lambda found: _end(found.p50_ci95_ms, 0))),
-    Column(key="p50_high_ms", value=_latency(lambda found: _end(found.p50_ci95_ms, 1))),
-    Column(key="p90_ms", header="p90 ms", value=_latency(lambda found: found.p90_ms), text=_MS),
-    Column(key="p95_ms", value=_latency(lambda found: found.p95_ms)),
-    Column(key="p99_ms", header="p99 ms", value=_latency(lambda found: found.p99_ms), text=_MS),
-    Column(key="mean_ms", value=_latency(lambda found: found.mean_ms)),
-    Column(key="max_ms", value=_latency(lambda found: found.max_ms)),
-    Column(key="cov", value=_latency(lambda found: found.cov)),
-    Column(key="samples", value=_latency(lambda found: found.n)),
-    Column(key="verdict", header="Samples", value=_latency(lambda found: found.verdict)),
-    Column(key="throttled_samples", value=_latency(lambda found: found.throttled_samples)),
-    Column(key="ms_per_image", header="ms/image", value=_latency(lambda found: found.ms_per_image), text=_MS),
-    Column(key="throughput_ips", header="images/s", value=lambda row, _: row.throughput_ips, text=_MS),
-    Column(key="ratio", value=_latency(lambda found: found.ratio)),
-    Column(key="ratio_low", value=_latency(lambda found: _end(found.ratio_ci95, 0))),
-    Column(key="ratio_high", value=_latency(lambda found: _end(found.ratio_ci95, 1))),
-    Column(key="anchor", value=_latency(lambda found: found.anchor)),
+    _row("role", "Role", lambda row: row.role, shown_in=_HTML_CSV, align="left"),
+    _row("status", "Status", lambda row: row.status, align="left"),
+    _row("reason", "Reason", lambda row: row.reason, shown_in=frozenset({"md", "csv"}), align="left"),
+    _row("simulated", "Simulated", lambda row: row.simulated, shown_in=_CSV),
+    _accuracy("top1", "Top-1", lambda found: found.top1, unit="%", text=_top1),
+    _accuracy("top1_low", "Top-1 low", lambda found: found.ci95[0], unit="%", text=_PERCENT, shown_in=_CSV),
+    _accuracy("top1_high", "Top-1 high", lambda found: found.ci95[1], unit="%", text=_PERCENT, shown_in=_CSV),
+    _accuracy("top5", "Top-5", lambda found: found.top5, unit="%", text=_PERCENT, shown_in=_HTML_CSV),
+    _accuracy("correct", "Right", lambda found: found.correct, shown_in=_HTML_CSV),
+    _accuracy("total", "Images", lambda found: found.total, shown_in=_HTML_CSV),
+    _accuracy("drop_pp", "Drop", lambda found: found.drop_pp, unit="pp", text=_drop, shown_in=_FILES),
+    _accuracy("drop_upper_pp", "Drop <=", lambda found: found.drop_upper_pp, unit="pp", text=_FIXED, shown_in=_NOT_MD),
+    _accuracy("mcnemar_p", "McNemar p", lambda found: found.mcnemar_p, text=_MS, shown_in=_HTML_CSV),
+    _accuracy("mcnemar_holm_p", "McNemar p (Holm)", lambda found: found.mcnemar_holm_p, text=_MS, shown_in=_FILES),
+    _accuracy("agreement", "Agreement", lambda found: found.agreement, unit="%", text=_PERCENT, shown_in=_HTML_CSV),
+    _accuracy("worst_class", "Worst class", lambda found: found.worst_class, shown_in=_FILES, align="left"),
+    _accuracy("ece", "ECE", lambda found: found.ece, text=_THREE, shown_in=_FILES),
+    _latency("scope", "Scope", lambda found: found.scope, shown_in=_FILES, align="left"),
+    _latency("clock", "Clock", lambda found: found.clock, shown_in=_HTML_CSV, align="left"),
+    _latency("p50_ms", "p50", lambda found: found.p50_ms, unit="ms", text=_MS),
+    _latency("p50_low_ms", "p50 low", lambda found: _end(found.p50_ci95_ms, 0), unit="ms", text=_MS, shown_in=_CSV),
+    _latency("p50_high_ms", "p50 high", lambda found: _end(found.p50_ci95_ms, 1), unit="ms", text=_MS, shown_in=_CSV),
+    _latency("p90_ms", "p90", lambda found: found.p90_ms, unit="ms", text=_MS, shown_in=_FILES),
+    _latency("p95_ms", "p95", lambda found: found.p95_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _latency("p99_ms", "p99", lambda found: found.p99_ms, unit="ms", text=_MS, shown_in=_FILES),
+    _latency("mean_ms", "Mean", lambda found: found.mean_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _latency("max_ms", "Max", lambda found: found.max_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _latency("cov", "CoV", lambda found: found.cov, text=_THREE, shown_in=_HTML_CSV),
+    _latency("samples", "Samples", lambda found: found.n, shown_in=_HTML_CSV),
+    _latency("verdict", "Verdict", lambda found: found.verdict, shown_in=_HTML_CSV, align="left"),
+    _latency("throttled_samples", "Throttled", lambda found: found.throttled_samples, shown_in=_HTML_CSV),
+    _latency("ms_per_image", "ms/image", lambda found: found.ms_per_image, text=_MS, shown_in=_FILES),
+    _row("throughput_ips", "images/s", lambda row: row.throughput_ips, text=_MS, shown_in=_HTML_CSV),
+    _latency("ratio", "Time over the anchor's", lambda found: found.ratio, text=_ratio, shown_in=_HTML_CSV),
+    _latency("ratio_low", "Ratio low", lambda found: _end(found.ratio_ci95, 0), text=_THREE, shown_in=_CSV),
+    _latency("ratio_high", "Ratio high", lambda found: _end(found.ratio_ci95, 1), text=_THREE, shown_in=_CSV),
+    _latency("anchor", "Anchor", lambda found: found.anchor, shown_in=_HTML_CSV, align="left"),
     Column(
         key="times_as_fast_as_eager",
         header="vs eager",
-        value=lambda row, rows: speed_up(row, eager_of(row, rows)),
-        text=_gain,
+        value=lambda line: speed_up(line.row, eager_of(line.row, line.rows)),
+        text=_TIMES,
     ),
     Column(
         key="times_as_fast_as_dense_fp32",
         header="vs dense",
-        value=lambda row, rows: speed_up(row, dense_fp32_of(row, rows)),
-        text=_gain,
+        value=lambda line: speed_up(line.row, dense_fp32_of(line.row, line.rows)),
+        text=_TIMES,
     ),
-    Column(key="engine_bytes", header="MB", value=lambda row, _: row.engine_bytes, text=_size),
-    Column(key="weight_bytes", value=lambda row, _: row.weight_bytes),
-    Column(key="params", header="Params, M", value=lambda row, _: row.params, text=_count),
-    Column(key="macs", header="MACs, M", value=lambda row, _: row.macs, text=_count),
-    Column(key="sparsity", value=lambda row, _: row.sparsity),
-    Column(key="memory_bytes", header="Memory MB", value=lambda row, _: row.memory_bytes, text=_size),
-    Column(key="energy_j", header="J/image", value=lambda row, _: row.energy_j, text=_MS),
-    Column(key="build_s", value=lambda row, _: row.build_s),
-    Column(key="load_ms", value=lambda row, _: row.load_ms),
-    Column(key="first_inference_ms", value=lambda row, _: row.first_inference_ms),
-    Column(key="achieved", value=lambda row, _: row.achieved),
-    Column(key="engine_sha256", value=lambda row, _: row.engine_sha256),
-    Column(key="notes", value=lambda row, _: "; ".join(row.notes)),
+    _row("engine_bytes", "File", lambda row: row.engine_bytes, unit="MB", text=_MB),
+    _row("weight_bytes", "Weights", lambda row: row.weight_bytes, unit="MB", text=_MB, shown_in=_HTML_CSV),
+    _row("params", "Params", lambda row: row.params, unit="M", text=_MILLIONS, shown_in=_FILES),
+    _row("macs", "MACs", lambda row: row.macs, unit="M", text=_MILLIONS, shown_in=_FILES),
+    _row("sparsity", "Zeros", lambda row: row.sparsity, unit="%", text=_PERCENT, shown_in=_HTML_CSV),
+    _row("memory_bytes", "Memory", lambda row: row.memory_bytes, unit="MB", text=_MB, shown_in=_HTML_CSV),
+    _row("energy_j", "J/image", lambda row: row.energy_j, text=_MS, shown_in=_HTML_CSV),
+    _row("build_s", "Build", lambda row: row.build_s, unit="s", text=_MS, shown_in=_HTML_CSV),
+    _row("load_ms", "Load", lambda row: row.load_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _row(
+        "first_inference_ms",
+        "First inference",
+        lambda row: row.first_inference_ms,
+        unit="ms",
+        text=_MS,
+        shown_in=_HTML_CSV,
+    ),
+    _row("achieved", "Layers achieved", lambda row: row.achieved, shown_in=_HTML_CSV, align="left"),
+    _row("engine_sha256", "sha256", lambda row: row.engine_sha256, text=_short, shown_in=_HTML_CSV, align="left"),
+    _row("notes", "Notes", lambda row: "; ".join(row.notes), shown_in=_CSV, align="left"),
+    # what is said of a row by other columns together, or with less room
+    _row("name", "Row", lambda row: row.name, shown_in=_PAGES, align="left"),
+    _row("runs_on", "Backend", lambda row: row.backend, text=_on_cpu, shown_in=frozenset({"terminal"}), align="left"),
+    Column(
+        key="marks",
+        header="Note",
+        value=lambda line: line.marks,
+        shown_in=frozenset({"terminal", "md"}),
+    ),
+    _latency(
+        "p50_ci95_ms", "95 % interval", lambda found: found.p50_ci95_ms, unit="ms", text=_interval, shown_in=_HTML
+    ),
+    _accuracy(
+        "worst_class_drop_pp",
+        "Its drop",
+        lambda found: max(found.class_drops_pp, default=None),
+        unit="pp",
+        text=_FIXED,
+        shown_in=_PAGES,
+    ),
+    _row("rest_bytes", "The rest", _rest_bytes, unit="MB", text=_MB, shown_in=_HTML),
+    # how it was scored
+    _accuracy("is_chance", "Chance level", lambda found: found.is_chance, shown_in=_HTML_CSV),
+    _accuracy(
+        "true_arithmetic_correct",
+        "Right in true arithmetic",
+        lambda found: found.true_arithmetic_correct,
+        shown_in=_HTML_CSV,
+    ),
+    _accuracy("per_class", "Right by class", lambda found: found.per_class, shown_in=_HTML_CSV, align="left"),
+    _accuracy("class_totals", "Images by class", lambda found: found.class_totals, shown_in=_HTML_CSV, align="left"),
+    _accuracy(
+        "class_drops_pp",
+        "Drop by class",
+        lambda found: found.class_drops_pp,
+        unit="pp",
+        text=_FIXED,
+        shown_in=_CSV,
+    ),
+    # how it was timed
+    _latency("mode", "Mode", lambda found: found.mode, shown_in=_FILES, align="left"),
+    _latency("launches_per_sample", "Launches", lambda found: found.launches_per_sample, shown_in=_FILES),
+    _latency("min_ms", "Min", lambda found: found.min_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _latency(
+        "p50_by_process_ms",
+        "p50 of each process",
+        lambda found: found.p50_by_process_ms,
+        unit="ms",
+        text=_MS,
+        shown_in=_HTML_CSV,
+    ),
+    _latency("halves", "Half over half", lambda found: found.halves, text=_THREE, shown_in=_HTML_CSV),
+    _latency(
+        "blocks_within",
+        "Blocks within 5 %",
+        lambda found: found.blocks_within,
+        unit="%",
+        text=_PERCENT,
+        shown_in=_HTML_CSV,
+    ),
+    _latency("was_unsettled", "Timed again", lambda found: found.was_unsettled, shown_in=_HTML_CSV),
+    _latency("warm_up_ms", "Warm-up", lambda found: found.warm_up_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _latency("warm_up_inferences", "Warm-up runs", lambda found: found.warm_up_inferences, shown_in=_HTML_CSV),
+    _latency("h2d_ms", "Copy in", lambda found: found.parts_ms.get("h2d"), unit="ms", text=_MS, shown_in=_FILES),
+    _latency("enqueue_ms", "Launch", lambda found: found.parts_ms.get("enqueue"), unit="ms", text=_MS, shown_in=_FILES),
+    _latency(
+        "compute_ms", "Compute", lambda found: found.parts_ms.get("compute"), unit="ms", text=_MS, shown_in=_FILES
+    ),
+    _latency("d2h_ms", "Copy out", lambda found: found.parts_ms.get("d2h"), unit="ms", text=_MS, shown_in=_FILES),
+    _latency("is_enqueue_bound", "Launch-bound", lambda found: found.is_enqueue_bound, shown_in=_FILES),
+    _row(
+        "host_to_host_p50_ms",
+        "host-to-host p50",
+        _host_to_host_p50_ms,
+        unit="ms",
+        text=_MS,
+        shown_in=_FILES,
+    ),
+    _row("throughput_mode_ms_per_image", "throughput ms/image", _throughput_mode_ms, text=_MS, shown_in=_HTML_CSV),
+    _row(
+        "builds_p50_ms",
+        "p50 of each build",
+        lambda row: row.builds_p50_ms,
+        unit="ms",
+        text=_MS,
+        shown_in=_FILES,
+    ),
+    # what was built and opened
+    _row("channels", "Widths", lambda row: row.channels, shown_in=_HTML_CSV, align="left"),
+    _row("settings", "Opened with", lambda row: row.settings, text=_settings, shown_in=_HTML, align="left"),
+    _row("cores", "Cores", lambda row: row.cores, shown_in=_HTML_CSV, align="left"),
+    # how it bears a load
+    _load("load_scenario", "Load", lambda found: found.scenario, shown_in=_PAGES, align="left"),
+    _load("load_streams", "In flight", lambda found: found.streams, shown_in=_PAGES),
+    _load("load_rate", "Due a second", lambda found: found.rate, text=_MS, shown_in=_PAGES),
+    _load("load_requests", "Requests", lambda found: found.n, shown_in=_PAGES),
+    _load("load_throughput_ips", "images/s", lambda found: found.throughput_ips, text=_MS, shown_in=_PAGES),
+    _load("load_p50_ms", "p50", lambda found: found.p50_ms, unit="ms", text=_MS, shown_in=_PAGES),
+    _load("load_p90_ms", "p90", lambda found: found.p90_ms, unit="ms", text=_MS, shown_in=_PAGES),
+    _load("load_p99_ms", "p99", lambda found: found.p99_ms, unit="ms", text=_MS, shown_in=_PAGES),
+    _load("load_max_ms", "Max", lambda found: found.max_ms, unit="ms", text=_MS, shown_in=_PAGES),
+    _load("load_p99_limit_ms", "p99 limit", lambda found: found.p99_limit_ms, unit="ms", text=_MS, shown_in=_PAGES),
+    _load("load_holds", "Limit holds", lambda found: found.holds, shown_in=_PAGES),
 )
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """Return report.csv (RFC 4180, but for the line ends): a header, then every row, numbers as in report.json."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([column.key for column in COLUMNS])
-    for row in rows:
-        writer.writerow([_written(column.value(row, rows)) for column in COLUMNS])
-    return file.getvalue()
-
-
-def _written(value: Value) -> Value:
-    return str(value).lower() if isinstance(value, bool) else value
+COLUMN = {column.key: column for column in COLUMNS}

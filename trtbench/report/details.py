@@ -1,170 +1,205 @@
-"""Tables of one question each: the worst class, layer precisions, loads, cold start, and what a figure draws."""
+"""Tables that answer more of the rows than the first ones do: one question each, by the keys of its columns."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from trtbench.report.table import Table, drop_text, top1_text
-from trtbench.report.units import ABSENT, fixed, megabytes, significant
-from trtbench.report.words import short_name
+from trtbench.decide.sweep import sweeps
+from trtbench.report.columns import Line
+from trtbench.report.tables import ENGINE, Table, engine_lines, row_lines, select, sweep_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from trtbench.decide.sweep import Sweep
-    from trtbench.report.spread import Samples
+    from trtbench.report.columns import Medium
     from trtbench.rows import Row
 
-SWEEP_LEGEND = (
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """A table of one question, by the keys of its columns; `lines` picks from all rows what answers it.
+
+    `is_folded`: a page shows it to those who open it.
+    """
+
+    name: str
+    title: str
+    keys: tuple[str, ...]
+    lines: Callable[[Sequence[Row]], Iterable[Line]]
+    media: tuple[Medium, ...] = ("html",)
+    legend: str = ""
+    is_folded: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A table that answers a question, with what its columns mean."""
+
+    name: str
+    title: str
+    table: Table
+    legend: str = ""
+    is_folded: bool = False
+
+
+def details(rows: Sequence[Row], medium: Medium) -> tuple[Answer, ...]:
+    """Return the tables that answer more than the first ones do, as far as the rows have answers."""
+    swept = sweep_table(sweeps([row for row in rows if row.role != "reference"]))
+    found = [Answer(name="sweep", title="Batch size", table=swept, legend=_SWEEP_LEGEND)]
+    for one in DETAILS:
+        table = select(one.keys, one.lines(rows) if medium in one.media else (), medium)
+        found.append(Answer(name=one.name, title=one.title, table=table, legend=one.legend, is_folded=one.is_folded))
+    return tuple(one for one in found if one.table.cells)
+
+
+def _has_worst_class(row: Row) -> bool:
+    return row.role == "candidate" and row.accuracy is not None and row.accuracy.worst_class is not None
+
+
+def _timings(rows: Sequence[Row]) -> list[Line]:
+    """Return a line for each way that each row was timed in."""
+    return [
+        Line(row=row, rows=rows, latency=latency)
+        for row in rows
+        if row.latency is not None
+        for latency in (row.latency, *row.other_latencies)
+    ]
+
+
+def _loads(rows: Sequence[Row]) -> list[Line]:
+    return [Line(row=row, rows=rows, latency=row.latency, load=load) for row in rows for load in row.loads]
+
+
+_WAY = ("name", "scope", "mode")
+_SWEEP_LEGEND = (
     "Knee: the smallest batch with nine tenths of the best throughput. Faster than dense from: the smallest batch from"
     " which on it is provably faster than the dense FP32 network."
 )
-CLASS_LEGEND = (
-    "The drop is of the class's own images. McNemar's p is exact, and adjusted by Holm for all candidates of a batch"
-    " size; the bound of the drop decides, not this p. ECE: expected calibration error, 15 bins."
+DETAILS = (
+    Detail(
+        name="worst-class",
+        title="The class that lost most",
+        keys=(*ENGINE, "worst_class", "worst_class_drop_pp", "mcnemar_holm_p", "ece"),
+        lines=lambda rows: engine_lines(rows, _has_worst_class),
+        media=("md", "html"),
+        legend="The drop is of the class's own images. McNemar's p is exact, and adjusted by Holm for all candidates"
+        " of a batch size; the bound of the drop decides, not this p. ECE: expected calibration error, 15 bins.",
+        is_folded=False,
+    ),
+    Detail(
+        name="layers",
+        title="Layer precisions",
+        keys=(*ENGINE, "achieved", "settings", "cores"),
+        lines=lambda rows: engine_lines(rows, lambda row: row.settings or row.achieved),
+        is_folded=False,
+    ),
+    Detail(
+        name="load",
+        title="Under load",
+        keys=(
+            *("name", "load_scenario", "load_streams", "load_rate", "load_requests", "load_throughput_ips"),
+            *("load_p50_ms", "load_p90_ms", "load_p99_ms", "load_max_ms", "load_p99_limit_ms", "load_holds"),
+        ),
+        lines=_loads,
+        media=("md", "html"),
+        legend="Requests that arrive at a rate are timed from when they were due, so that a queue counts in full.",
+        is_folded=False,
+    ),
+    Detail(
+        name="cold",
+        title="Cold start and memory",
+        keys=("name", "build_s", "load_ms", "first_inference_ms", "memory_bytes"),
+        lines=lambda rows: row_lines([row for row in rows if row.load_ms is not None]),
+        is_folded=False,
+    ),
+    Detail(
+        name="other-ways",
+        title="Timed in other ways",
+        keys=(*_WAY, "launches_per_sample", "p50_ms", "p90_ms", "p99_ms", "ms_per_image"),
+        lines=lambda rows: _timings([row for row in rows if row.other_latencies]),
+        media=("md", "html"),
+        legend="Scope host-to-host has the copies in and out, device has not. In mode throughput a sample holds several"
+        " launches, and the figures are of one of them.",
+        is_folded=False,
+    ),
+    Detail(
+        name="parts",
+        title="Where the time goes",
+        keys=("name", "h2d_ms", "enqueue_ms", "compute_ms", "d2h_ms", "is_enqueue_bound"),
+        lines=lambda rows: row_lines([row for row in rows if row.latency is not None and row.latency.parts_ms]),
+        media=("md", "html"),
+        legend="Medians. Launching is done by the host while the device computes; a row is launch-bound where it takes"
+        " more than eight tenths of the computing.",
+        is_folded=False,
+    ),
+    Detail(
+        name="builds",
+        title="Repeated builds",
+        keys=("name", "p50_ms", "builds_p50_ms"),
+        lines=lambda rows: row_lines([row for row in rows if row.builds_p50_ms]),
+        media=("md", "html"),
+        legend="The build in the middle stands for the row.",
+        is_folded=False,
+    ),
+    Detail(
+        name="scores",
+        title="How each engine was scored",
+        keys=(
+            *(
+                *ENGINE,
+                "correct",
+                "total",
+                "drop_upper_pp",
+                "top5",
+                "agreement",
+                "true_arithmetic_correct",
+                "mcnemar_p",
+            ),
+            *("mcnemar_holm_p", "ece", "is_chance"),
+        ),
+        lines=lambda rows: engine_lines(rows, lambda row: row.accuracy),
+        legend="Agreement: images whose first class is that of the dense network. True arithmetic: what the same Q/DQ"
+        " graph gets right without the runtime's kernels.",
+    ),
+    Detail(
+        name="by-class",
+        title="Right by class",
+        keys=(*ENGINE, "per_class", "class_totals"),
+        lines=lambda rows: engine_lines(rows, lambda row: row.accuracy is not None and row.accuracy.per_class),
+    ),
+    Detail(
+        name="timings",
+        title="How each row was timed",
+        keys=(
+            *(*_WAY, "clock", "launches_per_sample", "samples", "min_ms", "p50_ms", "p50_ci95_ms", "p90_ms"),
+            *("p95_ms", "p99_ms", "max_ms", "mean_ms", "cov"),
+        ),
+        lines=_timings,
+        legend="CoV: standard deviation over mean.",
+    ),
+    Detail(
+        name="steadiness",
+        title="How steady the samples were",
+        keys=(
+            *(*_WAY, "verdict", "p50_by_process_ms", "halves", "blocks_within", "was_unsettled"),
+            *("throttled_samples", "warm_up_ms", "warm_up_inferences"),
+        ),
+        lines=_timings,
+        legend="Of the worst process: the larger median of both halves of its samples over the smaller, and the share"
+        " of ten blocks within 5 % of their median. Timed again: a process that did not settle was replaced once.",
+    ),
+    Detail(
+        name="paired",
+        title="Timed beside the anchor",
+        keys=("name", "ratio", "anchor"),
+        lines=lambda rows: row_lines([row for row in rows if row.latency is not None and row.latency.ratio]),
+        legend="Ratio of interleaved blocks with its 95 % interval; ratios of rows rest on these.",
+    ),
+    Detail(
+        name="files",
+        title="Networks and files",
+        keys=(*(*ENGINE, "params", "macs", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "channels"),),
+        lines=lambda rows: engine_lines(rows, lambda row: row.engine_sha256 or row.params),
+    ),
 )
-LOAD_LEGEND = "Requests that arrive at a rate are timed from when they were due, so that a queue counts in full."
-_SHARES = (0.25, 0.5, 0.75, 0.9, 0.99)
-
-
-def sweep_table(found: Sequence[Sweep]) -> Table:
-    """Return images a second by batch size, with the knee and the break-even batch."""
-    sizes = sorted({size for one in found for size in one.batch_sizes})
-    headers = ("Engine", *(f"b{size}, images/s" for size in sizes), "Knee", "Faster than dense from")
-    cells = []
-    for one in found:
-        name = f"{short_name(one.rows[0])} {one.rows[0].backend}"
-        rates = dict(zip(one.batch_sizes, one.throughput_ips, strict=True))
-        shown = [significant(rates.get(size)) for size in sizes]
-        cells.append((name, *shown, f"b{one.knee}", f"b{one.breaks_even}" if one.breaks_even else ABSENT))
-    return Table(headers=headers, cells=tuple(cells), left=1)
-
-
-def class_table(rows: Sequence[Row]) -> Table:
-    """Return the class that lost most, once for each engine that lost any."""
-    told: dict[tuple[str, str, str], tuple[str, ...]] = {}
-    for row in rows:
-        accuracy = row.accuracy
-        if row.role == "candidate" and accuracy is not None and accuracy.worst_class is not None:
-            adjusted = significant(accuracy.mcnemar_holm_p)
-            most = fixed(max(accuracy.class_drops_pp))
-            facts = (accuracy.worst_class, most, adjusted, fixed(accuracy.ece, decimals=3))
-            told.setdefault(_engine(row), (*_engine(row), *facts))
-    headers = ("Variant", "Precision", "Backend", "Worst class", "its drop, pp", "McNemar p (Holm)", "ECE")
-    return Table(headers=headers, cells=tuple(told.values()), left=4)
-
-
-def load_table(rows: Sequence[Row]) -> Table:
-    """Return what each load made of each row."""
-    headers = ("Row", "Load", "Requests", "Images/s", "p50 ms", "p90 ms", "p99 ms", "Limit holds")
-    cells = []
-    for row in rows:
-        for load in row.loads:
-            what = f"{load.streams} in flight" if load.rate is None else f"{significant(load.rate)} a second"
-            times = (significant(load.p50_ms), significant(load.p90_ms), significant(load.p99_ms))
-            holds = {None: ABSENT, True: "yes", False: "no"}[load.holds]
-            cells.append((row.name, what, str(load.n), significant(load.throughput_ips), *times, holds))
-    return Table(headers=headers, cells=tuple(cells), left=2)
-
-
-def layer_table(rows: Sequence[Row]) -> Table:
-    """Return what each engine was asked to compute in, what its layers came to compute in, and how it was opened."""
-    told: dict[tuple[str, str, str], tuple[str, ...]] = {}
-    for row in rows:
-        if row.settings or row.achieved:
-            cores = {"cores": row.cores} if row.cores else {}
-            opened = ", ".join(f"{key} {_short(value)}" for key, value in {**row.settings, **cores}.items())
-            told.setdefault(_engine(row), (*_engine(row), row.achieved or ABSENT, opened))
-    headers = ("Variant", "Asked for", "Backend", "Layers achieved", "Opened with")
-    return Table(headers=headers, cells=tuple(told.values()), left=5)
-
-
-def cold_table(rows: Sequence[Row]) -> Table:
-    """Return what it takes to have each engine: to build and to load it, the first inference, and its memory."""
-    headers = ("Row", "Build s", "Load ms", "First inference ms", "Memory MB")
-    cells = [
-        (row.name, *map(significant, (row.build_s, row.load_ms, row.first_inference_ms)), megabytes(row.memory_bytes))
-        for row in rows
-        if row.load_ms is not None
-    ]
-    return Table(headers=headers, cells=tuple(cells), left=1)
-
-
-def scatter_table(rows: Sequence[Row]) -> Table:
-    """Return the points of the plot of accuracy against latency."""
-    cells = [
-        (row.name, significant(row.latency.p50_ms), _interval(row), top1_text(row.accuracy, decimals=2))
-        for row in rows
-        if row.latency is not None and row.accuracy is not None
-    ]
-    return Table(headers=("Row", "p50 ms", "95 % interval", "Top-1 %"), cells=tuple(cells), left=1)
-
-
-def batch_table(rows: Sequence[Row]) -> Table:
-    """Return latency by batch size, a line an engine."""
-    sizes = sorted({row.batch_size for row in rows if row.latency is not None})
-    engines: dict[tuple[str, str, str], dict[int, tuple[str, str]]] = {}
-    for row in rows:
-        if row.latency is not None:
-            p50, p90 = row.latency.p50_ms, row.latency.p90_ms
-            engines.setdefault(_engine(row), {})[row.batch_size] = (significant(p50), significant(p90))
-    headers = ("Variant", "Precision", "Backend", *(f"b{size} {which}" for size in sizes for which in ("p50", "p90")))
-    cells = [
-        (*name, *(cell for size in sizes for cell in found.get(size, (ABSENT, ABSENT))))
-        for name, found in engines.items()
-    ]
-    return Table(headers=headers, cells=tuple(cells), left=3)
-
-
-def size_table(rows: Sequence[Row]) -> Table:
-    """Return what fills each engine's file, in MB."""
-    told: dict[tuple[str, str, str], tuple[str, ...]] = {}
-    for row in rows:
-        if row.engine_bytes is not None:
-            weights = min(row.weight_bytes or 0, row.engine_bytes)
-            sizes = (row.engine_bytes, weights, row.engine_bytes - weights)
-            told.setdefault(_engine(row), (*_engine(row), *map(megabytes, sizes)))
-    headers = ("Variant", "Precision", "Backend", "File MB", "Weights MB", "The rest MB")
-    return Table(headers=headers, cells=tuple(told.values()), left=3)
-
-
-def samples_table(rows: Sequence[Row], samples: Samples) -> Table:
-    """Return quantiles of each row's raw samples, in ms."""
-    headers = ("Row", "n", "min", "p25", "p50", "p75", "p90", "p99", "max")
-    cells = []
-    for row in rows:
-        found = samples.get(row.name)
-        if found is not None and len(found):
-            figures = (found.min(), *np.quantile(found, _SHARES), found.max())
-            cells.append((row.name, str(len(found)), *(significant(float(one)) for one in figures)))
-    return Table(headers=headers, cells=tuple(cells), left=1)
-
-
-def class_drops_table(rows: Sequence[Row]) -> Table:
-    """Return the points each engine lost of each class, and in all."""
-    told: dict[tuple[str, str, str], tuple[str, ...]] = {}
-    count = 0
-    for row in rows:
-        if row.role == "candidate" and row.accuracy is not None and row.accuracy.class_drops_pp:
-            drops = row.accuracy.class_drops_pp
-            count = len(drops)
-            told.setdefault(_engine(row), (*_engine(row), drop_text(row.accuracy), *(fixed(one) for one in drops)))
-    headers = ("Variant", "Precision", "Backend", "All", *(str(number) for number in range(count)))
-    return Table(headers=headers, cells=tuple(told.values()), left=3)
-
-
-def _engine(row: Row) -> tuple[str, str, str]:
-    return (row.variant, row.precision, row.backend)
-
-
-def _interval(row: Row) -> str:
-    interval = None if row.latency is None else row.latency.p50_ci95_ms
-    return ABSENT if interval is None else f"{significant(interval[0])}-{significant(interval[1])}"
-
-
-def _short(value: object) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return " ".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)

@@ -10,7 +10,7 @@ import yaml
 
 from trtbench.bench.explain import Effect
 from trtbench.jsonable import to_jsonable
-from trtbench.report.table import Table, to_markdown
+from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import fixed, significant
 from trtbench.store import write_atomically
 
@@ -151,7 +151,7 @@ def split_table(found: Explanation) -> Table:
         )
         for split in found.splits
     )
-    return Table(headers=headers, cells=cells, left=1)
+    return Table.of(headers, cells, left=1)
 
 
 def kernel_table(found: Explanation) -> Table:
@@ -171,7 +171,7 @@ def kernel_table(found: Explanation) -> Table:
         for split in found.splits
         for kernel in split.kernels
     )
-    return Table(headers=headers, cells=cells, left=2)
+    return Table.of(headers, cells, left=2)
 
 
 def layer_table(found: Explanation) -> Table:
@@ -192,7 +192,7 @@ def layer_table(found: Explanation) -> Table:
         )
         for layer in found.layers
     )
-    return Table(headers=headers, cells=cells, left=2)
+    return Table.of(headers, cells, left=2)
 
 
 _SPLIT_LEGEND = (

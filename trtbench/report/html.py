@@ -10,39 +10,32 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from trtbench.decide.sweep import sweeps
 from trtbench.jsonable import to_jsonable
-from trtbench.report.columns import COLUMNS, Column
-from trtbench.report.details import (
-    CLASS_LEGEND,
-    LOAD_LEGEND,
-    SWEEP_LEGEND,
-    class_table,
-    cold_table,
-    layer_table,
-    load_table,
-    sweep_table,
-)
-from trtbench.report.footnotes import Footnotes, footnotes
+from trtbench.report.details import details
+from trtbench.report.footnotes import footnotes
 from trtbench.report.markdown import caveats
 from trtbench.report.observations import observations
 from trtbench.report.style import DARK
 from trtbench.report.svg import colour_variable, inline_svg
+from trtbench.report.tables import columns_of, row_lines
 from trtbench.report.units import significant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from trtbench.report.columns import Column, Line
     from trtbench.report.document import Report
     from trtbench.report.plots import Drawing
-    from trtbench.report.table import Table
-    from trtbench.rows import Row
+    from trtbench.report.tables import Table
 
-_WORDS = {"variant", "precision", "backend", "device", "role", "status", "verdict"}  # columns that align left
 _FIRST = ("variant", "precision", "backend", "batch_size", "status", "top1", "drop_pp", "p50_ms", "p90_ms", "p99_ms")
 _THEN = ("times_as_fast_as_eager", "times_as_fast_as_dense_fp32", "engine_bytes", "throughput_ips")
 # On a screen only: paper is too narrow for them, and report.csv has all.
-_ASIDE = ("ms_per_image", "verdict", "params", "macs", "memory_bytes", "energy_j", "role", "device")
+_ASIDE = (
+    *("ms_per_image", "host_to_host_p50_ms", "throughput_mode_ms_per_image", "verdict", "params", "macs"),
+    *("memory_bytes", "energy_j", "role", "device"),
+)
+ALL_ROWS = (*_FIRST, *_THEN, *_ASIDE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +48,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Entry:
     """One row of the table of all rows, with the numbers of its notes."""
 
     name: str
@@ -69,17 +62,18 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
     """Return report.html."""
     marks = footnotes(report.rows)
     template = _environment().get_template("report.html.jinja")
-    shown = _shown(report.rows)
+    lines = row_lines(report.rows, marks=marks)
+    shown = columns_of(ALL_ROWS, lines, "html")
     return template.render(
         report=report,
-        headers=[(column.header, _style(column)) for column in shown],
-        lines=[_line(row, report, marks=marks, shown=shown) for row in report.rows],
+        headers=[(column.title, _style(column)) for column in shown],
+        lines=[_entry(line, report, shown=shown) for line in lines],
         notes=marks.texts,
         observations=observations(report.rows),
         caveats=caveats(report.rows),
         why=_why(report),
         figures=[_Figure.of(one) for one in drawings],
-        tables=_tables(report.rows),
+        tables=details(report.rows, "html"),
         machine=_machine(report.environment),
         blocks=_blocks(report),
         colours=[(colour_variable(light), light, dark) for light, dark in DARK.items()],
@@ -120,28 +114,21 @@ def _source(environment: Environment, name: str) -> Markup:
     return Markup(environment.loader.get_source(environment, name)[0])  # noqa: S704  part of the package
 
 
-def _shown(rows: Sequence[Row]) -> list[Column]:
-    """Return the columns of the table of all rows; what no row has is left out."""
-    by_key = {column.key: column for column in COLUMNS}
-    columns = [by_key[key] for key in (*_FIRST, *_THEN, *_ASIDE)]
-    return [column for column in columns if any(column.value(row, rows) is not None for row in rows)]
-
-
 def _style(column: Column) -> str:
-    return " ".join(["word" if column.key in _WORDS else "number"] + ["aside"] * (column.key in _ASIDE))
+    return " ".join(["word" if column.align == "left" else "number"] + ["aside"] * (column.key in _ASIDE))
 
 
-def _line(row: Row, report: Report, *, marks: Footnotes, shown: Sequence[Column]) -> Line:
-    values = [column.value(row, report.rows) for column in shown]
-    return Line(
-        name=row.name,
+def _entry(line: Line, report: Report, *, shown: Sequence[Column]) -> Entry:
+    values = [column.value(line) for column in shown]
+    return Entry(
+        name=line.row.name,
         cells=tuple(
-            Cell(text=column.text(row, value), value="" if value is None else str(value), style=_style(column))
+            Cell(text=column.cell(line), value="" if value is None else str(value), style=_style(column))
             for column, value in zip(shown, values, strict=True)
         ),
-        marks=tuple(marks.marks(row).split()),
-        is_winner=row.name == report.decision.winner,
-        status=row.status,
+        marks=tuple(line.marks.split()),
+        is_winner=line.row.name == report.decision.winner,
+        status=line.row.status,
     )
 
 
@@ -150,18 +137,6 @@ def _why(report: Report) -> list[tuple[str, str]]:
     size = report.decision.batch_size
     names = {row.name for row in report.rows if row.role == "candidate" and row.batch_size == size}
     return [(loser.name, loser.reason) for loser in report.decision.losers if loser.name in names]
-
-
-def _tables(rows: Sequence[Row]) -> list[tuple[str, str, Table, str]]:
-    """Return (id, title, table, legend) of each question that the rows answer."""
-    found = [
-        ("worst-class", "The class that lost most", class_table(rows), CLASS_LEGEND),
-        ("layers", "Layer precisions", layer_table(rows), ""),
-        ("sweep", "Batch size", sweep_table(sweeps([row for row in rows if row.role != "reference"])), SWEEP_LEGEND),
-        ("load", "Under load", load_table(rows), LOAD_LEGEND),
-        ("cold", "Cold start and memory", cold_table(rows), ""),
-    ]
-    return [one for one in found if one[2].cells]
 
 
 def _machine(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -8,12 +8,20 @@ import yaml
 
 from trtbench.bench.paired_drop import smallest_provable_drop
 from trtbench.decide.ratios import is_cpu
-from trtbench.decide.sweep import sweeps
 from trtbench.jsonable import to_jsonable
-from trtbench.report.details import CLASS_LEGEND, LOAD_LEGEND, SWEEP_LEGEND, class_table, load_table, sweep_table
+from trtbench.report.details import details
 from trtbench.report.footnotes import footnotes
 from trtbench.report.observations import observations
-from trtbench.report.table import Table, engine_table, failure_table, latency_table, sections, to_markdown
+from trtbench.report.tables import (
+    ENGINES_LEGEND,
+    LATENCIES_LEGEND,
+    Table,
+    engine_table,
+    failure_table,
+    latency_table,
+    sections,
+    to_markdown,
+)
 from trtbench.report.units import fixed, significant
 
 if TYPE_CHECKING:
@@ -21,17 +29,6 @@ if TYPE_CHECKING:
 
     from trtbench.report.document import Report
     from trtbench.rows import Row
-
-_ENGINE_LEGEND = (
-    "Top-1 with its 95 % Wilson interval. Drop pp: percentage points lost against the dense network on the same images"
-    " (after <= the one-sided 95 % upper bound). MB = 10^6 bytes of the file that was timed."
-    " Params and MACs, of one image, are in millions."
-)
-_LATENCY_LEGEND = (
-    "One sample is one synchronised inference of a whole batch; p50 and p90 are its percentiles, ms/image is all time"
-    " over all images. eager: times as fast as the same network under PyTorch eager; dense: as the dense FP32 network"
-    " on the same backend."
-)
 
 
 def render_markdown(report: Report, *, plots: Mapping[str, str] | None = None) -> str:
@@ -42,7 +39,6 @@ def render_markdown(report: Report, *, plots: Mapping[str, str] | None = None) -
         *_bullets(observations(report.rows)),
         *_tables(report.rows),
         *(f"![{caption}]({path})" for path, caption in (plots or {}).items()),
-        *_sweep(report.rows),
         *_details(report.rows),
         *_why(report),
         "## What these numbers do not say",
@@ -82,8 +78,8 @@ def _tables(rows: Sequence[Row]) -> Iterator[str]:
     marks = footnotes([row for row in rows if row.status == "ok"])
     for title, here in sections([row for row in rows if row.status == "ok"]):
         yield f"## {title}"
-        yield from _table("Accuracy and size of each engine", engine_table(here, marks), _ENGINE_LEGEND)
-        yield from _table("Latency of each row, ms", latency_table(here, marks), _LATENCY_LEGEND)
+        yield from _table("Accuracy and size of each engine", engine_table(here, marks), ENGINES_LEGEND)
+        yield from _table("Latency of each row", latency_table(here, marks), LATENCIES_LEGEND)
     if marks.texts:
         yield "Notes:"
         yield "\n".join(f"- {line}" for line in marks.lines())
@@ -99,20 +95,9 @@ def _table(title: str, table: Table, legend: str) -> Iterator[str]:
         yield legend
 
 
-def _sweep(rows: Sequence[Row]) -> Iterator[str]:
-    found = sweeps([row for row in rows if row.role != "reference"])
-    if found:
-        yield from _table("Batch size", sweep_table(found), SWEEP_LEGEND)
-
-
 def _details(rows: Sequence[Row]) -> Iterator[str]:
-    found = (
-        ("The class that lost most", class_table(rows), CLASS_LEGEND),
-        ("Under load", load_table(rows), LOAD_LEGEND),
-    )
-    for title, table, legend in found:
-        if table.cells:
-            yield from _table(title, table, legend)
+    for one in details(rows, "md"):
+        yield from _table(one.title, one.table, one.legend)
 
 
 def _why(report: Report) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbench.decide.compare import machine_facts
 from trtbench.decide.ratios import is_cpu, is_measured
-from trtbench.report.table import Table
+from trtbench.report.tables import Table
 from trtbench.report.units import ABSENT, fixed, significant
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def matrix_table(matrix: Matrix) -> Table:
     cells = tuple(
         (name, *(_words(cell) for cell in line)) for name, line in zip(matrix.names, matrix.cells, strict=True)
     )
-    return Table(headers=headers, cells=cells, left=1, notes=matrix.notes)
+    return Table.of(headers, cells, left=1, notes=matrix.notes)
 
 
 def _column(report: Report, reports: Sequence[Report]) -> Column:

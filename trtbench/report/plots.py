@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 
 from trtbench.report.bars import latency_figure, size_figure
 from trtbench.report.classes import class_figure
-from trtbench.report.details import batch_table, class_drops_table, samples_table, scatter_table, size_table
 from trtbench.report.lines import batch_figure
 from trtbench.report.scatter import accuracy_figure
 from trtbench.report.spread import samples_figure
 from trtbench.report.style import DPI
-from trtbench.report.table import sections
+from trtbench.report.tables import (
+    batch_table,
+    class_drops_table,
+    samples_table,
+    scatter_table,
+    sections,
+    size_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 
     from trtbench.report.document import Recommendation
     from trtbench.report.spread import Samples
-    from trtbench.report.table import Table
+    from trtbench.report.tables import Table
     from trtbench.rows import Row
 
 _CAPTIONS = {

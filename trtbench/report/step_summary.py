@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbench.report.observations import observations
-from trtbench.report.table import Table, rows_for_terminal, to_markdown
-from trtbench.report.units import ABSENT, fixed
+from trtbench.report.tables import comparison_table, rows_for_terminal, to_markdown
 from trtbench.store import storing
 
 if TYPE_CHECKING:
@@ -28,20 +27,8 @@ def report_summary(report: Report) -> str:
 
 def comparison_summary(comparisons: Sequence[Comparison], *, broken: Sequence[str]) -> str:
     """Return the summary of a comparison: which gates broke, and the verdict of each row."""
-    cells = [
-        (
-            one.name,
-            one.verdict,
-            fixed(one.ratio, decimals=3),
-            ABSENT if one.ci95 is None else f"{fixed(one.ci95[0], decimals=3)} to {fixed(one.ci95[1], decimals=3)}",
-            fixed(one.drop_pp),
-        )
-        for one in comparisons
-    ]
-    headers = ("Row", "Verdict", "Time B / A", "95 % interval", "Top-1 lost, pp")
-    table = to_markdown(Table(headers=headers, cells=tuple(cells), left=2))
-    told = "".join(f"- **{clause}**\n" for clause in broken) or "No gate broke.\n"
-    return f"### trtbench compare\n\n{told}\n{table}\n\n"
+    clauses = "".join(f"- **{clause}**\n" for clause in broken) or "No gate broke.\n"
+    return f"### trtbench compare\n\n{clauses}\n{to_markdown(comparison_table(comparisons))}\n\n"
 
 
 def append_summary(path: Path, text: str) -> None:

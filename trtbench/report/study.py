@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench.bench.study import BALANCED, balance_effects, spreads
 from trtbench.jsonable import to_jsonable
-from trtbench.report.table import Table, to_markdown
+from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import fixed, significant
 from trtbench.store import write_atomically
 
@@ -94,7 +94,7 @@ def spread_table(found: Study) -> Table:
         )
         for one in spreads(found.points)
     )
-    return Table(headers=headers, cells=cells, left=2)
+    return Table.of(headers, cells, left=2)
 
 
 def balance_table(found: Study) -> Table:
@@ -111,7 +111,7 @@ def balance_table(found: Study) -> Table:
         )
         for one in balance_effects(found.points)
     )
-    return Table(headers=headers, cells=cells, left=2)
+    return Table.of(headers, cells, left=2)
 
 
 def study_sentences(found: Study) -> tuple[str, ...]:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench import _optional
 from trtbench.errors import ConfigError
-from trtbench.report.columns import COLUMNS
+from trtbench.report.columns import COLUMN, COLUMNS
+from trtbench.report.tables import row_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from trtbench.report.columns import Line
     from trtbench.report.document import Report
-    from trtbench.rows import Row
 
 _PARAMS_AT_ONCE = 100  # MLflow's limit of one request
 _LONGEST = 500  # characters of a parameter's value that servers of every version take
@@ -48,8 +49,8 @@ def log_to_mlflow(report: Report, folder: Path, *, uri: str) -> str:
         run = client.create_run(experiment, start_time=since, run_name=report.run_id, tags=_tags(report))
         run_id = str(run.info.run_id)
         _log(mlflow, client, run_id, params=dict(_flat(report.suite)), metrics=_winner(report), since=since)
-        for row in report.rows:
-            _log_row(mlflow, client, row, report, parent=(experiment, run_id), since=since)
+        for line in row_lines(report.rows):
+            _log_row(mlflow, client, line, parent=(experiment, run_id), since=since)
         _log_files(client, run_id, folder)
         client.set_terminated(run_id)
     except mlflow.exceptions.MlflowException as error:
@@ -64,12 +65,13 @@ def _tags(report: Report) -> dict[str, str]:
     return tags | ({"mlflow.source.git.commit": str(commit)} if commit else {})
 
 
-def _log_row(mlflow: Any, client: Any, row: Row, report: Report, *, parent: tuple[str, str], since: int) -> None:
+def _log_row(mlflow: Any, client: Any, line: Line, *, parent: tuple[str, str], since: int) -> None:
     experiment, run_id = parent
+    row = line.row
     tags = {"mlflow.parentRunId": run_id} | ({"reason": row.reason} if row.reason else {})
     run = client.create_run(experiment, start_time=since, run_name=row.name, tags=tags)
-    params = {column.key: str(column.value(row, report.rows)) for column in COLUMNS if column.key in _NAMING}
-    _log(mlflow, client, run.info.run_id, params=params, metrics=_metrics(row, report.rows), since=since)
+    params = {key: str(COLUMN[key].value(line)) for key in _NAMING}
+    _log(mlflow, client, run.info.run_id, params=params, metrics=_metrics(line), since=since)
     client.set_terminated(run.info.run_id, status="FAILED" if row.status in {"failed", "oom"} else "FINISHED")
 
 
@@ -91,13 +93,14 @@ def _log_files(client: Any, run_id: str, folder: Path) -> None:
 
 
 def _winner(report: Report) -> dict[str, float]:
-    winner = next((row for row in report.rows if row.name == report.decision.winner), None)
-    return {} if winner is None else _metrics(winner, report.rows)
+    winner = next((line for line in row_lines(report.rows) if line.row.name == report.decision.winner), None)
+    return {} if winner is None else _metrics(winner)
 
 
-def _metrics(row: Row, rows: Sequence[Row]) -> dict[str, float]:
+def _metrics(line: Line) -> dict[str, float]:
     """Return every number of a row, as report.csv has it."""
-    values = {column.key: column.value(row, rows) for column in COLUMNS if column.key not in _NAMING}
+    shown = [column for column in COLUMNS if "csv" in column.shown_in and column.key not in _NAMING]
+    values = {column.key: column.value(line) for column in shown}
     return {
         key: float(value)
         for key, value in values.items()

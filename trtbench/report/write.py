@@ -9,10 +9,10 @@ import numpy as np
 
 from trtbench.errors import ConfigError
 from trtbench.jsonable import to_jsonable
-from trtbench.report.columns import to_csv
 from trtbench.report.document import validate_report
 from trtbench.report.markdown import render_markdown
 from trtbench.report.raw import read_blocks
+from trtbench.report.tables import to_csv
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:

@@ -1,0 +1,290 @@
+"""Tables as selections of columns, each with what it answers and its legend; and those that have batch sizes across."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from trtbench.decide.ratios import is_cpu
+from trtbench.report.columns import COLUMN, COLUMNS, Line
+from trtbench.report.footnotes import footnotes
+from trtbench.report.units import ABSENT, fixed, significant
+from trtbench.report.words import short_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from trtbench.decide.compare import Comparison
+    from trtbench.decide.sweep import Sweep
+    from trtbench.report.columns import Align, Column, Medium, Value
+    from trtbench.report.footnotes import Footnotes
+    from trtbench.report.spread import Samples
+    from trtbench.rows import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Cells of text below headers; `notes` explains the marks in it, one line each, where it carries its own."""
+
+    headers: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+    aligns: tuple[Align, ...]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        headers: Sequence[str],
+        cells: Iterable[Sequence[str]],
+        *,
+        left: int,
+        notes: tuple[str, ...] = (),
+    ) -> Self:
+        """Return a table whose first `left` columns are words and align left, all others numbers."""
+        aligns: list[Align] = ["left" if index < left else "right" for index in range(len(headers))]
+        return cls(headers=tuple(headers), cells=tuple(map(tuple, cells)), aligns=tuple(aligns), notes=notes)
+
+    @property
+    def left(self) -> int:
+        """How many columns of words come first."""
+        return next((index for index, align in enumerate(self.aligns) if align == "right"), len(self.aligns))
+
+
+def sections(rows: Sequence[Row]) -> tuple[tuple[str, tuple[Row, ...]], ...]:
+    """Split rows by device: (title, rows) of each GPU, then of the CPU."""
+    devices = sorted(dict.fromkeys(row.device for row in rows), key=lambda device: device.lower().startswith("cpu"))
+    found = []
+    for device in devices:
+        here = tuple(row for row in rows if row.device == device)
+        title = "CPU rows, never ranked with GPU rows" if is_cpu(here[0]) else f"GPU rows on {device}"
+        found.append((title, here))
+    return tuple(found)
+
+
+def columns_of(keys: Sequence[str], lines: Sequence[Line], medium: Medium) -> tuple[Column, ...]:
+    """Return the columns of these keys that are shown there; what no line has is left out."""
+    shown = (COLUMN[key] for key in keys if medium in COLUMN[key].shown_in)
+    return tuple(one for one in shown if not lines or any(one.has(line) for line in lines))
+
+
+def select(keys: Sequence[str], lines: Iterable[Line], medium: Medium, *, notes: tuple[str, ...] = ()) -> Table:
+    """Return a table of the columns of these keys."""
+    lines = list(lines)
+    columns = columns_of(keys, lines, medium)
+    return Table(
+        headers=tuple(column.title for column in columns),
+        cells=tuple(tuple(column.cell(line) for column in columns) for line in lines),
+        aligns=tuple(column.align for column in columns),
+        notes=notes,
+    )
+
+
+def row_lines(rows: Sequence[Row], *, marks: Footnotes | None = None) -> list[Line]:
+    """Return a line for each row, about its plain latency."""
+    return [
+        Line(row=row, rows=rows, latency=row.latency, marks="" if marks is None else marks.marks(row)) for row in rows
+    ]
+
+
+def engine_lines(rows: Sequence[Row], has_answer: Callable[[Row], object]) -> list[Line]:
+    """Return a line for the first row of each engine that has an answer."""
+    firsts: dict[tuple[str, ...], Line] = {}
+    for line in row_lines(rows):
+        if has_answer(line.row):
+            firsts.setdefault(_engine(line.row), line)
+    return list(firsts.values())
+
+
+def engine_table(rows: Sequence[Row], marks: Footnotes) -> Table:
+    """Return accuracy and size, one line per engine; rows of several batch sizes share a line where they agree."""
+    engines: dict[object, list[Row]] = {}
+    for row in rows:
+        if row.status == "ok":
+            facts = (row.accuracy, row.engine_bytes, row.params, row.macs)
+            engines.setdefault((_engine(row), facts), []).append(row)
+    lines = [Line(row=own[0], rows=rows, alike=tuple(own), marks=marks.marks(*own)) for own in engines.values()]
+    is_split = len({_engine(line.row) for line in lines}) < len(lines)
+    return select(ENGINES if is_split else [key for key in ENGINES if key != "batch_size"], lines, "md")
+
+
+def latency_table(rows: Sequence[Row], marks: Footnotes) -> Table:
+    """Return latency, one line per row, by batch size; `rows` are those of one device."""
+    return select(LATENCIES, row_lines(_by_batch(row for row in rows if row.status == "ok"), marks=marks), "md")
+
+
+def failure_table(rows: Sequence[Row]) -> Table:
+    """Return the rows that have no result, with status and reason."""
+    return select(FAILURES, row_lines([row for row in rows if row.status != "ok"]), "md")
+
+
+def rows_for_terminal(rows: Sequence[Row]) -> Table:
+    """Return one table of every row that fits 120 columns, GPU rows first; a failed row shows its status."""
+    marks = footnotes(rows)
+    ordered = [row for _, here in sections(rows) for row in _by_batch(here)]
+    have_failed = any(row.status != "ok" for row in rows)
+    keys = [key for key in TERMINAL if have_failed or key != "status"]
+    return select(keys, row_lines(ordered, marks=marks), "terminal", notes=(_TERMINAL_LEGEND, *marks.lines()))
+
+
+def scatter_table(rows: Sequence[Row]) -> Table:
+    """Return the points of the plot of accuracy against latency."""
+    return select(SCATTER, row_lines([row for row in rows if row.latency and row.accuracy]), "html")
+
+
+def size_table(rows: Sequence[Row]) -> Table:
+    """Return what fills each engine's file."""
+    return select(SIZES, engine_lines(rows, lambda row: row.engine_bytes is not None), "html")
+
+
+def sweep_table(found: Sequence[Sweep]) -> Table:
+    """Return images a second by batch size, with the knee and the break-even batch."""
+    sizes = sorted({size for one in found for size in one.batch_sizes})
+    rate = COLUMN["throughput_ips"]
+    headers = ("Engine", *(f"b{size} {rate.title}" for size in sizes), "Knee", "Faster than dense from")
+    cells = []
+    for one in found:
+        name = f"{short_name(one.rows[0])} {one.rows[0].backend}"
+        rates = dict(zip(one.batch_sizes, one.throughput_ips, strict=True))
+        shown = [significant(rates.get(size)) for size in sizes]
+        cells.append((name, *shown, f"b{one.knee}", f"b{one.breaks_even}" if one.breaks_even else ABSENT))
+    return Table.of(headers, cells, left=1)
+
+
+def batch_table(rows: Sequence[Row]) -> Table:
+    """Return latency by batch size, a line an engine."""
+    sizes = sorted({row.batch_size for row in rows if row.latency is not None})
+    columns = (COLUMN["p50_ms"], COLUMN["p90_ms"])
+    engines: dict[tuple[str, ...], dict[int, list[str]]] = {}
+    for line in row_lines(rows):
+        if line.latency is not None:
+            engines.setdefault(_engine(line.row), {})[line.row.batch_size] = [one.cell(line) for one in columns]
+    headers = (*_titles(ENGINE), *(f"b{size} {column.title}" for size in sizes for column in columns))
+    cells = [
+        (*name, *(cell for size in sizes for cell in found.get(size, [ABSENT] * len(columns))))
+        for name, found in engines.items()
+    ]
+    return Table.of(headers, cells, left=len(ENGINE))
+
+
+def samples_table(rows: Sequence[Row], samples: Samples) -> Table:
+    """Return quantiles of each row's raw samples, in ms."""
+    cells = []
+    for row in rows:
+        found = samples.get(row.name)
+        if found is not None and len(found):
+            figures = (found.min(), *np.quantile(found, _SHARES), found.max())
+            cells.append((row.name, str(len(found)), *(significant(float(one)) for one in figures)))
+    return Table.of(("Row", "Samples", "min", "p25", "p50", "p75", "p90", "p99", "max"), cells, left=1)
+
+
+def class_drops_table(rows: Sequence[Row]) -> Table:
+    """Return the points each engine lost of each class, and in all."""
+    lines = engine_lines(rows, _has_class_drops)
+    drops = [line.row.accuracy.class_drops_pp if line.row.accuracy else () for line in lines]
+    headers = (*_titles((*ENGINE, "drop_pp")), *(str(number) for number in range(max(map(len, drops), default=0))))
+    cells = [
+        (*(COLUMN[key].cell(line) for key in (*ENGINE, "drop_pp")), *map(fixed, own))
+        for line, own in zip(lines, drops, strict=True)
+    ]
+    return Table.of(headers, cells, left=len(ENGINE))
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """Return the verdict of each row that two reports have."""
+    cells = [
+        (
+            one.name,
+            one.verdict,
+            one.how,
+            fixed(one.ratio, decimals=3),
+            ABSENT if one.ci95 is None else f"{fixed(one.ci95[0], decimals=3)} to {fixed(one.ci95[1], decimals=3)}",
+            fixed(one.drop_pp),
+        )
+        for one in comparisons
+    ]
+    return Table.of(("Row", "Verdict", "How", "Time B / A", "95 % interval", "Top-1 lost pp"), cells, left=3)
+
+
+def to_markdown(table: Table) -> str:
+    """Write a table in GitHub's Markdown, aligned so that it reads as plain text too."""
+    lines = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in (table.headers, *table.cells)]
+    widths = [max(_NARROWEST, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = [
+        "-" * width if align == "left" else "-" * (width - 1) + ":"
+        for width, align in zip(widths, table.aligns, strict=True)
+    ]
+    padded = [
+        [
+            cell.ljust(width) if align == "left" else cell.rjust(width)
+            for cell, width, align in zip(line, widths, table.aligns, strict=True)
+        ]
+        for line in lines
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Return report.csv (RFC 4180, but for the line ends): a header, then every row, numbers as in report.json."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    columns = [column for column in COLUMNS if "csv" in column.shown_in]
+    writer.writerow([column.key for column in columns])
+    for line in row_lines(rows):
+        writer.writerow([_written(column.value(line)) for column in columns])
+    return file.getvalue()
+
+
+def _written(value: Value) -> Value:
+    if isinstance(value, tuple):
+        return "; ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _titles(keys: Sequence[str]) -> tuple[str, ...]:
+    return tuple(COLUMN[key].title for key in keys)
+
+
+def _by_batch(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: row.batch_size)
+
+
+def _engine(row: Row) -> tuple[str, str, str]:
+    return (row.variant, row.precision, row.backend)
+
+
+def _has_class_drops(row: Row) -> bool:
+    return row.role == "candidate" and row.accuracy is not None and bool(row.accuracy.class_drops_pp)
+
+
+ENGINE = ("variant", "precision", "backend")
+_GAINS = ("times_as_fast_as_eager", "times_as_fast_as_dense_fp32")
+TERMINAL = (
+    *("variant", "precision", "runs_on", "batch_size", "status", "top1", "drop_upper_pp", "p50_ms"),
+    *(*_GAINS, "engine_bytes", "marks"),
+)
+ENGINES = (*ENGINE, "batch_size", "top1", "drop_pp", "engine_bytes", "params", "macs", "marks")
+LATENCIES = (*ENGINE, "batch_size", "p50_ms", "p90_ms", "host_to_host_p50_ms", "ms_per_image", *_GAINS, "marks")
+FAILURES = (*ENGINE, "batch_size", "status", "reason")
+SCATTER = ("name", "p50_ms", "p50_ci95_ms", "top1")
+SIZES = (*ENGINE, "engine_bytes", "weight_bytes", "rest_bytes")
+
+ENGINES_LEGEND = (
+    "Top-1 with its 95 % Wilson interval. Drop pp: percentage points lost against the dense network on the same images"
+    " (after <= the one-sided 95 % upper bound). MB = 10^6 bytes of the file that was timed."
+    " Params and MACs, of one image, are in millions."
+)
+LATENCIES_LEGEND = (
+    "One sample is one synchronised inference of a whole batch; p50 and p90 are its percentiles, ms/image is all time"
+    " over all images. vs eager: times as fast as the same network under PyTorch eager; vs dense: as the dense FP32"
+    " network on the same backend."
+)
+_TERMINAL_LEGEND = (
+    "Top-1 with its 95 % interval; drop at most this many percentage points (95 % confidence); vs eager, vs dense:"
+    " times as fast as PyTorch eager and as the dense FP32 network; MB = 10^6 bytes"
+)
+_NARROWEST = 3  # what a rule of Markdown needs at least
+_SHARES = (0.25, 0.5, 0.75, 0.9, 0.99)
