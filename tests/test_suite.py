@@ -161,12 +161,13 @@ def test_the_template_is_a_valid_suite(checkpoint: Path | None) -> None:
 
 
 def test_a_single_step_is_a_suite_of_one_dense_variant() -> None:
-    suite = adhoc_suite(
-        model="torchvision:resnet18", checkpoint=Path("a.pt"), data=_Data(), precisions=("fp32", "int8")
-    )
+    def named(checkpoint: str) -> Suite:
+        return adhoc_suite(model={"name": "torchvision:resnet18", "checkpoint": Path(checkpoint)}, data=_Data(size=8))
 
+    suite = named("a.pt")
+    assert suite.data.size == 8
     assert suite.name.startswith("torchvision-resnet18-")
-    assert suite.name != adhoc_suite(model="torchvision:resnet18", checkpoint=Path("b.pt"), data=_Data()).name
+    assert suite.name != named("b.pt").name
     assert [variant.name for variant in suite.variants] == ["dense"]
 
 

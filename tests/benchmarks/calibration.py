@@ -165,8 +165,7 @@ class Bench:
     def _makings(self, calibration: CalibrationConfig) -> Makings:
         name, checkpoint = _MODELS[self.model]
         suite = adhoc_suite(
-            model=name,
-            checkpoint=self.shared / "weights" / checkpoint,
+            model={"name": name, "checkpoint": self.shared / "weights" / checkpoint},
             data=_data(self.shared / "data" / "cifar10-lossless.tar.xz"),
             calibration=calibration,
         )

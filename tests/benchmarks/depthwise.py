@@ -111,8 +111,7 @@ def measure(checkpoint: Path, archive: Path, chosen: Iterable[dict[str, Any]]) -
 
 def _makings(checkpoint: Path, archive: Path, calibration: CalibrationConfig, folder: Path) -> Makings:
     suite = adhoc_suite(
-        model="mobilenet_v2_cifar",
-        checkpoint=checkpoint,
+        model={"name": "mobilenet_v2_cifar", "checkpoint": checkpoint},
         data=DataConfig(source=f"folder:{archive}"),
         calibration=calibration,
     )

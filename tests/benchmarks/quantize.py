@@ -115,8 +115,7 @@ def _codec(checkpoint: Path, data: DataConfig, folder: Path) -> dict[str, Any]:
 
 def _suite(checkpoint: Path, data: DataConfig) -> Suite:
     return adhoc_suite(
-        model="resnet20",
-        checkpoint=checkpoint,
+        model={"name": "resnet20", "checkpoint": checkpoint},
         data=data,
         export=ExportConfig(exporter="torchscript"),
         calibration=CalibrationConfig(per_class=50),

@@ -148,10 +148,10 @@ def test_a_fault_in_a_suite_exits_2_with_one_line_a_fault(trtbench: Callable[[st
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("build quickstart --model resnet20", "SUITE and --model"),
-        ("build --precision int8", "--precision with a suite"),
-        ("bench --duration 1 --batch 4", "--batch, --duration with a suite"),
-        ("bench quickstart --engine e.onnx", "SUITE and --engine"),
+        ("build quickstart --model resnet20", "SUITE: expected only without --model"),
+        ("build --precision int8", "--precision: expected only with --model"),
+        ("bench --duration 1 --batch 4", "--batch, --duration: expected only with --engine"),
+        ("bench quickstart --engine e.onnx", "SUITE: expected only without --engine"),
         ("bench --engine none.onnx", "an engine file"),
         ("evaluate --model resnet20 --checkpoint none.pt", "none.pt"),
         ("evaluate --model resnet20", "untrained weights"),
@@ -220,7 +220,7 @@ def test_gpu_info_tells_the_host_and_the_packages(trtbench: Callable[[str], Answ
 def test_gpu_info_shows_a_gpu_its_clashes_and_what_tensorrt_lacks(capsys: pytest.CaptureFixture[str]) -> None:
     from dataclasses import replace
 
-    from trtbench.cli.machine_verbs import _show
+    from trtbench.cli.machine import _show_machine
     from trtbench.environment import Driver, Gpu, Package, collect_environment, gpu_info
 
     gpu = Gpu(index=0, uuid="GPU-1", name="H100", compute_capability=(9, 0), memory_bytes=80 * 2**30)
@@ -229,14 +229,14 @@ def test_gpu_info_shows_a_gpu_its_clashes_and_what_tensorrt_lacks(capsys: pytest
     here = collect_environment()
     environment = replace(here, gpus=(gpu,), driver=old, packages=(torch,), cuda_visible_devices=None)
 
-    _show(gpu_info(environment))
+    _show_machine(gpu_info(environment))
     shown = capsys.readouterr().out
 
     assert "GPU 0: H100, SM 9.0, 80 GiB" in shown
     assert "error:" in shown
     assert "TensorRT engines need, on this machine:" in shown
 
-    _show(replace(gpu_info(environment), tensorrt_ready=True))
+    _show_machine(replace(gpu_info(environment), tensorrt_ready=True))
     assert "This machine has all that TensorRT engines need." in capsys.readouterr().out
 
 

@@ -118,9 +118,9 @@ def test_a_run_is_explained_beside_its_report(trtbench: Callable[[str], tuple[in
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("explain-int8", "RUN and --model: expected exactly one of them"),
-        ("explain-int8 runs/latest --model resnet20", "exactly one of them"),
-        ("explain-int8 quickstart --data digits --per-class 3", "--data, --per-class with a run"),
+        ("explain-int8", "RUN and --model: expected one of them"),
+        ("explain-int8 runs/latest --model resnet20", "RUN: expected only without --model"),
+        ("explain-int8 quickstart --data digits --per-class 3", "--per-class, --data: expected only with --model"),
         ("explain-int8 no-such-run.json", "report"),
         (f"calibration-study {_MODEL} --per-class one,two", "whole numbers joined by commas, got 'one,two'"),
         (f"calibration-study {_MODEL} --per-class 0,5", "numbers of at least 1"),

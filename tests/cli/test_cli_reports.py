@@ -146,9 +146,9 @@ def test_recommend_decides_again_under_other_limits(trtbench: Callable[[str], tu
     ],
 )
 def test_a_load_is_read_as_people_write_it(text: str, expected: dict[str, Any]) -> None:
-    from trtbench.cli.step_verbs import _load
+    from trtbench.cli.suite import _load_of
 
-    assert _load(text) == expected
+    assert _load_of(text) == expected
 
 
 @pytest.mark.parametrize("text", ["streams", "streams:2.5", "arrivals:5s", "burst:3"])

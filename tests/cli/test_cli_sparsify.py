@@ -89,8 +89,8 @@ def test_sparsify_fine_tunes_and_says_so_in_words(run: Run) -> None:
     ("options", "words"),
     [
         ("--method best --sparsity 0.5", "global or layer or second-order or nm"),
-        ("--method nm --sparsity 0.5", "--sparsity with --method nm"),
-        ("--method global --sparsity 0.5 --pattern 2:4", "--pattern with --method global"),
+        ("--method nm --sparsity 0.5", "--sparsity: expected only without --method nm"),
+        ("--method global --sparsity 0.5 --pattern 2:4", "--pattern: expected only with --method nm"),
         ("--method global", "exactly one of sparsity, per_round"),
         ("--method global --sparsity 0.5 --schedule iterative", "fine_tune and method magnitude"),
         ("--method layer --sparsity 0.5 --rounds 3", "rounds with method magnitude, scope global"),

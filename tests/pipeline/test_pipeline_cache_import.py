@@ -144,4 +144,4 @@ def test_images_or_a_method_beside_a_cache_are_refused(
 
     assert _run(monkeypatch, *given, "--per-class", 5, "--method", "minmax") == 2
 
-    assert "--per-class, --method with --from-cache" in capsys.readouterr().err
+    assert "--per-class, --method: expected only without --from-cache" in capsys.readouterr().err

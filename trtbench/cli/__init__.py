@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from trtbench.cli.app import main
+from trtbench.cli.main import main
 
 __all__ = ["main"]

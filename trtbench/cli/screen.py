@@ -131,3 +131,13 @@ class Screen:
         if event.seconds is not None and (event.stage, event.item) not in self._counted:
             self._counted.add((event.stage, event.item))
             self.stages[event.stage] = self.stages.get(event.stage, 0.0) + event.seconds
+
+
+def tell(found: dict[str, Any], words: str, *, as_json: bool) -> None:
+    """Show a step's result, and its notes beside it."""
+    if as_json:
+        show_json(found)
+        return
+    show(words)
+    for note in found.get("notes", ()):
+        say(f"note: {note}")

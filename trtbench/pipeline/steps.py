@@ -229,8 +229,9 @@ def bench_engine(
         with storing(images):
             np.save(images, dataset.test.images)
         name = f"{sidecar.variant} {sidecar.precision} {sidecar.backend}"
+        settings = {"cuda_graph": config.cuda_graph} if sidecar.backend == "tensorrt" else {}
         measured = measure_engines(
-            [EngineFile(name=name, backend=sidecar.backend, path=engine)],
+            [EngineFile(name=name, backend=sidecar.backend, path=engine, settings=settings)],
             Images(path=images, labels=dataset.test.labels),
             config,
             folder=out,

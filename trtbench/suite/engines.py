@@ -113,7 +113,7 @@ class EngineConfig(Part):
 
     backend: BackendName = Field("auto", description="the runtime")
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(unique)] | None = Field(
-        None, description="those that the runtime is usually asked for"
+        None, description="what is built; by default what the runtime is usually asked for"
     )
     sparse: bool = Field(default=False, description="TensorRT: let 2:4 sparse weights use sparse tensor cores")
     builds: PositiveInt = Field(

@@ -70,7 +70,7 @@ class ModelConfig(Part):
     name: str = Field(
         "resnet20", description="resnet20 | torchvision:NAME | timm:NAME | package.module:callable | onnx:PATH"
     )
-    checkpoint: Path | None = Field(None, description="trained weights; without them `train` runs first")
+    checkpoint: Path | None = Field(None, description="trained weights; a suite without them trains first")
     train: TrainConfig | None = Field(None, description="the budget of training from scratch")
 
     @field_validator("name")

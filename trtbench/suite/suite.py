@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -17,7 +18,7 @@ from trtbench.suite.training import TrainConfig
 from trtbench.suite.variants import Variant  # noqa: TC001  pydantic resolves the fields at run time
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
 
 class Suite(Part):
@@ -82,30 +83,27 @@ class Suite(Part):
         )
 
 
-def adhoc_suite(
-    *,
-    model: str,
-    checkpoint: Path | None,
-    data: DataConfig,
-    precisions: tuple[str, ...] = ("fp32",),
-    backend: str = "auto",
-    export: ExportConfig | None = None,
-    calibration: CalibrationConfig | None = None,
-) -> Suite:
-    """Return the suite that a single step on one trained model amounts to.
+def adhoc_suite(*, model: Mapping[str, Any], **sections: Part | Mapping[str, Any]) -> Suite:
+    """Return the suite that a single step on one model amounts to: one dense variant, one runtime, no row of PyTorch.
+
+    Args:
+        model: `name` and `checkpoint`, or `train`, as in a suite.
+        sections: other parts by their key, as parts or as a suite's file has them; `variants` and `engines` are one.
 
     Raises:
         ConfigError: an option cannot be.
     """
-    weights = "" if checkpoint is None else f"-{hashlib.sha256(str(checkpoint.absolute()).encode()).hexdigest()[:8]}"
+    given: dict[str, Any] = {key: one.model_dump() if isinstance(one, Part) else one for key, one in sections.items()}
+    checkpoint = model.get("checkpoint")
+    weights = (
+        "" if checkpoint is None else f"-{hashlib.sha256(str(Path(checkpoint).absolute()).encode()).hexdigest()[:8]}"
+    )
     raw = {
-        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model}{weights}").strip("-."),
-        "data": data.model_dump(),
-        "model": {"name": model, "checkpoint": checkpoint},
-        "variants": [{"kind": "dense", "name": "dense"}],
-        "export": (export or ExportConfig()).model_dump(),
-        "calibration": (calibration or CalibrationConfig()).model_dump(),
-        "engines": [{"backend": backend, "precisions": precisions}],
-        "bench": {"ort_placement": False, "baselines": []},
+        **given,
+        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model['name']}{weights}").strip("-."),
+        "model": model,
+        "variants": [{"kind": "dense", "name": "dense", **given.get("variants", {})}],
+        "engines": [given.get("engines", {})],
+        "bench": {"ort_placement": False, "baselines": [], **given.get("bench", {})},
     }
     return validated(Suite, raw, origin="command line")

@@ -1,22 +1,54 @@
-"""Verbs that take reports: compare two, merge several, decide one again under other limits."""
+"""Verbs that take reports, and where else results go: JUnit XML, the summary page of a GitHub job, MLflow."""
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trtbench.cli.app import app
-from trtbench.cli.publish import JunitOption, publish_comparisons
+from trtbench.cli.given import Given, takes
+from trtbench.cli.options import (
+    DECISION,
+    JsonOption,
+    JunitOption,
+    MlflowOption,
+    QuietOption,
+    RunArgument,
+    output_option,
+)
 from trtbench.cli.screen import Screen, say, show, show_json, show_table
-from trtbench.cli.suite_verbs import JsonOption, QuietOption  # noqa: TC001  Typer resolves them at run time
 from trtbench.errors import ConfigError, GateError, InconclusiveError
 
 if TYPE_CHECKING:
-    from trtbench.decide.compare import Comparison
+    from collections.abc import Sequence
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or report.json.")]
+    from trtbench.decide.compare import Comparison, Gates
+    from trtbench.report.document import Report
+
+app = typer.Typer()
+_LATEST = Path("runs/latest")
+
+
+@app.command()
+def report(
+    run: RunArgument = _LATEST,
+    *,
+    as_json: JsonOption = False,
+    junit: JunitOption = None,
+    mlflow: MlflowOption = None,
+) -> None:
+    """Render a run's report again from its report.json, and show its tables."""
+    from trtbench.report.document import read_report
+    from trtbench.report.write import write_report
+
+    found = read_report(run)
+    folder = run if run.is_dir() else run.parent
+    write_report(found, folder)
+    show_report(found, folder, as_json=as_json)
+    publish(found, folder, junit=junit, mlflow=mlflow)
 
 
 @app.command()
@@ -30,7 +62,7 @@ def compare(
     fail_on: Annotated[str, typer.Option(help="Exit 4 on any of slower:5%,drop:0.5,inconclusive.")] = "",
     across_machines: Annotated[bool, typer.Option("--across-machines", help="Compare unlike machines.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Time engines that are the same file too.")] = False,
-    pairs: Annotated[int | None, typer.Option(help="Block pairs, at least.")] = None,
+    pairs: Annotated[int | None, typer.Option(min=1, help="Block pairs, at least.")] = None,
     junit: JunitOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -50,7 +82,7 @@ def compare(
             folder=second if second.is_dir() else second.parent,
             across_machines=across_machines,
             again=again,
-            pairs=pairs or PAIRS,
+            pairs=PAIRS if pairs is None else pairs,
             tell=screen,
         )
     if as_json:
@@ -92,7 +124,7 @@ def _judge(found: tuple[Comparison, ...], gates: Any) -> None:
 def merge(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of several machines.")],
     *,
-    output: Annotated[Path | None, typer.Option(help="Write the matrix as Markdown too.")] = None,
+    output: Annotated[Path | None, output_option("Write the matrix as Markdown too.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put the reports of several machines into one matrix, and say where the winner changes."""
@@ -117,34 +149,13 @@ def merge(
 
 
 @app.command()
-def recommend(
-    run: RunArgument = Path("runs/latest"),
-    *,
-    max_drop: Annotated[float | None, typer.Option(help="Largest accepted drop in top-1, pp, proven.")] = None,
-    max_p99: Annotated[float | None, typer.Option(help="Largest accepted p99, ms.")] = None,
-    max_engine_mb: Annotated[float | None, typer.Option(help="Largest accepted engine file, 10^6 bytes.")] = None,
-    max_memory_mb: Annotated[float | None, typer.Option(help="Largest accepted memory, 10^6 bytes.")] = None,
-    min_throughput: Annotated[float | None, typer.Option(help="Least accepted images a second.")] = None,
-    objective: Annotated[
-        str | None, typer.Option(help="p50_ms, p99_ms, ms_per_image, throughput or engine_bytes.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="The batch size that decides.")] = None,
-    as_json: JsonOption = False,
-) -> None:
+@takes(DECISION)
+def recommend(given: Given, *, run: RunArgument = _LATEST, as_json: JsonOption = False) -> None:
     """Decide a run again under other limits, from its stored samples; nothing is measured."""
     from trtbench.pipeline.decide import decide_again
     from trtbench.suite import DecisionConfig, options
 
-    limits = {
-        "max_drop_pp": max_drop,
-        "max_p99_ms": max_p99,
-        "max_engine_mb": max_engine_mb,
-        "max_memory_mb": max_memory_mb,
-        "min_throughput": min_throughput,
-        "objective": objective,
-        "batch_size": batch_size,
-    }
-    found = decide_again(run, lambda kept: options(DecisionConfig, **{**kept, **_given(limits)}))
+    found = decide_again(run, lambda kept: options(DecisionConfig, **{**kept, **given.section("decision")}))
     if as_json:
         show_json(found)
     else:
@@ -157,5 +168,78 @@ def recommend(
         raise GateError("recommend", expected="a row within every limit", got="none", cure="widen a limit")
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
+    """Show a report's table, what strikes in it, and its answer."""
+    from trtbench.report.observations import observations
+    from trtbench.report.tables import rows_for_terminal
+
+    if as_json:
+        show_json(found)
+        return
+    table = rows_for_terminal(found.rows)
+    show_table(f"Suite {found.suite['name']}", table.headers, table.cells, left=table.left)
+    for line in table.notes:
+        show(line)
+    for line in observations([row for row in found.rows if row.batch_size == found.decision.batch_size]):
+        show(f"- {line}")
+    show(found.decision.sentence)
+    say(f"Report: {folder / 'report.html'}, report.md, report.csv")
+
+
+def check_mlflow(uri: str | None) -> None:
+    """Refuse before hours of work what could not be logged after them.
+
+    Raises:
+        CapabilityError: MLflow is asked for and absent.
+    """
+    if uri is not None:
+        from trtbench import _optional
+
+        _optional.load("mlflow")
+
+
+def publish(report: Report, folder: Path, *, junit: Path | None, mlflow: str | None) -> None:
+    """Hand a report that is written to whoever else wants it.
+
+    Raises:
+        StoreError: a file cannot be written.
+        ConfigError: the MLflow store refuses.
+        CapabilityError: MLflow is asked for and absent.
+    """
+    from trtbench.report.junit import report_junit
+    from trtbench.report.step_summary import append_summary, report_summary
+    from trtbench.store import write_atomically
+
+    if junit is not None:
+        write_atomically(junit, report_junit(report))
+    if (page := _step_summary()) is not None:
+        append_summary(page, report_summary(report))
+    if mlflow is not None:
+        from trtbench.report.tracking import log_to_mlflow
+
+        say(f"MLflow run {log_to_mlflow(report, folder, uri=mlflow)} at {mlflow}")
+
+
+def publish_comparisons(found: Sequence[Comparison], gates: Gates, *, junit: Path | None) -> None:
+    """Hand a comparison to whoever else wants it.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    from trtbench.decide.compare import broken_gates
+    from trtbench.report.junit import comparison_junit
+    from trtbench.report.step_summary import append_summary, comparison_summary
+    from trtbench.report.words import gate_clause
+    from trtbench.store import write_atomically
+
+    if junit is not None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_atomically(junit, comparison_junit(found, gates, created=now))
+    if (page := _step_summary()) is not None:
+        append_summary(page, comparison_summary(found, broken=[gate_clause(one) for one in broken_gates(found, gates)]))
+
+
+def _step_summary() -> Path | None:
+    """Return the file GitHub gives a step for its summary, where there is one."""
+    named = os.environ.get("GITHUB_STEP_SUMMARY")
+    return Path(named) if named else None

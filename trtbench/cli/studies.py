@@ -1,45 +1,55 @@
-"""Verbs that explain INT8: where a drop comes from, and what calibration images are worth."""
+"""Verbs that look into a network: where an INT8 drop comes from, what calibration images and layers are worth."""
 
 from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trtbench.cli.app import app
-from trtbench.cli.screen import Screen, say, show, show_json, show_table
-from trtbench.cli.step_verbs import CheckpointOption, MeanOption, StdOption, data_of
-from trtbench.cli.suite_verbs import CalibOption, EnginesOption, JsonOption, OutOption, QuietOption, places_of
+from trtbench.cli.given import Given, Only, takes
+from trtbench.cli.options import (
+    CALIBRATION,
+    DATA,
+    MODEL,
+    CalibOption,
+    EnginesOption,
+    JsonOption,
+    OutOption,
+    QuietOption,
+    output_option,
+    places_of,
+)
+from trtbench.cli.screen import Screen, say, show, show_json, show_table, tell
+from trtbench.cli.steps import subject
 from trtbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from trtbench.report.tables import Table
     from trtbench.suite import Suite
 
+app = typer.Typer()
+
 _METHODS = "entropy, mse, percentile, minmax or moving-average"
-TargetArgument = Annotated[
-    str | None, typer.Argument(metavar="RUN", help="A run's folder, its report.json, or a suite; or give --model.")
+_ONE_MODEL = Only(with_="--model", cure="add --model, or set it in the suite")
+_MODEL = replace(MODEL, needs="", has_defaults=False, rule=_ONE_MODEL)
+_DATA = replace(DATA, rule=_ONE_MODEL)
+_Target = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", help="A run's folder, its report.json, or a suite; or give --model."),
+    Only(without="--model", cure="name a run's folder, or a model"),
 ]
-ModelOption = Annotated[str | None, typer.Option(help="One model instead of a run: resnet20, onnx:PATH ...")]
-DataOption = Annotated[str | None, typer.Option(help="With --model: digits, cifar10[:ROOT], folder:PATH.")]
-SizeOption = Annotated[int | None, typer.Option(help="With --model: height and width the network sees.")]
 
 
 @app.command("explain-int8")
+@takes(replace(CALIBRATION, rule=_ONE_MODEL), _DATA, _MODEL)
 def explain_int8(
+    given: Given,
     *,
-    target: TargetArgument = None,
-    model: ModelOption = None,
-    checkpoint: CheckpointOption = None,
-    data: DataOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    size: SizeOption = None,
-    per_class: Annotated[int | None, typer.Option(help="With --model: calibration images of each class.")] = None,
-    method: Annotated[str | None, typer.Option(help=f"With --model: {_METHODS}.")] = None,
+    target: _Target = None,
     variant: Annotated[str | None, typer.Option(help="The suite's variant [default: its first].")] = None,
     precision: Annotated[str, typer.Option(help="Whose layers: int8 (TensorRT's placement) or int8-ort.")] = "int8",
     max_drop: Annotated[float | None, typer.Option(min=0, help="Accepted drop, pp [default: the suite's].")] = None,
@@ -48,7 +58,7 @@ def explain_int8(
     ] = "",
     saturation: Annotated[bool, typer.Option("--saturation", help="Simulate CPUs without VNNI too.")] = False,
     kernel_images: Annotated[int, typer.Option(min=1, help="Test images under the emulator and simulated.")] = 256,
-    output: Annotated[Path | None, typer.Option(help="Folder of the result [default: RUN/explain-int8].")] = None,
+    output: Annotated[Path | None, output_option("Folder of the result [default: RUN/explain-int8].")] = None,
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
     calib: CalibOption = Path("calib"),
@@ -56,8 +66,7 @@ def explain_int8(
     as_json: JsonOption = False,
 ) -> None:
     """Say where an INT8 drop comes from, and which layers to keep in higher precision."""
-    options = {"checkpoint": checkpoint, "data": data, "mean": mean, "std": std, "size": size}
-    suite = _suite(target, model, options | {"per_class": per_class, "method": method})
+    suite = _suite(target, given)
     from trtbench.make.makings import Makings
     from trtbench.pipeline.explain import explain_int8 as explain
     from trtbench.pipeline.kernels import KernelConfig
@@ -89,21 +98,17 @@ def explain_int8(
 
 
 @app.command("calibration-study")
+@takes(_DATA, _MODEL)
 def calibration_study(
+    given: Given,
     *,
-    target: TargetArgument = None,
-    model: ModelOption = None,
-    checkpoint: CheckpointOption = None,
-    data: DataOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    size: SizeOption = None,
+    target: _Target = None,
     per_class: Annotated[str, typer.Option(help="Images of each class, joined by commas.")] = "1,2,5,10,20,50",
     seeds: Annotated[int, typer.Option(min=1, help="How many samples of each kind.")] = 5,
     method: Annotated[list[str] | None, typer.Option(help=f"{_METHODS}; may be given several times.")] = None,
     precision: Annotated[str, typer.Option(help="int8 (TensorRT's placement) or int8-ort.")] = "int8",
     split: Annotated[str, typer.Option(help="The images that are scored: validation or test.")] = "validation",
-    output: Annotated[Path | None, typer.Option(help="Folder of the result.")] = None,
+    output: Annotated[Path | None, output_option("Folder of the result.")] = None,
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
     calib: CalibOption = Path("calib"),
@@ -111,7 +116,7 @@ def calibration_study(
     as_json: JsonOption = False,
 ) -> None:
     """Measure what calibration images are worth: how many, and whether their classes must be balanced."""
-    suite = _suite(target, model, {"checkpoint": checkpoint, "data": data, "mean": mean, "std": std, "size": size})
+    suite = _suite(target, given)
     from trtbench.make.makings import Makings
     from trtbench.pipeline.study import StudyConfig, study_calibration
     from trtbench.report.study import balance_table, spread_table, study_json, study_sentences, write_study
@@ -140,33 +145,37 @@ def calibration_study(
     say(f"Report: {folder / 'calibration-study.md'}")
 
 
-def _suite(target: str | None, model: str | None, options: dict[str, Any]) -> Suite:
+@app.command()
+@takes(DATA, MODEL)
+def sensitivity(
+    given: Given,
+    *,
+    output: Annotated[Path, output_option("The CSV to write; a plot goes beside it.")],
+    ratio: Annotated[list[float] | None, typer.Option(help="Share of a layer's outputs; repeatable.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune one layer at a time and count what the model still gets right on the validation images."""
+    from trtbench.pipeline.sensitivity import measure_sensitivity
+
+    found = measure_sensitivity(*subject(given), ratios=ratio or (0.25, 0.5, 0.75), output=output)
+    worst = min(found["layers"], key=lambda one: one["correct"])
+    words = f"{output}: {worst['layer']} minds most: {worst['correct']} of {worst['total']} at {worst['ratio']:.0%}"
+    tell(found, words, as_json=as_json)
+
+
+def _suite(target: str | None, given: Given) -> Suite:
     """Return the suite of a run, a file or one model.
 
     Raises:
-        ConfigError: not exactly one of them is given, or options of a model come with a run.
+        ConfigError: neither is given.
     """
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
-    if (target is None) == (model is None):
-        raise ConfigError("RUN and --model", expected="exactly one of them", cure="name a run's folder, or a model")
     if target is not None:
-        if given:
-            raise ConfigError(
-                f"{', '.join(given)} with a run", expected="only with --model", cure="set it in the suite"
-            )
         return _suite_of(target)
-    from trtbench.suite import CalibrationConfig, adhoc_suite
-    from trtbench.suite import options as validated
-
-    numbers = {name: options[name] for name in ("mean", "std")}
-    suite = adhoc_suite(
-        model=str(model),
-        checkpoint=options["checkpoint"],
-        data=data_of(options["data"] or "digits", size=options["size"] or 32, **numbers),
-        precisions=("fp32", "int8"),
-        calibration=validated(CalibrationConfig, per_class=options.get("per_class"), method=options.get("method")),
-    )
-    return suite.model_copy(update={"bench": suite.bench.model_copy(update={"ort_placement": True})})
+    if "model.name" not in given.values:
+        raise ConfigError(
+            "RUN and --model", expected="one of them", got="neither", cure="name a run's folder, or a model"
+        )
+    return given.suite(engines={"precisions": ["fp32", "int8"]}, bench={"ort_placement": True})
 
 
 def _suite_of(target: str) -> Suite:

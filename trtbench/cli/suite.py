@@ -1,36 +1,60 @@
-"""Verbs that take a suite, or what a suite left behind: run, build, bench, plan, init, schema, report, store."""
+"""Verbs that take a suite: run, build, bench, plan, init, schema, and what its runs keep: store."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trtbench.cli.app import app
-from trtbench.cli.publish import JunitOption, MlflowOption, check_mlflow, publish
+from trtbench.cli.given import Given, Only, takes
+from trtbench.cli.options import (
+    BENCH,
+    CALIBRATION,
+    DATA,
+    ENGINE,
+    MODEL,
+    PLAIN,
+    CalibOption,
+    EnginesOption,
+    JsonOption,
+    JunitOption,
+    MlflowOption,
+    OutOption,
+    QuietOption,
+    RequireGpuOption,
+    SuiteArgument,
+    check_gpu,
+    output_option,
+    places_of,
+)
+from trtbench.cli.reports import check_mlflow, publish, show_report
 from trtbench.cli.screen import Screen, say, show, show_json, show_table
 from trtbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from trtbench.pipeline import BuiltEngine, Places
-    from trtbench.report.document import Report
+    from trtbench.rows import Row
     from trtbench.suite import Suite
 
-SuiteArgument = Annotated[str, typer.Argument(help="A suite file, or the name of a shipped suite.")]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder of runs and of the store.")]
-EnginesOption = Annotated[Path, typer.Option("--engines", help="Folder of engine files.")]
-CalibOption = Annotated[Path, typer.Option("--calib", help="Folder of committed calibration manifests.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-RequireGpuOption = Annotated[bool, typer.Option("--require-gpu", help="Exit 5 where no GPU can be used.")]
+app = typer.Typer()
+store_app = typer.Typer(help="The content-keyed artefacts of earlier runs.", no_args_is_help=True, **PLAIN)
+app.add_typer(store_app, name="store")
 
 _DEFAULT = "quickstart"
 _SOME_ROWS_FAILED = 3
+_ONE_MODEL = Only(with_="--model", cure="add --model, or set it in the suite's file")
+_ONE_ENGINE = Only(with_="--engine", cure="add --engine, or set it in the suite's file")
+_A_REPORT = "measure a suite, or leave it out"
+_OfSuite = Annotated[
+    str | None, typer.Argument(metavar="SUITE", help=f"A suite file or a shipped suite [default: {_DEFAULT}].")
+]
 
 
 @app.command()
@@ -47,7 +71,7 @@ def run(
     mlflow: MlflowOption = None,
 ) -> None:
     """Do everything a suite asks for, going on where an earlier run stopped."""
-    bench_engines(
+    _measure(
         suite,
         places_of(out, engines, calib),
         is_quiet=quiet,
@@ -58,24 +82,114 @@ def run(
     )
 
 
-def build_engines(suite: str, places: Places, *, is_quiet: bool, as_json: bool, require_gpu: bool) -> None:
-    """Build every engine of a suite and list them."""
+@app.command()
+@takes(
+    replace(ENGINE, rule=_ONE_MODEL),
+    replace(CALIBRATION, fields=("per_class",), rule=_ONE_MODEL),
+    replace(DATA, rule=_ONE_MODEL),
+    replace(MODEL, needs="", has_defaults=False, rule=_ONE_MODEL),
+)
+def build(
+    given: Given,
+    *,
+    suite: Annotated[_OfSuite, Only(without="--model")] = None,
+    out: OutOption = Path("runs"),
+    engines: EnginesOption = Path("engines"),
+    calib: CalibOption = Path("calib"),
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    require_gpu: RequireGpuOption = False,
+) -> None:
+    """Build the engines of a suite, or of one model."""
     from trtbench.pipeline import build_suite
 
-    loaded = _load(suite, require_gpu=require_gpu)
-    with Screen(is_quiet=is_quiet) as screen:
-        built = build_suite(loaded, places, tell=screen)
-    show_built(built, as_json=as_json)
-
-
-def show_built(built: tuple[BuiltEngine, ...], *, as_json: bool) -> None:
-    """List engines that were built; exit 3 where one failed."""
+    asked = given.suite() if "model.name" in given.values else _load(suite or _DEFAULT)
+    check_gpu(is_required=require_gpu)
+    with Screen(is_quiet=quiet) as screen:
+        built = build_suite(asked, places_of(out, engines, calib), tell=screen)
     if as_json:
         show_json({"engines": [_built_facts(one) for one in built]})
     else:
         headers = ("engine", "status", "precision achieved", "MB", "file")
         show_table("Engines", headers, [_built_cells(one) for one in built])
-    exit_where_failed([one.status for one in built])
+    _exit_where_failed([one.status for one in built])
+
+
+@app.command()
+@takes(replace(BENCH, rule=_ONE_ENGINE), replace(DATA, fields=("source",), rule=_ONE_ENGINE))
+def bench(
+    given: Given,
+    *,
+    suite: Annotated[_OfSuite, Only(without="--engine")] = None,
+    engine: Annotated[Path | None, typer.Option(help="Measure one engine file instead of a suite.")] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(help="Load: streams:4, arrivals:200 (a second) or arrivals:5ms (p99 at most); repeatable."),
+        _ONE_ENGINE,
+    ] = None,
+    out: OutOption = Path("runs"),
+    engines: EnginesOption = Path("engines"),
+    calib: CalibOption = Path("calib"),
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    require_gpu: RequireGpuOption = False,
+    junit: Annotated[JunitOption, Only(without="--engine", cure=_A_REPORT)] = None,
+    mlflow: Annotated[MlflowOption, Only(without="--engine", cure=_A_REPORT)] = None,
+) -> None:
+    """Score and time the engines of a suite and write the report, or measure one engine file."""
+    if engine is None:
+        _measure(
+            suite or _DEFAULT,
+            places_of(out, engines, calib),
+            is_quiet=quiet,
+            as_json=as_json,
+            require_gpu=require_gpu,
+            junit=junit,
+            mlflow=mlflow,
+        )
+        return
+    from trtbench.pipeline.steps import bench_engine
+    from trtbench.suite import BenchConfig
+
+    load = {"load": [_load_of(one) for one in scenario]} if scenario else {}
+    config = given.part("bench", BenchConfig, **load)
+    check_gpu(is_required=require_gpu)
+    with Screen(is_quiet=quiet) as screen:
+        rows = bench_engine(engine, given.values.get("data.source", "digits"), config, out=out, tell=screen)
+    if as_json:
+        show_json({"rows": rows})
+    else:
+        _show_rows(rows)
+    _exit_where_failed([row.status for row in rows])
+
+
+def _show_rows(rows: tuple[Row, ...]) -> None:
+    for row in rows:
+        accuracy, latency = row.accuracy, row.latency
+        if accuracy is None or latency is None:
+            show(f"{row.name}: {row.status}: {row.reason}")
+        else:
+            show(f"{row.name}: {accuracy.correct} of {accuracy.total} correct, p50 {latency.p50_ms:.3f} ms")
+        for load in row.loads:
+            what = f"{load.streams} in flight" if load.rate is None else f"{load.rate:.0f} requests a second"
+            kept = {None: "", True: ", within the limit", False: ", beyond the limit"}[load.holds]
+            show(f"  {what}: {load.throughput_ips:.0f} images a second, p50 {load.p50_ms:.3f} ms{kept}")
+
+
+def _load_of(text: str) -> dict[str, Any]:
+    """Read a load as people write it: streams:4, arrivals:200, arrivals:5ms.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    found = re.fullmatch(r"(streams):(\d+)|(arrivals):(\d+(?:\.\d+)?)(ms)?", text)
+    if found is None:
+        cure = "e.g. --scenario streams:4 --scenario arrivals:200"
+        expected = "streams:NUMBER, arrivals:RATE or arrivals:MILLISECONDSms"
+        raise ConfigError("--scenario", expected=expected, got=repr(text), cure=cure)
+    if found[1]:
+        return {"scenario": "streams", "streams": int(found[2])}
+    return {"scenario": "arrivals", "p99_ms" if found[5] else "rate": float(found[4])}
 
 
 @app.command()
@@ -90,7 +204,7 @@ def plan(
     """List the rows ahead: what is kept from earlier runs, and the time and disk the rest takes."""
     from trtbench.pipeline import outlook
 
-    found = outlook(_load(suite, require_gpu=False), places_of(out, engines, calib))
+    found = outlook(_load(suite), places_of(out, engines, calib))
     if as_json:
         show_json(found)
         return
@@ -111,7 +225,7 @@ def init(
     ],
     data: Annotated[str, typer.Option(help="The images: digits, cifar10[:ROOT], cifar100[:ROOT], folder:PATH.")],
     checkpoint: Annotated[Path | None, typer.Option(help="Trained weights; without them the suite trains.")] = None,
-    output: Annotated[Path, typer.Option(help="The suite file to write.")] = Path("suite.yaml"),
+    output: Annotated[Path, output_option("The suite file to write.")] = Path("suite.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")] = False,
 ) -> None:
     """Write a suite for my model and my images, ready to run and to edit."""
@@ -129,44 +243,12 @@ def init(
     say(f"Wrote {output}. Next: trtbench plan {output}; trtbench run {output}")
 
 
-def _from(base: Path, place: str, *, prefix: str = "") -> str:
-    """Write a path that was given from here as it reads from the folder of the suite's file."""
-    if not place.startswith(prefix):
-        return place
-    return prefix + os.path.relpath(Path(place.removeprefix(prefix)).expanduser(), base)
-
-
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of suite files."""
     from trtbench.suite import Suite
 
     show(json.dumps(Suite.model_json_schema(), indent=2))
-
-
-@app.command()
-def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or report.json.")] = Path(
-        "runs/latest"
-    ),
-    *,
-    as_json: JsonOption = False,
-    junit: JunitOption = None,
-    mlflow: MlflowOption = None,
-) -> None:
-    """Render a run's report again from its report.json, and show its tables."""
-    from trtbench.report.document import read_report
-    from trtbench.report.write import write_report
-
-    found = read_report(run_folder)
-    folder = run_folder if run_folder.is_dir() else run_folder.parent
-    write_report(found, folder)
-    _show_report(found, folder, as_json=as_json)
-    publish(found, folder, junit=junit, mlflow=mlflow)
-
-
-store_app = typer.Typer(help="The content-keyed artefacts of earlier runs.", no_args_is_help=True)
-app.add_typer(store_app, name="store")
 
 
 @store_app.command("list")
@@ -197,34 +279,20 @@ def store_prune(
     say(f"Freed {freed / 1e6:.2f} MB.")
 
 
-def places_of(out: Path, engines: Path, calib: Path) -> Places:
-    """Return the folders of a run."""
-    from trtbench.pipeline import Places
+def _from(base: Path, place: str, *, prefix: str = "") -> str:
+    """Write a path that was given from here as it reads from the folder of the suite's file."""
+    if not place.startswith(prefix):
+        return place
+    return prefix + os.path.relpath(Path(place.removeprefix(prefix)).expanduser(), base)
 
-    return Places(runs=out, engines=engines, calib=calib)
 
-
-def _load(suite: str, *, require_gpu: bool) -> Suite:
+def _load(suite: str) -> Suite:
     from trtbench.suite import load_suite
 
-    loaded = load_suite(suite)
-    check_gpu(is_required=require_gpu)
-    return loaded
+    return load_suite(suite)
 
 
-def check_gpu(*, is_required: bool) -> None:
-    """Demand a GPU where the user does.
-
-    Raises:
-        CapabilityError: none can be used.
-    """
-    if is_required:
-        from trtbench.environment import collect_environment, demand
-
-        demand(collect_environment(), require=("gpu",))
-
-
-def bench_engines(
+def _measure(
     suite: str,
     places: Places,
     *,
@@ -238,7 +306,8 @@ def bench_engines(
     from trtbench.pipeline import run_suite
 
     check_mlflow(mlflow)
-    loaded = _load(suite, require_gpu=require_gpu)
+    loaded = _load(suite)
+    check_gpu(is_required=require_gpu)
     with Screen(is_quiet=is_quiet) as screen:
         found, folder = run_suite(
             loaded,
@@ -248,29 +317,12 @@ def bench_engines(
             stages=screen.stages,
             tell=screen,
         )
-    _show_report(found, folder, as_json=as_json)
+    show_report(found, folder, as_json=as_json)
     publish(found, folder, junit=junit, mlflow=mlflow)
-    exit_where_failed([row.status for row in found.rows])
+    _exit_where_failed([row.status for row in found.rows])
 
 
-def _show_report(found: Report, folder: Path, *, as_json: bool) -> None:
-    from trtbench.report.observations import observations
-    from trtbench.report.tables import rows_for_terminal
-
-    if as_json:
-        show_json(found)
-        return
-    table = rows_for_terminal(found.rows)
-    show_table(f"Suite {found.suite['name']}", table.headers, table.cells, left=table.left)
-    for line in table.notes:
-        show(line)
-    for line in observations([row for row in found.rows if row.batch_size == found.decision.batch_size]):
-        show(f"- {line}")
-    show(found.decision.sentence)
-    say(f"Report: {folder / 'report.html'}, report.md, report.csv")
-
-
-def exit_where_failed(statuses: list[Any]) -> None:
+def _exit_where_failed(statuses: list[Any]) -> None:
     """Exit 3 where a row failed.
 
     Raises:

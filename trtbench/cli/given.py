@@ -1,0 +1,228 @@
+"""What a command line gives of a suite: the verbs whose options fill its parts, and where an option does not apply."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+
+import typer
+from typer.models import ArgumentInfo
+
+from trtbench.cli.fields import usual_part
+from trtbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from trtbench.cli.fields import FieldOption, Section
+    from trtbench.suite import Suite
+    from trtbench.suite.base import AnyPart
+
+_ONE_FOR_ALL = "seed"  # one option, for every part of a verb that has such a field
+_SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of this step, or of a suite: data.seed=1; repeatable."),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Only:
+    """When an option applies; elsewhere it is refused for being given, whatever its value.
+
+    Args:
+        with_: the option that must stand beside it, with its value where that counts, as in `--method nm`.
+        without: the option that must not, likewise.
+        cure: what to do about it.
+    """
+
+    with_: str = ""
+    without: str = ""
+    cure: str = "leave it out"
+
+    def refuse(self, options: Sequence[str], given: Mapping[str, Any]) -> None:
+        """Refuse options that were given where they do not apply.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        if self.with_ and not _holds(self.with_, given):
+            raise ConfigError(", ".join(options), expected=f"only with {self.with_}", cure=self.cure)
+        if self.without and _holds(self.without, given):
+            raise ConfigError(", ".join(options), expected=f"only without {self.without}", cure=self.cure)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """The keys of a suite that a command line gave, each by its place: `calibration.per_class`."""
+
+    values: Mapping[str, Any]
+
+    def section(self, key: str) -> dict[str, Any]:
+        """Return a part as a suite's file would have it, on top of what a suite has where it says nothing.
+
+        Raises:
+            ConfigError: a key leads into a value that has none.
+        """
+        usual = usual_part(key)
+        found: dict[str, Any] = {} if usual is None else usual.model_dump(exclude_unset=True)
+        for place in sorted(one for one in self.values if one.startswith(f"{key}.")):
+            *sections, leaf = place.removeprefix(f"{key}.").split(".")
+            part = found
+            for section in sections:
+                part = part.setdefault(section, {})
+                if not isinstance(part, dict):
+                    raise ConfigError(place, expected=f"keys under {section}", got=repr(part), cure="leave one out")
+            part[leaf] = self.values[place]
+        return found
+
+    def part(self, key: str, kind: type[AnyPart], /, **fixed: Any) -> AnyPart:
+        """Return a part; what is neither given nor fixed is as in a suite that says nothing.
+
+        Raises:
+            ConfigError: a value that cannot be.
+        """
+        from trtbench.suite import options
+
+        return options(kind, **{**fixed, **self.section(key)})
+
+    def suite(self, **usual: Mapping[str, Any]) -> Suite:
+        """Return the suite that a step on one model amounts to; `usual` are sections on which the given keys go.
+
+        Raises:
+            ConfigError: a value that cannot be.
+        """
+        from trtbench.suite import adhoc_suite
+
+        keys = dict.fromkeys((*usual, *(place.partition(".")[0] for place in self.values)))
+        return adhoc_suite(**{key: {**usual.get(key, {}), **self.section(key)} for key in keys})
+
+
+class Verb:
+    """A verb with its own options and those of parts of a suite; Typer reads them when it is asked for, not before.
+
+    Args:
+        function: takes what was given of the parts first, then its own options by name.
+        sections: the parts; of two fields of one name the first keeps it, the other bears its part's name too.
+    """
+
+    def __init__(self, function: Callable[..., None], sections: Sequence[Section]) -> None:
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
+        self.__annotations__: dict[str, Any] = {}  # the signature has them
+        self.sections = sections
+        self._function = function
+
+    def __call__(self, *, keys: list[str] | None = None, **values: Any) -> None:
+        """Run the verb, once every option that was given is found to apply."""
+        options = self.options()
+        rules = {name: (f"--{option.name}", option.rule) for name, option in options.items()}
+        rules |= {one.name: (_label(one), _rule(one)) for one in self._own()}
+        rules["keys"] = ("--set", self.sections[0].rule if self.sections else None)
+        _refuse(rules, {**values, "keys": keys})
+        given = {
+            key: option.read(values[name])
+            for name, option in options.items()
+            if values[name] is not None
+            for key in option.keys
+        }
+        own = {name: value for name, value in values.items() if name not in options}
+        self._function(Given(values=self._with_keys(given, keys or [])), **own)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The function's own options, then those of the parts, the first part's last, and --set."""
+        options = sorted(self.options().values(), key=self._part, reverse=True)
+        generated = [option.parameter() for option in options]
+        keys = inspect.Parameter("keys", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_SetOption)
+        return inspect.Signature([*self._own(), *generated, *([keys] if self.sections else [])])
+
+    def options(self) -> dict[str, FieldOption]:
+        """Return the options of the parts by the names of their parameters."""
+        found: dict[str, FieldOption] = {}
+        for section in self.sections:
+            for option in section.options():
+                before = found.get(option.name)
+                if before is None:
+                    found[option.name] = option
+                elif before.keys == option.keys:
+                    found[option.name] = replace(before, rule=None)  # it applies to both kinds of part
+                elif option.name == _ONE_FOR_ALL:
+                    words = "Seed of all that is left to chance here.  [default: 0]"
+                    found[option.name] = replace(before, keys=(*before.keys, *option.keys), help=words)
+                else:
+                    name = f"{section.key.replace('_', '-')}-{option.name}"
+                    found[name] = replace(option, name=name)
+        return {name.replace("-", "_"): option for name, option in found.items()}
+
+    def _part(self, option: FieldOption) -> int:
+        """Return the number of an option's part."""
+        return next(index for index, one in enumerate(self.sections) if option.keys[0].startswith(f"{one.key}."))
+
+    def _own(self) -> Iterator[inspect.Parameter]:
+        hints = get_type_hints(self._function, include_extras=True)
+        for index, one in enumerate(inspect.signature(self._function).parameters.values()):
+            if index > 0:  # the first is what is given of the parts
+                yield one.replace(annotation=hints[one.name])
+
+    def _with_keys(self, given: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+        """Add KEY=VALUE, the value read as YAML.
+
+        Raises:
+            ConfigError: it is none, or the key is given twice.
+        """
+        import yaml
+
+        for text in keys:
+            name, equals, value = text.partition("=")
+            if not (name and equals):
+                raise ConfigError("--set", expected="KEY=VALUE", got=repr(text), cure="e.g. --set ema=0.999")
+            place = self._place(name)
+            if place in given:
+                raise ConfigError(f"--set {name}", expected="each key once", got="it twice", cure="leave one out")
+            try:
+                given[place] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                cure = "write it as in a suite's file"
+                raise ConfigError(f"--set {name}", expected="a value in YAML", got=repr(value), cure=cure) from error
+        return given
+
+    def _place(self, name: str) -> str:
+        """Return where in a suite a key stands: that of a part of this verb, else from the top."""
+        from trtbench.suite import Suite
+
+        first, dot, _ = name.partition(".")
+        if dot and first in Suite.model_fields:
+            return name
+        part = next((one for one in self.sections if first in one.model.model_fields), self.sections[0])
+        return f"{part.key}.{name}"
+
+
+def takes(*sections: Section) -> Callable[[Callable[..., None]], Verb]:
+    """Let a verb take parts of a suite by options; it is handed what was given of them as its first argument."""
+    return lambda function: Verb(function, sections)
+
+
+def _holds(option: str, given: Mapping[str, Any]) -> bool:
+    name, _, value = option.partition(" ")
+    return name in given and value in {"", given[name]}
+
+
+def _refuse(rules: Mapping[str, tuple[str, Only | None]], values: Mapping[str, Any]) -> None:
+    """Refuse the options that were given where they do not apply, those of one rule together."""
+    given = {label: values[name] for name, (label, _) in rules.items() if values[name] is not None}
+    for rule in dict.fromkeys(rule for _, rule in rules.values() if rule is not None):
+        if under := [label for label, one in rules.values() if one == rule and label in given]:
+            rule.refuse(under, given)
+
+
+def _label(parameter: inspect.Parameter) -> str:
+    """Return what people call an option or an argument."""
+    extras = get_args(parameter.annotation)[1:]
+    argument = next((one for one in extras if isinstance(one, ArgumentInfo)), None)
+    if argument is not None:
+        return argument.metavar or parameter.name.upper()
+    return f"--{parameter.name.replace('_', '-')}"
+
+
+def _rule(parameter: inspect.Parameter) -> Only | None:
+    return next((one for one in get_args(parameter.annotation)[1:] if isinstance(one, Only)), None)

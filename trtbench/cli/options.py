@@ -1,0 +1,82 @@
+"""The options that several verbs share, each declared once, and what they amount to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trtbench.cli.fields import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trtbench.pipeline import Places
+
+PLAIN: Mapping[str, Any] = {  # of every application: what is shown is text
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+SuiteArgument = Annotated[str, typer.Argument(help="A suite file, or the name of a shipped suite.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or report.json.")]
+EngineArgument = Annotated[Path, typer.Argument(help="An engine file; its sidecar stands beside it.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of runs and of the store.")]
+EnginesOption = Annotated[Path, typer.Option("--engines", help="Folder of engine files.")]
+CalibOption = Annotated[Path, typer.Option("--calib", help="Folder of committed calibration manifests.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+RequireGpuOption = Annotated[bool, typer.Option("--require-gpu", help="Exit 5 where no GPU can be used.")]
+ClassesOption = Annotated[int, typer.Option(help="How many classes the network tells apart.")]
+JunitOption = Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML too: a test case a row and a gate.")]
+MlflowOption = Annotated[
+    str | None, typer.Option("--mlflow", metavar="URI", help="Log to MLflow too, e.g. sqlite:///mlflow.db.")
+]
+
+MODEL = Section(key="model", part="ModelConfig", fields=("name", "checkpoint"), names={"name": "model"}, needs="name")
+DATA = Section(key="data", part="DataConfig", fields=("source", "size", "mean", "std"), names={"source": "data"})
+TRAIN = Section(key="model.train", part="TrainConfig")
+FINE_TUNE = Section(key="fine_tune", part="TrainConfig")
+EXPORT = Section(key="export", part="ExportConfig")
+CALIBRATION = Section(key="calibration", part="CalibrationConfig")
+ENGINE = Section(key="engines", part="EngineConfig", names={"precisions": "precision"})
+# `load` is --scenario; the others say which engines a suite measures beside each other, and here is one.
+BENCH = Section(
+    key="bench",
+    part="BenchConfig",
+    but=("load", "alive", "baselines", "baseline_precisions", "ort_placement"),
+    names={"batch_sizes": "batch"},
+)
+# What is not given is as the run decided it.
+DECISION = Section(
+    key="decision",
+    part="DecisionConfig",
+    names={"max_drop_pp": "max-drop", "max_p99_ms": "max-p99"},
+    has_defaults=False,
+)
+
+
+def output_option(text: str) -> Any:
+    """Return -o/--output, what a verb writes, with its help."""
+    return typer.Option("--output", "-o", help=text)
+
+
+def places_of(out: Path, engines: Path, calib: Path) -> Places:
+    """Return the folders of a run."""
+    from trtbench.pipeline import Places
+
+    return Places(runs=out, engines=engines, calib=calib)
+
+
+def check_gpu(*, is_required: bool) -> None:
+    """Demand a GPU where the user does.
+
+    Raises:
+        CapabilityError: none can be used.
+    """
+    if is_required:
+        from trtbench.environment import collect_environment, demand
+
+        demand(collect_environment(), require=("gpu",))
