@@ -14,7 +14,7 @@ from trtbench.calibrate.sampler import sample_balanced
 from trtbench.data import load_dataset, normalise
 from trtbench.graph.export import export_onnx
 from trtbench.graph.lint import lint
-from trtbench.graph.placement import Runtime, activation_tensors, plan_qdq
+from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.graph.reference import run_reference
 from trtbench.models import load_model
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from trtbench.precision import Runtime
     from trtbench.records import Dataset
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]

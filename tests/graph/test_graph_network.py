@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from trtbench.graph.placement import Runtime
+    from trtbench.precision import Runtime
 
 _NETWORKS = ["resnet20", "resnet20_a", "resnet18", "mobilenet_v2_cifar"]
 

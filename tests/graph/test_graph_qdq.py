@@ -10,10 +10,11 @@ from onnx import numpy_helper
 
 from trtbench.errors import GraphError
 from trtbench.graph.lint import lint
-from trtbench.graph.placement import Runtime, activation_tensors, plan_qdq
+from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.graph.reference import onnxruntime, run_reference
 from trtbench.graph.weights import SMALLEST_SCALE, weight_scales
+from trtbench.precision import Runtime
 
 if TYPE_CHECKING:
     from pathlib import Path

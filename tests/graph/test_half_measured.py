@@ -19,6 +19,7 @@ from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.graph.reference import run_reference, run_reference_batches
 from trtbench.models import load_model
+from trtbench.precision import PRECISIONS
 from trtbench.suite import DataConfig, ExportConfig
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.graph.half_rules import HalfType
+    from trtbench.precision import HalfType
     from trtbench.records import Dataset
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
@@ -83,7 +84,7 @@ def quantized(network: onnx.ModelProto, dataset: Dataset) -> onnx.ModelProto:
 def test_half_precision_answers_as_the_graph_it_came_from(
     network: onnx.ModelProto, quantized: onnx.ModelProto, dataset: Dataset, precision: str, least: int
 ) -> None:
-    source = quantized if precision.startswith("int8") else network
+    source = quantized if PRECISIONS[precision].is_int8 else network
     dtype: HalfType = "bf16" if precision == "bf16" else "fp16"
     images = {"input": normalise(dataset.test.images[:_BATCH], dataset.preprocessing)}
 

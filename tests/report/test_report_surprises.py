@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from trtbench.precision import PRECISIONS
 from trtbench.report.observations import observations
 from trtbench.report.surprises import is_launch_bound, misaligned_channels, surprises
 from trtbench.rows import LatencyRecord, Row
@@ -51,9 +52,9 @@ def test_a_pruned_row_that_keeps_its_promise_is_no_surprise() -> None:
 def test_channel_counts_are_held_to_what_the_precision_computes_at_once() -> None:
     odd = _row("odd", 1.0, channels=(12, 16, 20, 24))
     assert misaligned_channels(odd) == (12, 20)
-    assert misaligned_channels(replace(odd, precision="int8")) == (12, 20, 24)
-    assert misaligned_channels(replace(odd, precision="int8-ort")) == (12, 20, 24)
-    assert misaligned_channels(replace(odd, precision="fp32")) == (12, 20)
+    for precision in PRECISIONS.values():
+        expected = (12, 20, 24) if precision.is_int8 else (12, 20)
+        assert misaligned_channels(replace(odd, precision=precision.name)) == expected
     assert "(12, 20): matrix units compute them padded, so round_to: 8" in surprises([odd])[0]
     many = _row("many", 1.0, channels=tuple(range(1, 20, 2)), device="cpu")
     assert "(1, 3, 5, 7, 9, 11 ...): vector units" in surprises([many])[0]

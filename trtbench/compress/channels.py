@@ -15,6 +15,7 @@ from trtbench.data import training_sample
 from trtbench.errors import ConfigError, RowError
 from trtbench.jsonable import to_jsonable
 from trtbench.models import conv_widths, count_macs, count_params, protected_layers
+from trtbench.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 _GRID = 1024  # a MACs or parameter target is searched in ratios of this many parts; exact where widths divide it
 _SURPRISE = 0.05  # share of channels beyond the ratio from which the record says why
 _IMAGES, _BATCH = 640, 64  # that gradients are taken on
-_TENSOR_CORE_MULTIPLES = {8: "FP16", 16: "INT8"}  # channels per tile: NVIDIA, Deep Learning Performance guide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +246,8 @@ def _notes_on_rounding(widths: Mapping[str, int], *, ratio: float, achieved: flo
             f"{achieved:.1%} of the channels went where {ratio:.1%} were asked: "
             f"widths go down to multiples of {round_to}, and equal importances go together in scope global"
         )
-    for multiple, precision in _TENSOR_CORE_MULTIPLES.items():
-        if odd := sum(width % multiple != 0 for width in widths.values()):
-            notes.append(f"{odd} of {len(widths)} widths are no multiple of {multiple}: {precision} kernels pad them")
+    for name in ("fp16", "int8"):
+        step = PRECISIONS[name].channel_step
+        if odd := sum(width % step != 0 for width in widths.values()):
+            notes.append(f"{odd} of {len(widths)} widths are no multiple of {step}: {name.upper()} kernels pad them")
     return notes

@@ -15,7 +15,7 @@ from trtbench.errors import CapabilityError, GraphError, UnsupportedError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from trtbench.graph.half_rules import HalfType
+    from trtbench.precision import HalfType
 
 
 def autocast(proto: onnx.ModelProto, *, dtype: HalfType, keep: Collection[str] = ()) -> onnx.ModelProto:

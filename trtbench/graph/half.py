@@ -21,7 +21,7 @@ from trtbench.graph.view import FIRST_HALF_QDQ_OPSET, QUANTIZERS, element_types,
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from trtbench.graph.half_rules import HalfType
+    from trtbench.precision import HalfType
 
 Method = Literal["trtbench", "modelopt"]
 FIRST_BF16_OPSET = 22  # convolutions and pools take BF16 since

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.graph.half_rules import HalfType
+    from trtbench.precision import HalfType
 
 # Higham & Mary 2019, "A New Approach to Probabilistic Rounding Error Analysis", Theorem 2.4: n roundings grow an error
 # by more than lambda sqrt(n) u with probability 2 exp(-lambda^2 / 2); 4 leaves 7 in 10,000.

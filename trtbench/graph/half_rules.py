@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import onnx
 
     from trtbench.graph.view import GraphView
+    from trtbench.precision import HalfType
 
-HalfType = Literal["fp16", "bf16"]
 _BIAS = 2  # which input of a layer
 # What PyTorch's autocast computes in FP32 ("CUDA Ops that can autocast to float32"): sums, norms and exponentials leave
 # FP16's range on the way to a result inside it. Means over height and width are GlobalAveragePool here, and not listed.

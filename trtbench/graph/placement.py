@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -52,7 +52,8 @@ if TYPE_CHECKING:
 
     import onnx
 
-Runtime = Literal["tensorrt", "onnxruntime-cpu"]
+    from trtbench.precision import Runtime
+
 
 _POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool"})
 _MOVERS = frozenset({"Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbench.decide.ratios import counterpart, dense_variant, eager_of, is_measured, latency_ratio
+from trtbench.precision import PRECISIONS
 from trtbench.report.surprises import surprises
 from trtbench.report.units import megabytes
 from trtbench.report.words import ratio_words
@@ -27,7 +28,7 @@ def observations(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _int8(row: Row, measured: Sequence[Row]) -> tuple[str, ...]:
-    if not row.precision.startswith("int8"):
+    if not PRECISIONS[row.precision].is_int8:
         return ()
     fp32, fp16 = (counterpart(row, measured, precision=precision) for precision in ("fp32", "fp16"))
     slower = (*_slower(row, fp32, "its FP32 twin"), *_slower(row, fp16, "its FP16 twin"))

@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from trtbench.precision import PRECISIONS
 from trtbench.report.units import significant
 from trtbench.report.words import device_words
 
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 
 # Okabe & Ito, "Color Universal Design" (2008), without black and without yellow, which fades on white
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = {"fp32": "o", "int8": "s", "fp16": "^", "bf16": "v", "tf32": "p", "int8+fp16": "X"}
-_OTHER_MARKER = "D"
+_MARKERS = dict(zip(PRECISIONS, ("o", "p", "^", "v", "s", "D", "X", "P", "*"), strict=True))
 GREY = "#595959"
 PALE = "#BFBFBF"
 GRID = "#E6E6E6"
@@ -59,7 +59,7 @@ def colours(names: Sequence[str]) -> dict[str, str]:
 
 def marker(precision: str) -> str:
     """Return the marker of a precision."""
-    return _MARKERS.get(precision, _OTHER_MARKER)
+    return _MARKERS[precision]
 
 
 def kind(row: Row, rows: Sequence[Row]) -> str:

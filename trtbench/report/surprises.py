@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbench.decide.ratios import counterpart, dense_variant, is_cpu, is_measured, latency_ratio
+from trtbench.precision import PRECISIONS
 from trtbench.report.units import fixed, significant
 from trtbench.report.words import short_name
 
@@ -13,10 +14,6 @@ if TYPE_CHECKING:
 
     from trtbench.rows import Row
 
-# Channels per step of the matrix units (NVIDIA deep learning performance guide, "Tensor Core requirements"; INT8
-# kernels of CPUs work on as many): counts between two steps are padded up to the next.
-_ALIGNMENTS = {"int8": 16, "fp16": 8, "bf16": 8}
-_DEFAULT_ALIGNMENT = 8
 _LAUNCH_BOUND = 1.5  # a batch at least 8 times as large that takes at most this many times as long
 _LARGER_BATCH = 8
 _PROMISED = 0.8  # share of the MACs at or below which a row should be faster
@@ -34,7 +31,7 @@ def surprises(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def misaligned_channels(row: Row) -> tuple[int, ...]:
     """Return the distinct channel counts that are no multiple of what the precision computes at once."""
-    step = _ALIGNMENTS.get(row.precision.partition("-")[0], _DEFAULT_ALIGNMENT)
+    step = PRECISIONS[row.precision].channel_step
     return tuple(sorted({count for count in row.channels if count % step}))
 
 
@@ -54,7 +51,7 @@ def _misaligned(row: Row) -> tuple[str, ...]:
     counts = misaligned_channels(row)
     if not counts:
         return ()
-    step = _ALIGNMENTS.get(row.precision.partition("-")[0], _DEFAULT_ALIGNMENT)
+    step = PRECISIONS[row.precision].channel_step
     shown = ", ".join(str(count) for count in counts[:6]) + (" ..." if len(counts) > 6 else "")  # noqa: PLR2004  a line
     unit = "vector units" if is_cpu(row) else "matrix units"
     told = f"{short_name(row)} has channel counts that are no multiple of {step} ({shown})"

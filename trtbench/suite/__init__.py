@@ -10,7 +10,6 @@ from trtbench.suite.engines import (
     EngineConfig,
     ExportConfig,
     Method,
-    Precision,
 )
 from trtbench.suite.faults import options
 from trtbench.suite.inputs import ZOO, DataConfig, ModelConfig
@@ -57,7 +56,6 @@ __all__ = [
     "ModelConfig",
     "NmVariant",
     "Objective",
-    "Precision",
     "QatVariant",
     "Suite",
     "TrainConfig",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from trtbench.precision import FloatPrecision  # noqa: TC001  pydantic resolves the fields at run time
 from trtbench.suite.base import Part, PositiveFloat, PositiveFraction, PositiveInt, unique
 from trtbench.suite.engines import Baseline  # noqa: TC001  pydantic resolves the fields at run time
 
@@ -59,7 +60,7 @@ class BenchConfig(Part):
     threads: PositiveInt = Field(1, description="intra-op threads of CPU engines")
     spin: bool = Field(default=False, description="let CPU threads spin between operators")
     baselines: tuple[Baseline, ...] = Field(("eager",), description="PyTorch's rows beside each variant's engines")
-    baseline_precisions: Annotated[tuple[Literal["fp32", "tf32", "fp16", "bf16"], ...], AfterValidator(unique)] = Field(
+    baseline_precisions: Annotated[tuple[FloatPrecision, ...], AfterValidator(unique)] = Field(
         ("fp32",), description="of PyTorch's rows; fp16 and bf16 run in channels_last"
     )
     cuda_graph: bool = Field(default=True, description="TensorRT: launch by a CUDA graph")

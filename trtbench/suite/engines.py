@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from trtbench.precision import AskedPrecision  # noqa: TC001  likewise
 from trtbench.suite.base import Part, PositiveInt, unique
 
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "int8+fp16", "int8-implicit", "int8-implicit+fp16"]
 Method = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 
 
@@ -112,7 +112,7 @@ class EngineConfig(Part):
     """One runtime and the precisions it builds; `auto` is the best here: TensorRT, else ONNX Runtime's CPU."""
 
     backend: BackendName = Field("auto", description="the runtime")
-    precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(unique)] | None = Field(
+    precisions: Annotated[tuple[AskedPrecision, ...], Field(min_length=1), AfterValidator(unique)] | None = Field(
         None, description="what is built; by default what the runtime is usually asked for"
     )
     sparse: bool = Field(default=False, description="TensorRT: let 2:4 sparse weights use sparse tensor cores")

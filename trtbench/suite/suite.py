@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from trtbench.precision import PRECISIONS
 from trtbench.suite.base import Name, Part
 from trtbench.suite.bench import BenchConfig, DecisionConfig
 from trtbench.suite.engines import CalibrationConfig, EngineConfig, ExportConfig
@@ -78,7 +79,7 @@ class Suite(Part):
     def builds_int8(self) -> bool:
         """Whether any engine of the suite is INT8; a runtime's usual precisions hold it."""
         return any(
-            engine.precisions is None or any(precision.startswith("int8") for precision in engine.precisions)
+            engine.precisions is None or any(PRECISIONS[name].is_int8 for name in engine.precisions)
             for engine in self.engines
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeA
 
 from pydantic import Field, model_validator
 
+from trtbench.precision import PRECISIONS
 from trtbench.suite.base import Fraction, Name, Part, PositiveFraction, PositiveInt
 
 Bits = Annotated[int, Field(ge=1, le=8)] | Literal["ternary"]
@@ -101,7 +102,8 @@ class ChannelsVariant(VariantPart):
 
     def settled(self, *, builds_int8: bool) -> ChannelsVariant:
         """Return it with widths that the tensor cores of the precisions built like."""
-        return self.model_copy(update={"round_to": self.round_to or (16 if builds_int8 else 8)})
+        built = PRECISIONS["int8" if builds_int8 else "fp32"]
+        return self.model_copy(update={"round_to": self.round_to or built.channel_step})
 
     def reads_images(self) -> bool:
         """Say whether its importance is of gradients, which are those of training images."""

@@ -13,6 +13,7 @@ from trtbench.engines.onnxruntime.gpu import gpu_machine, gpu_name
 from trtbench.engines.onnxruntime.sessions import CUDA, require_provider, session_options, start, weight_bytes
 from trtbench.errors import UnsupportedError
 from trtbench.graph.reference import onnxruntime
+from trtbench.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +88,7 @@ class CudaBackend:
 
 
 def _refuse_int8(precision: str) -> None:
-    if precision.startswith("int8"):
+    if precision in PRECISIONS and PRECISIONS[precision].is_int8:
         raise UnsupportedError(
             f"precision {precision!r} on onnxruntime-cuda",
             expected="fp32 or fp16",

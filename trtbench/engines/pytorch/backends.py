@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, partial_path, refuse_precision
-from trtbench.engines.pytorch.session import HALF, AtPrecision, TorchEngine
+from trtbench.engines.pytorch.session import AtPrecision, TorchEngine
 from trtbench.errors import EngineError, UnsupportedError
 from trtbench.models import load_model
+from trtbench.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -95,7 +96,7 @@ class TorchBackend:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_tf32
         network = load_model(sidecar.model, num_classes=sidecar.num_classes, checkpoint=path).model.eval()
         device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-        layout = "channels_last" if sidecar.precision in HALF else "contiguous"
+        layout = "channels_last" if PRECISIONS[sidecar.precision].half else "contiguous"
         return TorchEngine(
             AtPrecision(network, precision=sidecar.precision).to(device),
             device=device,
@@ -121,13 +122,13 @@ def require_device(precision: str, *, backend: str) -> None:
     has_cuda = torch.cuda.is_available()
     if precision == "tf32" and not has_cuda:
         raise UnsupportedError(what, expected="a CUDA device", got="the CPU, which has no TF32", cure="ask for fp32")
-    if precision in {"tf32", "bf16"} and has_cuda and (major := torch.cuda.get_device_capability(0)[0]) < 8:  # noqa: PLR2004  Ampere
+    if PRECISIONS[precision].needs_ampere and has_cuda and (major := torch.cuda.get_device_capability(0)[0]) < 8:  # noqa: PLR2004  Ampere
         raise UnsupportedError(what, expected="a GPU of SM 8.0 or later", got=f"SM {major}.x", cure="ask for fp16")
 
 
 def weight_bytes(network: torch.nn.Module, *, precision: str) -> int:
     """Return the bytes of all parameters and buffers as they are kept at a precision."""
-    half = precision in HALF
+    half = PRECISIONS[precision].half
     return sum(
         tensor.numel() * 2 if half and tensor.is_floating_point() else tensor.nbytes
         for tensor in network.state_dict().values()

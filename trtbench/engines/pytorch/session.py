@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from trtbench.engines.base import SessionFacts
+from trtbench.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     Prepare = Callable[[torch.nn.Module, torch.Tensor], Launch]
 
 # Tensor cores read half-precision convolutions in NHWC: in NCHW every layer would pay for two transpositions.
-HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class AtPrecision(torch.nn.Module):
@@ -31,8 +32,9 @@ class AtPrecision(torch.nn.Module):
 
     def __init__(self, network: torch.nn.Module, *, precision: str) -> None:
         super().__init__()
-        self._dtype = HALF.get(precision, torch.float32)
-        self._layout = torch.channels_last if precision in HALF else torch.contiguous_format
+        half = PRECISIONS[precision].half
+        self._dtype = _DTYPES[half] if half else torch.float32
+        self._layout = torch.channels_last if half else torch.contiguous_format
         self._network = network.to(self._dtype).to(memory_format=self._layout)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

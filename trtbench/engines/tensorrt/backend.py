@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from trtbench.engines.base import NO_OPTIONS, BackendFacts
-from trtbench.engines.tensorrt.precision import PRECISIONS
+from trtbench.engines.tensorrt.precision import BUILDABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ class TensorRtBackend:
     """TensorRT by its own builder and runtime."""
 
     name = "tensorrt"
-    precisions = PRECISIONS
+    precisions = BUILDABLE
     suffix = ".plan"
     takes_options = True
 

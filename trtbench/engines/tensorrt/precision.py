@@ -14,6 +14,7 @@ from trtbench.engines.base import refuse_precision
 from trtbench.environment import Gpu
 from trtbench.environment.capabilities import capability
 from trtbench.errors import UnsupportedError
+from trtbench.precision import PRECISIONS, HalfType, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,18 +22,15 @@ if TYPE_CHECKING:
     from trtbench.engines.base import BuildOptions
     from trtbench.engines.tensorrt.library import Abilities
 
-STRONG = ("fp32", "tf32", "fp16", "bf16", "int8", "int8+fp16")
-IMPLICIT = ("int8-implicit", "int8-implicit+fp16")
-PRECISIONS = (*STRONG, *IMPLICIT)
+BUILDABLE = tuple(one.name for one in PRECISIONS.values() if one.placement != "onnxruntime-cpu")
 
 _FLAGS: Mapping[str, tuple[str, ...]] = {
     "tf32": ("TF32",),
     "int8-implicit": ("INT8",),
     "int8-implicit+fp16": ("INT8", "FP16"),
 }
-# precision -> element type that its ONNX graph must hold: without it the engine would be FP32 under another name
-_TYPES: Mapping[str, str] = {"fp16": "FLOAT16", "bf16": "BFLOAT16", "int8+fp16": "FLOAT16"}
-_SILICON: Mapping[str, str] = {"tf32": "tf32", "bf16": "bf16"}
+# the element type that a half graph must hold: without it the engine would be FP32 under another name
+_TYPES: Mapping[HalfType, str] = {"fp16": "FLOAT16", "bf16": "BFLOAT16"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +58,7 @@ class PrecisionPlan:
     @property
     def target(self) -> str:
         """The precision that a convolution has where the request was met."""
-        return "int8" if self.precision.startswith("int8") else self.precision
+        return "int8" if PRECISIONS[self.precision].is_int8 else self.precision
 
 
 def plan_precision(
@@ -71,20 +69,20 @@ def plan_precision(
     Raises:
         UnsupportedError: TensorRT, its major or the GPU has no such thing; the reason and the cure are in the message.
     """
-    refuse_precision(precision, "tensorrt", known=PRECISIONS)
-    is_implicit = precision in IMPLICIT
-    if is_implicit:
-        _refuse_implicit(precision, abilities=abilities)
-    _refuse_silicon(precision, options=options, compute_capability=compute_capability)
+    refuse_precision(precision, "tensorrt", known=BUILDABLE)
+    asked = PRECISIONS[precision]
+    if asked.calibrates_itself:
+        _refuse_implicit(asked, abilities=abilities)
+    _refuse_silicon(asked, options=options, compute_capability=compute_capability)
     flags = (*_FLAGS.get(precision, ()), *_option_flags(options))
     return PrecisionPlan(
         precision=precision,
-        is_strongly_typed=not is_implicit,
+        is_strongly_typed=not asked.calibrates_itself,
         flags=flags,
         cleared=() if "TF32" in flags else ("TF32",),
-        needs_calibrator=is_implicit,
-        has_quantizers=precision in {"int8", "int8+fp16"},
-        element_type=_TYPES.get(precision, ""),
+        needs_calibrator=asked.calibrates_itself,
+        has_quantizers=asked.is_int8 and not asked.calibrates_itself,
+        element_type=_TYPES[asked.half] if asked.graph == "half" and asked.half else "",
     )
 
 
@@ -93,23 +91,22 @@ def _option_flags(options: BuildOptions) -> tuple[str, ...]:
     return tuple(name for name, is_chosen in chosen.items() if is_chosen)
 
 
-def _refuse_implicit(precision: str, *, abilities: Abilities) -> None:
-    explicit = precision.replace("-implicit", "")
+def _refuse_implicit(asked: Precision, *, abilities: Abilities) -> None:
     if not (abilities.has_calibrator and abilities.has_weak_typing):
         raise UnsupportedError(
-            f"precision {precision!r} on TensorRT {abilities.version}",
+            f"precision {asked.name!r} on TensorRT {abilities.version}",
             expected="TensorRT 10.x: 11 has neither calibrators nor weakly typed networks",
-            cure=f"ask for {explicit!r} (the same images become Q/DQ nodes), or install TensorRT 10",
+            cure=f"ask for {asked.explicit!r} (the same images become Q/DQ nodes), or install TensorRT 10",
         )
 
 
-def _refuse_silicon(precision: str, *, options: BuildOptions, compute_capability: tuple[int, int]) -> None:
+def _refuse_silicon(asked: Precision, *, options: BuildOptions, compute_capability: tuple[int, int]) -> None:
     """Refuse what the GPU would compute as something else in silence: TF32 before Ampere is plain FP32."""
     gpu = Gpu(index=0, uuid="", name="", compute_capability=compute_capability)
-    wanted = [_SILICON[precision]] if precision in _SILICON else []
+    wanted = [asked.name] if asked.needs_ampere else []
     for name in (*wanted, *(["2:4"] if options.sparse else [])):
         if not (found := capability(name, gpu=gpu)).is_available:
-            what = f"precision {precision!r}" if name != "2:4" else "sparse: true"
+            what = f"precision {asked.name!r}" if name != "2:4" else "sparse: true"
             raise UnsupportedError(f"{what} on SM {gpu.sm}", got=found.reason, cure=found.cure)
 
 
