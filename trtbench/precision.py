@@ -85,7 +85,7 @@ def shown_precision(precision: str, *, sparse: bool = False, build: int = 1) -> 
 def read_shown(shown: str) -> tuple[str, bool, int]:
     """Return precision, sparse and build from what `shown_precision` wrote.
 
-    Reports and sidecars had them in one text once; what is no such text comes back as the precision.
+    Reports and sidecars once had them in one text; what is no such text comes back as the precision.
     """
     found = re.fullmatch(r"(?P<precision>.+?)(?P<sparse>\+sparse)?(#(?P<build>\d+))?", shown, re.DOTALL)
     if found is None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping  # noqa: TC003  the report's schema is built
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trtbench.precision import PrecisionName, shown_precision
+
 Status = Literal["ok", "failed", "oom", "unsupported", "skipped"]
 Role = Literal["candidate", "baseline", "reference"]
 
@@ -112,8 +114,9 @@ class LoadRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One (variant, precision, backend, device, batch size) of a report.
+    """One (variant, precision, sparse, build, backend, device, batch size) of a report.
 
+    `sparse` says that 2:4 sparse weights may run on sparse tensor cores; `build` counts repeated builds from 1.
     `channels` are the output channels of each convolution. `latency` is of the inference alone; `other_latencies` are
     of the same engine with the copies in and out, or of several launches a sample. `energy_j` is of one image.
     `builds_p50_ms` are the medians of repeated builds, of which the row is the middle one. `achieved` is what its
@@ -121,7 +124,9 @@ class Row:
     """
 
     variant: str
-    precision: str
+    precision: PrecisionName
+    sparse: bool = False
+    build: int = 1
     backend: str
     device: str
     batch_size: int
@@ -153,9 +158,14 @@ class Row:
     notes: tuple[str, ...] = ()
 
     @property
+    def shown_precision(self) -> str:
+        """The precision as names and tables show it, with what else tells two engines of it apart."""
+        return shown_precision(self.precision, sparse=self.sparse, build=self.build)
+
+    @property
     def name(self) -> str:
         """The row's name as people say it."""
-        return f"{self.variant} {self.precision} {self.backend} b{self.batch_size}"
+        return f"{self.variant} {self.shown_precision} {self.backend} b{self.batch_size}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields; what readers look for among the settings stands there too."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trtbench.decide.rank import pareto_front
-from trtbench.decide.ratios import Ratio, dense_fp32_of, dense_variant, eager_of, latency_ratio, speed_up
+from trtbench.decide.ratios import Ratio, counterpart, dense_fp32_of, dense_variant, eager_of, latency_ratio, speed_up
 from trtbench.report.document import read_report
 
 ROWS = read_report(Path(__file__).parent.parent / "report" / "twenty-four-rows.json").rows
@@ -69,6 +69,15 @@ def test_rows_are_compared_with_their_own_eager_and_the_dense_fp32_of_their_back
     assert dense_fp32_of(INT8, ROWS) is DENSE
     assert dense_fp32_of(NAMED["channels-50 fp32 eager b32"], ROWS) is NAMED["dense fp32 eager b32"]
     assert eager_of(replace(INT8, device="cuda:0"), ROWS) is None
+
+
+def test_a_sparse_row_is_compared_with_the_plain_ones_and_with_its_own_kind() -> None:
+    sparse, dense_sparse = (replace(row, sparse=True) for row in (INT8, NAMED["dense int8 onnxruntime-cpu b1"]))
+    rows = [dense_sparse, sparse, *ROWS]
+    assert dense_fp32_of(sparse, rows) is DENSE
+    assert counterpart(sparse, rows, variant="dense") is dense_sparse
+    assert counterpart(INT8, rows, variant="dense") is NAMED["dense int8 onnxruntime-cpu b1"]
+    assert counterpart(FP32, rows, precision="int8") is INT8
 
 
 def test_the_dense_network_is_the_first_of_the_largest() -> None:

@@ -56,7 +56,8 @@ class _Scripted:
         for one in built:
             assert one.sidecar is not None
             row = _row(self._p50_ms[one.plan.shown_precision])
-            rows.append(replace(row, precision=one.plan.shown_precision, engine_sha256=one.sidecar.engine_sha256))
+            named = replace(row, precision=one.plan.precision, build=one.plan.build)
+            rows.append(replace(named, engine_sha256=one.sidecar.engine_sha256))
         samples = np.ones(2, np.int64)
         return rows, {
             row.name: TimedRow(blocks=(samples, samples), processes=(0, 0), spans=((0, 1), (1, 2))) for row in rows
@@ -78,6 +79,7 @@ def test_the_median_build_of_each_finalist_stands_for_it_by_its_sha256(suite: Ma
     assert set(rows) == {"tf32", "fp16"}
     assert rows["fp16"].builds_p50_ms == (1.0, 1.9, 1.2)
     median = read_sidecar(places.engines / "tiny" / "dense.fp16#3.tensorrt.plan")
+    assert (median.precision, median.build, rows["fp16"].build) == ("fp16", 3, 1)
     assert (rows["fp16"].engine_sha256, rows["fp16"].latency) == (median.engine_sha256, _row(1.2).latency)
     assert any("3 builds: p50 1 to 1.9 ms" in note for note in rows["fp16"].notes)
     assert set(finals.blocks) == set(finals.rows) == {rows["tf32"].name, rows["fp16"].name}

@@ -96,13 +96,21 @@ def test_the_plan_names_what_each_precision_still_needs(suite: Make, places: Pla
 
 
 @pytest.mark.usefixtures("tensorrt_double")
-def test_sparse_engines_stand_beside_dense_ones(suite: Make) -> None:
+def test_sparse_engines_stand_beside_dense_ones(suite: Make, places: Places) -> None:
     two = suite(
         "engines: [{backend: tensorrt, precisions: [fp16]}, {backend: tensorrt, precisions: [fp16], sparse: true}]"
     )
 
     names = [plan.name for plan in plan_engines(two) if plan.role == "candidate"]
     assert names == ["dense fp16 tensorrt", "dense fp16+sparse tensorrt"]
+    built = {one.plan.name: one for one in build_suite(two, places)}
+    plain, sparse = (built[name] for name in names)
+    assert sparse.path
+    assert plain.sidecar
+    assert sparse.sidecar
+    assert sparse.path.name == "dense.fp16+sparse.tensorrt.plan"
+    assert (sparse.sidecar.precision, sparse.sidecar.sparse, plain.sidecar.sparse) == ("fp16", True, False)
+    assert plain.sidecar.key != sparse.sidecar.key
 
 
 def test_a_profile_that_leaves_out_a_batch_size_is_refused(suite: Make) -> None:

@@ -65,6 +65,10 @@ def _text(raw: dict[str, Any]) -> None:
     raw["rows"][3]["latency"]["p50_ms"] = "1.0"
 
 
+def _precision(raw: dict[str, Any]) -> None:
+    raw["rows"][3]["precision"] = "int9"
+
+
 def _overflow(raw: dict[str, Any]) -> None:
     raw["stages"]["train"] = 10**400
 
@@ -87,6 +91,7 @@ def _unversioned(raw: dict[str, Any]) -> None:
         (_without, ["run/report.json: rows.3.variant: expected", "write it again with `trtbench run`"]),
         (_unknown, ["rows.3.latency.p999_ms: expected", "got 1.0", "remove the key"]),
         (_text, ["rows.3.latency.p50_ms: expected a valid number, got '1.0'; mend the value"]),
+        (_precision, ["rows.3.precision: expected 'fp32', 'tf32'", "got 'int9'; mend the value"]),
         (_overflow, ["stages.train: expected"]),
         (_newer, ["schema_version: expected '1', got '2'; a newer trtbench wrote it; upgrade this one"]),
         (_older, ["schema_version: expected '1', got 1; `trtbench run` writes a report"]),
@@ -99,6 +104,18 @@ def test_a_damaged_report_names_the_key_and_the_cure(damage: Callable[[dict[str,
     with pytest.raises(ConfigError) as caught:
         validate_report(json.dumps(raw), origin="run/report.json")
     assert all(words in str(caught.value) for words in told), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shown", "fields"), [("fp16+sparse", ("fp16", True, 1)), ("int8+fp16+sparse#2", ("int8+fp16", True, 2))]
+)
+def test_a_row_of_an_older_report_is_read_into_its_fields(shown: str, fields: tuple[str, bool, int]) -> None:
+    raw = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    first = {name: value for name, value in raw["rows"][0].items() if name not in {"sparse", "build"}}
+    raw["rows"][0] = first | {"precision": shown}
+    row = validate_report(json.dumps(raw), origin="report.json").rows[0]
+    assert (row.precision, row.sparse, row.build) == fields
+    assert row.name == f"{first['variant']} {shown} {first['backend']} b{first['batch_size']}"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": NaN}'])

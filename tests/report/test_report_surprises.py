@@ -54,7 +54,9 @@ def test_channel_counts_are_held_to_what_the_precision_computes_at_once() -> Non
     assert misaligned_channels(odd) == (12, 20)
     for precision in PRECISIONS.values():
         expected = (12, 20, 24) if precision.is_int8 else (12, 20)
-        assert misaligned_channels(replace(odd, precision=precision.name)) == expected
+        named = replace(odd, precision=precision.name)
+        assert misaligned_channels(named) == expected
+        assert misaligned_channels(replace(named, sparse=True, build=2)) == expected
     assert "(12, 20): matrix units compute them padded, so round_to: 8" in surprises([odd])[0]
     many = _row("many", 1.0, channels=tuple(range(1, 20, 2)), device="cpu")
     assert "(1, 3, 5, 7, 9, 11 ...): vector units" in surprises([many])[0]

@@ -117,7 +117,7 @@ def _show_inspection(found: Inspection) -> None:
     sidecar = found.sidecar
     size, weights = sidecar.engine_bytes / 1e6, sidecar.weight_bytes / 1e6
     show(f"{found.path}: {sidecar.variant}, {size:.2f} MB, {weights:.2f} MB of it weights")
-    show(f"Precision: requested {sidecar.precision}, achieved {sidecar.achieved}")
+    show(f"Precision: requested {sidecar.shown_precision}, achieved {sidecar.achieved}")
     show(f"Runtime: {sidecar.backend} {sidecar.backend_version} on {sidecar.device}; bound to {sidecar.machine}")
     for line in (*_layer_lines(found.layers), *_build_lines(sidecar.facts)):
         show(line)

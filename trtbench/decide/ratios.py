@@ -78,10 +78,13 @@ def counterpart(
     precision: str | None = None,
     backend: str | None = None,
 ) -> Row | None:
-    """Return the first measured row that differs from `row` in what is named only; it may be `row` itself."""
-    network = (variant or row.variant, precision or row.precision, backend or row.backend)
+    """Return the first measured row that differs from `row` in what is named only; it may be `row` itself.
+
+    A precision that is named is meant as it is, neither sparse nor built again.
+    """
+    network = (variant or row.variant, precision or row.shown_precision, backend or row.backend)
     for other in rows:
-        if (other.variant, other.precision, other.backend) != network or not is_measured(other):
+        if (other.variant, other.shown_precision, other.backend) != network or not is_measured(other):
             continue
         if (other.device, other.batch_size) == (row.device, row.batch_size):
             return other

@@ -40,7 +40,7 @@ def sweeps(rows: Sequence[Row]) -> tuple[Sweep, ...]:
     engines: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
         if is_measured(row):
-            engines.setdefault((row.variant, row.precision, row.backend, row.device), []).append(row)
+            engines.setdefault((row.variant, row.shown_precision, row.backend, row.device), []).append(row)
     ordered = [sorted(own, key=lambda row: row.batch_size) for own in engines.values() if len(own) > 1]
     return tuple(_sweep(own, rows) for own in ordered)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench.errors import SidecarError
 from trtbench.jsonable import to_jsonable
+from trtbench.precision import PRECISIONS, read_shown, shown_precision
 from trtbench.records import Preprocessing
 from trtbench.store import file_sha256, write_atomically
 
@@ -24,6 +25,8 @@ class Sidecar:
 
     Args:
         key: the sha256 of all that decided the build; a build with the same key is not repeated.
+        sparse: 2:4 sparse weights may run on sparse tensor cores.
+        build: counts repeated builds of one engine, from 1.
         achieved: what the runtime made of the requested precision.
         machine: the device the engine was built for; it is loaded nowhere else.
         weight_bytes: bytes of weights inside the file; the rest of `engine_bytes` is the graph.
@@ -36,6 +39,8 @@ class Sidecar:
     key: str
     variant: str
     precision: str
+    sparse: bool = False
+    build: int = 1
     achieved: str
     backend: str
     backend_version: str
@@ -60,6 +65,11 @@ class Sidecar:
     notes: tuple[str, ...] = ()
     rebuild: str = ""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def shown_precision(self) -> str:
+        """The precision as names show it, with what else tells two engines of it apart."""
+        return shown_precision(self.precision, sparse=self.sparse, build=self.build)
 
 
 def sidecar_path(engine: Path) -> Path:
@@ -92,7 +102,12 @@ def read_sidecar(engine: Path) -> Sidecar:
             raise SidecarError(f"sidecar {path}: version", expected=str(SCHEMA_VERSION), got=version, cure=cure)
         fingerprint = document["preprocessing_fingerprint"]
         known = {item.name for item in fields(Sidecar)}
-        values = {name: value for name, value in document.items() if name in known}
+        precision, sparse, build = read_shown(document["precision"])
+        if precision not in PRECISIONS:
+            expected = " or ".join(PRECISIONS)
+            raise SidecarError(f"sidecar {path}: precision", expected=expected, got=repr(precision), cure=cure)
+        written = {"sparse": sparse, "build": build, **document, "precision": precision}
+        values = {name: value for name, value in written.items() if name in known}
         kept = document["preprocessing"]
         preprocessing = Preprocessing(**{**kept, "mean": tuple(kept["mean"]), "std": tuple(kept["std"])})
         sidecar = Sidecar(

@@ -51,7 +51,7 @@ class EnginePlan:
 
     @property
     def shown_precision(self) -> str:
-        """The precision as rows and files name it: with what else tells two builds of it apart."""
+        """The precision as rows and files name it: with what else tells two engines of it apart."""
         return shown_precision(self.precision, sparse=self.config.sparse, build=self.build)
 
     def options(self, batch_sizes: tuple[int, ...]) -> BuildOptions:
@@ -118,12 +118,12 @@ def engine_identity(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]
     options = to_jsonable(plan.options(suite.bench.batch_sizes)) if runtime.takes_options else {}
     if precision.calibrates_itself:
         options |= {"calibrator": plan.config.calibrator, "calibration_batch_size": config.batch_size}
-    if plan.build > 1:
-        options |= {"build": plan.build}
     here = runtime.facts(options)
     return {
         "variant": plan.variant.name,
-        "precision": plan.shown_precision,
+        "precision": plan.precision,
+        **({"sparse": True} if plan.config.sparse else {}),
+        **({"build": plan.build} if plan.build > 1 else {}),
         "backend": plan.backend,
         "backend_version": here.version,
         "machine": here.machine,

@@ -282,6 +282,8 @@ def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidat
     row = Row(
         variant=sidecar.variant,
         precision=sidecar.precision,
+        sparse=sidecar.sparse,
+        build=sidecar.build,
         backend=sidecar.backend,
         device=opening.device if opening else sidecar.device,
         batch_size=measured.batch_size,
@@ -339,7 +341,9 @@ def _absent_row(built: BuiltEngine, batch_size: int) -> Row:
     plan = built.plan
     return Row(
         variant=plan.variant.name,
-        precision=plan.shown_precision,
+        precision=plan.precision,
+        sparse=plan.config.sparse,
+        build=plan.build,
         backend=plan.backend,
         device=_device_of(plan.backend),
         batch_size=batch_size,

@@ -62,9 +62,9 @@ def hold_finals(
         of_plan = [plan.plan for plan in builds if replace(plan.plan, build=one.plan.build) == one.plan]
         median = median_build([_of(plan, measured, decision) for plan in of_plan])
         for row in measured:
-            if row.precision == median.precision and (row.variant, row.backend) == (median.variant, median.backend):
-                name = replace(row, precision=one.plan.shown_precision).name
-                found[name] = _representing(row, of_plan, measured, precision=one.plan.shown_precision)
+            if row.name == replace(median, batch_size=row.batch_size).name:
+                name = replace(row, build=one.plan.build).name
+                found[name] = _representing(row, of_plan, measured, build=one.plan.build)
                 paired[name] = blocks[row.name]
     return Finals(rows=found, blocks=paired)
 
@@ -84,15 +84,15 @@ def median_build(rows: Sequence[Row]) -> Row:
     return sorted(timed, key=lambda row: row.latency.p50_ms if row.latency else 0.0)[len(timed) // 2]
 
 
-def _representing(row: Row, plans: Sequence[EnginePlan], measured: Sequence[Row], *, precision: str) -> Row:
+def _representing(row: Row, plans: Sequence[EnginePlan], measured: Sequence[Row], *, build: int) -> Row:
     """Return the row of the median build under the engine's own name, with the spread of all builds."""
-    names = {replace(row, precision=plan.shown_precision).name for plan in plans}
+    names = {replace(row, build=plan.build).name for plan in plans}
     spread = tuple(one.latency.p50_ms for one in measured if one.name in names and one.latency is not None)
     note = (
         f"{len(spread)} builds: p50 {min(spread):.4g} to {max(spread):.4g} ms; "
         f"the median one is shipped, sha256 {(row.engine_sha256 or '')[:12]}"
     )
-    return replace(row, precision=precision, builds_p50_ms=spread, notes=(*row.notes, note))
+    return replace(row, build=build, builds_p50_ms=spread, notes=(*row.notes, note))
 
 
 def _others(makings: Makings, plan: EnginePlan) -> list[BuiltEngine]:

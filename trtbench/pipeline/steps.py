@@ -228,7 +228,7 @@ def bench_engine(
         images = Path(folder) / "test.npy"
         with storing(images):
             np.save(images, dataset.test.images)
-        name = f"{sidecar.variant} {sidecar.precision} {sidecar.backend}"
+        name = f"{sidecar.variant} {sidecar.shown_precision} {sidecar.backend}"
         settings = {"cuda_graph": config.cuda_graph} if sidecar.backend == "tensorrt" else {}
         measured = measure_engines(
             [EngineFile(name=name, backend=sidecar.backend, path=engine, settings=settings)],

@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from trtbench.decide.limits import BYTES_PER_MB
 from trtbench.report.style import GREY, PALE, colours, kind, new_figure, quieten, tip, title
 from trtbench.report.units import megabytes, significant
-from trtbench.report.words import row_in_brief
+from trtbench.report.words import row_in_brief, short_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +113,7 @@ def _draw_size(axes: Axes, place: float, row: Row) -> None:
     parts = ((weights, 0, _WEIGHTS, "weights"), (total - weights, weights, PALE, "the rest"))
     for size, left, colour, what in parts:
         (bar,) = axes.barh(place, size / BYTES_PER_MB, left=left / BYTES_PER_MB, height=0.72, color=colour)
-        tip(bar, f"{row.variant} {row.precision} {row.backend}: {what} {megabytes(size)} of {megabytes(total)} MB")
+        tip(bar, f"{short_name(row)} {row.backend}: {what} {megabytes(size)} of {megabytes(total)} MB")
     axes.annotate(
         megabytes(total),
         (total / BYTES_PER_MB, place),

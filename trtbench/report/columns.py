@@ -108,6 +108,10 @@ def _end(interval: tuple[float, float] | None, index: int) -> float | None:
     return None if interval is None else interval[index]
 
 
+def _shown_precision(line: Line, _: str) -> str:
+    return line.row.shown_precision
+
+
 def _top1(line: Line, top1: float) -> str:
     assert line.row.accuracy is not None, "a row with top-1 is scored"
     low, high = (fixed(100 * end, decimals=1) for end in line.row.accuracy.ci95)
@@ -186,7 +190,7 @@ _CSV: frozenset[Medium] = frozenset({"csv"})
 COLUMNS = (
     # what report.csv has had from the first, in its order
     _row("variant", "Variant", lambda row: row.variant, align="left"),
-    _row("precision", "Precision", lambda row: row.precision, align="left"),
+    _row("precision", "Precision", lambda row: row.precision, text=_shown_precision, align="left"),
     _row("backend", "Backend", lambda row: row.backend, shown_in=_FILES, align="left"),
     _row("device", "Device", lambda row: row.device, shown_in=_HTML_CSV, align="left"),
     Column(
@@ -352,6 +356,8 @@ COLUMNS = (
         shown_in=_FILES,
     ),
     # what was built and opened
+    _row("sparse", "Sparse", lambda row: row.sparse, shown_in=_CSV),
+    _row("build", "Build number", lambda row: row.build, shown_in=_CSV),
     _row("channels", "Widths", lambda row: row.channels, shown_in=_HTML_CSV, align="left"),
     _row("settings", "Opened with", lambda row: row.settings, text=_settings, shown_in=_HTML, align="left"),
     _row("cores", "Cores", lambda row: row.cores, shown_in=_HTML_CSV, align="left"),

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trtbench.errors import ConfigError
+from trtbench.precision import read_shown
 from trtbench.rows import AMONG_SETTINGS, Row
 from trtbench.suite import Objective  # noqa: TC001  as above
 
@@ -111,7 +112,7 @@ def validate_report(text: str, *, origin: str) -> Report:
     except ValueError as error:
         raise ConfigError(f"{origin}: not valid JSON", got=str(error), cure="`trtbench run` writes a report") from error
     _check_version(raw, origin=origin)
-    _lift_from_settings(raw)
+    _lift_into_fields(raw)
     try:
         return _adapter().validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
@@ -145,14 +146,17 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant}, which JSON does not know")
 
 
-def _lift_from_settings(raw: Any) -> None:
-    """Take out of each row's settings what is a field of the row; reports of before have it there only."""
+def _lift_into_fields(raw: Any) -> None:
+    """Give each row its fields where reports of before have them: among its settings, in its precision."""
     rows = raw.get("rows")
     for row in rows if isinstance(rows, list) else ():
         settings = row.get("settings") if isinstance(row, dict) else None
         if isinstance(settings, dict):
             among = {name: settings.pop(name) for name in AMONG_SETTINGS if name in settings}
             row |= {name: value for name, value in among.items() if not row.get(name)}
+        if isinstance(row, dict) and isinstance(row.get("precision"), str):
+            precision, sparse, build = read_shown(row["precision"])  # as in "int8+sparse#2"
+            row.update({"sparse": sparse, "build": build} | row | {"precision": precision})
 
 
 def _check_version(raw: Any, *, origin: str) -> None:

@@ -67,7 +67,7 @@ def kind(row: Row, rows: Sequence[Row]) -> str:
     backends = {other.backend for other in rows if other.role != "baseline"}
     if row.role == "baseline":
         return row.backend if row.precision == "fp32" else f"{row.backend} {row.precision}"
-    return row.precision if len(backends) == 1 else f"{row.precision} {row.backend}"
+    return row.shown_precision if len(backends) == 1 else f"{row.shown_precision} {row.backend}"
 
 
 def tip(artist: Artist, text: str) -> None:

@@ -100,9 +100,9 @@ def _rate(row: Row) -> float:
 
 
 def _is_same_engine(row: Row, other: Row) -> bool:
-    return (row.variant, row.precision, row.backend, row.device) == (
+    return (row.variant, row.shown_precision, row.backend, row.device) == (
         other.variant,
-        other.precision,
+        other.shown_precision,
         other.backend,
         other.device,
     )

@@ -253,7 +253,7 @@ def _by_batch(rows: Iterable[Row]) -> list[Row]:
 
 
 def _engine(row: Row) -> tuple[str, str, str]:
-    return (row.variant, row.precision, row.backend)
+    return (row.variant, row.shown_precision, row.backend)
 
 
 def _has_class_drops(row: Row) -> bool:

@@ -83,7 +83,7 @@ def in_words(rows: Sequence[Row], choice: Choice) -> Recommendation:
 
 def short_name(row: Row) -> str:
     """Return the row's name within one backend, device and batch size."""
-    return f"{row.variant} {row.precision}"
+    return f"{row.variant} {row.shown_precision}"
 
 
 def device_words(row: Row) -> str:
