@@ -170,7 +170,7 @@ def test_crosscheck_as_json_and_without_a_graph(trtbench: Run, engine: Path, tmp
 def test_crosscheck_says_where_our_side_ran_without_the_graph_that_was_asked_for(
     trtbench: Run, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench.engines.tensorrt.cuda_cupy import CupyCuda
+    from trtbench.engines.cuda.cupy import CupyCuda
     from trtbench.errors import UnsupportedError
 
     def refuse(*_: object) -> None:

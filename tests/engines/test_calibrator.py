@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.engines.tensorrt.cuda import Cuda
+    from trtbench.engines.cuda.device import Cuda
 
 _FIT = Preprocessing(mean=(0.48, 0.44, 0.4), std=(0.2, 0.21, 0.22), size=5)
 _PIXELS = np.random.default_rng(3).integers(0, 256, (10, 3, 5, 5), dtype=np.uint8)
@@ -43,14 +43,14 @@ def images(tmp_path: Path) -> CalibrationImages:
 
 @pytest.fixture
 def cuda(tensorrt_10_double: ModuleType) -> Cuda:  # noqa: ARG001  the double stands before CuPy is imported
-    from trtbench.engines.tensorrt.cuda import open_cuda
+    from trtbench.engines.cuda.open import open_cuda
 
     return open_cuda()
 
 
 @pytest.fixture(params=["cupy", "pycuda"])
 def either(request: pytest.FixtureRequest, tensorrt_10_double: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Cuda:  # noqa: ARG001
-    from trtbench.engines.tensorrt.cuda import open_cuda
+    from trtbench.engines.cuda.open import open_cuda
 
     if request.param == "pycuda":
         monkeypatch.setitem(sys.modules, "cupy", None)
@@ -146,7 +146,7 @@ def test_the_algorithm_is_that_of_the_base_class(
 def test_tensorrt_11_has_no_calibrators_and_importing_ours_is_no_error(
     images: CalibrationImages, tensorrt_11_double: ModuleType
 ) -> None:
-    from trtbench.engines.tensorrt.cuda import open_cuda
+    from trtbench.engines.cuda.open import open_cuda
 
     with pytest.raises(UnsupportedError) as raised:
         _made(images, open_cuda())

@@ -15,14 +15,14 @@ from trtbench.errors import DeviceError, OutOfMemoryError, UnsupportedError
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from trtbench.engines.tensorrt.cuda import Cuda
+    from trtbench.engines.cuda.device import Cuda
 
 pytestmark = pytest.mark.usefixtures("tensorrt_10_double")
 _BYTES = np.arange(1000, dtype=np.uint8)
 
 
 def _open(monkeypatch: pytest.MonkeyPatch, package: str) -> Cuda:
-    from trtbench.engines.tensorrt.cuda import open_cuda
+    from trtbench.engines.cuda.open import open_cuda
 
     if package == "pycuda":
         monkeypatch.setitem(sys.modules, "cupy", None)
@@ -76,7 +76,7 @@ def test_cupy_13_raises_what_14_answers_where_the_driver_is_too_old(monkeypatch:
 
     old = types.SimpleNamespace(__version__="13.6.0", cuda=types.SimpleNamespace(is_available=insufficient))
     monkeypatch.setitem(sys.modules, "cupy", old)
-    from trtbench.engines.tensorrt.cuda_cupy import open_cupy
+    from trtbench.engines.cuda.cupy import open_cupy
 
     with pytest.raises(DeviceError, match=r"cupy 13\.6\.0: expected a driver that fits it, got cudaErrorInsufficient"):
         open_cupy(0)
@@ -85,8 +85,8 @@ def test_cupy_13_raises_what_14_answers_where_the_driver_is_too_old(monkeypatch:
 @pytest.mark.parametrize("package", ["cupy", "pycuda"])
 @pytest.mark.parametrize("index", [1, -1])
 def test_a_device_that_is_not_there_is_refused(package: str, index: int) -> None:
-    from trtbench.engines.tensorrt.cuda_cupy import open_cupy
-    from trtbench.engines.tensorrt.cuda_pycuda import open_pycuda
+    from trtbench.engines.cuda.cupy import open_cupy
+    from trtbench.engines.cuda.pycuda import open_pycuda
 
     opened = {"cupy": open_cupy, "pycuda": open_pycuda}[package]
 
@@ -302,7 +302,7 @@ def _libcuda(answer: int) -> Any:
     ("name", "prefix"), [("NVIDIA H200", "GPU"), ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "MIG"), ("MIGHTY", "GPU")]
 )
 def test_the_uuid_of_libcuda_is_written_as_nvidia_smi_does(name: str, prefix: str) -> None:
-    from trtbench.engines.tensorrt.cuda import device_uuid
+    from trtbench.engines.cuda.device import device_uuid
 
     found = device_uuid(0, name=name, known=b"x" * 16, load=lambda _: _libcuda(0))
 
@@ -315,14 +315,14 @@ def _absent(_: str) -> Any:
 
 @pytest.mark.parametrize("load", [_absent, lambda _: types.SimpleNamespace(), lambda _: _libcuda(1)])
 def test_a_uuid_that_nobody_tells_or_that_is_cut_short_is_empty(load: Any) -> None:
-    from trtbench.engines.tensorrt.cuda import device_uuid
+    from trtbench.engines.cuda.device import device_uuid
 
     assert device_uuid(0, name="x", known=b"cut at a zero", load=load) == ""
     assert device_uuid(0, name="x", known=bytes(range(16)), load=load) == "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f"
 
 
 def test_the_driver_is_named_by_its_version_or_else_by_its_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trtbench.engines.tensorrt import cuda as seam
+    from trtbench.engines.cuda import device as seam
 
     monkeypatch.setattr(seam, "find_driver_version", lambda: "580.65.06")
     assert seam.driver_version(13000) == "580.65.06"
@@ -361,8 +361,8 @@ def test_closing_waits_for_the_stream(cuda: Cuda) -> None:
 
 
 def test_the_package_imports_neither_cupy_nor_pycuda_by_itself(tensorrt_10_double: ModuleType) -> None:
-    import trtbench.engines.tensorrt.cuda_cupy
-    import trtbench.engines.tensorrt.cuda_pycuda  # noqa: F401  what importing it loads is the test
+    import trtbench.engines.cuda.cupy
+    import trtbench.engines.cuda.pycuda  # noqa: F401  what importing it loads is the test
 
     assert tensorrt_10_double.__version__.startswith("10.")
     assert "cupy" not in sys.modules

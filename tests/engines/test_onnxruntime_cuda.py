@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.engines.base import Scope
+    from trtbench.engines.cuda.device import Cuda
     from trtbench.engines.sidecar import Sidecar
-    from trtbench.engines.tensorrt.cuda import Cuda
 
 _HAS_GPU = bool(collect_environment().usable_gpus)
 without_gpu = pytest.mark.skipif(_HAS_GPU, reason="the refusals of a machine without a GPU")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trtbench.engines.base import BuildOptions, BuildRequest, CalibrationImages
-from trtbench.engines.tensorrt.cuda import DeviceFacts
+from trtbench.engines.cuda.device import DeviceFacts
 from trtbench.engines.tensorrt.facts import build_facts, host_facts, layer_facts, trtexec_line
 from trtbench.engines.tensorrt.inspector import LayerReport
 from trtbench.engines.tensorrt.library import Abilities

@@ -572,9 +572,9 @@ class _Refuses:
 
 @pytest.mark.usefixtures("tensorrt_double")
 def test_a_false_of_tensorrt_is_an_error_with_the_lines_of_its_log() -> None:
+    from trtbench.engines.cuda.open import open_cuda
     from trtbench.engines.tensorrt.bindings import set_shape
     from trtbench.engines.tensorrt.context import _prepare
-    from trtbench.engines.tensorrt.cuda import open_cuda
     from trtbench.engines.tensorrt.library import LogLines
     from trtbench.engines.tensorrt.session import _inference
 

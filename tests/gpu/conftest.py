@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbench._optional import is_installed
-from trtbench.engines.tensorrt.cuda import open_cuda
+from trtbench.engines.cuda.open import open_cuda
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trtbench.engines.tensorrt.cuda import Cuda
+    from trtbench.engines.cuda.device import Cuda
 
 
 def _without(package: str, variable: str) -> None:

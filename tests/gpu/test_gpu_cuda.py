@@ -12,15 +12,15 @@ import torch
 
 from trtbench.data.preprocess import normalise
 from trtbench.engines.base import CalibrationImages
-from trtbench.engines.tensorrt.calibrator import Feed
-from trtbench.engines.tensorrt.kernels import (
+from trtbench.engines.cuda.kernel import (
     NORMALISE_BATCH,
     SOURCES,
     launch_normalise_batch,
     level_table,
     normalise_batch,
 )
-from trtbench.engines.tensorrt.timing import timed_by_clock, timed_by_events, timed_in_parts
+from trtbench.engines.cuda.loops import timed_by_clock, timed_by_events, timed_in_parts
+from trtbench.engines.tensorrt.calibrator import Feed
 from trtbench.errors import DeviceError, OutOfMemoryError
 from trtbench.records import Preprocessing
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.engines.tensorrt.cuda import Cuda, DeviceBuffer, Operation
+    from trtbench.engines.cuda.device import Cuda, DeviceBuffer, Operation
 
 pytestmark = pytest.mark.gpu
 _MOST_BLOCKS = 1000  # of 4 MiB

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _FOLDER = Path(__file__).parents[1]
-_REAL = ("tensorrt", "cupy", "pycuda", "simulated_cuda", "simulated_tensorrt", "trtbench.engines.tensorrt")
+_OURS = ("trtbench.engines.cuda", "trtbench.engines.tensorrt")
+_REAL = ("tensorrt", "cupy", "pycuda", "simulated_cuda", "simulated_tensorrt", *_OURS)
 _PREFIXES = tuple(f"{each}." for each in _REAL)
 MAJORS = {"10.16": "trt10", "11.4": "trt11"}
 

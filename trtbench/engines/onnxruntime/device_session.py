@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.engines.base import SessionFacts
+from trtbench.engines.cuda.loops import timed_by_clock
+from trtbench.engines.cuda.open import open_cuda
 from trtbench.engines.onnxruntime.sessions import session_options, start
-from trtbench.engines.tensorrt.cuda import open_cuda
-from trtbench.engines.tensorrt.timing import timed_by_clock
 from trtbench.graph.reference import onnxruntime
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.engines.base import Scope
+    from trtbench.engines.cuda.device import Cuda, Operation
     from trtbench.engines.onnxruntime.sessions import Providers
     from trtbench.engines.sidecar import Sidecar
-    from trtbench.engines.tensorrt.cuda import Cuda, Operation
 
 
 def open_on_device(

@@ -41,8 +41,8 @@ class TensorRtBackend:
             CapabilityError: TensorRT is absent.
             DeviceError: CUDA cannot be used.
         """
+        from trtbench.engines.cuda.open import open_cuda
         from trtbench.engines.tensorrt.binding import machine_of
-        from trtbench.engines.tensorrt.cuda import open_cuda
         from trtbench.engines.tensorrt.library import abilities
         from trtbench.engines.tensorrt.precision import usual
 
@@ -71,8 +71,8 @@ class TensorRtBackend:
             EngineError: it does not load; with the lines of TensorRT's logger and the command that builds it again.
             OutOfMemoryError: the device is full.
         """
+        from trtbench.engines.cuda.open import open_cuda
         from trtbench.engines.tensorrt.binding import refuse_version
-        from trtbench.engines.tensorrt.cuda import open_cuda
         from trtbench.engines.tensorrt.examine import load_plan
         from trtbench.engines.tensorrt.library import abilities
         from trtbench.engines.tensorrt.session import TensorrtEngine

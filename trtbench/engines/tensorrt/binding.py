@@ -15,8 +15,8 @@ from trtbench.errors import SidecarError, UnsupportedError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from trtbench.engines.cuda.device import DeviceFacts
     from trtbench.engines.sidecar import Sidecar
-    from trtbench.engines.tensorrt.cuda import DeviceFacts
 
 _FIRST_PORTABLE_SM = (8, 0)  # HardwareCompatibilityLevel.AMPERE_PLUS
 

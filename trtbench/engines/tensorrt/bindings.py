@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import tensorrt as trt
     from numpy.typing import NDArray
 
-    from trtbench.engines.tensorrt.cuda import Cuda, DeviceBuffer, Operation
+    from trtbench.engines.cuda.device import Cuda, DeviceBuffer, Operation
     from trtbench.engines.tensorrt.library import LogLines
 
 _REBUILD = "build it with float32 inputs and outputs: `trtbench build` keeps them by casts"

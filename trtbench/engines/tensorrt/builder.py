@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbench.engines.base import BuildResult
+from trtbench.engines.cuda.open import open_cuda
 from trtbench.engines.tensorrt.binding import refuse_hardware, sm_of
-from trtbench.engines.tensorrt.cuda import open_cuda
 from trtbench.engines.tensorrt.examine import examine, load_plan
 from trtbench.engines.tensorrt.facts import build_facts, host_facts, layer_facts, trtexec_line
 from trtbench.engines.tensorrt.inspector import achieved, report_layers
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
     from trtbench.engines.base import BuildOptions, BuildRequest
-    from trtbench.engines.tensorrt.cuda import Cuda, DeviceFacts
+    from trtbench.engines.cuda.device import Cuda, DeviceFacts
 
 _POLL_S = 0.1  # joining without a limit would hold back Ctrl-C on Windows
 _CURE = "`trtbench inspect` and the row's log tell more; try another precision, or optimization_level 2"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from trtbench._optional import load
-from trtbench.engines.tensorrt.kernels import (
+from trtbench.engines.cuda.kernel import (
     NORMALISE_BATCH,
     SOURCES,
     launch_normalise_batch,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.engines.base import CalibrationImages
-    from trtbench.engines.tensorrt.cuda import Cuda, DeviceBuffer, Kernel
+    from trtbench.engines.cuda.device import Cuda, DeviceBuffer, Kernel
 
 _Answer = TypeVar("_Answer")
 # Both calibrate the network as it was parsed, before fusion, so that a cache has the graph's own tensor names.

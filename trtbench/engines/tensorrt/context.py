@@ -10,7 +10,7 @@ from trtbench.errors import OutOfMemoryError, UnsupportedError
 if TYPE_CHECKING:
     import tensorrt as trt
 
-    from trtbench.engines.tensorrt.cuda import Cuda, DeviceBuffer
+    from trtbench.engines.cuda.device import Cuda, DeviceBuffer
     from trtbench.engines.tensorrt.library import LogLines
 
 _DYNAMIC = -1

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbench.engines.base import BuildOptions, BuildRequest
-    from trtbench.engines.tensorrt.cuda import DeviceFacts
+    from trtbench.engines.cuda.device import DeviceFacts
     from trtbench.engines.tensorrt.inspector import LayerReport
     from trtbench.engines.tensorrt.precision import PrecisionPlan
 

@@ -13,7 +13,7 @@ from trtbench.engines.tensorrt.context import require_true
 if TYPE_CHECKING:
     import tensorrt as trt
 
-    from trtbench.engines.tensorrt.cuda import Operation
+    from trtbench.engines.cuda.device import Operation
     from trtbench.engines.tensorrt.library import LogLines
 
 

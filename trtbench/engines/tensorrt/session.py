@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.engines.base import SessionFacts
+from trtbench.engines.cuda.loops import timed_by_clock, timed_by_events, timed_in_parts
 from trtbench.engines.tensorrt.bindings import (
     allocate,
     download,
@@ -19,7 +20,6 @@ from trtbench.engines.tensorrt.bindings import (
 from trtbench.engines.tensorrt.context import choose_profile, open_context
 from trtbench.engines.tensorrt.library import LogLines
 from trtbench.engines.tensorrt.profile import profile_layers
-from trtbench.engines.tensorrt.timing import timed_by_clock, timed_by_events, timed_in_parts
 from trtbench.errors import EngineError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.engines.base import Parts, Scope
+    from trtbench.engines.cuda.device import Cuda, Operation
     from trtbench.engines.sidecar import Sidecar
     from trtbench.engines.tensorrt.context import Context
-    from trtbench.engines.tensorrt.cuda import Cuda, Operation
     from trtbench.engines.tensorrt.profile import LayerTime
 
 _log = logging.getLogger(__name__)

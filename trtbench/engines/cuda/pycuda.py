@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trtbench._optional import load
-from trtbench.engines.tensorrt.cuda import DeviceFacts, device_uuid, dotted, driver_version, require_device
+from trtbench.engines.cuda.device import DeviceFacts, device_uuid, dotted, driver_version, require_device
 from trtbench.errors import DeviceError, OutOfMemoryError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.engines.tensorrt.cuda import DeviceBuffer, Event, Operation
+    from trtbench.engines.cuda.device import DeviceBuffer, Event, Operation
 
 
 def open_pycuda(index: int) -> PycudaCuda:

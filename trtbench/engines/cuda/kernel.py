@@ -18,7 +18,7 @@ from trtbench.data.preprocess import normalise
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from trtbench.engines.tensorrt.cuda import DeviceBuffer, Kernel
+    from trtbench.engines.cuda.device import DeviceBuffer, Kernel
     from trtbench.records import Preprocessing
 
 NORMALISE_BATCH = "normalise_batch"

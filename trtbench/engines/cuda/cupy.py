@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench._optional import load
-from trtbench.engines.tensorrt.cuda import (
+from trtbench.engines.cuda.device import (
     ALIGNMENT,
     DeviceFacts,
     device_uuid,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.engines.tensorrt.cuda import DeviceBuffer, Event, Operation
+    from trtbench.engines.cuda.device import DeviceBuffer, Event, Operation
 
 
 def open_cupy(index: int) -> CupyCuda:

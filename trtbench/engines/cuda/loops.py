@@ -12,7 +12,7 @@ from trtbench.engines.base import Parts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from trtbench.engines.tensorrt.cuda import Cuda, Operation
+    from trtbench.engines.cuda.device import Cuda, Operation
 
 
 def timed_by_clock(cuda: Cuda, operations: tuple[Operation, ...], *, samples: int) -> NDArray[np.int64]:

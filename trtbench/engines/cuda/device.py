@@ -1,8 +1,8 @@
-"""The one seam to CUDA: memory, copies, events and graphs on one stream of ours, by CuPy or else by PyCUDA.
+"""The one seam to CUDA: what a device is, and its memory, copies, events and graphs on one stream of ours.
 
-Both use the device's primary context, the one that PyTorch and TensorRT use too, so that an address of one is good for
-all. Everything is queued on one non-default stream: the default stream waits for all others of its context, and what
-waits for it disturbs both the results of a capture and the times.
+Both packages that drive it, CuPy and PyCUDA, use the device's primary context, the one that PyTorch and TensorRT use
+too, so that an address of one is good for all. Everything is queued on one non-default stream: the default stream waits
+for all others of its context, and what waits for it disturbs both the results of a capture and the times.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trtbench.environment.driver import find_driver_version
-from trtbench.errors import CapabilityError, DeviceError
+from trtbench.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,30 +163,6 @@ class Cuda(Protocol):
     def close(self) -> None:
         """Wait for the stream and let go of it."""
         ...
-
-
-def open_cuda(device: int = 0) -> Cuda:
-    """Return the device by CuPy, or by PyCUDA where CuPy is absent or sees no device.
-
-    Raises:
-        DeviceError: neither works; the message says why for each, and what mends it.
-    """
-    from trtbench.engines.tensorrt.cuda_cupy import open_cupy
-    from trtbench.engines.tensorrt.cuda_pycuda import open_pycuda
-
-    openers: tuple[Callable[[int], Cuda], ...] = (open_cupy, open_pycuda)
-    problems = []
-    for opener in openers:
-        try:
-            return opener(device)
-        except (CapabilityError, DeviceError) as error:
-            problems.append(f"{error.what}: {error.got}")
-    raise DeviceError(
-        f"CUDA device {device}",
-        expected="CuPy or PyCUDA, with a device",
-        got="; ".join(problems),
-        cure="`trtbench gpu-info` names the extra that fits this driver",
-    )
 
 
 def require_device(index: int, *, count: int, package: str) -> None:
