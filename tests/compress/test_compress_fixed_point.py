@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trtbench.compress.fixed_point import (
+from trtbench.compress.codes import (
     BINARY,
     TERNARY,
     CodeRange,
@@ -24,12 +24,13 @@ from trtbench.compress.fixed_point import (
     symmetric,
     weight_layers,
 )
-from trtbench.compress.fixed_point_method import quantize
+from trtbench.compress.curvature import columns, round_in_passing
+from trtbench.compress.fixed_point import quantize
+from trtbench.compress.fixed_point_learn import LearnedStep, SourceRounding, learn_by_source, learn_steps
 from trtbench.compress.fixed_point_network import by_reconstruction, by_source, storable
-from trtbench.compress.methods import Context
-from trtbench.compress.qat_weights import LearnedStep, SourceRounding, learn_by_source, learn_steps
-from trtbench.compress.reconstruct import Rounded, damp, descend, error, reconstruct, refit
-from trtbench.compress.reconstruct_inputs import columns, round_in_passing
+from trtbench.compress.method import Context
+from trtbench.compress.reconstruct import ROUNDING_DAMPING, Rounded, descend, error, reconstruct, refit
+from trtbench.compress.second_order import damped
 from trtbench.data import load_dataset
 from trtbench.errors import DataError
 from trtbench.models import build_model
@@ -125,11 +126,17 @@ def test_reconstruction_beats_rounding_to_the_nearest(codes: CodeRange) -> None:
 def test_reconstruction_of_few_ternary_weights_is_close_to_the_best_there_is() -> None:
     weight, moments = _problem(3, rows=8, depth=5)
     found = reconstruct(weight, moments, TERNARY, kept=torch.ones_like(weight, dtype=torch.bool))
-    got = error(weight, found, damp(moments))
+    got = error(weight, found, damped(moments, share=ROUNDING_DAMPING))
     best = torch.full_like(got, torch.inf)
     for codes in itertools.product([-1.0, 0.0, 1.0], repeat=5):
         one = Rounded(codes=torch.tensor(codes, dtype=torch.float64).expand_as(weight), scales=found.scales)
-        best = best.minimum(error(weight, refit(weight, one, damp(moments)), damp(moments)))
+        best = best.minimum(
+            error(
+                weight,
+                refit(weight, one, damped(moments, share=ROUNDING_DAMPING)),
+                damped(moments, share=ROUNDING_DAMPING),
+            )
+        )
     assert (best <= got + 1e-9).all()
     assert got.sum() < 1.25 * best.sum()
 

@@ -19,10 +19,11 @@ from trtbench.compress.magnitude import (
     global_percentile_masks,
     layer_masks,
     linear_sparsity,
+    prunable_weights,
     share_of_a_round,
     sparsity_of_rounds,
+    zeros_of,
 )
-from trtbench.compress.masks import prunable_weights, zeros_of
 from trtbench.models import build_model
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import torch.nn.functional as F  # noqa: N812  the name the whole field reads
 from torch import Tensor, nn
 
 from trtbench.compress.batchnorm import better_on_validation, recalibrated
-from trtbench.compress.curvature_pruning import Plan, prune_second_order, training_images
-from trtbench.compress.hessian import columns_of, input_moments, matrix_layers, output_curvatures
+from trtbench.compress.curvature import columns, input_moments, matrix_layers, output_curvatures
+from trtbench.compress.reconstruct import reconstruct_in_order
 from trtbench.compress.second_order import (
     Layer,
     cheapest_of_all,
@@ -23,7 +23,7 @@ from trtbench.compress.second_order import (
     prune_by_curvature,
     solve_rows,
 )
-from trtbench.compress.sequential import reconstruct_in_order
+from trtbench.compress.weights import Plan, prune_second_order, training_images
 from trtbench.errors import RowError
 
 
@@ -149,7 +149,7 @@ def net() -> Any:
 def test_a_convolution_is_its_matrix_times_the_columns(layer: nn.Conv2d) -> None:
     images = _random(2, 3, 8, 8)
 
-    found = columns_of(layer, images, positions=None) @ layer.weight.reshape(5, -1).T
+    found = columns(layer, images)[0] @ layer.weight.reshape(5, -1).T
 
     expected = layer(images) - layer.bias.reshape(1, -1, 1, 1)  # type: ignore[union-attr]  # it has one
     assert torch.allclose(found, expected.flatten(2).transpose(1, 2).reshape(-1, 5), atol=1e-5)

@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trtbench.compress.magnitude import global_percentile_masks, layer_masks
-from trtbench.compress.masks import prunable_weights, zeros_of
-from trtbench.compress.methods import Compressed, Context, compress
+from trtbench.compress.magnitude import global_percentile_masks, layer_masks, prunable_weights, zeros_of
+from trtbench.compress.method import Compressed, Context, compress
 from trtbench.compress.nm import has_pattern, largest_of_groups, sparse_layers
 from trtbench.compress.sparsity import draw_sparsity, layer_sparsities, sparsity_csv, sparsity_of, verify_masks
 from trtbench.errors import ConfigError, RowError

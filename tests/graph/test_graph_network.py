@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from trtbench.compress.qat_int8 import held_zeros, learn_int8
+from trtbench.compress.qat import held_zeros, learn_int8
 from trtbench.errors import UnsupportedError
 from trtbench.graph.export import export_onnx
 from trtbench.graph.network import GraphNetwork

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from trtbench.compress.methods import Context, compress
+from trtbench.compress.method import Context, compress
 from trtbench.data import normalise
 from trtbench.make.graphs import float_graph, half_graph, ranges
 from trtbench.make.makings import Makings

@@ -42,7 +42,7 @@ class SuiteWithToy(Suite):
 _MODULE = """
 import torch
 
-from trtbench.compress.methods import Compressed
+from trtbench.compress.method import Compressed
 
 
 def scale(network, config, context):

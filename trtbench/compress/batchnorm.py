@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from trtbench.compress.hessian import BATCH
+from trtbench.compress.curvature import BATCH
 from trtbench.train.evaluate import predict
 
 if TYPE_CHECKING:

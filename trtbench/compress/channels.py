@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trtbench.compress.depgraph import LEARNT, Cut, logits_of_noise, prune_in_place
-from trtbench.compress.masks import hold_zeros
-from trtbench.compress.methods import Compressed, Context
+from trtbench.compress.magnitude import hold_zeros
+from trtbench.compress.method import Compressed, Context
+from trtbench.compress.torch_pruning import LEARNT, Cut, logits_of_noise, prune_in_place
 from trtbench.data import training_sample
 from trtbench.errors import ConfigError, RowError
 from trtbench.jsonable import to_jsonable

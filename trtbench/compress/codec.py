@@ -1,4 +1,4 @@
-"""Deep compression of any checkpoint: what is lossy is asked for and done here; the container itself loses nothing.
+"""The kind `codec`, deep compression: what is lossy is asked for and done here; the container itself loses nothing.
 
 Han, Mao and Dally, "Deep Compression" (2016): sparse weights, shared weights, entropy coding. Pruning is another
 method's; the zeros it left stay.
@@ -13,15 +13,20 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
+from trtbench.compress.magnitude import hold_zeros
+from trtbench.compress.method import Compressed, Context
 from trtbench.errors import CheckpointError, ConfigError
 from trtbench.models.files import MAX_BYTES, read_content
-from trtbench.models.packed import MAGIC, Grid, PackedState, load_packed, without_negative_zeros
+from trtbench.models.packed import MAGIC, Grid, PackedState, load_packed, to_bytes, without_negative_zeros
 from trtbench.models.states import clean_state
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from trtbench.suite import CodecVariant
+
 
 _ITERATIONS = 100  # of k-means
 _MATRIX_RANK = 2
@@ -103,3 +108,20 @@ def _halved(tensor: Tensor) -> Tensor:
     half = tensor.half().float()
     is_held = torch.isfinite(half).all() and not ((half == 0) & (tensor != 0)).any()
     return half if is_held else tensor
+
+
+def share(network: nn.Module, config: CodecVariant, context: Context) -> Compressed:
+    """Give a network the values that its packed file would give back, and count that file's bytes."""
+    state = PackedState(tensors=without_negative_zeros(network.state_dict()))
+    if config.clusters is not None:
+        state = share_weights(state, clusters=config.clusters)
+    state = halve(state) if config.half else state
+    values = state.values()
+    network.load_state_dict(values)
+    size, dense = len(to_bytes(state)), 4 * sum(value.numel() for value in values.values())
+    return Compressed(
+        model=network,
+        facts={"packed_bytes": size, "ratio": dense / size},
+        notes=(f"{size:,} bytes as a packed file, {dense / size:.1f} times less than in float32",),
+        hooks=hold_zeros(context),
+    )

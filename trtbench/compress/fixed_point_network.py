@@ -1,4 +1,7 @@
-"""A whole network to fixed point without training: by the source study's rule, or rebuilt layer by layer."""
+"""A whole network to fixed point without training: by the source study's rule, or rebuilt layer by layer.
+
+What flows into its layers may get a grid too.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from trtbench.compress.fixed_point import code_range, quantize_by_source, weight_layers
-from trtbench.compress.reconstruct import Rounded, damp, descend, reconstruct
-from trtbench.compress.reconstruct_inputs import Moments, round_in_passing
+from trtbench.compress.codes import code_range, quantize_by_source, weight_layers
+from trtbench.compress.curvature import Moments, round_in_passing, run_seen
+from trtbench.compress.reconstruct import ROUNDING_DAMPING, Rounded, descend, reconstruct
+from trtbench.compress.second_order import damped
 from trtbench.models.packed import Grid, PackedState, weight_bytes, without_negative_zeros
-from trtbench.models.rounding import grids_to_facts, input_grids
+from trtbench.models.rounding import InputGrid, fit_grid, grids_to_facts, input_grids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trtbench.compress.fixed_point import Bits, CodeRange
+    from trtbench.compress.codes import Bits, CodeRange
     from trtbench.suite import FixedPointVariant
+
 
 CLASSIFIER_BITS = 8
 _RIDGE = 0.01  # of the mean moment: how much is made good of what earlier layers lost, against trust in few images
@@ -124,7 +129,7 @@ def round_layer(layer: nn.Module, moments: Moments, codes: CodeRange) -> Grid:
     wanted = towards_float(rows, moments)
     found = reconstruct(wanted, moments.own, codes, kept=kept)
     stored = Rounded(codes=found.codes, scales=storable(found.scales))
-    settled = descend(wanted, stored, damp(moments.own), codes, kept=kept)
+    settled = descend(wanted, stored, damped(moments.own, share=ROUNDING_DAMPING), codes, kept=kept)
     return Grid(codes=settled.codes.to(torch.int32).reshape(weight.shape), scales=settled.scales.float().reshape(-1))
 
 
@@ -144,3 +149,27 @@ def storable(scales: Tensor) -> Tensor:
 def _weight(model: nn.Module, name: str) -> Tensor:
     weight: Tensor = model.get_submodule(name).weight.data  # type: ignore[assignment]  # as above
     return weight
+
+
+IMAGE_BITS = 8  # pixels are 8 bits: the first layer loses nothing by it
+_MOST_VALUES = 100_000  # of a layer that the grid is fitted to
+
+
+def calibrated_inputs(model: nn.Module, images: Tensor, *, bits: int) -> dict[str, InputGrid]:
+    """Fit a grid to the inputs of every convolution and linear layer; the image itself keeps 8 bits.
+
+    Args:
+        model: the float network, in eval mode on the CPU.
+        images: float32 (N, C, H, W), training images as the network sees them.
+        bits: 2 to 8.
+    """
+    grids: dict[str, InputGrid] = {}
+
+    def see(name: str, _layer: nn.Module, inputs: Tensor) -> None:
+        values = inputs.reshape(-1)
+        step = max(1, values.numel() // _MOST_VALUES)
+        wanted = max(bits, IMAGE_BITS) if inputs is images else bits
+        grids[name] = fit_grid(values[:: step | 1], bits=wanted)
+
+    run_seen(model, weight_layers(model), images, see)
+    return grids

@@ -1,4 +1,4 @@
-"""Which weights go by their magnitude: masks over a whole network or layer by layer, and how far at which time. Pure.
+"""Which weights go by their magnitude, how far at which time, and how zeros stay zero while a network learns.
 
 A mask is bool, of its weight's shape, True where the weight stays.
 """
@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
+
+from trtbench.compress.method import Compressed, Context
+from trtbench.models.counts import CONVOLUTIONS
+from trtbench.train.hooks import NO_HOOKS, Hooks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from trtbench.suite import DenseVariant
+
 
 Masks = dict[str, "Tensor"]
 
@@ -84,3 +92,55 @@ def apply_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> N
     """Set to zero, in place, what the masks let go."""
     for name, mask in masks.items():
         weights[name].data.mul_(mask)
+
+
+def prunable_weights(model: nn.Module, *, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Return the weights of the convolutions and linear layers by the layer's name, in the order of the modules.
+
+    Args:
+        model: any network.
+        exclude: layers whose name contains one of these are left out.
+    """
+    return {
+        name: module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and not any(part in name for part in exclude)
+    }
+
+
+def zeros_of(model: nn.Module, *, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Return a mask for each prunable weight: True where it is not zero."""
+    return {name: weight.detach() != 0 for name, weight in prunable_weights(model, exclude=exclude).items()}
+
+
+def hold_zeros(context: Context) -> Hooks:
+    """Return the hooks that keep a sparse network's zeros; none for a network that is not."""
+    return HeldZeros().hooks if context.is_sparse else NO_HOOKS
+
+
+class HeldZeros:
+    """Multiplies the weights by a mask after every step; the masks are the zeros there are before an epoch."""
+
+    def __init__(self, *, exclude: tuple[str, ...] = ()) -> None:
+        self._exclude = exclude
+        self._masks: dict[str, Tensor] = {}
+
+    @property
+    def hooks(self) -> Hooks:
+        """The hooks for the fit loop."""
+        return Hooks(key=f"zeros held, but for {self._exclude}", before_epoch=self.take, after_step=self.hold)
+
+    def take(self, model: nn.Module, _epoch: int = 0) -> None:
+        """Read the masks off the weights."""
+        self._masks = zeros_of(model, exclude=self._exclude)
+
+    def hold(self, model: nn.Module, _step: int = 0) -> None:
+        """Set to zero again what was zero."""
+        weights = prunable_weights(model, exclude=self._exclude)
+        for name, mask in self._masks.items():
+            weights[name].data.mul_(mask)
+
+
+def keep(network: nn.Module, _config: DenseVariant, context: Context) -> Compressed:
+    """Return the network; fine-tuned, the zeros of a sparse one stay."""
+    return Compressed(model=network, hooks=hold_zeros(context))

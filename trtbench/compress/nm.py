@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trtbench.compress.curvature_pruning import Plan, prune_second_order, training_images
-from trtbench.compress.hessian import matrix_layers
-from trtbench.compress.magnitude import Masks, apply_masks
-from trtbench.compress.masks import prunable_weights
+from trtbench.compress.curvature import matrix_layers
+from trtbench.compress.magnitude import Masks, apply_masks, prunable_weights
 from trtbench.compress.sparsity import verify_masks
-from trtbench.compress.weights import finished
+from trtbench.compress.weights import Plan, finished, prune_second_order, training_images
 from trtbench.errors import ConfigError
 from trtbench.jsonable import to_jsonable
 
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from trtbench.compress.methods import Compressed, Context
+    from trtbench.compress.method import Compressed, Context
     from trtbench.suite import NmVariant
 
 # Sizes below which NVIDIA's own pruning library (apex ASP) leaves a layer alone: outputs and inputs.

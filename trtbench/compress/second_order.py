@@ -31,10 +31,11 @@ class Solution:
     inverse_diagonal: Tensor
 
 
-def damped(moments: Tensor) -> Tensor:
-    """Return the moments with their diagonal raised, so that dead inputs do not make them singular."""
-    lift = DAMPING * moments.diagonal().mean().clamp_min(torch.finfo(moments.dtype).tiny)
-    return moments + lift * torch.eye(len(moments))
+def damped(moments: Tensor, *, share: float = DAMPING) -> Tensor:
+    """Return moments (..., D, D) with their diagonal raised, so that dead inputs do not make them singular."""
+    diagonal = moments.diagonal(dim1=-2, dim2=-1)
+    lift = share * diagonal.mean(-1).clamp_min(torch.finfo(moments.dtype).tiny)
+    return moments + torch.diag_embed(lift[..., None].expand_as(diagonal))
 
 
 def solve_rows(moments: Tensor, targets: Tensor, mask: Tensor) -> Solution:

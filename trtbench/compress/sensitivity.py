@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 
 from trtbench.compress.batchnorm import count_right
-from trtbench.compress.hessian import matrix_layers
+from trtbench.compress.curvature import matrix_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

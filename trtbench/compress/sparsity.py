@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbench.compress.masks import prunable_weights
+from trtbench.compress.magnitude import prunable_weights
 from trtbench.errors import RowError
 from trtbench.store import write_atomically
 

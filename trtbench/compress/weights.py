@@ -1,27 +1,47 @@
-"""The method `weights`: single weights go, by magnitude or by curvature, at once or while the network learns."""
+"""The kind `weights`: single weights go, by magnitude or by curvature, at once or while the network learns.
+
+By curvature, measured on a ResNet-20 (938 of 1,017 right, 80 % of all weights gone): OBC's layer-by-layer solution on
+one global mask of Kronecker-factored costs, then one sequential pass, gets 902 right with 3,000 training images; the
+mask by magnitude with batch norms measured anew gets 704.
+"""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from trtbench.compress.batchnorm import better_on_validation, recalibrated
-from trtbench.compress.curvature_pruning import Plan, prune_second_order, training_images
-from trtbench.compress.hessian import matrix_layers
-from trtbench.compress.magnitude import Masks, apply_masks, global_masks, layer_masks
-from trtbench.compress.masks import HeldZeros, prunable_weights, zeros_of
-from trtbench.compress.methods import Compressed, Context
-from trtbench.compress.schedules import schedule_hooks
-from trtbench.compress.second_order import cheapest_of_all, cheapest_of_each
+from trtbench.compress.curvature import input_moments, matrix_layers, output_curvatures
+from trtbench.compress.magnitude import (
+    HeldZeros,
+    Masks,
+    apply_masks,
+    cubic_sparsity,
+    global_masks,
+    global_percentile_masks,
+    layer_masks,
+    linear_sparsity,
+    prunable_weights,
+    zeros_of,
+)
+from trtbench.compress.method import Compressed, Context
+from trtbench.compress.reconstruct import reconstruct_in_order
+from trtbench.compress.second_order import Choose, Layer, cheapest_of_all, cheapest_of_each, damped, prune_by_curvature
 from trtbench.compress.sparsity import sparsity_of, verify_masks
-from trtbench.errors import ConfigError
+from trtbench.data import training_sample
+from trtbench.errors import ConfigError, RowError
+from trtbench.jsonable import sha256_of
+from trtbench.train.hooks import Hooks
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from trtbench.records import Dataset
-    from trtbench.suite import NmVariant, WeightsVariant
+    from trtbench.suite import NmVariant, TrainConfig, WeightsVariant
 
 
 def prune_weights(network: nn.Module, config: WeightsVariant, context: Context) -> Compressed:
@@ -97,3 +117,157 @@ def finished(network: nn.Module, masks: Masks, config: WeightsVariant | NmVarian
         hooks=HeldZeros(exclude=config.exclude).hooks,
         check=partial(verify_masks, masks=masks),
     )
+
+
+# Of 1,017 test images a ResNet-20 at 80 % got 890 right with 1,000 training images, 902 with 3,000.
+_PIXELS = 3000 * 32 * 32
+_FEWEST = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How far and by which rule weights go.
+
+    Args:
+        layers: names of the layers that are pruned.
+        sparsity: share of their weights that goes.
+        steps: steps of the pruning.
+        choose: the rule; see `prune_by_curvature`.
+        passes: sequential reconstructions afterwards.
+        seed: of the positions and labels drawn.
+    """
+
+    layers: tuple[str, ...]
+    sparsity: float
+    steps: int
+    choose: Choose
+    passes: int
+    seed: int
+
+
+def training_images(dataset: Dataset, *, count: int | None, seed: int) -> Tensor:
+    """Return this many training images, or all there are, class-balanced, as the network's input.
+
+    None is 3,000 of 32x32 pixels and fewer of larger ones: they go through the network all at once.
+    """
+    if count is None:
+        count = max(_FEWEST, _PIXELS // dataset.preprocessing.size**2)
+    return torch.from_numpy(training_sample(dataset, count=count, seed=seed)[0])
+
+
+def prune_second_order(model: nn.Module, plan: Plan, images: Tensor) -> dict[str, Tensor]:
+    """Prune a network in place, on the CPU, and return the masks in the shape of its weights.
+
+    Raises:
+        RowError: no layer of the plan runs, or the curvature is not finite.
+    """
+    dense = copy.deepcopy(model).eval().requires_grad_(True)
+    generator = torch.Generator().manual_seed(plan.seed)
+    layers = _layers(dense, plan, images, generator)
+    weights, masks = prune_by_curvature(layers, sparsity=plan.sparsity, steps=plan.steps, choose=plan.choose)
+    with torch.no_grad():
+        for name, matrix in weights.items():
+            layer: Any = model.get_submodule(name)
+            layer.weight.copy_(matrix.reshape(layer.weight.shape))
+    for _ in range(plan.passes):
+        reconstruct_in_order(model, dense, masks, images, generator=generator)
+    modules = matrix_layers(model)
+    return {name: mask.reshape(modules[name].weight.shape) for name, mask in masks.items()}
+
+
+def _layers(model: nn.Module, plan: Plan, images: Tensor, generator: torch.Generator) -> dict[str, Layer]:
+    moments = input_moments(model, plan.layers, images, generator=generator)
+    curvatures = output_curvatures(model, plan.layers, images, generator=generator)
+    modules = matrix_layers(model)
+    layers = {
+        name: Layer(
+            weights=modules[name].weight.detach().reshape(len(modules[name].weight), -1),
+            moments=damped(moments[name]),
+            curvature=curvatures[name],
+        )
+        for name in moments
+    }
+    if not layers or not all(bool(torch.isfinite(one.moments).all()) for one in layers.values()):
+        raise RowError(
+            f"second-order pruning of {type(model).__name__}",
+            expected="layers that run, with finite inputs",
+            got=f"{len(layers)} of the {len(plan.layers)} layers named run",
+            cure="use method magnitude",
+        )
+    return layers
+
+
+def schedule_hooks(config: WeightsVariant, *, budget: TrainConfig, steps_per_epoch: int) -> Hooks:
+    """Return the hooks of a variant whose schedule is iterative or cubic.
+
+    Raises:
+        ConfigError: the budget is over before the sparsity is reached.
+    """
+    if budget.epochs < config.ramp:
+        raise ConfigError(
+            f"variant {config.name!r}: ramp {config.ramp}",
+            expected=f"at most the {budget.epochs} epochs of fine_tune",
+            cure="lower ramp, or raise fine_tune.epochs",
+        )
+    schedule = Iterative(config) if config.schedule == "iterative" else Cubic(config, steps_per_epoch=steps_per_epoch)
+    return Hooks(
+        key=sha256_of(config.model_dump(mode="json")),
+        before_epoch=schedule.before_epoch,
+        after_step=schedule.after_step,
+        first_best_epoch=config.ramp,
+    )
+
+
+class Iterative:
+    """Before epoch e of the ramp, sparsity * e / ramp of the current weights go; until the last they may grow back.
+
+    From the ramp's last epoch on the mask is held (source study 002, steps 12 and 13: 8 % an epoch for 10 epochs).
+    """
+
+    def __init__(self, config: WeightsVariant) -> None:
+        self._config = config
+        self._held = HeldZeros(exclude=config.exclude)
+        self._is_held = False
+
+    def before_epoch(self, model: nn.Module, epoch: int) -> None:
+        """Prune by the ramp, and hold from its end on."""
+        config = self._config
+        if epoch <= config.ramp:
+            weights = prunable_weights(model, exclude=config.exclude)
+            choose = layer_masks if config.scope == "layer" else global_percentile_masks
+            share = linear_sparsity(config.target, epoch=epoch, ramp=config.ramp)
+            apply_masks(weights, choose(weights, sparsity=share))
+        self._is_held = epoch >= config.ramp
+        if self._is_held:
+            self._held.take(model, epoch)
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Hold the mask once it is final."""
+        if self._is_held:
+            self._held.hold(model, step)
+
+
+class Cubic:
+    """Every few steps weights go, along Zhu and Gupta's curve; what is gone stays gone (2017, "To prune")."""
+
+    def __init__(self, config: WeightsVariant, *, steps_per_epoch: int) -> None:
+        self._config = config
+        self._ramp = config.ramp * steps_per_epoch
+        self._held = HeldZeros(exclude=config.exclude)
+
+    def before_epoch(self, model: nn.Module, epoch: int) -> None:
+        """Read the mask off the weights."""
+        self._held.take(model, epoch)
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Hold the mask, and let more go where it is time."""
+        self._held.hold(model, step)
+        config = self._config
+        if step > self._ramp or (step % config.every and step != self._ramp):
+            return
+        share = cubic_sparsity(config.target, step=step, ramp=self._ramp)
+        weights = prunable_weights(model, exclude=config.exclude)
+        groups = [{name: weight} for name, weight in weights.items()] if config.scope == "layer" else [weights]
+        for group in groups:
+            apply_masks(group, global_masks(group, sparsity=share))
+        self._held.take(model)

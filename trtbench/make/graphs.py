@@ -155,7 +155,7 @@ def learnt(
     """Train a float graph under the roundings of its own Q/DQ export."""
     import onnx
 
-    from trtbench.compress.qat_int8 import learn_int8
+    from trtbench.compress.qat import learn_int8
     from trtbench.graph.placement import plan_qdq
 
     proto = onnx.load(graph.path(GRAPH))

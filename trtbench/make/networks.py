@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from trtbench.compress.methods import Tune
+    from trtbench.compress.method import Tune
     from trtbench.make.makings import Architecture, Makings
     from trtbench.progress import Listener
     from trtbench.records import Dataset, Preprocessing
@@ -137,7 +137,7 @@ def compressed(
     on_epoch: Aside[OnEpoch],
 ) -> NetworkFacts:
     """Compress a network by the method of a variant, and train it as the variant asks."""
-    from trtbench.compress.methods import Context, compress
+    from trtbench.compress.method import Context, compress
     from trtbench.compress.sparsity import write_sparsity
 
     fits: list[FitRecord] = []

@@ -44,8 +44,8 @@ def quantize_model(
         `correct` and `total` on the test split of the network read back from the file, `bytes` of the file,
         `bits_per_weight`, `float_layers`, `seconds` of the rounding and the training, `top1`, `output` and `notes`.
     """
-    from trtbench.compress.fixed_point_method import left_in_float, quantized
-    from trtbench.compress.methods import Context
+    from trtbench.compress.fixed_point import left_in_float, quantized
+    from trtbench.compress.method import Context
     from trtbench.data import load_dataset
     from trtbench.models import load_model
     from trtbench.models.packed import save_packed

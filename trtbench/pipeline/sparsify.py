@@ -41,7 +41,7 @@ def sparsify_model(
     Raises:
         RowError: a weight that was pruned is not zero at the end.
     """
-    from trtbench.compress.methods import Context, compress
+    from trtbench.compress.method import Context, compress
     from trtbench.compress.sparsity import layer_sparsities, write_sparsity
     from trtbench.data import load_dataset
     from trtbench.models import load_model, save_model

@@ -62,7 +62,7 @@ class DenseVariant(VariantPart):
     After another variant it is that variant's network, fine-tuned once more.
     """
 
-    place: ClassVar[str] = "trtbench.compress.dense:keep"
+    place: ClassVar[str] = "trtbench.compress.magnitude:keep"
 
     kind: Literal["dense"]
 
@@ -212,7 +212,7 @@ class FixedPointVariant(VariantPart):
     zero, rebuilt layer by layer on training images, and learns its steps.
     """
 
-    place: ClassVar[str] = "trtbench.compress.fixed_point_method:quantize"
+    place: ClassVar[str] = "trtbench.compress.fixed_point:quantize"
 
     kind: Literal["fixed_point"]
     bits: Bits = Field(4, description="of each weight: 8 to 1 (1 is binary), or ternary")
@@ -238,7 +238,7 @@ class QatVariant(VariantPart):
     """INT8 aware training by the suite's `fine_tune` budget, on the Q/DQ graph and scales of the int8 export."""
 
     makes: ClassVar[Literal["network", "graph"]] = "graph"
-    place: ClassVar[str] = "trtbench.compress.qat_int8:learn_int8"
+    place: ClassVar[str] = "trtbench.compress.qat:learn_int8"
     packages: ClassVar[tuple[str, ...]] = ("onnx",)
 
     kind: Literal["qat"]
@@ -261,7 +261,7 @@ class DynamicInt8Variant(VariantPart):
 class CodecVariant(VariantPart):
     """Deep compression (Han et al. 2016): the network as its packed file gives it back."""
 
-    place: ClassVar[str] = "trtbench.compress.codec_method:share"
+    place: ClassVar[str] = "trtbench.compress.codec:share"
     packages: ClassVar[tuple[str, ...]] = ("scikit-learn",)
 
     kind: Literal["codec"]

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from trtbench.compress.fixed_point import SOURCE_SCHEMES, CodeRange, code_range, source_layers
+from trtbench.compress.codes import SOURCE_SCHEMES, CodeRange, code_range, source_layers
 from trtbench.compress.fixed_point_network import CLASSIFIER_BITS, FixedPoint, storable
 from trtbench.models.packed import Grid
 
 if TYPE_CHECKING:
-    from trtbench.compress.fixed_point import Bits
-    from trtbench.compress.methods import Tune
+    from trtbench.compress.codes import Bits
+    from trtbench.compress.method import Tune
 
 
 class SourceRounding(nn.Module):

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-    from trtbench.compress.methods import Tune
+    from trtbench.compress.method import Tune
     from trtbench.graph.plan import QdqPlan
+
 
 _MATRIX_RANK = 2
 
