@@ -19,7 +19,8 @@ AMONG_SETTINGS = ("achieved", "cores")  # fields of a row that its JSON holds am
 class AccuracyRecord:
     """Counts on the whole test split, and what they prove against the reference.
 
-    `drop_upper_pp` is the one-sided 95 % upper bound of the paired drop in percentage points;
+    `lost` images only the reference gets right, `gained` only this engine; `drop_upper_pp` is the one-sided 95 % upper
+    bound of the paired drop in percentage points, of this engine alone: a decision bounds all its candidates together;
     `true_arithmetic_correct` counts what the same Q/DQ graph gets right without the runtime's fused kernels.
     `mcnemar_holm_p` is adjusted for all candidates of the batch size. `class_drops_pp` are the points each class lost
     of its own images, `worst_class` the name of the one that lost most, None where none lost. `ece` is the expected
@@ -31,6 +32,8 @@ class AccuracyRecord:
     top1: float
     top5: float | None
     ci95: tuple[float, float]
+    lost: int | None = None
+    gained: int | None = None
     drop_pp: float | None = None
     drop_upper_pp: float | None = None
     mcnemar_p: float | None = None

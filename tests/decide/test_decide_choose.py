@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,9 @@ from trtbench.decide.limits import BrokenLimit, assess
 from trtbench.decide.what_if import MoreSamples, OtherLimit, OtherObjective
 from trtbench.report.document import read_report
 from trtbench.suite import DecisionConfig
+
+if TYPE_CHECKING:
+    from trtbench.rows import Row
 
 ROWS = read_report(Path(__file__).parent.parent / "report" / "twenty-four-rows.json").rows
 NAMED = {row.name: row for row in ROWS}
@@ -88,3 +92,36 @@ def test_where_nothing_qualifies_the_closest_is_the_row_that_breaks_least() -> N
     assert choice.closest.row is DENSE
     assert choice.compared == (DENSE, FP32)
     assert choose([], DecisionConfig()).closest is None
+
+
+def scored(name: str, *, lost: int, gained: int = 0, sha256: str | None = None) -> Row:
+    assert FP32.accuracy is not None
+    accuracy = replace(FP32.accuracy, lost=lost, gained=gained, total=360, agreement=0.9)
+    return replace(FP32, variant=name, accuracy=accuracy, engine_sha256=sha256 or name)
+
+
+def test_the_bounds_of_all_engines_looked_at_hold_together() -> None:
+    alone = assess([scored("a", lost=1)], DecisionConfig(max_drop_pp=2.0))
+    among = assess([scored(f"v{index}", lost=1) for index in range(24)], DecisionConfig(max_drop_pp=2.0))
+
+    assert alone[0].drop_upper_pp == pytest.approx(1.31, abs=0.01)
+    assert alone[0].is_qualified
+    assert among[0].drop_upper_pp == pytest.approx(2.31, abs=0.01)
+    assert not any(one.is_qualified for one in among)
+
+
+def test_two_rows_of_one_file_are_one_look() -> None:
+    twice = assess([scored("a", lost=1, sha256="x"), scored("b", lost=1, sha256="x")], DecisionConfig())
+
+    assert twice[0].drop_upper_pp == pytest.approx(1.31, abs=0.01)
+
+
+def test_the_reference_has_nothing_to_lose_against_itself() -> None:
+    assert DENSE.accuracy is not None
+    itself = replace(DENSE, accuracy=replace(DENSE.accuracy, lost=0, gained=0, agreement=1.0))
+    rounded = replace(itself, precision="int8")
+
+    found = assess([itself, rounded], DecisionConfig(max_drop_pp=0.1))
+
+    assert next(one.drop_upper_pp for one in found) == 0
+    assert [one.is_qualified for one in found] == [True, False]

@@ -59,6 +59,8 @@ def score(
             raise EngineError("accuracy", expected=f"better than guessing among {classes}", got=got, cure=_CHANCE_CURE)
         lost, gained = int((was_right & ~right).sum()), int((~was_right & right).sum())
         paired = {
+            "lost": lost,
+            "gained": gained,
             "drop_pp": 100 * (lost - gained) / total,
             "drop_upper_pp": 100 * drop_upper_bound(lost, gained, total),
             "mcnemar_p": mcnemar_exact(lost, gained),

@@ -8,10 +8,11 @@ probability of a loss less that of a gain. Nothing here leans on a normal limit:
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from trtbench.bench.statistics import check_confidence, check_counts
 
@@ -26,7 +27,7 @@ _LARGEST_DROP = 1 - 1e-9
 _PRECISION = 1e-7  # of a bound, a proportion
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=65536)
 def drop_p_value(lost: int, gained: int, total: int, *, drop: float, error: float = 0.05) -> float:
     """Return the p-value of the hypothesis that the true drop is at least `drop`, a proportion.
 
@@ -51,14 +52,18 @@ def drop_p_value(lost: int, gained: int, total: int, *, drop: float, error: floa
     low, high = _plausible_gains(gained, total, error=unlikely)
     low, high = (min(max(gain, -drop, 0.0), (1 - drop) / 2) for gain in (low, high))
     gains = np.linspace(low, high, _NUISANCES)[:, None]
-    counted = np.arange(stats.binom.ppf(_NEGLIGIBLE, total, low), stats.binom.isf(_NEGLIGIBLE, total, high) + 1)
+    counted = _likely_counts(low, high, total)
     most_lost = _most_lost(counted, float(_signed_root(lost, gained, total, drop)), total, drop)
     losses = np.clip((gains + drop) / np.maximum(1 - gains, _TIE), 0.0, 1.0)  # of the images that are not gained
-    chance = stats.binom.pmf(counted, total, gains) * stats.binom.cdf(most_lost, total - counted, losses)
-    return min(1.0, float(chance.sum(axis=1).max()) + unlikely + 2 * _NEGLIGIBLE)
+    chance = _binomial(counted, total, gains)
+    is_heard = (chance > _NEGLIGIBLE / total) & (most_lost >= 0)
+    rest, lost_at_most, loss = np.broadcast_arrays(total - counted, most_lost, losses)
+    chance[~is_heard] = 0.0
+    chance[is_heard] *= _at_most(lost_at_most[is_heard], rest[is_heard], loss[is_heard])
+    return min(1.0, float(chance.sum(axis=1).max()) + unlikely + 3 * _NEGLIGIBLE)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=65536)
 def drop_upper_bound(lost: int, gained: int, total: int, *, confidence: float = 0.95) -> float:
     """Return the one-sided upper bound of the paired drop (lost - gained) / total, a proportion in [-1, 1].
 
@@ -100,8 +105,29 @@ def smallest_provable_drop(total: int, *, confidence: float = 0.95) -> float:
 
 def _plausible_gains(gained: int, total: int, *, error: float) -> tuple[float, float]:
     """Return the exact interval of the chance of a gain (Clopper & Pearson 1934)."""
-    interval = stats.binomtest(gained, total).proportion_ci(1 - error, method="exact")
-    return float(interval.low), float(interval.high)
+    low = special.betaincinv(gained, total - gained + 1, error / 2) if gained else 0.0
+    high = special.betaincinv(gained + 1, total - gained, 1 - error / 2) if gained < total else 1.0
+    return float(low), float(high)
+
+
+def _likely_counts(low: float, high: float, total: int) -> NDArray[np.float64]:
+    """Return the numbers of gains beyond which less than `_NEGLIGIBLE` lies at any chance (Bernstein's inequality)."""
+    share = -math.log(_NEGLIGIBLE) / 3
+    below, above = (share + math.sqrt(share**2 + 6 * share * total * gain * (1 - gain)) for gain in (low, high))
+    return np.arange(max(0, math.floor(total * low - below)), min(total, math.ceil(total * high + above)) + 1.0)
+
+
+def _binomial(count: NDArray[np.float64], total: int, chance: NDArray[np.float64]) -> NDArray[np.float64]:
+    ways = special.gammaln(total + 1) - special.gammaln(count + 1) - special.gammaln(total - count + 1)
+    return np.asarray(np.exp(ways + special.xlogy(count, chance) + special.xlog1py(total - count, -chance)))
+
+
+def _at_most(
+    count: NDArray[np.float64], total: NDArray[np.float64], chance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the probability of at most `count` of `total`, by the incomplete beta function."""
+    some = special.betainc(np.maximum(total - count, 1.0), count + 1, 1 - chance)
+    return np.asarray(np.where(count >= total, 1.0, some))
 
 
 def _most_lost(gained: NDArray[np.float64], bar: float, total: int, drop: float) -> NDArray[np.float64]:

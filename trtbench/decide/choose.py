@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from trtbench.decide.limits import assess, proven_drop_pp
+from trtbench.decide.limits import assess, looked_at
 from trtbench.decide.rank import objective_ratio, rank, size_cost, undominated
 from trtbench.decide.ratios import counterpart, dense_fp32_of, latency_ratio
 from trtbench.decide.what_if import what_would_change
@@ -52,6 +52,11 @@ class Choice:
     def compared(self) -> tuple[Row, ...]:
         """The rows that could be compared."""
         return tuple(one.row for one in self.assessments if one.obstacle is None)
+
+    @property
+    def engines(self) -> int:
+        """How many engines were looked at: their bounds hold together."""
+        return looked_at(self.compared)
 
     @property
     def losers(self) -> tuple[Assessment, ...]:
@@ -113,7 +118,7 @@ def _closest(assessments: Sequence[Assessment]) -> Assessment | None:
     """Return what breaks fewest limits, then what may have lost least, then the smallest."""
     return min(
         (one for one in assessments if one.obstacle is None),
-        key=lambda one: (len(one.broken), proven_drop_pp(one.row), size_cost(one.row)),
+        key=lambda one: (len(one.broken), one.drop_upper_pp or 0.0, size_cost(one.row)),
         default=None,
     )
 

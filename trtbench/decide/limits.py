@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from trtbench.decide.ratios import is_cpu
+from trtbench.bench.paired_drop import drop_upper_bound
+from trtbench.decide.ratios import dense_variant, is_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ Obstacle = Literal[
 ]
 
 BYTES_PER_MB = 1_000_000
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +50,12 @@ class BrokenLimit:
 class Assessment:
     """What keeps a row from being recommended: an obstacle to comparing it, else the limits it breaks.
 
-    `ratio` is, of a row that kept every limit and was not chosen, its objective over the winner's.
+    `drop_upper_pp` bounds the drop of a comparable row; with those of all others compared it holds at 95 %. `ratio` is,
+    of a row that kept every limit and was not chosen, its objective over the winner's.
     """
 
     row: Row
+    drop_upper_pp: float | None = None
     obstacle: Obstacle | None = None
     broken: tuple[BrokenLimit, ...] = ()
     ratio: Ratio | None = None
@@ -70,10 +74,27 @@ def assess(rows: Sequence[Row], decision: DecisionConfig) -> tuple[Assessment, .
     """
     on_cpu = is_decided_on_cpu(rows)
     obstacles = [_wrong_kind(row, decision, on_cpu=on_cpu) or _unmeasured(row, decision) for row in rows]
+    engines = looked_at([row for row, obstacle in zip(rows, obstacles, strict=True) if not obstacle])
+    dense = dense_variant(rows)
     return tuple(
-        Assessment(row=row, obstacle=obstacle, broken=() if obstacle else broken_limits(row, decision))
+        Assessment(row=row, obstacle=obstacle)
+        if obstacle
+        else _held_to_limits(row, decision, drop_upper_pp=_drop_upper_pp(row, engines=engines, dense=dense))
         for row, obstacle in zip(rows, obstacles, strict=True)
     )
+
+
+def looked_at(rows: Sequence[Row]) -> int:
+    """Return how many engines a choice among these rows looks at; two rows of one file are one."""
+    return len({row.engine_sha256 or row.name for row in rows})
+
+
+def confidence_each(engines: int) -> float:
+    """Return the confidence of each bound, at which all of them hold together at 95 % (Bonferroni).
+
+    Without it the best of 24 engines that all lost a little too much passes a limit in half of all runs.
+    """
+    return 1 - (1 - CONFIDENCE) / max(engines, 1)
 
 
 def is_decided_on_cpu(rows: Sequence[Row]) -> bool:
@@ -82,21 +103,31 @@ def is_decided_on_cpu(rows: Sequence[Row]) -> bool:
     return all(is_cpu(row) for row in tried)
 
 
-def broken_limits(row: Row, decision: DecisionConfig) -> tuple[BrokenLimit, ...]:
-    """Return each limit of the decision that a comparable row does not provably keep."""
+def _held_to_limits(row: Row, decision: DecisionConfig, *, drop_upper_pp: float) -> Assessment:
+    """Name each limit of the decision that a comparable row does not provably keep."""
+    values: Mapping[LimitKey, float | None] = {
+        "max_drop_pp": drop_upper_pp,
+        **{key: value_of(row) for key, value_of in _VALUES.items()},
+    }
     found = []
-    for key, value_of in _VALUES.items():
-        value, limit = value_of(row), getattr(decision, key)
+    for key, value in values.items():
+        limit = getattr(decision, key)
         if value is not None and limit is not None and _breaks(key, value, limit):
             found.append(BrokenLimit(key=key, value=value, limit=limit))
-    return tuple(found)
+    return Assessment(row=row, drop_upper_pp=drop_upper_pp, broken=tuple(found))
 
 
-def proven_drop_pp(row: Row) -> float:
-    """Return the points that a comparable row lost at most."""
-    assert row.accuracy is not None
-    assert row.accuracy.drop_upper_pp is not None
-    return row.accuracy.drop_upper_pp
+def _drop_upper_pp(row: Row, *, engines: int, dense: str | None) -> float:
+    """Return the points that a comparable row lost at most; the reference itself has none to lose."""
+    accuracy = row.accuracy
+    assert accuracy is not None
+    assert accuracy.drop_upper_pp is not None
+    if accuracy.lost is None or accuracy.gained is None:  # a report from before the counts were kept
+        return accuracy.drop_upper_pp
+    if (row.variant, row.precision) == (dense, "fp32") and accuracy.agreement == 1:
+        return 0.0
+    confidence = confidence_each(engines)
+    return 100 * drop_upper_bound(accuracy.lost, accuracy.gained, accuracy.total, confidence=confidence)
 
 
 def _megabytes(size: int | None) -> float | None:
@@ -104,7 +135,6 @@ def _megabytes(size: int | None) -> float | None:
 
 
 _VALUES: Mapping[LimitKey, Callable[[Row], float | None]] = {
-    "max_drop_pp": proven_drop_pp,
     "max_engine_mb": lambda row: _megabytes(row.engine_bytes),
     "max_p99_ms": lambda row: None if row.latency is None else row.latency.p99_ms,
     "max_memory_mb": lambda row: _megabytes(row.memory_bytes),

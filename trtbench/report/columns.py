@@ -212,6 +212,8 @@ COLUMNS = (
     _accuracy("drop_pp", "Drop", lambda found: found.drop_pp, unit="pp", text=_drop, shown_in=_FILES),
     _accuracy("drop_upper_pp", "Drop <=", lambda found: found.drop_upper_pp, unit="pp", text=_FIXED, shown_in=_NOT_MD),
     _accuracy("mcnemar_p", "McNemar p", lambda found: found.mcnemar_p, text=_MS, shown_in=_HTML_CSV),
+    _accuracy("lost", "Lost", lambda found: found.lost, shown_in=_HTML_CSV),
+    _accuracy("gained", "Gained", lambda found: found.gained, shown_in=_HTML_CSV),
     _accuracy("mcnemar_holm_p", "McNemar p (Holm)", lambda found: found.mcnemar_holm_p, text=_MS, shown_in=_FILES),
     _accuracy("agreement", "Agreement", lambda found: found.agreement, unit="%", text=_PERCENT, shown_in=_HTML_CSV),
     _accuracy("worst_class", "Worst class", lambda found: found.worst_class, shown_in=_FILES, align="left"),

@@ -152,6 +152,8 @@ DETAILS = (
                 "total",
                 "drop_upper_pp",
                 "top5",
+                "lost",
+                "gained",
                 "agreement",
                 "true_arithmetic_correct",
                 "mcnemar_p",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from tabulate import tabulate
 
 from trtbench.decide.ratios import is_cpu
 from trtbench.report.columns import COLUMN, COLUMNS, Line
@@ -211,20 +212,9 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
 
 def to_markdown(table: Table) -> str:
     """Write a table in GitHub's Markdown, aligned so that it reads as plain text too."""
-    lines = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in (table.headers, *table.cells)]
-    widths = [max(_NARROWEST, *map(len, column)) for column in zip(*lines, strict=True)]
-    rule = [
-        "-" * width if align == "left" else "-" * (width - 1) + ":"
-        for width, align in zip(widths, table.aligns, strict=True)
-    ]
-    padded = [
-        [
-            cell.ljust(width) if align == "left" else cell.rjust(width)
-            for cell, width, align in zip(line, widths, table.aligns, strict=True)
-        ]
-        for line in lines
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))
+    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in table.cells]
+    aligns = table.aligns if cells else None
+    return tabulate(cells, table.headers, tablefmt="pipe", disable_numparse=True, colalign=aligns)
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -286,5 +276,4 @@ _TERMINAL_LEGEND = (
     "Top-1 with its 95 % interval; drop at most this many percentage points (95 % confidence); vs eager, vs dense:"
     " times as fast as PyTorch eager and as the dense FP32 network; MB = 10^6 bytes"
 )
-_NARROWEST = 3  # what a rule of Markdown needs at least
 _SHARES = (0.25, 0.5, 0.75, 0.9, 0.99)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbench.bench.paired_drop import smallest_provable_drop
 from trtbench.decide.choose import choose
+from trtbench.decide.limits import confidence_each
 from trtbench.decide.ratios import is_cpu
 from trtbench.decide.what_if import MoreSamples, OtherLimit, OtherObjective
 from trtbench.report.document import Loser, Recommendation
@@ -135,7 +136,7 @@ def _nothing_qualifies(rows: Sequence[Row], choice: Choice) -> str:
         batch = f"batch {choice.decision.batch_size}{f' ({counts})' if counts else ''}"
         return f"Nothing qualifies: no candidate has a score and a rankable time at {batch}."
     count = len(choice.compared)
-    broken = " and ".join(_limit_clause(limit, closest.row) for limit in closest.broken)
+    broken = " and ".join(_limit_clause(limit, closest.row, choice) for limit in closest.broken)
     return (
         f"Nothing qualifies: {'the only candidate' if count == 1 else f'none of {count} candidates'}"
         f" ({_place(closest.row)}) {'does not keep' if count == 1 else 'keeps'} every limit;"
@@ -148,7 +149,7 @@ def _reason(loser: Assessment, choice: Choice) -> str:
     if loser.obstacle is not None:
         return _obstacle(loser.obstacle, loser.row, choice.decision)
     if loser.broken:
-        return "; ".join(_limit_clause(limit, loser.row) for limit in loser.broken)
+        return "; ".join(_limit_clause(limit, loser.row, choice) for limit in loser.broken)
     assert choice.ranking is not None, "a row qualified"
     assert loser.ratio is not None, "it is held against the winner"
     winner = choice.ranking.winner
@@ -176,7 +177,7 @@ def _obstacle(obstacle: Obstacle, row: Row, decision: DecisionConfig) -> str:
     return _OBSTACLES[obstacle]
 
 
-def _limit_clause(broken: BrokenLimit, row: Row) -> str:
+def _limit_clause(broken: BrokenLimit, row: Row, choice: Choice) -> str:
     """Say what a row has against the limit that it breaks."""
     value, limit = significant(broken.value), significant(broken.limit)
     if broken.key == "max_engine_mb":
@@ -188,13 +189,13 @@ def _limit_clause(broken: BrokenLimit, row: Row) -> str:
     if broken.key == "min_throughput":
         return f"it does {value} images a second against a limit of {limit}"
     assert row.accuracy is not None, "a comparable row is scored"
-    return _unproven(broken, row.accuracy)
+    return _unproven(broken, row.accuracy, choice)
 
 
-def _unproven(broken: BrokenLimit, accuracy: AccuracyRecord) -> str:
-    smallest_pp = 100 * smallest_provable_drop(accuracy.total)
+def _unproven(broken: BrokenLimit, accuracy: AccuracyRecord, choice: Choice) -> str:
+    smallest_pp = 100 * smallest_provable_drop(accuracy.total, confidence=confidence_each(choice.engines))
     clause = (
-        f"its drop is not proven: it may be {fixed(broken.value)} pp (95 % confidence)"
+        f"its drop is not proven: it may be {fixed(broken.value)} pp ({_confidence(choice)})"
         f" against a limit of {fixed(broken.limit)} pp"
         f", and the smallest drop {accuracy.total:,} images can show is {fixed(smallest_pp)} pp"
     )
@@ -243,8 +244,14 @@ def _merits(choice: Choice, row: Row) -> str:
     if row.engine_bytes is not None:
         facts.append(f"{megabytes(row.engine_bytes)} MB")
     limit = fixed(choice.decision.max_drop_pp)
-    drop = f"{fixed(row.accuracy.drop_upper_pp)} pp at most (95 % confidence, limit {limit} pp)"
+    (bound,) = (one.drop_upper_pp for one in choice.assessments if one.row is row)
+    drop = f"{fixed(bound)} pp at most ({_confidence(choice)}, limit {limit} pp)"
     return f"{', '.join(facts)}, top-1 {percent(row.accuracy.top1)} % with a drop of {drop}"
+
+
+def _confidence(choice: Choice) -> str:
+    """Say how sure the bounds are; of several engines they hold together."""
+    return f"95 % confidence{f' over {choice.engines} engines' if choice.engines > 1 else ''}"
 
 
 def _against_runner_up(ranking: Ranking, decision: DecisionConfig) -> str:
