@@ -10,7 +10,7 @@ import torch
 
 from trtbench.compress.codec import halve, read_state, share_weights
 from trtbench.errors import CheckpointError, ConfigError
-from trtbench.models.packed import Grid, PackedState, save_packed, to_bytes
+from trtbench.models.container import Grid, PackedState, save_packed, to_bytes
 from trtbench.pipeline.packing import pack_checkpoint, unpack_checkpoint
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from trtbench.compress.second_order import damped
 from trtbench.data import load_dataset
 from trtbench.errors import DataError
 from trtbench.models import build_model
-from trtbench.models.packed import Grid, from_bytes, to_bytes
+from trtbench.models.container import Grid, from_bytes, to_bytes
 from trtbench.models.rounding import input_grids
 from trtbench.records import Split
 from trtbench.suite import DataConfig, FixedPointVariant, TrainConfig

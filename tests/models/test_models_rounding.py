@@ -12,7 +12,7 @@ import torch
 from trtbench.compress.fixed_point_network import by_reconstruction, calibrated_inputs
 from trtbench.errors import CheckpointError
 from trtbench.models import build_model, load_model, save_model
-from trtbench.models.packed import save_packed
+from trtbench.models.container import save_packed
 from trtbench.models.rounding import InputGrid, fit_grid, grids_from_facts, input_grids, round_inputs
 
 if TYPE_CHECKING:

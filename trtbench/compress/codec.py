@@ -16,8 +16,8 @@ from sklearn.cluster import KMeans
 from trtbench.compress.magnitude import hold_zeros
 from trtbench.compress.method import Compressed, Context
 from trtbench.errors import CheckpointError, ConfigError
+from trtbench.models.container import MAGIC, Grid, PackedState, load_packed, to_bytes, without_negative_zeros
 from trtbench.models.files import MAX_BYTES, read_content
-from trtbench.models.packed import MAGIC, Grid, PackedState, load_packed, to_bytes, without_negative_zeros
 from trtbench.models.states import clean_state
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from trtbench.compress.fixed_point_network import FixedPoint, by_reconstruction,
 from trtbench.compress.method import Compressed, Context
 from trtbench.data import training_sample
 from trtbench.jsonable import to_jsonable
-from trtbench.models.packed import to_bytes
+from trtbench.models.container import to_bytes
 from trtbench.models.rounding import round_inputs
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from trtbench.compress.codes import SOURCE_SCHEMES, CodeRange, code_range, source_layers
 from trtbench.compress.fixed_point_network import CLASSIFIER_BITS, FixedPoint, storable
-from trtbench.models.packed import Grid
+from trtbench.models.container import Grid
 
 if TYPE_CHECKING:
     from trtbench.compress.codes import Bits

@@ -15,7 +15,7 @@ from trtbench.compress.codes import code_range, quantize_by_source, weight_layer
 from trtbench.compress.curvature import Moments, round_in_passing, run_seen
 from trtbench.compress.reconstruct import ROUNDING_DAMPING, Rounded, descend, reconstruct
 from trtbench.compress.second_order import damped
-from trtbench.models.packed import Grid, PackedState, weight_bytes, without_negative_zeros
+from trtbench.models.container import Grid, PackedState, weight_bytes, without_negative_zeros
 from trtbench.models.rounding import InputGrid, fit_grid, grids_to_facts, input_grids
 
 if TYPE_CHECKING:

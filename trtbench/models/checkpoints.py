@@ -12,11 +12,10 @@ from torch import Tensor
 
 from trtbench.errors import CheckpointError, ConfigError, StoreError
 from trtbench.jsonable import canonical_json
-from trtbench.models.architecture import Request, compare, misfit_error
 from trtbench.models.files import FACTS, MAX_BYTES, read_content
 from trtbench.models.rounding import grids_from_facts, grids_to_facts, input_grids, round_inputs
 from trtbench.models.states import clean_state
-from trtbench.models.widths import narrow, narrowed_layers, shapes_of
+from trtbench.models.widths import Request, compare, misfit_error, narrow, narrowed_layers, shapes_of
 from trtbench.models.zoo import build_model
 from trtbench.store import write_atomically
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from trtbench.errors import CheckpointError
 from trtbench.jsonable import canonical_json
-from trtbench.models.packed import MAGIC, load_packed
+from trtbench.models.container import MAGIC, load_packed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

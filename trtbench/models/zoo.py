@@ -9,14 +9,47 @@ from typing import TYPE_CHECKING, Any
 
 import torchvision
 from torch import nn
+from torchvision.models import MobileNetV2
 
 from trtbench import _optional
 from trtbench.errors import ConfigError
-from trtbench.models.mobilenet import mobilenet_v2, mobilenet_v2_cifar
 from trtbench.models.resnet import Shortcut, cifar_resnet, resnet18
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+
+# (expansion, channels, repeats, stride) per stage: Sandler et al., "MobileNetV2" (2018), table 2.
+_IMAGENET_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+# The field's table for 32x32: two halvings fewer, so that 4x4 pixels and not one reach the last stage.
+_CIFAR_STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), *_IMAGENET_STAGES[2:])
+
+
+def _mobilenet_v2(*, num_classes: int) -> nn.Module:
+    """Build MobileNetV2 with ImageNet's strides: five halvings, so that one pixel is left of 32x32."""
+    model: nn.Module = MobileNetV2(
+        num_classes=num_classes, inverted_residual_setting=[list(row) for row in _IMAGENET_STAGES]
+    )
+    return model
+
+
+def _mobilenet_v2_cifar(*, num_classes: int) -> nn.Module:
+    """Build MobileNetV2 with stride 1 in the first convolution and in the first stage that halves."""
+    model: nn.Module = MobileNetV2(
+        num_classes=num_classes, inverted_residual_setting=[list(row) for row in _CIFAR_STAGES]
+    )
+    stem = model.get_submodule("features.0.0")
+    stem.stride = (1, 1)  # type: ignore[assignment]  # it is a convolution
+    return model
+
 
 _SHORTCUTS: Mapping[str, Shortcut] = {"": "B", "_a": "A"}
 _OWN: Mapping[str, Callable[..., nn.Module]] = {
@@ -31,8 +64,8 @@ _OWN: Mapping[str, Callable[..., nn.Module]] = {
 }
 # torchvision's networks take no in_channels: their first convolution is replaced.
 _FOREIGN: Mapping[str, Callable[..., nn.Module]] = {
-    "mobilenet_v2": mobilenet_v2,
-    "mobilenet_v2_cifar": mobilenet_v2_cifar,
+    "mobilenet_v2": _mobilenet_v2,
+    "mobilenet_v2_cifar": _mobilenet_v2_cifar,
 }
 _FORMS = "a name of the zoo, torchvision:NAME, timm:NAME or package.module:callable"
 

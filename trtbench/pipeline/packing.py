@@ -32,8 +32,8 @@ def pack_checkpoint(
         StoreError: the file cannot be written.
     """
     from trtbench.compress.codec import halve, read_state, share_weights
+    from trtbench.models.container import load_packed, save_packed, state_sha256
     from trtbench.models.files import MAX_BYTES
-    from trtbench.models.packed import load_packed, save_packed, state_sha256
 
     given = read_state(checkpoint)
     state = given if clusters is None else share_weights(given, clusters=clusters)
@@ -63,8 +63,8 @@ def unpack_checkpoint(packed: Path, *, output: Path) -> dict[str, Any]:
         StoreError: the file cannot be written.
     """
     from trtbench.jsonable import canonical_json
+    from trtbench.models.container import load_packed, state_sha256
     from trtbench.models.files import FACTS, MAX_BYTES
-    from trtbench.models.packed import load_packed, state_sha256
 
     state = load_packed(packed, max_bytes=MAX_BYTES)
     values = state.values()

@@ -48,7 +48,7 @@ def quantize_model(
     from trtbench.compress.method import Context
     from trtbench.data import load_dataset
     from trtbench.models import load_model
-    from trtbench.models.packed import save_packed
+    from trtbench.models.container import save_packed
 
     dataset = load_dataset(data)
     classes = dataset.num_classes

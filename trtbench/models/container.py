@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+
 MAGIC = b"trtbench\x01\r\n"
 _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 32
@@ -82,12 +83,12 @@ class _Numbers(_Part):
     is_deflated: bool = False
 
 
-class _Tensor(_Part):
+class _Entry(_Part):
     key: str
     shape: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**40)], ...], Field(max_length=8)]
 
 
-class _Raw(_Tensor):
+class _RawEntry(_Entry):
     """Its numbers; with `zeros`, a stream of 0 and 1 says where they stand, and zeros are left out."""
 
     kind: Literal["raw"] = "raw"
@@ -96,13 +97,13 @@ class _Raw(_Tensor):
     zeros: Form | None = None
 
 
-class _Table(_Tensor):
+class _TableEntry(_Entry):
     kind: Literal["table"] = "table"
     table: _Numbers
     indices: Form
 
 
-class _Grid(_Tensor):
+class _GridEntry(_Entry):
     kind: Literal["grid"] = "grid"
     lowest: Annotated[int, Field(gt=-MAX_SYMBOLS, lt=MAX_SYMBOLS)]
     scales: _Numbers
@@ -111,7 +112,7 @@ class _Grid(_Tensor):
 
 class _Header(_Part):
     facts: dict[str, Any]
-    tensors: tuple[Annotated[_Raw | _Table | _Grid, Field(discriminator="kind")], ...]
+    tensors: tuple[Annotated[_RawEntry | _TableEntry | _GridEntry, Field(discriminator="kind")], ...]
 
 
 def without_negative_zeros(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -229,11 +230,11 @@ def _check_sizes(header: _Header, body: int, *, max_bytes: int) -> None:
         raise ValueError(f"{body} bytes of blocks where the header lists {listed}")
 
 
-def _blocks_size(entry: _Raw | _Table | _Grid) -> int:
+def _blocks_size(entry: _RawEntry | _TableEntry | _GridEntry) -> int:
     count = math.prod(entry.shape)
-    if isinstance(entry, _Raw):
+    if isinstance(entry, _RawEntry):
         return entry.numbers.bytes + (0 if entry.zeros is None else size_of(entry.zeros, count=count))
-    if isinstance(entry, _Table):
+    if isinstance(entry, _TableEntry):
         return entry.table.bytes + size_of(entry.indices, count=count)
     return entry.scales.bytes + size_of(entry.codes, count=count)
 
@@ -268,11 +269,11 @@ class _Reader:
         return decode(form, self.take(size_of(form, count=count)), count=count)
 
 
-def _read(entry: _Raw | _Table | _Grid, reader: _Reader) -> Tensor | Grid:
+def _read(entry: _RawEntry | _TableEntry | _GridEntry, reader: _Reader) -> Tensor | Grid:
     count = math.prod(entry.shape)
-    if isinstance(entry, _Raw):
+    if isinstance(entry, _RawEntry):
         return _read_raw(entry, reader, count=count)
-    if isinstance(entry, _Table):
+    if isinstance(entry, _TableEntry):
         if entry.table.count > MAX_SYMBOLS:
             raise ValueError(f"a table of {entry.table.count} values for {entry.key!r}")
         table = reader.numbers(entry.table, count=entry.table.count)
@@ -286,7 +287,7 @@ def _read(entry: _Raw | _Table | _Grid, reader: _Reader) -> Tensor | Grid:
     return Grid(codes=torch.from_numpy(codes.reshape(entry.shape)), scales=torch.from_numpy(scales))
 
 
-def _read_raw(entry: _Raw, reader: _Reader, *, count: int) -> Tensor:
+def _read_raw(entry: _RawEntry, reader: _Reader, *, count: int) -> Tensor:
     if (entry.dtype == "int64") != (entry.numbers.stored == "int64"):
         raise ValueError(f"{entry.key!r} is {entry.dtype}, stored as {entry.numbers.stored}")
     if entry.zeros is None:
@@ -297,19 +298,19 @@ def _read_raw(entry: _Raw, reader: _Reader, *, count: int) -> Tensor:
     return torch.from_numpy(values.reshape(entry.shape))
 
 
-def _write_grid(key: str, grid: Grid) -> tuple[_Grid, bytes]:
+def _write_grid(key: str, grid: Grid) -> tuple[_GridEntry, bytes]:
     codes = grid.codes.cpu().numpy().astype(np.int32).reshape(-1)
     lowest = int(codes.min()) if codes.size else 0
     form, data = encode(codes - np.int32(lowest))
     scales, scale_bytes = _write_numbers(grid.scales.cpu().numpy())
-    entry = _Grid(key=key, shape=tuple(grid.codes.shape), lowest=lowest, scales=scales, codes=form)
+    entry = _GridEntry(key=key, shape=tuple(grid.codes.shape), lowest=lowest, scales=scales, codes=form)
     return entry, scale_bytes + data
 
 
-def _write_plain(key: str, tensor: Tensor) -> tuple[_Raw | _Table, bytes]:
+def _write_plain(key: str, tensor: Tensor) -> tuple[_RawEntry | _TableEntry, bytes]:
     values = tensor.detach().cpu().contiguous().numpy()
     tables = _write_table(key, values) if values.dtype == np.float32 and values.size else []
-    written: list[tuple[_Raw | _Table, bytes]] = [*tables]
+    written: list[tuple[_RawEntry | _TableEntry, bytes]] = [*tables]
     is_settled = values.size >= _SMALL and any(entry.table.count <= _FEW for entry, _ in tables)
     if not is_settled:
         written.append(_write_raw(key, values))
@@ -317,12 +318,12 @@ def _write_plain(key: str, tensor: Tensor) -> tuple[_Raw | _Table, bytes]:
     return min(written, key=lambda one: len(one[1]) + len(one[0].model_dump_json()))
 
 
-def _write_raw(key: str, values: NDArray[Any]) -> tuple[_Raw, bytes]:
+def _write_raw(key: str, values: NDArray[Any]) -> tuple[_RawEntry, bytes]:
     numbers, data = _write_numbers(values.reshape(-1))
-    return _Raw(key=key, shape=values.shape, dtype=_dtype_of(values), numbers=numbers), data
+    return _RawEntry(key=key, shape=values.shape, dtype=_dtype_of(values), numbers=numbers), data
 
 
-def _write_sparse(key: str, values: NDArray[Any]) -> list[tuple[_Raw, bytes]]:
+def _write_sparse(key: str, values: NDArray[Any]) -> list[tuple[_RawEntry, bytes]]:
     """Leave the zeros out; a negative zero is no zero, for its bits differ."""
     if values.dtype != np.float32:
         return []
@@ -332,17 +333,17 @@ def _write_sparse(key: str, values: NDArray[Any]) -> list[tuple[_Raw, bytes]]:
     form, where = encode(is_kept.astype(np.int32))
     numbers, data = _write_numbers(values.reshape(-1)[is_kept])
     # In the order in which they are read: the places, then the numbers there.
-    return [(_Raw(key=key, shape=values.shape, dtype="float32", numbers=numbers, zeros=form), where + data)]
+    return [(_RawEntry(key=key, shape=values.shape, dtype="float32", numbers=numbers, zeros=form), where + data)]
 
 
-def _write_table(key: str, values: NDArray[np.float32]) -> list[tuple[_Table, bytes]]:
+def _write_table(key: str, values: NDArray[np.float32]) -> list[tuple[_TableEntry, bytes]]:
     """Store indices where few values occur; values are told apart by their bits, so that -0.0 and NaN survive."""
     table, indices = np.unique(values.reshape(-1).view(np.uint32), return_inverse=True)
     if len(table) > min(_MAX_TABLE, values.size // 2):
         return []
     numbers, data = _write_numbers(table.view(np.float32))
     form, codes = encode(indices.reshape(-1).astype(np.int32))
-    return [(_Table(key=key, shape=values.shape, table=numbers, indices=form), data + codes)]
+    return [(_TableEntry(key=key, shape=values.shape, table=numbers, indices=form), data + codes)]
 
 
 def _write_numbers(values: NDArray[Any]) -> tuple[_Numbers, bytes]:

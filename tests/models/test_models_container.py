@@ -17,8 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from trtbench.errors import CheckpointError
 from trtbench.models import build_model, load_model
-from trtbench.models.files import read_content
-from trtbench.models.packed import (
+from trtbench.models.container import (
     MAGIC,
     Grid,
     PackedState,
@@ -29,6 +28,7 @@ from trtbench.models.packed import (
     to_bytes,
     weight_bytes,
 )
+from trtbench.models.files import read_content
 from trtbench.models.streams import Packed, Ranged, Sparse, _dense_forms, _sparse_forms, decode, encode, size_of
 
 if TYPE_CHECKING:
