@@ -36,6 +36,7 @@ _ORDER = (
     "bench",
     "decide",
     "report",
+    "running",
     "pipeline",
     "cli",
 )

@@ -8,7 +8,7 @@ import torch
 
 from trtbench.bench.measured import EngineFile
 from trtbench.models import build_model, save_model
-from trtbench.pipeline import Places, build_suite
+from trtbench.running import Places, build_suite
 from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:

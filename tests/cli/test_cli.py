@@ -186,12 +186,12 @@ def test_a_wrong_command_line_exits_2_with_the_usage(trtbench: Callable[[str], A
 def test_an_interrupt_exits_130_and_says_how_to_go_on(
     trtbench: Callable[[str], Answer], tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench import pipeline
+    from trtbench import running
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "build_suite", interrupted)
+    monkeypatch.setattr(running, "build_suite", interrupted)
 
     found = trtbench(f"build {tiny}")
 

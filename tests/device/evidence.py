@@ -20,8 +20,8 @@ from trtbench.cli.screen import Screen
 from trtbench.environment import collect_environment, gpu_info, missing, missing_for_tensorrt
 from trtbench.jsonable import to_jsonable
 from trtbench.make.makings import Places
-from trtbench.pipeline.run import run_suite
 from trtbench.progress import Event, Listener, nobody
+from trtbench.running.run import run_suite
 from trtbench.store import write_atomically
 from trtbench.suite import load_suite
 

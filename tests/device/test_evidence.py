@@ -15,14 +15,14 @@ from tests.device.evidence import Evidence, collect_evidence, main, usual_name, 
 from tests.device.hardware_tests import MarkerTests, read_junit, run_tests
 from trtbench.environment import Driver, Gpu, collect_environment, gpu_info
 from trtbench.errors import ConfigError
-from trtbench.pipeline import Places
+from trtbench.running import Places
 from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbench.environment import Environment
-    from trtbench.pipeline import Event
+    from trtbench.running import Event
 
 _NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 _SUITE = """

@@ -15,7 +15,7 @@ from trtbench.errors import UnsupportedError
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense
 from trtbench.models import load_model
-from trtbench.pipeline import Places, build_suite
+from trtbench.running import Places, build_suite
 from trtbench.suite import Suite, parse_suite
 
 if TYPE_CHECKING:

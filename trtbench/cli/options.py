@@ -12,7 +12,7 @@ from trtbench.cli.fields import Section
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trtbench.pipeline import Places
+    from trtbench.running import Places
 
 PLAIN: Mapping[str, Any] = {  # of every application: what is shown is text
     "add_completion": False,
@@ -65,7 +65,7 @@ def output_option(text: str) -> Any:
 
 def places_of(out: Path, engines: Path, calib: Path) -> Places:
     """Return the folders of a run."""
-    from trtbench.pipeline import Places
+    from trtbench.running import Places
 
     return Places(runs=out, engines=engines, calib=calib)
 

@@ -70,8 +70,8 @@ def compare(
     """Say of each row of two runs whether it is SAME, FASTER, SLOWER or AMBIGUOUS."""
     from trtbench.bench.versus import PAIRS
     from trtbench.decide.compare import parse_gates
-    from trtbench.pipeline.compare import compare_reports
     from trtbench.report.document import read_report
+    from trtbench.running.again import compare_reports
 
     gates = parse_gates(fail_on)
     reports = (read_report(first), read_report(second))
@@ -152,7 +152,7 @@ def merge(
 @takes(DECISION)
 def recommend(given: Given, *, run: RunArgument = _LATEST, as_json: JsonOption = False) -> None:
     """Decide a run again under other limits, from its stored samples; nothing is measured."""
-    from trtbench.pipeline.decide import decide_again
+    from trtbench.running.again import decide_again
     from trtbench.suite import DecisionConfig, options
 
     found = decide_again(run, lambda kept: options(DecisionConfig, **{**kept, **given.section("decision")}))

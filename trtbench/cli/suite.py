@@ -39,8 +39,8 @@ from trtbench.cli.screen import Screen, say, show, show_json, show_table
 from trtbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trtbench.pipeline import BuiltEngine, Places
     from trtbench.rows import Row
+    from trtbench.running import BuiltEngine, Places
     from trtbench.suite import Suite
 
 app = typer.Typer()
@@ -101,7 +101,7 @@ def build(
     require_gpu: RequireGpuOption = False,
 ) -> None:
     """Build the engines of a suite, or of one model."""
-    from trtbench.pipeline import build_suite
+    from trtbench.running import build_suite
 
     asked = given.suite() if "model.name" in given.values else _load(suite or _DEFAULT)
     check_gpu(is_required=require_gpu)
@@ -202,7 +202,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """List the rows ahead: what is kept from earlier runs, and the time and disk the rest takes."""
-    from trtbench.pipeline import outlook
+    from trtbench.running import outlook
 
     found = outlook(_load(suite), places_of(out, engines, calib))
     if as_json:
@@ -254,7 +254,7 @@ def schema() -> None:
 @store_app.command("list")
 def store_list(out: OutOption = Path("runs"), *, as_json: JsonOption = False) -> None:
     """List the artefacts that are kept, with their size and what they took to make."""
-    from trtbench.pipeline import Places
+    from trtbench.running import Places
     from trtbench.store import Store
 
     found = list(Store(Places(runs=out).store).artefacts())
@@ -272,7 +272,7 @@ def store_prune(
     older_than_days: Annotated[float, typer.Option(help="Only what was last used before that many days.")] = 0.0,
 ) -> None:
     """Remove artefacts that are kept; they are made again when they are needed."""
-    from trtbench.pipeline import Places
+    from trtbench.running import Places
     from trtbench.store import Store
 
     freed = Store(Places(runs=out).store).prune(older_than_days=older_than_days)
@@ -303,7 +303,7 @@ def _measure(
     mlflow: str | None = None,
 ) -> None:
     """Score and time every engine of a suite, building what is not there, and write the report."""
-    from trtbench.pipeline import run_suite
+    from trtbench.running import run_suite
 
     check_mlflow(mlflow)
     loaded = _load(suite)

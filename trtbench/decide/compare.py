@@ -1,6 +1,6 @@
 """Two reports side by side: which rows are the same network, what changed, and which limits that breaks.
 
-Pure; `pipeline.compare` re-times engines where they are at hand and hands the outcome in.
+Pure; `running.again` re-times engines where they are at hand and hands the outcome in.
 """
 
 from __future__ import annotations

@@ -19,11 +19,11 @@ from trtbench.graph.placement import plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.make.graphs import GRAPH, calibrated_graph, quantized_graph, ranges
 from trtbench.pipeline.kernels import KernelConfig, kernel_effects
-from trtbench.pipeline.plan import plan_engines
 from trtbench.pipeline.truth import TrueArithmetic, where
 from trtbench.precision import PLACEMENTS
 from trtbench.progress import Countdown
 from trtbench.report.explain import Explanation
+from trtbench.running.plan import plan_engines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

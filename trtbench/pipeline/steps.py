@@ -19,8 +19,8 @@ from trtbench.make.gains import calibration_notes
 from trtbench.make.graphs import GRAPH, float_graph, quantized_graph, ranges
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import dense, follow_training
-from trtbench.pipeline.bench import measured_row, reference_logits
 from trtbench.progress import Event, Listener, nobody
+from trtbench.running.bench import measured_row, reference_logits
 from trtbench.store import storing
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from trtbench.errors import ConfigError
 from trtbench.make.graphs import float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import variant_network
-from trtbench.pipeline.build import build_suite
 from trtbench.pipeline.sparsify import sparsify_model
+from trtbench.running.plan import build_suite
 from trtbench.suite import AugmentConfig, DataConfig, NmVariant, TrainConfig, WeightsVariant
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.pipeline import Places
+    from trtbench.running import Places
     from trtbench.store import Artefact
     from trtbench.suite import Suite
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from trtbench.bench.latency import TimedRow
-from trtbench.bench.telemetry import GpuReader, Reading
-from trtbench.pipeline.watch import Watch
+from trtbench.bench.telemetry import GpuReader, Reading, Watch
 
 if TYPE_CHECKING:
     from pathlib import Path

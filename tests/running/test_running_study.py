@@ -23,7 +23,7 @@ from trtbench.pipeline.truth import TrueArithmetic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trtbench.pipeline import Places
+    from trtbench.running import Places
     from trtbench.suite import Suite
 
 _CONFIG = StudyConfig(per_class=(1, 3), seeds=2, methods=("minmax", "mse"))

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.pipeline import Places
     from trtbench.records import Dataset, Split
+    from trtbench.running import Places
 
 _CLASSES, _PER_CLASS = 3, 300  # the first 640 training images are of all classes, but not equally
 _VARIANTS = {

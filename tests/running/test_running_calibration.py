@@ -14,13 +14,13 @@ from trtbench.make.gains import calibration_notes
 from trtbench.make.graphs import float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.refine import _within_memory
-from trtbench.pipeline.build import build_suite
+from trtbench.running.plan import build_suite
 from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trtbench.pipeline import Places
+    from trtbench.running import Places
     from trtbench.suite import Suite
 
     Make = Callable[..., Suite]

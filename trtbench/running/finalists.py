@@ -13,7 +13,7 @@ from trtbench.decide import choose
 from trtbench.engines.base import backend
 from trtbench.errors import RowError
 from trtbench.make.engines import build_engine
-from trtbench.pipeline.build import BuiltEngine
+from trtbench.running.plan import BuiltEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

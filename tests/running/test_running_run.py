@@ -11,7 +11,6 @@ import pytest
 from trtbench.errors import ConfigError, WorkerError
 from trtbench.make.graphs import float_graph
 from trtbench.make.makings import Makings
-from trtbench.pipeline import Event, run_suite
 from trtbench.pipeline.steps import (
     bench_engine,
     calibrate_model,
@@ -21,6 +20,7 @@ from trtbench.pipeline.steps import (
     train_model,
 )
 from trtbench.report.document import read_report
+from trtbench.running import Event, run_suite
 from trtbench.suite import BenchConfig, ChannelsVariant, DataConfig, ExportConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbench.bench.measured import Measured
-    from trtbench.pipeline import Places
+    from trtbench.running import Places
     from trtbench.suite import Suite
 
     Make = Callable[..., Suite]
@@ -186,7 +186,7 @@ def test_calibrate_writes_manifest_ranges_and_graph(suite: Make, tmp_path: Path)
 def test_one_engine_file_is_measured_with_the_preprocessing_of_its_sidecar(
     suite: Make, places: Places, images: Path, tmp_path: Path
 ) -> None:
-    from trtbench.pipeline import build_suite
+    from trtbench.running import build_suite
 
     text = suite()
     built = build_suite(text, places)
@@ -201,7 +201,7 @@ def test_one_engine_file_is_measured_with_the_preprocessing_of_its_sidecar(
 
 
 def test_an_engine_is_not_scored_on_images_of_other_classes(suite: Make, places: Places, tmp_path: Path) -> None:
-    from trtbench.pipeline import build_suite
+    from trtbench.running import build_suite
 
     built = build_suite(suite(), places)
     assert built[0].path is not None

@@ -14,7 +14,7 @@ from trtbench.graph.qdq import insert_qdq
 from trtbench.make.graphs import float_graph, quantized_graph, ranges
 from trtbench.make.makings import Makings, Places
 from trtbench.models import build_model, save_model
-from trtbench.pipeline import build_suite
+from trtbench.running import build_suite
 from trtbench.suite import load_suite
 
 if TYPE_CHECKING:

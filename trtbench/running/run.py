@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from trtbench.environment import collect_environment
 from trtbench.jsonable import to_jsonable
-from trtbench.pipeline.bench import bench_suite
-from trtbench.pipeline.decide import paired_from
 from trtbench.progress import Event, Listener, nobody
 from trtbench.report.advice import advice
 from trtbench.report.document import Report
 from trtbench.report.words import recommend
 from trtbench.report.write import write_report
+from trtbench.running.again import paired_from
+from trtbench.running.bench import bench_suite
 from trtbench.store import storing
 
 if TYPE_CHECKING:

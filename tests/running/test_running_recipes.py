@@ -10,7 +10,7 @@ from trtbench.make import graphs
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense
 from trtbench.make.recipe import Promise
-from trtbench.pipeline.build import build_suite
+from trtbench.running.plan import build_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable

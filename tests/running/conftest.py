@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from trtbench.models import build_model, save_model
-from trtbench.pipeline import Places
+from trtbench.running import Places
 from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:

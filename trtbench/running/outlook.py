@@ -10,7 +10,7 @@ from trtbench.errors import CapabilityError, RowError
 from trtbench.make.engines import build_engine
 from trtbench.make.makings import Makings
 from trtbench.make.recipe import Absent
-from trtbench.pipeline.plan import plan_engines
+from trtbench.running.plan import plan_engines
 
 if TYPE_CHECKING:
     from trtbench.make.engines import EnginePlan

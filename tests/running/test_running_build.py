@@ -14,14 +14,14 @@ from trtbench.make.calibration import manifest
 from trtbench.make.graphs import float_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, variant_network
-from trtbench.pipeline import Event, build_suite, outlook, plan_engines
+from trtbench.running import Event, build_suite, outlook, plan_engines
 from trtbench.store import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trtbench.pipeline import Places
+    from trtbench.running import Places
     from trtbench.suite import Suite
 
     Make = Callable[..., Suite]

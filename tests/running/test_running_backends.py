@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbench.errors import ConfigError
-from trtbench.pipeline import run_suite
+from trtbench.running import run_suite
 from trtbench.suite import BACKENDS, BackendEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trtbench.pipeline import Places
     from trtbench.rows import Row
+    from trtbench.running import Places
     from trtbench.suite import Suite
 
 _NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbench.make.engines import full_batches
-from trtbench.pipeline import build_suite, outlook, run_suite
-from trtbench.pipeline.plan import plan_engines
+from trtbench.running import build_suite, outlook, run_suite
+from trtbench.running.plan import plan_engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from trtbench.pipeline import Places
+    from trtbench.running import Places
     from trtbench.suite import Suite
 
     Make = Callable[..., Suite]

@@ -13,7 +13,7 @@ from pydantic import Field
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import load_network, variant_network
 from trtbench.models import build_model, save_model
-from trtbench.pipeline.plan import plan_engines
+from trtbench.running.plan import plan_engines
 from trtbench.suite import KINDS, Suite, VariantPart, one_of
 from trtbench.suite.faults import validated
 

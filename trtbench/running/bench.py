@@ -13,6 +13,7 @@ from trtbench.bench.measure import measure_engines
 from trtbench.bench.measured import EngineFile, Images, Progress
 from trtbench.bench.statistics import holm
 from trtbench.bench.summary import latency_record, timed_ratio
+from trtbench.bench.telemetry import Watch
 from trtbench.engines.base import backend
 from trtbench.environment import collect_environment
 from trtbench.errors import RowError, TrtbenchError
@@ -20,12 +21,11 @@ from trtbench.make.calibration import test_pixels
 from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, load_network
-from trtbench.pipeline.build import build_engines, status_of
-from trtbench.pipeline.finalists import hold_finals
-from trtbench.pipeline.watch import Watch
 from trtbench.progress import Event, Listener, nobody
 from trtbench.report.raw import write_raw
 from trtbench.rows import Row
+from trtbench.running.finalists import hold_finals
+from trtbench.running.plan import build_engines, status_of
 from trtbench.suite import BACKENDS, DenseVariant
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from trtbench.bench.measured import Measured
     from trtbench.engines.sidecar import Sidecar
     from trtbench.make.makings import Places
-    from trtbench.pipeline.build import BuiltEngine
     from trtbench.rows import Role
+    from trtbench.running.plan import BuiltEngine
     from trtbench.suite import Suite
 
 

@@ -12,15 +12,15 @@ from trtbench.bench.latency import TimedRow
 from trtbench.decide.rank import builds_overlap
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.make.makings import Makings
-from trtbench.pipeline.build import build_engines
-from trtbench.pipeline.finalists import hold_finals, median_build
 from trtbench.rows import AccuracyRecord, LatencyRecord, Row
+from trtbench.running.finalists import hold_finals, median_build
+from trtbench.running.plan import build_engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from trtbench.pipeline import Places
-    from trtbench.pipeline.build import BuiltEngine
+    from trtbench.running import Places
+    from trtbench.running.plan import BuiltEngine
     from trtbench.suite import Suite
 
     Make = Callable[..., Suite]
