@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trtbench.engines.tensorrt.inspector import achieved, report_layers
+from trtbench.engines.tensorrt_rtx.layer_text import inspector_json
 
 _INT8 = "Thirty-two wide channel vectorized row major Int8 format"
 _FP32 = "Row major linear FP32"
@@ -179,3 +181,51 @@ def test_what_was_left_in_another_precision_is_said_and_named() -> None:
     assert notes == (
         "requested int8, achieved 14 of 21 convolutions (7 fp32): conv0, conv1, conv2, conv3, conv4 and 2 more",
     )
+
+
+# What TensorRT for RTX 1.7.1.116 logged of `tests/rtx/mutations.subjects()[0]`, built for SM89 at batch 1.
+_REAL = (Path(__file__).parent / "layers-tensorrt-rtx-1.7.txt").read_text(encoding="utf-8")
+_PRODUCTS = ("s.Conv", "m.Conv", "d.Conv", "w.Conv", "logits.Gemm")
+
+
+def _reversed(text: str) -> str:
+    return json.dumps({"Layers": json.loads(text)["Layers"][::-1]})
+
+
+@pytest.mark.parametrize(
+    "text", [inspector_json(_REAL), _reversed(inspector_json(_REAL))], ids=["as logged", "reversed"]
+)
+def test_real_layers_of_myelin_tell_that_every_convolution_is_int8(text: str) -> None:
+    report = report_layers(text, convolutions=_PRODUCTS)
+
+    assert report.convolutions == dict.fromkeys(_PRODUCTS, "int8")
+    assert (report.layers, report.by_precision) == (12, {"int8": 6, "fp32": 6})
+    assert achieved(report, precision="int8", target="int8") == ("int8", ())
+
+
+def test_real_layers_of_myelin_list_their_weights() -> None:
+    weights = 8 * 4 * 9 + 8 * 8 * 9 + 8 * 4 * 9 + 16 * 8 + 16 * 4  # a depthwise kernel and a Gemm of 3 are padded to 4
+    found = report_layers(inspector_json(_REAL)).weight_bytes
+
+    assert found is not None
+    assert weights < found < weights + 600  # with two FP32 scales for each output channel
+
+
+def test_without_names_the_correlations_are_the_convolutions() -> None:
+    assert len(report_layers(inspector_json(_REAL)).convolutions) == 4
+
+
+def test_a_product_of_int8_weights_and_half_activations_is_not_int8() -> None:
+    layer = _eleven(
+        "c", "correlation", "Half", "Half", Constants=[{"Name": "w", "Dimensions": [8], "Datatype": "Int8"}]
+    )
+
+    assert report_layers(_text({**layer, "Metadata": "[ONNX Layer: conv1]"}), convolutions=("conv1",)).convolutions == {
+        "conv1": "fp16"
+    }
+
+
+def test_a_pointwise_kernel_that_reads_int8_alone_proves_nothing() -> None:
+    layer = _eleven("k", "kgen", "Int8", "Int8", Metadata="[ONNX Layer: conv1]")
+
+    assert report_layers(_text(layer), convolutions=("conv1",)).convolutions == {"conv1": "unknown"}

@@ -1,13 +1,16 @@
 """What TensorRT's engine inspector tells of an engine: which precision each layer runs in, and what it cost. Pure.
 
 Two schemas are read: TensorRT 10 joins layout and type in `Format/Datatype` and lists `Bindings`; 11 has them apart and
-lists `I/O Tensors`. Nothing in it is sure: layers may be bare names, a type may be "N/A due to dynamic shapes" even
-where the shapes are set, and convolutions may hide in one fused region. What cannot be told counts as unknown.
+lists `I/O Tensors`. Layers of Myelin, the compiler within both and all of TensorRT for RTX's, have types of their own,
+and their weights stand first among `Constants`. Nothing in it is sure: layers may be bare names, a type may be "N/A due
+to dynamic shapes" even where the shapes are set, and convolutions may hide in one fused region. What cannot be told
+counts as unknown.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -39,6 +42,11 @@ _BYTES = {"int8": 1, "fp8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
 _LATER_PROFILE = re.compile(r"\[profile +[1-9]\d*\]")  # the first profile's layers bear no mark
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _JOINTS = re.compile(r"\s\+\s|\s\|\|\s|[\x1e\x1f]|[(),]")
+# Myelin's layers that multiply by weights; a `kgen` is a generated kernel that computes pointwise, in floats, and names
+# the convolution before it too.
+_MYELIN_CONVOLUTION = "correlation"
+_MYELIN_PRODUCTS = frozenset({_MYELIN_CONVOLUTION, "gemm", "runtime_fusion"})
+_MYELIN_POINTWISE = "kgen"
 _BOOKKEEPING = frozenset({"constant", "noop", "signal", "wait", "shapehosttodevice", "shuffle"})
 _QUANTIZERS = frozenset({"quantize", "dequantize"})
 
@@ -53,7 +61,8 @@ class Layer:
         precision: the arithmetic it runs in, or unknown.
         nodes: the ONNX nodes in it.
         is_convolution: TensorRT says that it is one.
-        weight_bytes: of its weights and bias; None where it lists none.
+        is_product: it multiplies by weights, a convolution or another.
+        weight_bytes: of its weights and bias, or of a product's constants, by name; empty where it lists none.
     """
 
     name: str
@@ -61,7 +70,8 @@ class Layer:
     precision: str
     nodes: frozenset[str]
     is_convolution: bool
-    weight_bytes: int | None
+    is_product: bool
+    weight_bytes: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +107,15 @@ def report_layers(text: str, *, convolutions: Sequence[str] = ()) -> LayerReport
     raw = _layers(text)
     layers = [_layer(one) for one in raw if isinstance(one, dict)]
     computing = [layer for layer in layers if layer.kind == "compute"]
-    weights = [layer.weight_bytes for layer in layers if layer.weight_bytes is not None]
-    lists_all = bool(weights) and all(layer.weight_bytes is not None for layer in computing if layer.is_convolution)
+    weights = {name: size for layer in layers for name, size in layer.weight_bytes.items()}
+    lists_all = bool(weights) and all(layer.weight_bytes for layer in computing if layer.is_convolution)
     return LayerReport(
         layers=len(raw),
         by_precision=dict(Counter(layer.precision for layer in computing)),
         convolutions=_by_convolution(layers, convolutions),
         reformats=sum(layer.kind == "reformat" for layer in layers),
         unfused=sum(layer.kind == "quantizer" for layer in layers),
-        weight_bytes=sum(weights) if lists_all else None,
+        weight_bytes=sum(weights.values()) if lists_all else None,
         is_detailed=bool(layers),
     )
 
@@ -159,7 +169,8 @@ def _layer(raw: Mapping[str, Any]) -> Layer:
         precision=_precision(raw),
         nodes=frozenset(_nodes(name, str(raw.get("Metadata", "")))),
         is_convolution=_is_convolution(raw),
-        weight_bytes=_weight_bytes(raw),
+        is_product=_is_convolution(raw) or raw.get("LayerType") in _MYELIN_PRODUCTS,
+        weight_bytes=dict(_weight_bytes(raw)),
     )
 
 
@@ -173,16 +184,23 @@ def _kind(raw: Mapping[str, Any]) -> str:
 
 
 def _is_convolution(raw: Mapping[str, Any]) -> bool:
-    return _kind(raw) == "compute" and any(
-        "conv" in str(raw.get(key, "")).lower() for key in ("LayerType", "ParameterType")
-    )
+    types = [str(raw.get(key, "")).lower() for key in ("LayerType", "ParameterType")]
+    return _kind(raw) == "compute" and any("conv" in one or one == _MYELIN_CONVOLUTION for one in types)
 
 
 def _precision(raw: Mapping[str, Any]) -> str:
     """Return the arithmetic of a layer: of its weights, else of its first input with a type, else of its kernel.
 
-    TF32 is seen in the kernel's name only: its tensors and weights are FP32.
+    TF32 is seen in the kernel's name only: its tensors and weights are FP32. Of Myelin's products both factors must be
+    INT8 to call it so.
     """
+    kind = raw.get("LayerType")
+    if kind in _MYELIN_PRODUCTS:
+        factors = [_type(one) for one in (*_tensors(raw, "Inputs")[:1], *_tensors(raw, "Constants")[:1])]
+        return next((one for one in factors if one != "int8"), "int8" if factors else UNKNOWN)
+    if kind == _MYELIN_POINTWISE:
+        touched = [_type(one) for key in ("Inputs", "Constants", "Outputs") for one in _tensors(raw, key)]
+        return next((one for one in touched if one not in {"int8", UNKNOWN}), UNKNOWN)
     tactic = _spelled(str(raw.get("TacticName", "")), _TACTICS)
     seen = [
         _type(raw.get("Weights")),
@@ -217,18 +235,24 @@ def _nodes(name: str, metadata: str) -> Iterator[str]:
     yield from (part.strip() for part in _JOINTS.split(name))
 
 
-def _weight_bytes(raw: Mapping[str, Any]) -> int | None:
-    held = [raw[key] for key in ("Weights", "Bias") if isinstance(raw.get(key), dict)]
-    sizes = [int(one.get("Count", 0)) * _BYTES.get(_type(one), 4) for one in held]
-    return sum(sizes) if sizes else None
+def _weight_bytes(raw: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield what a layer holds, under a name that two layers share where they share it.
+
+    The constants of a pointwise kernel are passed over: among them are zeros that pad a whole batch.
+    """
+    for key in ("Weights", "Bias"):
+        if isinstance(one := raw.get(key), dict):
+            yield f"{_name(raw)}.{key}", int(one.get("Count", 0)) * _BYTES.get(_type(one), 4)
+    for one in _tensors(raw, "Constants") if raw.get("LayerType") in _MYELIN_PRODUCTS else ():
+        yield str(one.get("Name", "")), math.prod(one.get("Dimensions", ())) * _BYTES.get(_type(one), 4)
 
 
 def _by_convolution(layers: Sequence[Layer], names: Sequence[str]) -> dict[str, str]:
-    """Return each convolution's precision: of the layer that names it, a convolution before any other that does."""
+    """Return each convolution's precision: of a convolution that names it, else of a product, else of what does."""
     if not names:
         return {layer.name: layer.precision for layer in layers if layer.is_convolution}
     wanted, found = set(names), dict.fromkeys(names, UNKNOWN)
     computing = (layer for layer in layers if layer.kind == "compute")
-    for layer in sorted(computing, key=lambda one: one.is_convolution):  # stable: what is written last, stays
+    for layer in sorted(computing, key=lambda one: (one.is_convolution, one.is_product)):  # what is written last, stays
         found |= dict.fromkeys(layer.nodes & wanted, layer.precision)
     return found

@@ -1,0 +1,38 @@
+"""The list of an engine's layers as TensorRT for RTX's builder logs it, turned into the engine inspector's JSON. Pure.
+
+Without a GPU no engine can be loaded and inspected, but a build with detailed profiling and a logger that keeps VERBOSE
+logs one message that begins with `Layers:`: the inspector's one-line form, a line for each layer. `I/O Tensors:` and
+`Engine Metadata:` follow.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+HEADING = "Layers:"
+_KEYS = ("Name", "LayerType", "Inputs", "Constants", "Outputs", "TacticName", "StreamId", "EventId", "Metadata")
+_KEY = re.compile(rf"(?:^|, )({'|'.join(_KEYS)}): ")
+_TENSORS = frozenset({"Inputs", "Constants", "Outputs"})
+_TENSOR = re.compile(
+    r"\{ Name: (?P<Name>.*?), Dimensions: \[(?P<Dimensions>[\d,-]*)\], .*?Datatype: (?P<Datatype>\w+), "
+    r"Format: (?P<Format>.*?) \}"
+)
+
+
+def inspector_json(message: str) -> str:
+    """Return what the engine inspector would say of the layers in a message of the builder's logger."""
+    lines = message.removeprefix(HEADING).strip().split("\n\n")[0].splitlines()
+    return json.dumps({"Layers": [_layer(line) for line in lines if line.startswith("Name: ")]})
+
+
+def _layer(line: str) -> dict[str, Any]:
+    parts = _KEY.split(line)[1:]
+    found = dict(zip(parts[::2], parts[1::2], strict=True))
+    return {key: _tensors(value) if key in _TENSORS else value for key, value in found.items()}
+
+
+def _tensors(text: str) -> list[dict[str, Any]]:
+    found = [match.groupdict() for match in _TENSOR.finditer(text)]
+    return [one | {"Dimensions": [int(size) for size in one["Dimensions"].split(",") if size]} for one in found]
