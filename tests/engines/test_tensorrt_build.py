@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import gc
 import json
 import sys
 import threading
@@ -369,7 +370,10 @@ def test_what_the_parser_refuses_is_told_by_node_and_operator(
     onnx.save(proto, path)
     request = request_of("fp32", source=path)
 
-    with pytest.raises(GraphError, match=r"node odd_activation \(Celu\).*UNSUPPORTED_NODE"):
+    with pytest.raises(
+        GraphError,
+        match=r"node odd_activation \(Celu\): TensorRT's parser does not know this operator \[UNSUPPORTED_NODE\]",
+    ):
         backend("tensorrt").build(request)
     assert not request.engine.exists()
 
@@ -384,6 +388,16 @@ def test_progress_is_told_from_nothing_to_all(request_of: Make) -> None:
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
     assert {phase for phase, _ in told} == {"Building Engine", "Optimizing layers 0", "Optimizing layers 1"}
+
+
+@pytest.mark.usefixtures("tensorrt_double")
+def test_a_plan_that_does_not_load_leaves_no_file(request_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTBENCH_DOUBLE_FAULT", "oom-engine")
+    request = request_of("fp32")
+
+    with pytest.raises(OutOfMemoryError):
+        backend("tensorrt").build(request)
+    assert not request.engine.exists()
 
 
 @pytest.mark.usefixtures("tensorrt_double")
@@ -478,8 +492,9 @@ def test_a_calibration_profile_that_tensorrt_refuses_is_an_error(graphs: dict[st
     plan = precision.plan_precision(
         "fp32", abilities=library.abilities(), options=BuildOptions(), compute_capability=(8, 9)
     )
-    logger = library.make_logger(library.LogLines())
-    builder = library.create_builder(logger)
+    lines = library.LogLines()
+    logger = library.make_logger(lines)
+    builder = library.create_builder(logger, lines)
     config = builder.create_builder_config()
     parsed = network.parse_network(
         builder, config, source.read_source(graphs["fp32"], plan), is_strongly_typed=True, logger=logger
@@ -547,11 +562,14 @@ def test_without_a_device_auto_is_another_runtime_and_the_reason_is_told(
     assert tensorrt_double.__version__
     assert resolve_backend("auto") == "onnxruntime-cpu"
     assert "CUDA device 0" in why_not_tensorrt()
+    from simulated_tensorrt.strict import Unusable
+
     for create in (create_builder, create_runtime):
         lines = LogLines()
-        with pytest.raises(DeviceError, match=r"factory function returned nullptr; `trtbench gpu-info`"):
-            create(make_logger(lines))
-        assert "CUDA initialization failure" in lines.errors[0]
+        with pytest.raises(DeviceError, match=r"got create.*CUDA initialization failure.*; `trtbench gpu-info`"):
+            create(make_logger(lines), lines)
+    gc.collect()
+    assert Unusable.ends == 0  # the real one ends the process then
 
 
 def test_timings_are_kept_between_builds_and_added_to_those_of_others(

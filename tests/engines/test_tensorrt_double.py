@@ -216,12 +216,15 @@ def test_a_subclass_must_call_its_bases_constructor(tensorrt_double: Any) -> Non
         Monitor()
 
 
-def test_a_machine_without_a_device_gives_a_nullptr(tensorrt_double: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_device_gives_what_cannot_be_used(
+    tensorrt_double: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRTBENCH_DOUBLE_FAULT", "no-device")
 
     for kind in (tensorrt_double.Builder, tensorrt_double.Runtime):
-        with pytest.raises(TypeError, match="factory function returned nullptr"):
-            kind(tensorrt_double.Logger())
+        made = kind(tensorrt_double.Logger())
+        with pytest.raises(SystemError, match="SIGSEGV: logger"):
+            _ = made.logger
 
 
 def test_host_memory_is_a_buffer_without_a_length(bench: _Bench, float_graph: Path) -> None:
@@ -502,7 +505,7 @@ def test_the_parser_refuses_operator_quantization_and_unknown_operators(bench: _
     assert _refused(bench, _model(nodes, {})).node_operator() == "DynamicQuantizeLinear"
     fault = _refused(bench, _model([helper.make_node("Det", ["input"], ["out"], "odd")], {}))
 
-    assert "No importer registered for op: Det" in fault.desc()
+    assert fault.desc() == "false"
 
 
 @pytest.mark.parametrize("opset", [8, 25])

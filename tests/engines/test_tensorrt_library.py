@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbench.engines.base import resolve_backend, why_not_tensorrt
-from trtbench.engines.tensorrt.library import LogLines, abilities
-from trtbench.errors import CapabilityError, EngineError, OutOfMemoryError
+from trtbench.engines.tensorrt.library import LogLines, _made, abilities
+from trtbench.errors import CapabilityError, DeviceError, EngineError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,6 +102,31 @@ def test_out_of_memory_is_an_error_of_its_own(said: str) -> None:
 
     assert isinstance(error, OutOfMemoryError)
     assert "workspace_mib" in error.cure
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Error Code 1: Myelin (Tactic Selection: no tactics to implement the operation within workspace limit.",
+        "Error Code 2: Internal Error (Please increase the workspace memory provided to the builder.",
+        "Error Code 10: Could not find any implementation for node conv1 due to insufficient workspace.",
+    ],
+)
+def test_a_workspace_that_is_too_small_has_a_cure_of_its_own(said: str) -> None:
+    lines = LogLines()
+    lines.add("ERROR", said)
+
+    assert "raise workspace_mib" in lines.error("the build", cure="try another precision").cure
+
+
+def test_a_library_that_gives_a_nullptr_has_no_device() -> None:
+    def fail() -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    with pytest.raises(
+        DeviceError, match=r"TensorRT's builder.*factory function returned nullptr; `trtbench gpu-info`"
+    ):
+        _made(fail, "builder", LogLines())
 
 
 def test_a_silent_failure_says_that_it_was_silent() -> None:

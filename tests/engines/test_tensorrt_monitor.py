@@ -74,6 +74,19 @@ def test_progress_is_told_by_phase_and_share() -> None:
     assert told == [("build", 0.0), ("build", 0.5)]
 
 
+def test_a_build_whose_last_step_is_never_told_ends_at_all_of_it() -> None:
+    told: list[tuple[str, float]] = []
+    watch = BuildWatch(lambda phase, share: told.append((phase, share)))
+
+    watch.start("Building engine", None, 6)
+    for step in range(5):
+        watch.step("Building engine", step)
+    watch.finish("Building engine")
+    watch.complete()
+
+    assert told[-2:] == [("Building engine", 5 / 6), ("Building engine", 1.0)]
+
+
 def test_a_cancelled_build_is_stopped_at_its_next_step() -> None:
     watch = BuildWatch(None)
     watch.start("build", None, 2)

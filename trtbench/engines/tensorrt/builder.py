@@ -74,8 +74,9 @@ def build_engine(request: BuildRequest) -> BuildResult:
     with contextlib.closing(open_cuda()) as cuda:
         setting = _setting(request, able, cuda)
         built = _build(setting)
+        result = _result(setting, built)  # a plan that does not load is not kept
         write_atomically(request.engine, built.data)
-        return _result(setting, built)
+        return result
 
 
 def _setting(request: BuildRequest, able: Abilities, cuda: Cuda) -> _Setting:
@@ -94,7 +95,7 @@ def _setting(request: BuildRequest, able: Abilities, cuda: Cuda) -> _Setting:
 def _build(setting: _Setting) -> _Built:
     lines = LogLines()
     logger = make_logger(lines)
-    builder = create_builder(logger)
+    builder = create_builder(logger, lines)
     config = builder.create_builder_config()
     options = setting.request.options
     configure(config, setting.plan, options)
@@ -109,6 +110,7 @@ def _build(setting: _Setting) -> _Built:
         plan = _serialized(setting.cuda, builder, parsed, config, watch=watch)
     if plan is None:
         raise lines.error(f"TensorRT cannot build {setting.request.engine.name}", cure=_CURE)
+    watch.complete()
     if timings is not None:
         timings.save(config)
     if timings is not None:

@@ -48,7 +48,7 @@ def load_plan(data: bytes, *, what: str, cure: str, is_version_compatible: bool)
         OutOfMemoryError: the device is full.
     """
     lines = LogLines()
-    runtime = create_runtime(make_logger(lines))  # pybind11 keeps the logger with it
+    runtime = create_runtime(make_logger(lines), lines)  # pybind11 keeps the logger with it
     runtime.engine_host_code_allowed = is_version_compatible
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:

@@ -7,6 +7,7 @@ number: enum values were given other integers in 11, and classes are gone.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import re
 import threading
 from collections import deque
@@ -29,6 +30,8 @@ _TOLD_LINES = 5
 _FAULTS = ("INTERNAL_ERROR", "ERROR")
 # As in "Error Code 2: OutOfMemory (Requested size was 8589934592 bytes.)" and "Cuda Runtime (out of memory)".
 _OUT_OF_MEMORY = re.compile(r"out\s?of\s?memory|insufficient memory", re.IGNORECASE)
+# As in "no tactics to implement the operation within workspace limit" and "Please increase the workspace memory".
+_SMALL_WORKSPACE = re.compile(r"within workspace limit|increase the workspace|insufficient workspace", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +135,8 @@ class LogLines:
         if _OUT_OF_MEMORY.search(said):
             cure = "free the GPU (`nvidia-smi` lists who uses it), lower workspace_mib or the batch sizes"
             return OutOfMemoryError(what, got=said, cure=cure)
+        if _SMALL_WORKSPACE.search(said):
+            cure = "raise workspace_mib, or leave it out: then it is all of the device's memory"
         return EngineError(what, got=said, cure=cure)
 
 
@@ -155,36 +160,48 @@ def make_logger(lines: LogLines) -> trt.ILogger:
     return Logger()
 
 
-def create_builder(logger: trt.ILogger) -> trt.Builder:
-    """Return a builder.
+def create_builder(logger: trt.ILogger, lines: LogLines) -> trt.Builder:
+    """Return a builder that logs to `logger`, which keeps `lines`.
 
     Raises:
         DeviceError: the library found no device it can use.
     """
     import tensorrt as trt
 
-    return _made(lambda: trt.Builder(logger), "builder")
+    return _made(lambda: trt.Builder(logger), "builder", lines)
 
 
-def create_runtime(logger: trt.ILogger) -> trt.Runtime:
-    """Return a runtime.
+def create_runtime(logger: trt.ILogger, lines: LogLines) -> trt.Runtime:
+    """Return a runtime that logs to `logger`, which keeps `lines`.
 
     Raises:
         DeviceError: the library found no device it can use.
     """
     import tensorrt as trt
 
-    return _made(lambda: trt.Runtime(logger), "runtime")
+    return _made(lambda: trt.Runtime(logger), "runtime", lines)
 
 
-def _made(factory: Callable[[], _Made], what: str) -> _Made:
-    """Map pybind11's `factory function returned nullptr`: all that TensorRT says of a machine it cannot use."""
+def _made(factory: Callable[[], _Made], what: str, lines: LogLines) -> _Made:
+    """Make an object of the library, or raise where the library cannot start CUDA.
+
+    Then it logs an error and gives an object all the same, whose first use ends the process, as its own end does (seen
+    with the lean runtimes of 10.16 and 11.4): so it is never let go of. Older ones raise pybind11's TypeError.
+    """
     try:
-        return factory()
+        made = factory()
     except TypeError as error:
-        raise DeviceError(
-            f"TensorRT's {what}",
-            expected="a GPU, its driver and TensorRT's libraries",
-            got=str(error),
-            cure="`trtbench gpu-info` names what is missing; in a container start it with --gpus all",
-        ) from error
+        raise _no_device(what, got=str(error)) from error
+    if lines.errors:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+        raise _no_device(what, got="; ".join(lines.errors[-_TOLD_LINES:]))
+    return made
+
+
+def _no_device(what: str, *, got: str) -> DeviceError:
+    return DeviceError(
+        f"TensorRT's {what}",
+        expected="a GPU, its driver and TensorRT's libraries",
+        got=got,
+        cure="`trtbench gpu-info` names what is missing; in a container start it with --gpus all",
+    )

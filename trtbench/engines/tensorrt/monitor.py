@@ -27,11 +27,13 @@ class Phases:
     def __init__(self) -> None:
         self._open: dict[str, _Phase] = {}
         self._share = 0.0
+        self.outermost = ""
 
     def start(self, name: str, *, parent: str | None, steps: int) -> None:
         """Note that a phase begins; without a parent it is an outermost one."""
         if parent is None:
             self._share = 0.0
+            self.outermost = name
         self._open[name] = _Phase(parent=parent, steps=max(steps, 1))
 
     def step(self, name: str, step: int) -> None:
@@ -98,12 +100,17 @@ class BuildWatch:
         with self._lock:
             self._phases.finish(name)
 
-    def _report(self, name: str) -> None:
+    def complete(self) -> None:
+        """Note that there is an engine: TensorRT does not always tell the last step of the outermost phase."""
+        if self._phases.outermost and self._phases.share < 1:
+            self._report(self._phases.outermost, 1.0)
+
+    def _report(self, name: str, share: float | None = None) -> None:
         if self._tell is None:
             return
         try:
             with self._lock:  # one at a time, in the order of their shares
-                self._tell(name, self._phases.share)
+                self._tell(name, self._phases.share if share is None else share)
         except BaseException as error:  # noqa: BLE001  raised in a callback of TensorRT it would vanish: it is kept
             self.error = self.error or error
             self.cancel()

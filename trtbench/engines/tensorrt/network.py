@@ -65,7 +65,10 @@ def parse_network(
 
 def _told(fault: trt.ParserError) -> str:
     where = f"node {fault.node_name() or fault.node()} ({fault.node_operator() or 'unknown operator'})"
-    return f"{where}: {fault.desc()} [{fault.code().name}]"
+    said = fault.desc()
+    if said == "false":  # all that it says of an operator it has no importer for
+        said = "TensorRT's parser does not know this operator"
+    return f"{where}: {said} [{fault.code().name}]"
 
 
 def add_profiles(

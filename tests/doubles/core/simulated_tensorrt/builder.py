@@ -13,7 +13,7 @@ from . import calibration, callbacks, facts, plan, timing_cache
 from .config import IBuilderConfig, IOptimizationProfile
 from .layers import Precisions, layers_of
 from .network import INetworkDefinition, inputs_of, shape_of
-from .strict import deprecated, kinds, strict
+from .strict import deprecated, kinds, make_unusable, strict
 from .values import IHostMemory
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class Builder:
             callbacks.error(
                 logger, f"createInferBuilder: Error Code 6: API Usage Error (CUDA initialization failure: {error})"
             )
-            raise TypeError("pybind11::init(): factory function returned nullptr") from error
+            make_unusable(self)
+            return
         self._logger = logger
 
     def __enter__(self) -> Self:

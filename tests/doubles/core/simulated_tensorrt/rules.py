@@ -137,7 +137,7 @@ def _refusal(node: onnx.NodeProto, graph: _Graph, opset: int) -> tuple[str, str]
         or node.op_type not in _SUPPORTED
         or node.domain not in {"", "ai.onnx"}
     ):
-        return "UNSUPPORTED_NODE", f"No importer registered for op: {node.op_type}"
+        return "UNSUPPORTED_NODE", "false"
     if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
         return _of_scale(node, graph) or _of_zero_point(node, graph)
     return None

@@ -10,7 +10,7 @@ from simulated_cuda.faults import CUDARuntimeError, is_asked_for
 
 from . import callbacks, facts, plan
 from .engine import ICudaEngine
-from .strict import strict
+from .strict import make_unusable, strict
 
 
 @strict("Runtime")
@@ -27,7 +27,8 @@ class Runtime:
             callbacks.error(
                 logger, f"createInferRuntime: Error Code 6: API Usage Error (CUDA initialization failure: {error})"
             )
-            raise TypeError("pybind11::init(): factory function returned nullptr") from error
+            make_unusable(self)
+            return
         self._logger = logger
 
     def __enter__(self) -> Self:

@@ -103,6 +103,26 @@ class Overridable(metaclass=_Initialised):
         self.__dict__["_is_initialised"] = True
 
 
+class Unusable:
+    """What the library gives where it cannot start CUDA: the first use of the real one, and its end, are a SIGSEGV."""
+
+    ends: ClassVar[int] = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemError(f"here the library ends the process by SIGSEGV: {name}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise SystemError(f"here the library ends the process by SIGSEGV: {name}")
+
+    def __del__(self) -> None:
+        Unusable.ends += 1
+
+
+def make_unusable(made: Any) -> None:
+    """Turn an object that is being made into one that nobody may touch."""
+    object.__setattr__(made, "__class__", Unusable)
+
+
 def strict(name: str) -> Callable[[_C], _C]:
     """Cut a class to what the current major has, and check every call against the signature there."""
 
