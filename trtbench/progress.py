@@ -30,6 +30,26 @@ def nobody(_event: Event) -> None:
     """Listen to nothing."""
 
 
+class Stages:
+    """Passes events on, and sums what each stage took when it was done, now or in an earlier run, each item once.
+
+    Args:
+        tell: told of each event.
+    """
+
+    def __init__(self, tell: Listener = nobody) -> None:
+        self.seconds: dict[str, float] = {}
+        self._tell = tell
+        self._counted: set[tuple[str, str]] = set()
+
+    def __call__(self, event: Event) -> None:
+        """Count an event and pass it on."""
+        if event.seconds is not None and (event.stage, event.item) not in self._counted:
+            self._counted.add((event.stage, event.item))
+            self.seconds[event.stage] = self.seconds.get(event.stage, 0.0) + event.seconds
+        self._tell(event)
+
+
 class Countdown:
     """Tells each step of a stage with the time left; steps kept from an earlier run take none and are not averaged.
 

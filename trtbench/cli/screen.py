@@ -92,8 +92,6 @@ class Screen:
         )
         self._task: TaskID | None = None
         self._shown: tuple[str, str] | None = None
-        self.stages: dict[str, float] = {}
-        self._counted: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -105,8 +103,7 @@ class Screen:
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
-        """Show one event, and add its seconds to its stage."""
-        self._count(event)
+        """Show one event."""
         if event.state in {"started", "progress"}:
             self._follow(event)
             return
@@ -125,12 +122,6 @@ class Screen:
         if event.share is not None and self._task is not None:
             text = escape(f"{event.item} {event.detail}".strip())
             self._progress.update(self._task, total=1.0, completed=event.share, description=text)
-
-    def _count(self, event: Event) -> None:
-        """Sum what each stage took when it was really done, now or in an earlier run, each item once."""
-        if event.seconds is not None and (event.stage, event.item) not in self._counted:
-            self._counted.add((event.stage, event.item))
-            self.stages[event.stage] = self.stages.get(event.stage, 0.0) + event.seconds
 
 
 def tell(found: dict[str, Any], words: str, *, as_json: bool) -> None:

@@ -314,7 +314,6 @@ def _measure(
             places,
             argv=[Path(sys.argv[0]).name, *sys.argv[1:]],
             now=datetime.now(UTC).astimezone(),
-            stages=screen.stages,
             tell=screen,
         )
     show_report(found, folder, as_json=as_json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbench.environment import collect_environment
 from trtbench.jsonable import to_jsonable
-from trtbench.progress import Event, Listener, nobody
+from trtbench.progress import Event, Listener, Stages, nobody
 from trtbench.report.advice import advice
 from trtbench.report.document import Report
 from trtbench.report.words import recommend
@@ -17,7 +17,7 @@ from trtbench.running.bench import bench_suite
 from trtbench.store import storing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -31,7 +31,6 @@ def run_suite(
     *,
     argv: Sequence[str],
     now: datetime,
-    stages: Mapping[str, float] | None = None,
     tell: Listener = nobody,
 ) -> tuple[Report, Path]:
     """Build, score and time a suite, decide, and write the report; one that is interrupted leaves what it had.
@@ -41,7 +40,6 @@ def run_suite(
         places: folders.
         argv: the command, for the record.
         now: when the run began; names its folder.
-        stages: seconds by stage, read when all is measured.
         tell: told of progress.
 
     Returns:
@@ -53,7 +51,8 @@ def run_suite(
     run_id = f"{now:%Y%m%d-%H%M%S}-{suite.name}"
     folder = places.runs / run_id
     environment = collect_environment()
-    results = bench_suite(suite, places, folder=folder, tell=tell)
+    stages = Stages(tell)
+    results = bench_suite(suite, places, folder=folder, tell=stages)
     facts = to_jsonable(environment)
     interrupted = ("The run was interrupted: rows that were not reached are skipped.",) * results.is_interrupted
     report = Report(
@@ -65,7 +64,7 @@ def run_suite(
         suite=suite.as_written(),
         rows=results.rows,
         decision=recommend(results.rows, suite.decision, paired=paired_from(results.blocks, finals=results.finals)),
-        stages=dict(stages or {}),
+        stages=stages.seconds,
         notes=(*interrupted, *advice(results.rows, results.telemetry, facts)),
         telemetry=results.telemetry,
     )
