@@ -20,7 +20,7 @@ from trtbench.make.graphs import GRAPH, float_graph, quantized_graph, ranges
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import dense, follow_training
 from trtbench.progress import Event, Listener, nobody
-from trtbench.running.bench import measured_row, reference_logits
+from trtbench.running.bench import reference_logits, row_of
 from trtbench.store import storing
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def bench_engine(
             folder=out,
             progress=lambda stage, item, share: tell(Event(stage=stage, item=item, state="progress", share=share)),
         )
-    return tuple(measured_row(one, sidecar) for one in measured)
+    return tuple(row_of(one, sidecar) for one in measured)
 
 
 def _dataset(config: DataConfig) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from trtbench.running.plan import build_engines, status_of
 from trtbench.suite import BACKENDS, DenseVariant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from trtbench.bench.measured import Measured
     from trtbench.engines.sidecar import Sidecar
     from trtbench.make.makings import Places
-    from trtbench.rows import Role
+    from trtbench.rows import AccuracyRecord, LatencyRecord, Role, Status
     from trtbench.running.plan import BuiltEngine
     from trtbench.suite import Suite
 
@@ -69,122 +70,84 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
     """
     makings = Makings(suite, places, tell=tell)
     built = build_engines(makings)
-    images = Images(
-        path=test_pixels(makings),
-        labels=makings.dataset.test.labels,
-        reference=_reference_or_none(makings),
-        classes=makings.dataset.classes,
-    )
-    watch = Watch()
-    measured: list[Measured] = []
+    session = _Session(makings, folder)
+    found: list[Measured] = []
+    true_correct: Mapping[str, int] = {}
     is_interrupted = False
     try:
-        with watch:
-            engines = [_engine_file(one, suite) for one in built if one.status == "ok"]
-            measure_engines(
-                engines,
-                images,
-                suite.bench,
-                folder=folder,
-                progress=_Clock(tell),
-                found=measured,
-                energy_j=watch.energy_j,
-            )
-        true_counts = _true_arithmetic(makings, built, images, _Clock(tell))
+        session.measure(built, found)
+        true_correct = _true_arithmetic(makings, built, _Clock(tell))
     except KeyboardInterrupt:
-        is_interrupted, true_counts = True, {}
-    rows = _rows(built, measured, watch=watch, batch_sizes=suite.bench.batch_sizes)
-    rows = tuple(_with_true_arithmetic(row, true_counts) for row in rows)
-    for row, one in zip(rows, measured, strict=False):
-        write_raw(folder, row, one)
-    blocks = _blocks(rows, measured)
+        is_interrupted = True
+    rows, blocks = session.rows(built, found, true_correct)
     finals = None
     with contextlib.suppress(RowError):  # the first builds stand, each as one build
         if not is_interrupted:
-            finals = hold_finals(makings, built, rows, measure=_Measure(makings, images, watch, folder, tell))
-    if finals is not None:
-        rows = tuple(_with_true_arithmetic(finals.rows.get(row.name, row), true_counts) for row in rows)
-    watch.write(folder)
+            finals = hold_finals(makings, built, rows, measure=partial(session.again, true_correct=true_correct))
+    session.watch.write(folder)
     return Results(
-        rows=rows,
+        rows=rows if finals is None else tuple(finals.rows.get(row.name, row) for row in rows),
         blocks=blocks,
-        telemetry=watch.summary(),
+        telemetry=session.watch.summary(),
         finals=finals.blocks if finals is not None else {},
         is_interrupted=is_interrupted,
     )
 
 
-def _blocks(rows: Sequence[Row], measured: Sequence[Measured]) -> dict[str, TimedRow]:
-    """Return the raw blocks of what was timed beside others, by row name."""
-    pairs = zip(rows, measured, strict=False)
-    return {row.name: one.timed for row, one in pairs if one.timed is not None and not one.is_alone}
+class _Session:
+    """Measures engines of one suite, now and again: on the same images, watched by the same sampler."""
 
+    def __init__(self, makings: Makings, folder: Path) -> None:
+        self._makings = makings
+        self._folder = folder
+        self._images = Images(
+            path=test_pixels(makings),
+            labels=makings.dataset.test.labels,
+            reference=_reference_or_none(makings),
+            classes=makings.dataset.classes,
+        )
+        self.watch = Watch()
 
-@dataclass(frozen=True, slots=True)
-class _Measure:
-    """Measures more engines of the same suite; their raw samples go where those of the others are."""
-
-    makings: Makings
-    images: Images
-    watch: Watch
-    folder: Path
-    tell: Listener
-
-    def __call__(self, built: Sequence[BuiltEngine]) -> tuple[tuple[Row, ...], dict[str, TimedRow]]:
-        suite = self.makings.suite
+    def measure(self, built: Sequence[BuiltEngine], found: list[Measured]) -> None:
+        """Measure the engines that are there; what an interruption leaves is in `found`."""
+        suite = self._makings.suite
         with self.watch:
-            measured = measure_engines(
-                [_engine_file(one, suite) for one in built],
-                self.images,
+            measure_engines(
+                [_engine_file(one, suite) for one in built if one.status == "ok"],
+                self._images,
                 suite.bench,
-                folder=self.folder,
-                progress=_Clock(self.tell),
+                folder=self._folder,
+                progress=_Clock(self._makings.tell),
+                found=found,
                 energy_j=self.watch.energy_j,
             )
-        rows = _rows(built, measured, watch=self.watch, batch_sizes=suite.bench.batch_sizes)
-        for row, one in zip(rows, measured, strict=True):
-            write_raw(self.folder, row, one)
-        return rows, _blocks(rows, measured)
 
+    def rows(
+        self, built: Sequence[BuiltEngine], found: Sequence[Measured], true_correct: Mapping[str, int]
+    ) -> tuple[tuple[Row, ...], dict[str, TimedRow]]:
+        """Return the rows of what was measured, then of the engines that are not there; and the blocks that pair."""
+        engines = {one.plan.name: one for one in built}
+        family = family_of(found, engines, throttled=self.watch.throttled, true_correct=true_correct)
+        rows, blocks = [], {}
+        for one in found:
+            engine = engines[one.engine.name]
+            assert engine.sidecar is not None, "an engine with status ok has a sidecar"
+            row = row_of(one, engine.sidecar, family, role=engine.plan.role)
+            write_raw(self._folder, row, one)
+            rows.append(row)
+            if one.timed is not None and not one.is_alone:
+                blocks[row.name] = one.timed
+        sizes = self._makings.suite.bench.batch_sizes
+        rows += [_absent_row(one, size) for one in built if one.status != "ok" for size in sizes]
+        return tuple(rows), blocks
 
-def _rows(
-    built: Sequence[BuiltEngine], measured: Sequence[Measured], *, watch: Watch, batch_sizes: Sequence[int]
-) -> tuple[Row, ...]:
-    """Return the rows of what was measured, in its order, then of the engines that are not there."""
-    engines = {one.plan.name: one for one in built}
-    rows = [
-        measured_row(one, _sidecar(engines[one.engine.name]), role=engines[one.engine.name].plan.role)
-        for one in measured
-    ]
-    rows = [_watched(row, one, watch) for row, one in zip(_with_ratios(rows, measured), measured, strict=True)]
-    rows = _with_holm(rows)
-    return (*rows, *(_absent_row(one, size) for one in built if one.status != "ok" for size in batch_sizes))
-
-
-def _watched(row: Row, measured: Measured, watch: Watch) -> Row:
-    """Tell of a row how many of its samples were taken while its device held back."""
-    if row.latency is None or measured.timed is None:
-        return row
-    return replace(row, latency=replace(row.latency, throttled_samples=watch.throttled(measured.timed, row.device)))
-
-
-def _with_holm(rows: Sequence[Row]) -> list[Row]:
-    """Adjust McNemar's p-values for the family of all candidates of a batch size."""
-    adjusted: dict[str, float] = {}
-    for size in {row.batch_size for row in rows}:
-        family = {
-            row.name: row.accuracy.mcnemar_p
-            for row in rows
-            if row.batch_size == size and row.role == "candidate" and row.accuracy is not None
-        }
-        tested = {name: value for name, value in family.items() if value is not None}
-        adjusted |= dict(zip(tested, holm(list(tested.values())), strict=True))
-    return [
-        replace(row, accuracy=replace(row.accuracy, mcnemar_holm_p=adjusted[row.name]))
-        if row.accuracy is not None and row.name in adjusted
-        else row
-        for row in rows
-    ]
+    def again(
+        self, built: Sequence[BuiltEngine], *, true_correct: Mapping[str, int]
+    ) -> tuple[tuple[Row, ...], dict[str, TimedRow]]:
+        """Measure more engines; their raw samples go where those of the others are."""
+        found: list[Measured] = []
+        self.measure(built, found)
+        return self.rows(built, found, true_correct)
 
 
 class _Clock:
@@ -235,16 +198,14 @@ def _engine_file(built: BuiltEngine, suite: Suite) -> EngineFile:
     return EngineFile(name=built.plan.name, backend=built.plan.backend, path=built.path, settings=settings)
 
 
-def _true_arithmetic(
-    makings: Makings, built: Sequence[BuiltEngine], images: Images, progress: Progress
-) -> dict[str, int]:
+def _true_arithmetic(makings: Makings, built: Sequence[BuiltEngine], progress: Progress) -> dict[str, int]:
     """Count what each variant's Q/DQ graph gets right in true arithmetic, so that the kernels' share shows."""
     wanted = [one for one in built if (one.plan.precision, one.status) == ("int8", "ok")]
     counts = {}
     for index, one in enumerate(wanted):
         with contextlib.suppress(RowError):  # the row stands without this split of its drop
             logits = _reference_run(quantized_graph(makings, one.plan.variant).path(GRAPH), makings)
-            counts[one.plan.variant.name] = int((logits.argmax(axis=1) == images.labels).sum())
+            counts[one.plan.variant.name] = int((logits.argmax(axis=1) == makings.dataset.test.labels).sum())
         progress("true arithmetic", "all int8 variants", (index + 1) / len(wanted))
     return counts
 
@@ -260,34 +221,75 @@ def _reference_run(graph: Path, makings: Makings) -> NDArray[np.float32]:
     return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), inputs)])
 
 
-def _with_true_arithmetic(row: Row, counts: dict[str, int]) -> Row:
-    """Split an int8 row's drop into what quantization costs and what this machine's kernels cost."""
-    if row.precision != "int8" or row.accuracy is None or row.variant not in counts:
-        return row
-    exact = counts[row.variant]
-    by_kernel = exact - row.accuracy.correct
-    than = f"{abs(by_kernel)} {'fewer' if by_kernel > 0 else 'more'} than" if by_kernel else "as many as"
-    note = f"this machine's kernels get {than} true Q/DQ arithmetic, which gets {exact} of {row.accuracy.total}"
-    return replace(row, accuracy=replace(row.accuracy, true_arithmetic_correct=exact), notes=(*row.notes, note))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What rows that were measured side by side know of one another.
+
+    Args:
+        anchors: by batch size the first candidate timed, which the others' ratios are to.
+        holm_p: by engine and batch size McNemar's p-value, adjusted for all candidates of that size.
+        true_correct: by variant what its int8 graph gets right in true arithmetic.
+        throttled: counts the samples that were taken while a device held back.
+    """
+
+    anchors: Mapping[int, Measured] = field(default_factory=dict)
+    holm_p: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    true_correct: Mapping[str, int] = field(default_factory=dict)
+    throttled: Callable[[TimedRow, str], int | None] | None = None
 
 
-def _sidecar(built: BuiltEngine) -> Sidecar:
-    assert built.sidecar is not None, "an engine with status ok has a sidecar"
-    return built.sidecar
+ALONE = Family()
 
 
-def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidate") -> Row:
-    """Return the row of one engine at one batch size, from what was measured and what its sidecar says."""
+def family_of(
+    found: Sequence[Measured],
+    engines: Mapping[str, BuiltEngine],
+    *,
+    throttled: Callable[[TimedRow, str], int | None],
+    true_correct: Mapping[str, int],
+) -> Family:
+    """Return what the rows of one measurement know of one another."""
+    candidates = [one for one in found if engines[one.engine.name].plan.role == "candidate"]
+    anchors: dict[int, Measured] = {}
+    for one in candidates:
+        if one.error is None and one.timed is not None and not one.is_alone:
+            anchors.setdefault(one.batch_size, one)
+    holm_p: dict[tuple[str, int], float] = {}
+    for size in {one.batch_size for one in candidates}:
+        accuracies = {one.engine.name: one.accuracy for one in candidates if one.batch_size == size}
+        tested = {
+            (name, size): record.mcnemar_p
+            for name, record in accuracies.items()
+            if record is not None and record.mcnemar_p is not None
+        }
+        holm_p |= dict(zip(tested, holm(list(tested.values())), strict=True))
+    return Family(anchors=anchors, holm_p=holm_p, true_correct=true_correct, throttled=throttled)
+
+
+def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role: Role = "candidate") -> Row:
+    """Return the row of one engine at one batch size.
+
+    Args:
+        measured: what was learnt of it.
+        sidecar: what it is.
+        family: of what was measured beside it.
+        role: in the decision.
+    """
     opening, run = measured.opening, measured.last_run
-    row = Row(
+    device = opening.device if opening else sidecar.device
+    accuracy, split = _accuracy(measured, sidecar, family)
+    latencies = _latencies(measured, family, device)
+    status, reason = _status(measured)
+    best = min((one.ms_per_image for one in latencies if one.scope == "device"), default=None)
+    return Row(
         variant=sidecar.variant,
         precision=sidecar.precision,
-        sparse=sidecar.sparse,
-        build=sidecar.build,
         backend=sidecar.backend,
-        device=opening.device if opening else sidecar.device,
+        device=device,
         batch_size=measured.batch_size,
         role=role,
+        status=status,
+        reason=reason,
         simulated=backend(sidecar.backend).is_simulated(),
         params=sidecar.params,
         macs=sidecar.macs,
@@ -299,42 +301,58 @@ def measured_row(measured: Measured, sidecar: Sidecar, *, role: Role = "candidat
         build_s=sidecar.build_s,
         load_ms=opening.load_ms if opening else None,
         first_inference_ms=opening.first_inference_ms if opening else None,
-        accuracy=measured.accuracy,
+        accuracy=accuracy,
+        latency=latencies[0] if latencies else None,
+        other_latencies=latencies[1:],
+        throughput_ips=1000 / best if best else None,
         memory_bytes=measured.memory_bytes,
         energy_j=measured.energy_j,
         loads=measured.loads,
         achieved=sidecar.achieved,
         cores=run.cores if run is not None else (),
         settings={**(opening.settings if opening else {}), **(run.settings if run is not None else {})},
-        notes=tuple(dict.fromkeys((*sidecar.notes, *(run.notes if run is not None else ())))),
+        notes=tuple(dict.fromkeys((*sidecar.notes, *(run.notes if run is not None else ()), *split))),
     )
+
+
+def _status(measured: Measured) -> tuple[Status, str]:
     if measured.error is not None:
-        return replace(row, status=status_of(measured.error), reason=str(measured.error))
+        return status_of(measured.error), str(measured.error)
     if measured.timed is None:
-        return replace(row, status="skipped", reason="interrupted before it was timed")
+        return "skipped", "interrupted before it was timed"
+    return "ok", ""
+
+
+def _accuracy(measured: Measured, sidecar: Sidecar, family: Family) -> tuple[AccuracyRecord | None, tuple[str, ...]]:
+    """Adjust what was scored for its family; split an int8 drop into quantization's share and that of the kernels."""
+    scored = measured.accuracy
+    if scored is None:
+        return None, ()
+    adjusted = family.holm_p.get((measured.engine.name, measured.batch_size))
+    exact = family.true_correct.get(sidecar.variant) if sidecar.precision == "int8" else None
+    record = replace(scored, mcnemar_holm_p=adjusted, true_arithmetic_correct=exact)
+    if exact is None:
+        return record, ()
+    by_kernel = exact - scored.correct
+    than = f"{abs(by_kernel)} {'fewer' if by_kernel > 0 else 'more'} than" if by_kernel else "as many as"
+    note = f"this machine's kernels get {than} true Q/DQ arithmetic, which gets {exact} of {scored.total}"
+    return record, (note,)
+
+
+def _latencies(measured: Measured, family: Family, device: str) -> tuple[LatencyRecord, ...]:
+    """Summarise each way of timing, the plain one first: with its ratio to the anchor, and what was throttled."""
+    timed = measured.timed
+    if measured.error is not None or timed is None:
+        return ()
     latency, *others = (latency_record(measured, way) for way in measured.ways)
-    best = min(one.ms_per_image for one in (latency, *others) if one.scope == "device")
-    return replace(row, latency=latency, other_latencies=tuple(others), throughput_ips=1000 / best)
-
-
-def _with_ratios(rows: Sequence[Row], measured: Sequence[Measured]) -> list[Row]:
-    """Give each timed row its paired ratio to the anchor: the first candidate timed at that batch size."""
-    anchors: dict[int, tuple[Row, TimedRow | None]] = {}
-    for row, one in zip(rows, measured, strict=True):
-        if row.latency is not None and row.role == "candidate" and not one.is_alone:
-            anchors.setdefault(row.batch_size, (row, one.timed))
-    return [_with_ratio(row, one.timed, anchors.get(row.batch_size)) for row, one in zip(rows, measured, strict=True)]
-
-
-def _with_ratio(row: Row, timed: TimedRow | None, anchor: tuple[Row, TimedRow | None] | None) -> Row:
-    if anchor is None or row.latency is None:
-        return row
-    base, base_timed = anchor
-    found = timed_ratio(timed, base_timed)
-    if found is None:
-        return row
-    ratio, low, high = found
-    return replace(row, latency=replace(row.latency, ratio=ratio, ratio_ci95=(low, high), anchor=base.name))
+    if family.throttled is not None:
+        latency = replace(latency, throttled_samples=family.throttled(timed, device))
+    anchor = family.anchors.get(measured.batch_size)
+    if anchor is not None and (found := timed_ratio(timed, anchor.timed)) is not None:
+        ratio, low, high = found
+        name = f"{anchor.engine.name} b{anchor.batch_size}"
+        latency = replace(latency, ratio=ratio, ratio_ci95=(low, high), anchor=name)
+    return (latency, *others)
 
 
 def _absent_row(built: BuiltEngine, batch_size: int) -> Row:
