@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from trtbench.data import normalise
 from trtbench.errors import CapabilityError, ConfigError, DataError
 from trtbench.train import predict
-from trtbench.train.device import as_device
 from trtbench.train.evaluate import score
-from trtbench.train.images import place
+from trtbench.train.images import as_device, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,7 @@ import numpy as np
 from PIL import Image
 
 from trtbench.suite import TrainConfig
-from trtbench.train.curves import draw_curves
-from trtbench.train.logbook import write_config, write_curves, write_history
-from trtbench.train.records import EpochRecord
+from trtbench.train.logbook import EpochRecord, draw_curves, write_config, write_curves, write_history
 
 if TYPE_CHECKING:
     from pathlib import Path

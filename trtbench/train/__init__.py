@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trtbench.train.evaluate import predict
 from trtbench.train.hooks import Hooks
+from trtbench.train.logbook import EpochRecord, FitRecord
 from trtbench.train.loop import fit
-from trtbench.train.records import EpochRecord, FitRecord
 
 __all__ = ["EpochRecord", "FitRecord", "Hooks", "fit", "predict"]

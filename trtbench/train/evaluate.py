@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812  the name the whole field reads
 from trtbench.data.batches import batches
 from trtbench.errors import ConfigError, DataError
 from trtbench.models.counts import evaluating
-from trtbench.train.device import as_device
+from trtbench.train.images import as_device
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""A split as one uint8 tensor on the device, and batches of it as the network's input; a loader is index maths."""
+"""The device a network learns on, a split there as one uint8 tensor, and batches of it as input: index maths."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import numpy as np
 import torch
 
 from trtbench.data.preprocess import normalise
+from trtbench.errors import CapabilityError, ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trtbench.records import Preprocessing, Split
+
 
 _LEVELS = 256  # of a uint8
 
@@ -64,3 +66,31 @@ def _table(preprocessing: Preprocessing) -> np.ndarray[tuple[int], np.dtype[np.f
     ramp = (np.arange(count * height * width) % _LEVELS).astype(np.uint8).reshape(count, 1, height, width)
     values = normalise(np.ascontiguousarray(np.broadcast_to(ramp, (count, channels, height, width))), preprocessing)
     return np.ascontiguousarray(values.transpose(1, 0, 2, 3).reshape(channels, -1)[:, :_LEVELS]).reshape(-1)
+
+
+def as_device(name: str | torch.device) -> torch.device:
+    """Return the device called `name`: `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        ConfigError: no such name.
+        CapabilityError: a CUDA device that is not here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise _unknown(name) from error
+    if device.type not in ("cpu", "cuda"):
+        raise _unknown(name)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise CapabilityError(
+            f"device {str(name)!r}",
+            expected="a CUDA device that PyTorch sees",
+            got=f"{count} of them",
+            cure="name another device, or see `trtbench gpu-info`",
+        )
+    return device
+
+
+def _unknown(name: str | torch.device) -> ConfigError:
+    return ConfigError(f"device {str(name)!r}", expected="cpu, cuda or cuda:N", cure="name one of these")

@@ -18,31 +18,37 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trtbench.errors import OutOfMemoryError, RowError
-from trtbench.train.augment import augmented_batch
+from trtbench.errors import ConfigError, DataError, OutOfMemoryError, RowError
+from trtbench.models.counts import evaluating
+from trtbench.train.augment import augmented_batch, mixed
 from trtbench.train.average import Average
-from trtbench.train.checks import check_budget, check_classes
-from trtbench.train.device import as_device
-from trtbench.train.evaluate import score
+from trtbench.train.evaluate import logits_of, score
 from trtbench.train.hooks import NO_HOOKS, Hooks
-from trtbench.train.images import DeviceImages, place
-from trtbench.train.logbook import write_config, write_curves, write_history
-from trtbench.train.mixing import mixed
-from trtbench.train.optimiser import make_optimizer, make_schedule
-from trtbench.train.progress import FILE_NAME, Progress, fingerprint_of, load_progress, save_progress
-from trtbench.train.randomness import epoch_generator, seeded_layers
-from trtbench.train.records import EpochRecord, FitRecord
-from trtbench.train.step import Lesson, learn_batch
+from trtbench.train.images import DeviceImages, as_device, place
+from trtbench.train.logbook import EpochRecord, FitRecord, write_config, write_curves, write_history
+from trtbench.train.objective import Labels, loss_on, penalties
+from trtbench.train.optimise import climbed, make_optimizer, make_schedule
+from trtbench.train.progress import (
+    FILE_NAME,
+    Progress,
+    epoch_generator,
+    fingerprint_of,
+    load_progress,
+    save_progress,
+    seeded_layers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from trtbench.records import Dataset
     from trtbench.suite import TrainConfig
 
+
+_AMP_DTYPES = {"off": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}  # "off" disables autocast
 # Pruned to 8, 24 and 48 channels, a ResNet-20 in channels_last with 63 images a batch kills the process in the backward
 # pass of torch 2.15 on the CPU (a segmentation fault in its convolution library).
 _LEFT_OUT = "channels_last was left out: it is for CUDA; on CPUs it crashes on some pruned widths"
@@ -84,10 +90,10 @@ def fit(
         StoreError: `folder` cannot be written.
     """
     target = as_device(device)
-    check_budget(dataset, config, target, teacher=teacher)
+    _check_budget(dataset, config, target, teacher=teacher)
     with _deterministic_convolutions(), _memory_of(target, config):
         task = _Task.prepare(model, dataset, config, target, teacher=teacher, hooks=hooks)
-        check_classes(model, task.validation, num_classes=dataset.num_classes)
+        _check_classes(model, task.validation, num_classes=dataset.num_classes)
         fingerprint = fingerprint_of(model, dataset, config, teacher=task.teacher, hooks=hooks)
         write_config(folder, config, fingerprint=fingerprint)
         if not config.epochs:
@@ -198,7 +204,7 @@ def _learn(task: _Task, progress: Progress, *, epoch: int) -> tuple[float, int]:
     correct = torch.zeros((), dtype=torch.int64, device=task.device)
     if task.hooks.before_epoch is not None:
         task.hooks.before_epoch(progress.model, epoch)
-    lesson = Lesson(config=config, device=task.device, teacher=task.teacher, penalty=task.hooks.penalty)
+    lesson = _Lesson(config=config, device=task.device, teacher=task.teacher, penalty=task.hooks.penalty)
     progress.model.train()
     with seeded_layers(config.seed, epoch, device=task.device):
         order = torch.randperm(len(task.train), generator=generator)
@@ -206,7 +212,7 @@ def _learn(task: _Task, progress: Progress, *, epoch: int) -> tuple[float, int]:
         for index, indices in enumerate(torch.tensor_split(order, task.steps), start=1):
             inputs, labels = augmented_batch(task.train, indices, config=config.augment, generator=generator)
             inputs, mixture = mixed(inputs, labels, config=config.augment, generator=generator)
-            loss, logits = learn_batch(progress, inputs, mixture, lesson=lesson)
+            loss, logits = _learn_batch(progress, inputs, mixture, lesson=lesson)
             if task.hooks.after_step is not None:
                 task.hooks.after_step(progress.model, (epoch - 1) * task.steps + index)
             if progress.average is not None:
@@ -282,3 +288,99 @@ def _memory_of(device: torch.device, config: TrainConfig) -> Iterator[None]:
             got=str(error).split(". ", maxsplit=1)[0],
             cure=f"lower train.batch_size (now {config.batch_size})",
         ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Lesson:
+    """What every batch is learnt by: the budget, the device, and what a teacher and a method add to the loss."""
+
+    config: TrainConfig
+    device: torch.device
+    teacher: nn.Module | None
+    penalty: Callable[[nn.Module], Tensor] | None
+
+
+def _learn_batch(progress: Progress, inputs: Tensor, labels: Labels, *, lesson: _Lesson) -> tuple[Tensor, Tensor]:
+    """Learn one batch; return its loss and logits, detached."""
+    scaler, radius = progress.scaler, lesson.config.sam
+    progress.optimizer.zero_grad()
+    loss, logits = _pass(progress, inputs, labels, lesson)
+    if radius:
+        with climbed(progress.model, radius=radius):
+            progress.optimizer.zero_grad()
+            _pass(progress, inputs, labels, lesson)
+    scale = scaler.get_scale()
+    scaler.step(progress.optimizer)
+    scaler.update()
+    if scaler.get_scale() >= scale:  # else the gradients overflowed and nothing was learnt
+        progress.scheduler.step()
+    return loss, logits
+
+
+def _pass(progress: Progress, inputs: Tensor, labels: Labels, lesson: _Lesson) -> tuple[Tensor, Tensor]:
+    """Run a batch forward and backward; return its loss and logits, detached."""
+    config, model = lesson.config, progress.model
+    with torch.autocast(lesson.device.type, dtype=_AMP_DTYPES[config.amp], enabled=config.amp != "off"):
+        logits = logits_of(model, inputs)
+        opinion = _opinion(lesson.teacher, inputs)
+    loss = loss_on(logits, labels, config, teacher_logits=opinion)
+    for penalty in (penalties(model, config), None if lesson.penalty is None else lesson.penalty(model)):
+        loss = loss if penalty is None else loss + penalty
+    torch.autograd.backward(progress.scaler.scale(loss))
+    return loss.detach(), logits.detach()
+
+
+def _opinion(teacher: nn.Module | None, inputs: Tensor) -> Tensor | None:
+    if teacher is None:
+        return None
+    with torch.no_grad():
+        return logits_of(teacher, inputs)
+
+
+def _check_budget(dataset: Dataset, config: TrainConfig, device: torch.device, *, teacher: nn.Module | None) -> None:
+    """Raise where a fit could not start or would not do what the budget says.
+
+    Raises:
+        ConfigError: mixed precision without CUDA, distillation without a teacher, more padding than image.
+        DataError: no training or no validation images.
+    """
+    for name, split in (("training", dataset.train), ("validation", dataset.validation)):
+        if not len(split):
+            raise DataError(
+                f"the {name} images of {dataset.name}", expected="at least one", got="none", cure="add images"
+            )
+    if config.amp != "off" and device.type != "cuda":
+        raise ConfigError(
+            f"train.amp: {config.amp}",
+            expected="a CUDA device for mixed precision",
+            got=f"device {device}",
+            cure="set train.amp to off, or train on a GPU",
+        )
+    if config.distill is not None and teacher is None:
+        raise ConfigError(
+            "train.distill", expected="a teacher", got="none", cure="distil from the dense network, or remove the key"
+        )
+    if config.augment.crop_padding >= (size := min(dataset.train.images.shape[2:])):
+        raise ConfigError(
+            "train.augment.crop_padding",
+            expected=f"less than the image's {size} pixels, which are reflected",
+            got=str(config.augment.crop_padding),
+            cure="lower it; 0 is off",
+        )
+
+
+def _check_classes(model: nn.Module, images: DeviceImages, *, num_classes: int) -> None:
+    """Run one image; a label without a logit would stop a GPU for good, with no word of the cause.
+
+    Raises:
+        ConfigError: the network has another number of logits than there are classes.
+    """
+    with evaluating(model), torch.no_grad():
+        count = logits_of(model, images.normalised(images.pixels[:1])).shape[1]
+    if count != num_classes:
+        raise ConfigError(
+            f"the logits of {type(model).__name__}",
+            expected=f"{num_classes}, one per class of the data",
+            got=str(count),
+            cure="build the network with the classes of the data",
+        )

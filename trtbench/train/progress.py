@@ -1,7 +1,11 @@
-"""Where an interrupted fit goes on: its whole state after an epoch, in one file that is whole or absent."""
+"""Where an interrupted fit goes on: its whole state after an epoch, in one file that is whole or absent.
+
+Random numbers depend on (seed, epoch) alone, so that an epoch is the same whether or not the run was cut.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -13,10 +17,10 @@ import torch
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.store import write_atomically
 from trtbench.train.hooks import NO_HOOKS, Hooks
-from trtbench.train.records import EpochRecord
+from trtbench.train.logbook import EpochRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from trtbench.records import Dataset
     from trtbench.suite import TrainConfig
     from trtbench.train.average import Average
+
 
 FILE_NAME = "epoch.pt"
 _FORMAT = 2  # of epoch.pt; part of the fingerprint
@@ -149,3 +154,30 @@ def _restore(progress: Progress, state: Mapping[str, Any]) -> None:
     progress.best_weights = state["best_weights"]
     if progress.average is not None:
         progress.average.restore(state["average"])
+
+
+def epoch_generator(seed: int, epoch: int, *, stream: str) -> torch.Generator:
+    """Return a CPU generator for one epoch; streams of different names are independent."""
+    return torch.Generator().manual_seed(_epoch_seed(seed, epoch, stream=stream))
+
+
+@contextlib.contextmanager
+def seeded_layers(seed: int, epoch: int, *, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators for one epoch, and leave them as they were afterwards.
+
+    Dropout and stochastic depth draw from nowhere else.
+    """
+    is_cuda = device.type == "cuda"
+    value = _epoch_seed(seed, epoch, stream="layers")
+    with torch.random.fork_rng(devices=[device] if is_cuda else []):
+        # Not torch.manual_seed: it would reach every CUDA device, and fork_rng only gives one back.
+        torch.default_generator.manual_seed(value)
+        if is_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(value)
+        yield
+
+
+def _epoch_seed(seed: int, epoch: int, *, stream: str) -> int:
+    digest = hashlib.sha256(f"{stream} {seed} {epoch}".encode()).digest()
+    return int.from_bytes(digest[:8]) >> 1  # torch takes 63 bits everywhere

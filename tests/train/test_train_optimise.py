@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trtbench.suite import TrainConfig
-from trtbench.train.optimiser import make_optimizer, make_schedule, parameter_groups
+from trtbench.train.optimise import make_optimizer, make_schedule, parameter_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable
