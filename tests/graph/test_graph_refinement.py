@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from trtbench.calibrate.means import mean_by_channel
+from trtbench.calibrate.ranges import mean_by_channel
 from trtbench.graph.bias import correct_biases, shift_graph
 from trtbench.graph.equalise import equalise
 from trtbench.graph.placement import activation_tensors, plan_qdq

@@ -1,4 +1,4 @@
-"""From activations to clip thresholds, in one pass and in constant memory. Pure; NumPy or CuPy.
+"""From activations to clip thresholds and to means by channel, in one pass and in constant memory. Pure; NumPy or CuPy.
 
 Each tensor keeps a histogram of its magnitudes on [0, 2^k). A larger value doubles the range until it fits and merges
 the bins in pairs; as every edge is a dyadic fraction of a power of two, the counts are those of binning all values at
@@ -21,7 +21,10 @@ from trtbench.errors import CalibrationError, ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from numpy.typing import NDArray
+
     from trtbench.suite import Method
+
 
 # How far a batch moves the moving average: the constant of PyTorch's MovingAverageMinMaxObserver and of ONNX Runtime.
 AVERAGING = 0.01
@@ -277,3 +280,22 @@ def _x_log_x(values: Any, xp: Any) -> Any:
 def _last_least(values: Any) -> int:
     """Return the index of the least value; of equals the last, which clips least."""
     return len(values) - 1 - int(values[::-1].argmin())
+
+
+def mean_by_channel(
+    batches: Iterable[Mapping[str, NDArray[np.float32]]], *, names: Mapping[str, str]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the mean of each channel over images and positions, float64 (channels,).
+
+    Args:
+        batches: tensors by name, (N, C, ...) with the channels second.
+        names: the key of each result, and the tensor it is the mean of.
+    """
+    sums: dict[str, NDArray[np.float64]] = {}
+    counts = dict.fromkeys(names, 0)
+    for batch in batches:
+        for key, tensor in names.items():
+            values = batch[tensor].reshape(*batch[tensor].shape[:2], -1)
+            sums[key] = sums.get(key, np.float64(0)) + values.sum(axis=(0, 2), dtype=np.float64)
+            counts[key] += values.shape[0] * values.shape[2]
+    return {key: total / counts[key] for key, total in sums.items()}

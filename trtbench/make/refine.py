@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from trtbench.calibrate.means import mean_by_channel
+from trtbench.calibrate.ranges import mean_by_channel
 from trtbench.engines.onnxruntime import iterate_graph_activations
 from trtbench.graph.bias import correct_biases, shift_graph
 from trtbench.graph.qdq import insert_qdq

@@ -18,8 +18,7 @@ import onnx
 from trtbench.bench.study import BALANCED, StudyPoint
 from trtbench.calibrate.leaks import leaking_indices
 from trtbench.calibrate.ranges import Histogram, observe, thresholds
-from trtbench.calibrate.sampler import sample_balanced
-from trtbench.calibrate.unbalanced import SAMPLINGS, sample_unbalanced
+from trtbench.calibrate.sampler import SAMPLINGS, sample_balanced, sample_unbalanced
 from trtbench.engines.onnxruntime import iterate_graph_activations
 from trtbench.errors import ConfigError
 from trtbench.graph.placement import activation_tensors, plan_qdq
