@@ -86,7 +86,7 @@ def weights(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def cifar10_lossless(shared: Path) -> Path:
     """Real CIFAR-10 images as PATH/train/CLASS and PATH/test/CLASS, unpacked once into the cache."""
-    from trtbench.data.archive import unpacked
+    from trtbench.data.folder import unpacked
 
     return unpacked(shared / "data" / "cifar10-lossless.tar.xz")
 

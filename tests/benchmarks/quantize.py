@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trtbench.data.archive import unpacked
+from trtbench.data.folder import unpacked
 from trtbench.environment.host import collect_host
 from trtbench.pipeline.int8_steps import dynamic_int8_model, learn_int8_model
 from trtbench.pipeline.packing import pack_checkpoint

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from trtbench.data import archive as room
+from trtbench.data import folder as room
 from trtbench.data import load_dataset
-from trtbench.data.archive import is_archive, stem, unpacked
 from trtbench.data.cache import data_cache
+from trtbench.data.folder import is_archive, stem, unpacked
 from trtbench.errors import DataError
 from trtbench.suite import DataConfig
 

@@ -2,9 +2,8 @@
 
 from trtbench.data.batches import balanced, batches, spread, training_sample
 from trtbench.data.duplicates import near_duplicates
-from trtbench.data.hashing import pixel_sha256
 from trtbench.data.load import load_dataset
-from trtbench.data.preprocess import normalise
+from trtbench.data.preprocess import normalise, pixel_sha256
 
 __all__ = [
     "balanced",

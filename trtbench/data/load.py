@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trtbench.data import cifar, digits
-from trtbench.data.archive import is_archive, stem, unpacked
-from trtbench.data.folder import load_folder
+from trtbench.data.folder import is_archive, load_folder, stem, unpacked
 from trtbench.data.preprocess import measure_mean_std
 from trtbench.data.split import stratified_split
 from trtbench.records import Dataset, Preprocessing, Split

@@ -1,7 +1,11 @@
-"""uint8 pixels to the network's float input, and the mean and deviation this needs; no files."""
+"""uint8 pixels to the network's float input, the mean and deviation this needs, and the identity of an image; no files.
+
+Likeness of images lives in `duplicates.py`.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.records import Preprocessing
+
 
 _LEVELS = 256
 _BLOCK = 1024  # images counted at a time: NumPy's bincount casts them to int64
@@ -78,3 +83,19 @@ def _histogram(plane: NDArray[np.uint8]) -> NDArray[np.int64]:
     for start in range(0, len(plane), _BLOCK):
         counts += np.bincount(plane[start : start + _BLOCK].ravel(), minlength=_LEVELS)
     return counts
+
+
+def pixel_sha256(images: NDArray[np.uint8]) -> tuple[str, ...]:
+    """Return one sha256 (hex) an image, over its shape (C, H, W) and its pixels.
+
+    Args:
+        images: uint8 (N, C, H, W), in any memory layout.
+    """
+    shape = hashlib.sha256(repr(tuple(int(side) for side in images.shape[1:])).encode())
+
+    def digest(image: NDArray[np.uint8]) -> str:
+        state = shape.copy()
+        state.update(np.ascontiguousarray(image).data)
+        return state.hexdigest()
+
+    return tuple(digest(image) for image in images)
