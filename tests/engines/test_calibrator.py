@@ -160,7 +160,7 @@ def test_the_library_calibrates_with_it_and_its_cache_says_what_the_images_were(
 ) -> None:
     from trtbench.engines.base import BuildRequest
     from trtbench.engines.tensorrt.backend import TENSORRT
-    from trtbench.engines.tensorrt.calibration_cache import parse_cache
+    from trtbench.engines.tensorrt.caches import parse_cache
 
     assert cuda.stream
     pixels = np.random.default_rng(1).integers(0, 256, (9, 3, 8, 8), dtype=np.uint8)

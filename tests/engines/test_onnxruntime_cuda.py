@@ -13,9 +13,7 @@ import pytest
 
 from trtbench.engines.base import BuildOptions, BuildRequest, backend
 from trtbench.engines.onnxruntime import cuda, sessions, tensorrt_provider
-from trtbench.engines.onnxruntime.cuda import ONNXRUNTIME_CUDA
-from trtbench.engines.onnxruntime.device_session import DeviceEngine
-from trtbench.engines.onnxruntime.gpu import gpu_machine, gpu_name
+from trtbench.engines.onnxruntime.cuda import ONNXRUNTIME_CUDA, DeviceEngine, gpu_machine, gpu_name
 from trtbench.engines.onnxruntime.sessions import CPU, CUDA, TENSORRT, require_provider, session_options, start
 from trtbench.engines.onnxruntime.tensorrt_provider import ONNXRUNTIME_TENSORRT
 from trtbench.environment import Driver, Environment, Gpu, Package, collect_environment
@@ -90,15 +88,13 @@ def test_both_are_runtimes_by_name(name: str, precisions: tuple[str, ...]) -> No
 
 
 def test_a_gpu_is_named_with_what_binds_an_engine_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trtbench.engines.onnxruntime import gpu
-
     h100 = Gpu(index=0, uuid="GPU-1", name="NVIDIA H100", compute_capability=(9, 0))
     found = Environment(host=collect_environment().host, driver=Driver(version="580.1"), gpus=(h100,))
-    monkeypatch.setattr(gpu, "collect_environment", lambda: found)
+    monkeypatch.setattr(cuda, "collect_environment", lambda: found)
     assert gpu_name() == "NVIDIA H100"
     assert gpu_machine() == "NVIDIA H100, SM 9.0, driver 580.1"
 
-    monkeypatch.setattr(gpu, "collect_environment", lambda: Environment(host=found.host))
+    monkeypatch.setattr(cuda, "collect_environment", lambda: Environment(host=found.host))
     assert (gpu_name(), gpu_machine()) == ("cuda:0", "no GPU")
 
 
@@ -171,13 +167,11 @@ class _HostCuda:
 @pytest.fixture
 def on_host(float_graph: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[DeviceEngine, _HostCuda]:
     """An engine whose session runs on the CPU, with buffers of ours bound to it by address."""
-    from trtbench.engines.onnxruntime import device_session
-
     ort, seam = onnxruntime(), _HostCuda()
     options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={})
     session = start(ort, float_graph, options, providers={CPU: {}})
-    made = device_session.DeviceSession
-    monkeypatch.setattr(device_session, "DeviceSession", lambda *a, **k: made(*a, **k, memory="cpu"))
+    made = cuda.DeviceSession
+    monkeypatch.setattr(cuda, "DeviceSession", lambda *a, **k: made(*a, **k, memory="cpu"))
     host: Cuda = seam  # type: ignore[assignment]  # what a session needs of it
     return DeviceEngine(session, cuda=host, device="GPU", num_classes=4, settings={"tf32": False}), seam
 
@@ -215,8 +209,6 @@ def test_each_sample_ends_with_a_wait_for_the_device(on_host: tuple[DeviceEngine
 def test_a_session_is_opened_on_our_stream_and_closed_to_the_cpu(
     float_graph: Path, sidecar: Callable[..., Sidecar], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench.engines.onnxruntime import device_session
-
     asked: dict[str, Any] = {}
 
     def opened(_: Any, source: Path, options: Any, *, providers: Any) -> Any:
@@ -224,10 +216,10 @@ def test_a_session_is_opened_on_our_stream_and_closed_to_the_cpu(
         return SimpleNamespace()
 
     given: dict[str, Any] = {}
-    monkeypatch.setattr(device_session, "DeviceSession", lambda _, **more: given.update(more))
+    monkeypatch.setattr(cuda, "DeviceSession", lambda _, **more: given.update(more))
 
-    monkeypatch.setattr(device_session, "open_cuda", _HostCuda)
-    monkeypatch.setattr(device_session, "start", opened)
+    monkeypatch.setattr(cuda, "open_cuda", _HostCuda)
+    monkeypatch.setattr(cuda, "start", opened)
     monkeypatch.setattr(cuda, "require_provider", lambda *_: None)
 
     engine = ONNXRUNTIME_CUDA.open(float_graph, sidecar(device="GPU", settings={"tf32": False}), {"threads": 1})
@@ -381,13 +373,11 @@ def test_a_build_without_a_plan_is_an_error(float_graph: Path, tmp_path: Path, m
 def test_a_plan_is_opened_by_tensorrt_and_cuda_on_our_stream(
     float_graph: Path, sidecar: Callable[..., Sidecar], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench.engines.onnxruntime import device_session
-
     asked: dict[str, Any] = {}
     monkeypatch.setattr(tensorrt_provider, "refuse_tensorrt", lambda _: None)
     monkeypatch.setattr(tensorrt_provider, "require_provider", lambda *_: None)
-    monkeypatch.setattr(device_session, "open_cuda", _HostCuda)
-    monkeypatch.setattr(device_session, "start", lambda *_, providers: asked.update(providers))
+    monkeypatch.setattr(cuda, "open_cuda", _HostCuda)
+    monkeypatch.setattr(cuda, "start", lambda *_, providers: asked.update(providers))
 
     ONNXRUNTIME_TENSORRT.open(float_graph, sidecar(), {})
 

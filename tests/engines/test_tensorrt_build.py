@@ -131,15 +131,15 @@ def sidecar_of(sidecar: Callable[..., Sidecar]) -> Callable[..., Sidecar]:
 @pytest.fixture
 def cancelled(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """An event that is set when a build is asked to stop; it needs the double in place before it."""
-    from trtbench.engines.tensorrt import monitor
+    from trtbench.engines.tensorrt.builder import BuildWatch
 
-    heard, cancel = threading.Event(), monitor.BuildWatch.cancel
+    heard, cancel = threading.Event(), BuildWatch.cancel
 
-    def tell(watch: monitor.BuildWatch) -> None:
+    def tell(watch: BuildWatch) -> None:
         cancel(watch)
         heard.set()
 
-    monkeypatch.setattr(monitor.BuildWatch, "cancel", tell)
+    monkeypatch.setattr(BuildWatch, "cancel", tell)
     return heard
 
 
@@ -487,7 +487,7 @@ def test_a_profile_that_tensorrt_refuses_is_an_error(request_of: Make) -> None:
 
 @pytest.mark.usefixtures("tensorrt_10_double")
 def test_a_calibration_profile_that_tensorrt_refuses_is_an_error(graphs: dict[str, Path]) -> None:
-    from trtbench.engines.tensorrt import library, network, precision, source
+    from trtbench.engines.tensorrt import library, precision, source
 
     plan = precision.plan_precision(
         "fp32", abilities=library.abilities(), options=BuildOptions(), compute_capability=(8, 9)
@@ -496,7 +496,7 @@ def test_a_calibration_profile_that_tensorrt_refuses_is_an_error(graphs: dict[st
     logger = library.make_logger(lines)
     builder = library.create_builder(logger, lines)
     config = builder.create_builder_config()
-    parsed = network.parse_network(
+    parsed = source.parse_network(
         builder, config, source.read_source(graphs["fp32"], plan), is_strongly_typed=True, logger=logger
     )
 
@@ -504,7 +504,7 @@ def test_a_calibration_profile_that_tensorrt_refuses_is_an_error(graphs: dict[st
         pytest.warns(DeprecationWarning, match="uperseded"),
         pytest.raises(EngineError, match="calibration profile"),
     ):
-        network.set_calibration_profile(builder, config, parsed, batch_size=-4)
+        source.set_calibration_profile(builder, config, parsed, batch_size=-4)
 
 
 @pytest.mark.usefixtures("tensorrt_double")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtbench.engines.tensorrt.monitor import BuildWatch, Phases
+from trtbench.engines.tensorrt.builder import BuildWatch, Phases
 
 
 def test_the_share_of_a_phase_within_a_phase_counts_within_one_step() -> None:

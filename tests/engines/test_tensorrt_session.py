@@ -420,7 +420,7 @@ class _Reports:
 @pytest.mark.usefixtures("tensorrt_double")
 def test_a_layers_time_is_its_mean_and_the_first_inference_does_not_count() -> None:
     from trtbench.engines.tensorrt.library import LogLines
-    from trtbench.engines.tensorrt.profile import LayerTime, profile_layers
+    from trtbench.engines.tensorrt.session import LayerTime, profile_layers
 
     context: Any = _Reports()
     waits: list[int] = []
@@ -435,7 +435,7 @@ def test_a_layers_time_is_its_mean_and_the_first_inference_does_not_count() -> N
 @pytest.mark.usefixtures("tensorrt_double")
 def test_a_profiler_without_reports_is_an_error() -> None:
     from trtbench.engines.tensorrt.library import LogLines
-    from trtbench.engines.tensorrt.profile import profile_layers
+    from trtbench.engines.tensorrt.session import profile_layers
 
     context: Any = _Reports(answer=False)
 
@@ -573,10 +573,10 @@ class _Refuses:
 @pytest.mark.usefixtures("tensorrt_double")
 def test_a_false_of_tensorrt_is_an_error_with_the_lines_of_its_log() -> None:
     from trtbench.engines.cuda.open import open_cuda
-    from trtbench.engines.tensorrt.bindings import set_shape
     from trtbench.engines.tensorrt.context import _prepare
     from trtbench.engines.tensorrt.library import LogLines
     from trtbench.engines.tensorrt.session import _inference
+    from trtbench.engines.tensorrt.tensors import set_shape
 
     lines = LogLines()
     lines.add("ERROR", "Error Code 3: API Usage Error (why)")
@@ -594,8 +594,8 @@ def test_a_false_of_tensorrt_is_an_error_with_the_lines_of_its_log() -> None:
 
 @pytest.mark.usefixtures("tensorrt_double")
 def test_shapes_that_tensorrt_still_wants_are_named() -> None:
-    from trtbench.engines.tensorrt.bindings import set_shape
     from trtbench.engines.tensorrt.library import LogLines
+    from trtbench.engines.tensorrt.tensors import set_shape
 
     context: Any = _Refuses(missing=("mask", "size"))
 
@@ -604,13 +604,13 @@ def test_shapes_that_tensorrt_still_wants_are_named() -> None:
 
 
 def test_a_refused_address_is_an_error(opened: Open) -> None:
-    from trtbench.engines.tensorrt.bindings import set_addresses
+    from trtbench.engines.tensorrt.tensors import set_addresses
 
     session = opened().session(1)
     context: Any = _Refuses(address=False)
 
     with pytest.raises(EngineError, match=r"TensorRT refuses the address 0x[0-9a-f]+ of 'input'"):
-        set_addresses(context, session._bindings, lines=session._lines)
+        set_addresses(context, session._tensors, lines=session._lines)
 
 
 class _Told:
@@ -627,7 +627,7 @@ class _Told:
 
 def _bound(engine: TensorrtEngine, *, num_classes: int = 4, **answers: Any) -> Any:
     """Allocate the tensors of an engine that tells other things, at batch 2."""
-    from trtbench.engines.tensorrt.bindings import allocate
+    from trtbench.engines.tensorrt.tensors import allocate
 
     session = engine.session(2)
     context = session._context.handle
@@ -691,7 +691,7 @@ def test_other_outputs_have_memory_of_their_own(
     session = opened(two_outputs).session(2)
 
     np.testing.assert_allclose(_logits(session, images[:2]), reference[:2], rtol=1e-5, atol=1e-5)
-    assert [(one.name, one.host.shape) for one in session._bindings] == [
+    assert [(one.name, one.host.shape) for one in session._tensors] == [
         ("input", (2, 3, 8, 8)),
         ("logits", (2, 4)),
         ("p", (2, 8, 1, 1)),
@@ -711,7 +711,7 @@ def test_a_type_that_numpy_does_not_have_is_told(opened: Open, two_outputs: Path
 def test_a_tensor_that_tensorrt_wants_on_the_host_stands_there(opened: Open, two_outputs: Path, how: str) -> None:
     import tensorrt as trt
 
-    from trtbench.engines.tensorrt.bindings import download, upload
+    from trtbench.engines.tensorrt.tensors import download, upload
 
     engine = opened(two_outputs)
     places = {True: trt.TensorLocation.HOST, False: trt.TensorLocation.DEVICE}

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from trtbench.cli import main
-from trtbench.engines.tensorrt.calibration_cache import CalibrationCache, format_cache
+from trtbench.engines.tensorrt.caches import CalibrationCache, format_cache
 from trtbench.errors import DataError, GraphError
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.pipeline.steps import calibrate_model, export_model

@@ -14,8 +14,8 @@ from trtbench.jsonable import to_jsonable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trtbench.bench.trtexec import CrossCheck, Figures
     from trtbench.engines.inspection import Inspection
-    from trtbench.engines.tensorrt.crosscheck import CrossCheck, Figures
     from trtbench.environment import GpuInfo
 
 app = typer.Typer()
@@ -90,9 +90,9 @@ def crosscheck_verb(
     as_json: JsonOption = False,
 ) -> None:
     """Time an engine by NVIDIA's trtexec and by trtbench, with equal flags, and state the difference."""
+    from trtbench.bench.trtexec import LIMIT, Flags, crosscheck, find_trtexec
     from trtbench.engines.base import backend
     from trtbench.engines.sidecar import check_engine, read_sidecar
-    from trtbench.engines.tensorrt.crosscheck import LIMIT, Flags, crosscheck, find_trtexec
 
     find_trtexec(trtexec)
     sidecar = read_sidecar(engine)

@@ -61,9 +61,9 @@ def _asked(path: Path, sidecar: Sidecar) -> dict[str, Any]:
         TrtbenchError: TensorRT, a GPU or the machine that it was built for is not here.
     """
     from trtbench.engines.tensorrt.backend import TENSORRT
-    from trtbench.engines.tensorrt.binding import refuse_version
-    from trtbench.engines.tensorrt.examine import examine, load_plan
     from trtbench.engines.tensorrt.inspector import report_layers
+    from trtbench.engines.tensorrt.machine import refuse_version
+    from trtbench.engines.tensorrt.plan import examine, load_plan
 
     here = TENSORRT.facts(sidecar.options)
     refuse_version(sidecar, version=here.version)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbench.calibrate.ranges import ALL_ZERO_AMAX
-from trtbench.engines.tensorrt.calibration_cache import match_scales, parse_cache, thresholds
+from trtbench.engines.tensorrt.caches import match_scales, parse_cache, thresholds
 from trtbench.errors import DataError, GraphError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtbench.engines.tensorrt.calibration_cache import MatchedScales
+    from trtbench.engines.tensorrt.caches import MatchedScales
 
 _TOLD = 5  # names a note lists
 

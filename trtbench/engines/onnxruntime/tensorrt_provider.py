@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, partial_path, refuse_precision
-from trtbench.engines.onnxruntime.gpu import gpu_machine, gpu_name
+from trtbench.engines.onnxruntime.cuda import gpu_machine, gpu_name, open_on_device
 from trtbench.engines.onnxruntime.sessions import (
     CUDA,
     TENSORRT,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from trtbench.engines.base import Backend, BuildOptions, BuildRequest
-    from trtbench.engines.onnxruntime.device_session import DeviceEngine
+    from trtbench.engines.onnxruntime.cuda import DeviceEngine
     from trtbench.engines.sidecar import Sidecar
     from trtbench.environment import Environment
 
@@ -109,8 +109,6 @@ class TensorRtProviderBackend:
             DeviceError: there is no package to drive CUDA with.
             EngineError: it does not load.
         """
-        from trtbench.engines.onnxruntime.device_session import open_on_device
-
         _ready()
         providers = {TENSORRT: {"device_id": "0"}, CUDA: _CUDA_OPTIONS}
         return open_on_device(path, sidecar, settings, providers=providers, level=_LEVEL)

@@ -2,5 +2,5 @@
 
 TensorRT and the packages of CUDA are imported when a function needs them, never with a module. What a major can do is
 asked of its names (`library`), enum values are never written as numbers, and an engine is loaded only where its sidecar
-says that it belongs (`binding`).
+says that it belongs (`machine`).
 """

@@ -42,8 +42,8 @@ class TensorRtBackend:
             DeviceError: CUDA cannot be used.
         """
         from trtbench.engines.cuda.open import open_cuda
-        from trtbench.engines.tensorrt.binding import machine_of
         from trtbench.engines.tensorrt.library import abilities
+        from trtbench.engines.tensorrt.machine import machine_of
         from trtbench.engines.tensorrt.precision import usual
 
         able = abilities()
@@ -72,9 +72,9 @@ class TensorRtBackend:
             OutOfMemoryError: the device is full.
         """
         from trtbench.engines.cuda.open import open_cuda
-        from trtbench.engines.tensorrt.binding import refuse_version
-        from trtbench.engines.tensorrt.examine import load_plan
         from trtbench.engines.tensorrt.library import abilities
+        from trtbench.engines.tensorrt.machine import refuse_version
+        from trtbench.engines.tensorrt.plan import load_plan
         from trtbench.engines.tensorrt.session import TensorrtEngine
 
         refuse_version(sidecar, version=abilities().version)

@@ -20,7 +20,7 @@ from trtbench.engines.cuda.kernel import (
     level_table,
     normalise_batch,
 )
-from trtbench.engines.tensorrt.keyed_cache import KeyedCache
+from trtbench.engines.tensorrt.caches import KeyedCache
 from trtbench.errors import CalibrationError, UnsupportedError
 from trtbench.jsonable import sha256_of
 from trtbench.store import file_sha256

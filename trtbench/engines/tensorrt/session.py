@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trtbench.engines.base import SessionFacts
 from trtbench.engines.cuda.loops import timed_by_clock, timed_by_events, timed_in_parts
-from trtbench.engines.tensorrt.bindings import (
+from trtbench.engines.tensorrt.context import choose_profile, open_context, require_true
+from trtbench.engines.tensorrt.library import LogLines
+from trtbench.engines.tensorrt.tensors import (
     allocate,
     download,
     image_input,
@@ -17,9 +20,6 @@ from trtbench.engines.tensorrt.bindings import (
     set_shape,
     upload,
 )
-from trtbench.engines.tensorrt.context import choose_profile, open_context
-from trtbench.engines.tensorrt.library import LogLines
-from trtbench.engines.tensorrt.profile import profile_layers
 from trtbench.errors import EngineError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -32,11 +32,18 @@ if TYPE_CHECKING:
     from trtbench.engines.cuda.device import Cuda, Operation
     from trtbench.engines.sidecar import Sidecar
     from trtbench.engines.tensorrt.context import Context
-    from trtbench.engines.tensorrt.profile import LayerTime
 
 _log = logging.getLogger(__name__)
 # `clock`: "wall" is what a caller waits; "events" is what passes on the device, without the way to it and back.
 _DEFAULTS: Mapping[str, Any] = {"cuda_graph": True, "clock": "wall"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTime:
+    """The mean milliseconds of one layer in one inference; its name is TensorRT's, of all it fused."""
+
+    name: str
+    ms: float
 
 
 class TensorrtEngine:
@@ -128,10 +135,10 @@ class TensorrtSession:
         self._shape = (batch, *sidecar.preprocessing.input_shape)
         with cuda.current():
             self._context = self._open_context()
-            self._bindings = allocate(engine, _handle(self._context), cuda=cuda, num_classes=sidecar.num_classes)
-            set_addresses(_handle(self._context), self._bindings, lines=lines)
-            self._upload = upload(cuda, self._bindings.images)
-            self._download = download(cuda, self._bindings.logits)
+            self._tensors = allocate(engine, _handle(self._context), cuda=cuda, num_classes=sidecar.num_classes)
+            set_addresses(_handle(self._context), self._tensors, lines=lines)
+            self._upload = upload(cuda, self._tensors.images)
+            self._download = download(cuda, self._tensors.logits)
         self._plain = _inference(_handle(self._context), cuda=cuda, lines=lines)
         self._launch = self._plain
         self._is_warm = False
@@ -142,7 +149,7 @@ class TensorrtSession:
         """Copy float32 images (batch, C, H, W) into the input buffer, when no copy of the last ones is under way."""
         with self._cuda.current():
             self._cuda.synchronize()
-            np.copyto(self._bindings.images.host, images)
+            np.copyto(self._tensors.images.host, images)
             self._upload()
 
     def enqueue(self) -> None:
@@ -163,7 +170,7 @@ class TensorrtSession:
         with self._cuda.current():
             self._download()
             self._cuda.synchronize()
-        logits: NDArray[np.float32] = self._bindings.logits.host.copy()
+        logits: NDArray[np.float32] = self._tensors.logits.host.copy()
         return logits
 
     def time(self, samples: int, *, launches_per_sample: int = 1, scope: Scope = "device") -> NDArray[np.int64]:
@@ -197,7 +204,7 @@ class TensorrtSession:
             context = self._open_context()
             try:
                 handle = _handle(context)
-                set_addresses(handle, self._bindings, lines=self._lines)
+                set_addresses(handle, self._tensors, lines=self._lines)
                 launch = _inference(handle, cuda=self._cuda, lines=self._lines)
                 wait = self._cuda.synchronize
                 return profile_layers(handle, launch, wait=wait, iterations=iterations, lines=self._lines)
@@ -214,7 +221,7 @@ class TensorrtSession:
         return SessionFacts(
             settings=dict(self._settings),
             clock="cuda-events" if self._settings["clock"] == "events" else "wall",
-            memory_bytes=self._weight_bytes + self._context.memory_bytes + self._bindings.device_bytes,
+            memory_bytes=self._weight_bytes + self._context.memory_bytes + self._tensors.device_bytes,
             notes=self._notes,
         )
 
@@ -227,7 +234,7 @@ class TensorrtSession:
             self._cuda.synchronize()
             self._launch = self._plain = _refuse
             self._context.close()
-            self._bindings.free()
+            self._tensors.free()
 
     def _open_context(self) -> Context:
         name = image_input(self._engine)
@@ -277,3 +284,46 @@ def _inference(context: trt.IExecutionContext, *, cuda: Cuda, lines: LogLines) -
             raise lines.error("TensorRT refuses to run the engine", cure="build it again")
 
     return run
+
+
+def profile_layers(
+    context: trt.IExecutionContext, launch: Operation, *, wait: Operation, iterations: int, lines: LogLines
+) -> tuple[LayerTime, ...]:
+    """Return the time of each layer, in the order they run: of a pass of its own, never one that is timed.
+
+    With a profiler attached TensorRT marks each layer and runs no CUDA graph: the sum is more than an inference takes.
+
+    Args:
+        context: one that nothing is timed with.
+        launch: queues one inference of it.
+        wait: waits for it.
+        iterations: inferences to take the mean of; one before them is not counted.
+        lines: of TensorRT's logger.
+
+    Raises:
+        EngineError: TensorRT reports nothing.
+    """
+    total_ms: dict[str, float] = {}
+    launch()
+    wait()
+    context.profiler = _recorder(total_ms)
+    context.enqueue_emits_profile = False
+    for _ in range(iterations):
+        launch()
+        wait()
+        require_true(context.report_to_profiler(), "TensorRT reports no layer times", lines=lines)
+    return tuple(LayerTime(name=name, ms=ms / iterations) for name, ms in total_ms.items())
+
+
+def _recorder(total_ms: dict[str, float]) -> trt.IProfiler:
+    """Return a profiler that adds up the milliseconds by layer."""
+    import tensorrt as trt
+
+    class Recorder(trt.IProfiler):
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)  # pybind11 wants its own constructor called
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            total_ms[layer_name] = total_ms.get(layer_name, 0.0) + ms
+
+    return Recorder()

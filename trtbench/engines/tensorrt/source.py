@@ -1,7 +1,7 @@
-"""What a build must know of its ONNX graph, and what is refused before TensorRT's parser sees it.
+"""From an ONNX file to TensorRT's network and its optimisation profiles, and what is refused on the way.
 
-A parser's error names a line of the parser; a graph of the wrong types raises none at all and becomes an engine of
-another precision than its name says.
+Much is refused before TensorRT's parser sees it: its errors name a line of the parser, and a graph of the wrong types
+raises none at all and becomes an engine of another precision than its name says. What it refuses is told by node.
 """
 
 from __future__ import annotations
@@ -12,14 +12,20 @@ from typing import TYPE_CHECKING
 from trtbench.errors import EngineError, GraphError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import onnx
+    import tensorrt as trt
 
+    from trtbench.engines.base import BuildOptions
     from trtbench.engines.tensorrt.precision import PrecisionPlan
+
+    Triple = tuple[int, int, int]
 
 _TOLD_FINDINGS = 10
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+_TOLD_ERRORS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,3 +111,125 @@ def _refuse_findings(proto: onnx.ModelProto, *, name: str) -> None:
     if findings := [found for found in lint(proto) if RULES[found.rule].outcome != "slow"]:
         told = "; ".join(f"{found.node}: {found.message} ({found.rule})" for found in findings[:_TOLD_FINDINGS])
         raise GraphError(f"graph {name}", got=told, cure="mend the node, or export the model another way")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedNetwork:
+    """A network and the parser that owns its weights: both live until the build has ended."""
+
+    network: trt.INetworkDefinition
+    parser: trt.OnnxParser
+
+    @property
+    def inputs(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the inputs by name; -1 stands for a free axis."""
+        tensors = (self.network.get_input(index) for index in range(self.network.num_inputs))
+        return {tensor.name: tuple(tensor.shape) for tensor in tensors}
+
+
+def parse_network(
+    builder: trt.Builder,
+    config: trt.IBuilderConfig,
+    source: Source,
+    *,
+    is_strongly_typed: bool,
+    logger: trt.ILogger,
+) -> ParsedNetwork:
+    """Parse an ONNX graph.
+
+    Raises:
+        GraphError: TensorRT cannot read it; each fault with its node and operator.
+    """
+    import tensorrt as trt
+
+    # Always by name: the bit of this flag differs between the majors.
+    flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if is_strongly_typed else 0
+    network = builder.create_network(flags)
+    parser = trt.OnnxParser(network, logger)
+    if hasattr(parser, "set_builder_config"):  # since 10.15
+        parser.set_builder_config(config)
+    if not parser.parse(source.data, path=str(source.path)):
+        faults = [parser.get_error(index) for index in range(parser.num_errors)]
+        told = "; ".join(_told(fault) for fault in faults[:_TOLD_ERRORS]) or "no reason given"
+        cure = "mend the node, or export the model another way"
+        raise GraphError(f"TensorRT cannot parse {source.path.name}", got=told, cure=cure)
+    return ParsedNetwork(network=network, parser=parser)
+
+
+def _told(fault: trt.ParserError) -> str:
+    where = f"node {fault.node_name() or fault.node()} ({fault.node_operator() or 'unknown operator'})"
+    said = fault.desc()
+    if said == "false":  # all that it says of an operator it has no importer for
+        said = "TensorRT's parser does not know this operator"
+    return f"{where}: {said} [{fault.code().name}]"
+
+
+def add_profiles(
+    builder: trt.Builder, config: trt.IBuilderConfig, parsed: ParsedNetwork, options: BuildOptions
+) -> tuple[dict[str, list[list[int]]], ...]:
+    """Give the configuration one optimisation profile for each batch size, or one dynamic profile.
+
+    Returns:
+        For each profile the smallest, usual and largest shape of every input.
+
+    Raises:
+        GraphError: the graph's fixed batch is not what was asked for.
+        EngineError: TensorRT refuses a profile.
+    """
+    inputs = parsed.inputs
+    triples = tuple(_batches(options))
+    _refuse_shapes(inputs, triples)
+    profiles = tuple(
+        {name: [[batch, *shape[1:]] for batch in triple] for name, shape in inputs.items()} for triple in triples
+    )
+    if any(shape[0] == -1 for shape in inputs.values()):
+        for shapes in profiles:
+            _add(config, _profile(builder, shapes))
+    return profiles
+
+
+def set_calibration_profile(
+    builder: trt.Builder, config: trt.IBuilderConfig, parsed: ParsedNetwork, *, batch_size: int
+) -> None:
+    """Say at which shape a calibrator's batches run; TensorRT 10 takes the usual shape of this profile.
+
+    Raises:
+        GraphError: the graph's fixed batch is another one.
+        EngineError: TensorRT refuses the profile.
+    """
+    inputs = parsed.inputs
+    _refuse_shapes(inputs, ((batch_size,) * 3,))
+    if all(shape[0] != -1 for shape in inputs.values()):
+        return  # the network's own shape is the only one
+    shapes = {name: [[batch_size, *shape[1:]]] * 3 for name, shape in inputs.items()}
+    if not config.set_calibration_profile(_profile(builder, shapes)):
+        raise EngineError("calibration profile", got="refused by TensorRT", cure="lower the calibration batch size")
+
+
+def _batches(options: BuildOptions) -> Iterator[Triple]:
+    if options.profile is not None:
+        yield options.profile
+        return
+    for batch in options.batch_sizes:
+        yield (batch, batch, batch)
+
+
+def _refuse_shapes(inputs: dict[str, tuple[int, ...]], triples: tuple[Triple, ...]) -> None:
+    for name, shape in inputs.items():
+        asked = sorted({batch for triple in triples for batch in triple})
+        if shape[0] != -1 and asked != [shape[0]]:
+            got = ", ".join(map(str, asked))
+            cure = "export it with a free batch axis, or ask for its batch size only"
+            raise GraphError(f"input {name!r}: batch sizes", expected=str(shape[0]), got=got, cure=cure)
+
+
+def _profile(builder: trt.Builder, shapes: dict[str, list[list[int]]]) -> trt.IOptimizationProfile:
+    profile = builder.create_optimization_profile()
+    for name, (smallest, usual, largest) in shapes.items():
+        profile.set_shape(name, smallest, usual, largest)
+    return profile
+
+
+def _add(config: trt.IBuilderConfig, profile: trt.IOptimizationProfile) -> None:
+    if not profile or config.add_optimization_profile(profile) < 0:
+        raise EngineError("optimisation profile", got="refused by TensorRT", cure="check the batch sizes of the suite")

@@ -10,9 +10,9 @@ import pytest
 
 from trtbench.engines.base import BuildOptions, BuildRequest, CalibrationImages
 from trtbench.engines.cuda.device import DeviceFacts
-from trtbench.engines.tensorrt.facts import build_facts, host_facts, layer_facts, trtexec_line
 from trtbench.engines.tensorrt.inspector import LayerReport
 from trtbench.engines.tensorrt.library import Abilities
+from trtbench.engines.tensorrt.plan import build_facts, host_facts, layer_facts, trtexec_line
 from trtbench.engines.tensorrt.precision import PrecisionPlan, plan_precision
 from trtbench.records import Preprocessing
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtbench.engines.tensorrt.calibration_cache import (
+from trtbench.engines.tensorrt.caches import (
     CalibrationCache,
     format_cache,
     match_scales,

@@ -23,7 +23,7 @@ _REBUILD = "build it with float32 inputs and outputs: `trtbench build` keeps the
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Binding:
+class IoTensor:
     """One tensor: a page-locked array, and device memory unless TensorRT reads the tensor on the host."""
 
     name: str
@@ -37,14 +37,14 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bindings:
+class IoTensors:
     """The images, the logits, and what else the engine puts out."""
 
-    images: Binding
-    logits: Binding
-    others: tuple[Binding, ...]
+    images: IoTensor
+    logits: IoTensor
+    others: tuple[IoTensor, ...]
 
-    def __iter__(self) -> Iterator[Binding]:
+    def __iter__(self) -> Iterator[IoTensor]:
         yield from (self.images, self.logits, *self.others)
 
     @property
@@ -59,14 +59,14 @@ class Bindings:
                 one.buffer.free()
 
 
-def upload(cuda: Cuda, binding: Binding) -> Operation:
+def upload(cuda: Cuda, tensor: IoTensor) -> Operation:
     """Return what queues the copy of a tensor to where TensorRT reads it."""
-    return _nothing if binding.buffer is None else cuda.upload(binding.buffer, binding.host)
+    return _nothing if tensor.buffer is None else cuda.upload(tensor.buffer, tensor.host)
 
 
-def download(cuda: Cuda, binding: Binding) -> Operation:
+def download(cuda: Cuda, tensor: IoTensor) -> Operation:
     """Return what queues the copy of a tensor from where TensorRT writes it."""
-    return _nothing if binding.buffer is None else cuda.download(binding.host, binding.buffer)
+    return _nothing if tensor.buffer is None else cuda.download(tensor.host, tensor.buffer)
 
 
 def _nothing() -> None:
@@ -101,7 +101,7 @@ def set_shape(context: trt.IExecutionContext, name: str, *, shape: tuple[int, ..
         raise EngineError("shapes of the engine", expected="all known", got=f"unknown: {', '.join(missing)}")
 
 
-def allocate(engine: trt.ICudaEngine, context: trt.IExecutionContext, *, cuda: Cuda, num_classes: int) -> Bindings:
+def allocate(engine: trt.ICudaEngine, context: trt.IExecutionContext, *, cuda: Cuda, num_classes: int) -> IoTensors:
     """Return memory for every tensor at the context's shapes.
 
     Args:
@@ -123,20 +123,20 @@ def allocate(engine: trt.ICudaEngine, context: trt.IExecutionContext, *, cuda: C
         raise EngineError("outputs of the engine", expected=f"logits (batch, {num_classes})", got=got)
     _require_float(engine, logits)
 
-    def binding(name: str) -> Binding:
-        return _binding(engine, name, shape=shapes[name], cuda=cuda)
+    def tensor(name: str) -> IoTensor:
+        return _tensor(engine, name, shape=shapes[name], cuda=cuda)
 
-    others = tuple(binding(name) for name in outputs if name != logits)
-    return Bindings(images=binding(images), logits=binding(logits), others=others)
+    others = tuple(tensor(name) for name in outputs if name != logits)
+    return IoTensors(images=tensor(images), logits=tensor(logits), others=others)
 
 
-def set_addresses(context: trt.IExecutionContext, bindings: Bindings, *, lines: LogLines) -> None:
+def set_addresses(context: trt.IExecutionContext, tensors: IoTensors, *, lines: LogLines) -> None:
     """Tell a context where each tensor stands.
 
     Raises:
         EngineError: TensorRT refuses an address.
     """
-    for one in bindings:
+    for one in tensors:
         is_set = context.set_tensor_address(one.name, one.address)
         require_true(is_set, f"TensorRT refuses the address {one.address:#x} of {one.name!r}", lines=lines)
 
@@ -153,13 +153,13 @@ def _shape(context: trt.IExecutionContext, name: str) -> tuple[int, ...]:
     return shape
 
 
-def _binding(engine: trt.ICudaEngine, name: str, *, shape: tuple[int, ...], cuda: Cuda) -> Binding:
+def _tensor(engine: trt.ICudaEngine, name: str, *, shape: tuple[int, ...], cuda: Cuda) -> IoTensor:
     import tensorrt as trt
 
     host = cuda.pinned(shape, dtype=_dtype(engine, name))
     host.fill(0)
     on_host = engine.get_tensor_location(name) == trt.TensorLocation.HOST or engine.is_shape_inference_io(name)
-    return Binding(name=name, host=host, buffer=None if on_host else cuda.allocate(host.nbytes))
+    return IoTensor(name=name, host=host, buffer=None if on_host else cuda.allocate(host.nbytes))
 
 
 def _dtype(engine: trt.ICudaEngine, name: str) -> np.dtype[Any]:

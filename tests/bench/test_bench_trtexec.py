@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trtbench.engines.fake import FakeSession
-from trtbench.engines.tensorrt.crosscheck import (
+from trtbench.bench.trtexec import (
     CrossCheck,
     Figures,
     Flags,
@@ -20,6 +19,7 @@ from trtbench.engines.tensorrt.crosscheck import (
     run_trtexec,
     trtexec_command,
 )
+from trtbench.engines.fake import FakeSession
 from trtbench.errors import CapabilityError, EngineError, UnsupportedError
 
 if TYPE_CHECKING:
