@@ -68,6 +68,24 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def in_short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let workers serve in this process and figures stay unpainted, unless the test is marked `whole`."""
+    if request.node.get_closest_marker("whole"):
+        yield
+        return
+    import torch
+    from short_cuts import WorkerHere, save_blank
+
+    monkeypatch.setattr("trtbench.bench.workers.WorkerProcess", WorkerHere)
+    monkeypatch.setattr("trtbench.bench.worker._pin", list)  # the cores asked for, and none taken from other tests
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_blank)
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real images and weights, from $SHARED."""

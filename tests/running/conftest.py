@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 CLASSES = ("circle", "square", "star")
 
 
+@pytest.fixture(autouse=True)
+def _short(in_short: None) -> None:
+    """Processes have their tests in tests/bench, figures in tests/report; those marked `whole` have both here."""
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """PATH/train and PATH/test with three classes of noise around a colour of their own."""

@@ -130,6 +130,7 @@ def test_the_same_file_is_the_same_unless_it_is_to_be_timed_again(tmp_path: Path
     assert "re-timed" in by_time[0].how
 
 
+@pytest.mark.whole  # an engine that crashes takes its process with it
 def test_engines_that_are_gone_or_do_not_run_leave_the_stored_samples(
     tmp_path: Path, compared: Callable[..., Any]
 ) -> None:

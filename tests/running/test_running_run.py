@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
+@pytest.mark.whole
 def test_a_run_leaves_a_report_with_every_row(suite: Make, places: Places) -> None:
     told: list[Event] = []
 

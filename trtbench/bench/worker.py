@@ -15,7 +15,7 @@ import sys
 import time
 from dataclasses import fields
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from trtbench.engines.sidecar import check_engine, read_sidecar
 from trtbench.errors import EngineError, OutOfMemoryError, TrtbenchError, WorkerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -227,7 +227,7 @@ def _peak_memory_bytes() -> int | None:
     return None
 
 
-def serve(commands: IO[str], *, kind: type[Worker] = Worker) -> Iterator[dict[str, Any]]:
+def serve(commands: Iterable[str], *, kind: type[Worker] = Worker) -> Iterator[dict[str, Any]]:
     """Yield the answer of a worker of this kind to each command line until the input ends."""
     worker = kind()
     for line in commands:

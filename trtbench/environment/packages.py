@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,9 +41,9 @@ def collect_packages(providers: Mapping[str, Iterable[str]] | None = None) -> tu
     """List the distributions of interest; nothing is imported.
 
     Args:
-        providers: module -> distributions that provide it; `importlib.metadata.packages_distributions()` by default.
+        providers: module -> distributions that provide it; by default those that are installed.
     """
-    found = metadata.packages_distributions() if providers is None else providers
+    found = _providers(tuple(sys.path)) if providers is None else providers
     return tuple(_package(module, name) for module in _MODULES for name in sorted(set(found.get(module, ()))))
 
 
@@ -56,6 +58,12 @@ def cuda_of(package: Package, *, build_file: str = "") -> str | None:
     if package.distribution == "onnxruntime-gpu":
         return "13" if package.release >= _FIRST_ONNXRUNTIME_OF_CUDA_13 else "12"
     return None
+
+
+@functools.lru_cache(maxsize=1)
+def _providers(_path: tuple[str, ...]) -> Mapping[str, Iterable[str]]:
+    """Read the listings of all installed packages, which takes half a second, once while the path stays as it is."""
+    return metadata.packages_distributions()
 
 
 def _package(module: str, name: str) -> Package:
