@@ -13,8 +13,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from trtbench.cli import main
+from trtbench.report.disk import write_report
 from trtbench.report.document import Report, read_report
-from trtbench.report.write import write_report
 
 GOLDEN = Path(__file__).parent.parent / "report" / "twenty-four-rows.json"
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trtbench.cli import main
+from trtbench.report.disk import write_report
 from trtbench.report.document import Report, read_report
-from trtbench.report.write import write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from trtbench.report.disk import write_report
 from trtbench.report.document import Report, read_report
-from trtbench.report.write import write_report
 from trtbench.rows import LoadRecord
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pytest
 
 from trtbench.decide.compare import Comparison, parse_gates
 from trtbench.errors import StoreError
+from trtbench.report.github import append_summary, comparison_summary, report_summary
 from trtbench.report.junit import comparison_junit, report_junit
-from trtbench.report.step_summary import append_summary, comparison_summary, report_summary
 
 if TYPE_CHECKING:
     from pathlib import Path

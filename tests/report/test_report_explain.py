@@ -11,10 +11,9 @@ import pytest
 import yaml
 from matplotlib.patches import Rectangle
 
-from trtbench.bench.explain import DropSplit, Effect, Exclusion, KernelEffect, LayerEffect
-from trtbench.bench.study import StudyPoint
+from trtbench.bench.explain import DropSplit, Effect, Exclusion, Explanation, KernelEffect, LayerEffect
+from trtbench.bench.study import Study, StudyPoint
 from trtbench.report.explain import (
-    Explanation,
     caveats,
     exclude_yaml,
     explanation_json,
@@ -26,7 +25,7 @@ from trtbench.report.explain import (
     write_explanation,
 )
 from trtbench.report.layers_plot import layers_figure
-from trtbench.report.study import Study, balance_table, study_json, study_sentences, write_study
+from trtbench.report.study import balance_table, study_json, study_sentences, write_study
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,14 +14,14 @@ import pytest
 from trtbench.errors import ConfigError
 from trtbench.jsonable import canonical_json
 from trtbench.report.columns import COLUMNS
+from trtbench.report.disk import write_report
 from trtbench.report.document import Report, read_report
+from trtbench.report.figures_style import DARK, DARK_PAGE
 from trtbench.report.footnotes import footnotes
 from trtbench.report.html import render_html
 from trtbench.report.markdown import render_markdown
-from trtbench.report.style import DARK, DARK_PAGE
 from trtbench.report.tables import rows_for_terminal, to_csv
 from trtbench.report.units import significant
-from trtbench.report.write import write_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,9 +20,8 @@ from trtbench.environment import collect_environment
 from trtbench.errors import ConfigError
 from trtbench.jsonable import to_jsonable
 from trtbench.records import Preprocessing
+from trtbench.report.disk import read_blocks, write_raw, write_report
 from trtbench.report.document import Report, read_report
-from trtbench.report.raw import read_blocks, write_raw
-from trtbench.report.write import write_report
 from trtbench.rows import LatencyRecord, Row
 from trtbench.running.again import compare_reports, decide_again, find_engines
 from trtbench.store import file_sha256

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trtbench.report.explain import Explanation
+    from trtbench.bench.explain import Explanation
     from trtbench.running import Event
     from trtbench.suite import Suite
 

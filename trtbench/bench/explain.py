@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trtbench.bench.paired_drop import drop_upper_bound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -121,6 +121,35 @@ class Exclusion:
     nodes: tuple[str, ...]
     effect: Effect
     macs_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Where the INT8 drop of one variant comes from.
+
+    `splits` and `final_test` are of the test images; `layers`, `all_quantized`, `exclusion` and `final_validation` of
+    the validation images, in true Q/DQ arithmetic. `exclude` is what the suite's `calibration.exclude` becomes.
+    `where` names the CPU and the versions it was measured on.
+    """
+
+    model: str
+    dataset: str
+    variant: str
+    precision: str
+    calibration: Mapping[str, Any]
+    validation_images: int
+    test_images: int
+    validation_float_correct: int
+    splits: tuple[DropSplit, ...]
+    layers: tuple[LayerEffect, ...]
+    all_quantized: Effect
+    max_drop_pp: float
+    exclusion: Exclusion
+    final_validation: Effect
+    final_test: Effect
+    exclude: tuple[str, ...]
+    where: Mapping[str, str]
+    schema_version: int = 1
 
 
 def effect_of(logits: NDArray[np.float32], reference: NDArray[np.float32], labels: NDArray[np.int64]) -> Effect:

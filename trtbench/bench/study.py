@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from trtbench.bench.explain import Effect
 
@@ -55,6 +55,27 @@ class BalanceEffect:
     mean_images: float
     ci95_images: tuple[float, float] | None
     mean_db: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """INT8 accuracy in true Q/DQ arithmetic on `images` images of `split`, by calibration set.
+
+    `leaking` of the training images stand in validation or test and were never drawn. `where` names the CPU and
+    the versions.
+    """
+
+    model: str
+    dataset: str
+    precision: str
+    split: str
+    images: int
+    float_correct: int
+    training_images: int
+    leaking: int
+    points: tuple[StudyPoint, ...]
+    where: Mapping[str, str]
+    schema_version: int = 1
 
 
 def spreads(points: Sequence[StudyPoint]) -> tuple[Spread, ...]:

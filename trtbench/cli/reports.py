@@ -41,8 +41,8 @@ def report(
     mlflow: MlflowOption = None,
 ) -> None:
     """Render a run's report again from its report.json, and show its tables."""
+    from trtbench.report.disk import write_report
     from trtbench.report.document import read_report
-    from trtbench.report.write import write_report
 
     found = read_report(run)
     folder = run if run.is_dir() else run.parent
@@ -129,7 +129,7 @@ def merge(
 ) -> None:
     """Put the reports of several machines into one matrix, and say where the winner changes."""
     from trtbench.report.document import read_report
-    from trtbench.report.merge import matrix_table, merge_reports
+    from trtbench.report.matrix import matrix_table, merge_reports
     from trtbench.report.tables import to_markdown
     from trtbench.store import write_atomically
 
@@ -206,8 +206,8 @@ def publish(report: Report, folder: Path, *, junit: Path | None, mlflow: str | N
         ConfigError: the MLflow store refuses.
         CapabilityError: MLflow is asked for and absent.
     """
+    from trtbench.report.github import append_summary, report_summary
     from trtbench.report.junit import report_junit
-    from trtbench.report.step_summary import append_summary, report_summary
     from trtbench.store import write_atomically
 
     if junit is not None:
@@ -215,7 +215,7 @@ def publish(report: Report, folder: Path, *, junit: Path | None, mlflow: str | N
     if (page := _step_summary()) is not None:
         append_summary(page, report_summary(report))
     if mlflow is not None:
-        from trtbench.report.tracking import log_to_mlflow
+        from trtbench.report.mlflow import log_to_mlflow
 
         say(f"MLflow run {log_to_mlflow(report, folder, uri=mlflow)} at {mlflow}")
 
@@ -227,8 +227,8 @@ def publish_comparisons(found: Sequence[Comparison], gates: Gates, *, junit: Pat
         StoreError: a file cannot be written.
     """
     from trtbench.decide.compare import broken_gates
+    from trtbench.report.github import append_summary, comparison_summary
     from trtbench.report.junit import comparison_junit
-    from trtbench.report.step_summary import append_summary, comparison_summary
     from trtbench.report.words import gate_clause
     from trtbench.store import write_atomically
 

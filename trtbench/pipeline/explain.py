@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from trtbench.bench.explain import DropSplit, LayerEffect, cheapest_exclusion
+from trtbench.bench.explain import DropSplit, Explanation, LayerEffect, cheapest_exclusion
 from trtbench.errors import ConfigError
 from trtbench.graph.ablation import only, quantized_nodes, ranges_of_all, with_refinements, without_pairs
 from trtbench.graph.placement import plan_qdq
@@ -22,7 +22,6 @@ from trtbench.pipeline.kernels import KernelConfig, kernel_effects
 from trtbench.pipeline.truth import TrueArithmetic, where
 from trtbench.precision import PLACEMENTS
 from trtbench.progress import Countdown
-from trtbench.report.explain import Explanation
 from trtbench.running.plan import plan_engines
 
 if TYPE_CHECKING:

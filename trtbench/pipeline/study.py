@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from trtbench.bench.study import BALANCED, StudyPoint
+from trtbench.bench.study import BALANCED, Study, StudyPoint
 from trtbench.calibrate.leaks import leaking_indices
 from trtbench.calibrate.ranges import Histogram, observe, thresholds
 from trtbench.calibrate.sampler import SAMPLINGS, sample_balanced, sample_unbalanced
@@ -29,7 +29,6 @@ from trtbench.pipeline.truth import INPUT, Images, TrueArithmetic, where
 from trtbench.precision import PLACEMENTS
 from trtbench.progress import Countdown
 from trtbench.records import Split
-from trtbench.report.study import Study
 from trtbench.store import write_atomically
 from trtbench.suite import CalibrationConfig, options
 

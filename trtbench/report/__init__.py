@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from trtbench.report.disk import write_report
 from trtbench.report.document import Loser, Recommendation, Report, read_report, report_schema
 from trtbench.report.tables import Table, rows_for_terminal
 from trtbench.report.words import recommend
-from trtbench.report.write import write_report
 
 __all__ = [
     "Loser",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from matplotlib.patches import Patch
 
 from trtbench.decide.limits import BYTES_PER_MB
-from trtbench.report.style import GREY, PALE, colours, kind, new_figure, quieten, tip, title
+from trtbench.report.figures_style import GREY, PALE, colours, kind, new_figure, quieten, tip, title
 from trtbench.report.units import megabytes, significant
 from trtbench.report.words import row_in_brief, short_name
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 
-from trtbench.report.style import kind, new_figure, tip, title
+from trtbench.report.figures_style import kind, new_figure, tip, title
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trtbench.rows import Row
 
 _MOST = 20  # classes beside each other whose numbers can still be read
-# Not quite those of `style`, for they stay as they are on a dark page, under dark ink
+# Not quite those of `figures_style`, for they stay as they are on a dark page, under dark ink
 _GAINED, _EVEN, _LOST, _INK = "#57B4E9", "#F4F4F4", "#D65F00", "#111111"
 _LEAST_SPAN = 1.0  # pp: noise of a tenth of a point is not painted as a catastrophe
 

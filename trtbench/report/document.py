@@ -1,4 +1,4 @@
-"""The report and its recommendation as records, their JSON Schema and strict reader; `write` puts them on disk."""
+"""The report and its recommendation as records, their JSON Schema and strict reader; `disk` writes them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""An INT8 drop explained: the record, its JSON, its Markdown and the exclude list that a suite takes."""
+"""An INT8 drop explained: its JSON, its Markdown and the exclude list that a suite takes."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -15,41 +14,12 @@ from trtbench.report.units import fixed, significant
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from trtbench.bench.explain import DropSplit, Exclusion, LayerEffect
+    from trtbench.bench.explain import Explanation
 
 _NO_NOISE = "no noise"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """Where the INT8 drop of one variant comes from.
-
-    `splits` and `final_test` are of the test images; `layers`, `all_quantized`, `exclusion` and `final_validation` of
-    the validation images, in true Q/DQ arithmetic. `exclude` is what the suite's `calibration.exclude` becomes.
-    `where` names the CPU and the versions it was measured on.
-    """
-
-    model: str
-    dataset: str
-    variant: str
-    precision: str
-    calibration: Mapping[str, Any]
-    validation_images: int
-    test_images: int
-    validation_float_correct: int
-    splits: tuple[DropSplit, ...]
-    layers: tuple[LayerEffect, ...]
-    all_quantized: Effect
-    max_drop_pp: float
-    exclusion: Exclusion
-    final_validation: Effect
-    final_test: Effect
-    exclude: tuple[str, ...]
-    where: Mapping[str, str]
-    schema_version: int = 1
 
 
 def explanation_json(found: Explanation) -> dict[str, Any]:
@@ -64,8 +34,8 @@ def write_explanation(found: Explanation, folder: Path) -> None:
     Raises:
         StoreError: the folder cannot be written.
     """
+    from trtbench.report.figures import png
     from trtbench.report.layers_plot import layers_figure  # matplotlib is slow to import
-    from trtbench.report.plots import png
 
     write_atomically(folder / "explain.json", json.dumps(explanation_json(found), indent=1) + "\n")
     write_atomically(folder / "explain.png", png(layers_figure(found)))

@@ -12,11 +12,11 @@ from markupsafe import Markup
 
 from trtbench.jsonable import to_jsonable
 from trtbench.report.details import details
+from trtbench.report.figures_style import DARK
+from trtbench.report.figures_svg import colour_variable, inline_svg
 from trtbench.report.footnotes import footnotes
 from trtbench.report.markdown import caveats
 from trtbench.report.observations import observations
-from trtbench.report.style import DARK
-from trtbench.report.svg import colour_variable, inline_svg
 from trtbench.report.tables import columns_of, row_lines
 from trtbench.report.units import significant
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from trtbench.report.columns import Column, Line
     from trtbench.report.document import Report
-    from trtbench.report.plots import Drawing
+    from trtbench.report.figures import Drawing
     from trtbench.report.tables import Table
 
 _FIRST = ("variant", "precision", "backend", "batch_size", "status", "top1", "drop_pp", "p50_ms", "p90_ms", "p99_ms")

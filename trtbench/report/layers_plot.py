@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import MaxNLocator
 
-from trtbench.report.style import GREY, PALE, colours, new_figure, quieten
+from trtbench.report.figures_style import GREY, PALE, colours, new_figure, quieten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from trtbench.bench.explain import LayerEffect
-    from trtbench.report.explain import Explanation
+    from trtbench.bench.explain import Explanation, LayerEffect
 
 _LAYER_INCHES = 0.22  # of height per layer, so that every label keeps its line
 _NAME_LENGTH = 44

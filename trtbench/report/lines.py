@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from trtbench.report.style import GRID, colours, kind, new_figure, quieten, tip, title
+from trtbench.report.figures_style import GRID, colours, kind, new_figure, quieten, tip, title
 from trtbench.report.units import significant
 from trtbench.report.words import row_in_brief
 

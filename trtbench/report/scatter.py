@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING
 from matplotlib.lines import Line2D
 
 from trtbench.decide.rank import pareto_front
+from trtbench.report.figures_style import (
+    GREY,
+    GRID,
+    colours,
+    kind,
+    log_milliseconds,
+    marker,
+    new_figure,
+    quieten,
+    tip,
+    title,
+)
 from trtbench.report.labels import place_labels
-from trtbench.report.style import GREY, GRID, colours, kind, log_milliseconds, marker, new_figure, quieten, tip, title
 from trtbench.report.words import row_in_brief
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.report.style import GREY, PALE, colours, kind, new_figure, quieten, tip, title
+from trtbench.report.figures_style import GREY, PALE, colours, kind, new_figure, quieten, tip, title
 from trtbench.report.units import significant
 
 if TYPE_CHECKING:

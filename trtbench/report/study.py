@@ -1,9 +1,8 @@
-"""A calibration study: the record, its JSON, its tables and what it says, for or against class balance."""
+"""A calibration study: its JSON, its tables and what it says, for or against class balance."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbench.bench.study import BALANCED, balance_effects, spreads
@@ -13,31 +12,10 @@ from trtbench.report.units import fixed, significant
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from trtbench.bench.study import BalanceEffect, StudyPoint
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Study:
-    """INT8 accuracy in true Q/DQ arithmetic on `images` images of `split`, by calibration set.
-
-    `leaking` of the training images stand in validation or test and were never drawn. `where` names the CPU and
-    the versions.
-    """
-
-    model: str
-    dataset: str
-    precision: str
-    split: str
-    images: int
-    float_correct: int
-    training_images: int
-    leaking: int
-    points: tuple[StudyPoint, ...]
-    where: Mapping[str, str]
-    schema_version: int = 1
+    from trtbench.bench.study import BalanceEffect, Study
 
 
 def study_json(found: Study) -> dict[str, Any]:
@@ -53,7 +31,7 @@ def write_study(found: Study, folder: Path) -> None:
     Raises:
         StoreError: the folder cannot be written.
     """
-    from trtbench.report.plots import png  # matplotlib is slow to import
+    from trtbench.report.figures import png  # matplotlib is slow to import
     from trtbench.report.study_plot import study_figure
 
     write_atomically(folder / "calibration-study.json", json.dumps(study_json(found), indent=1) + "\n")

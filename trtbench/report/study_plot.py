@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from trtbench.bench.study import spreads
-from trtbench.report.style import GREY, colours, new_figure, quieten
+from trtbench.report.figures_style import GREY, colours, new_figure, quieten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from trtbench.bench.study import Spread
-    from trtbench.report.study import Study
+    from trtbench.bench.study import Spread, Study
 
 _SHAPES = "osD^"
 _SIDESTEP = 0.05  # share by which neighbouring lines stand apart, so that their bars do not cover each other

@@ -22,8 +22,8 @@ from trtbench.environment import collect_environment
 from trtbench.errors import ConfigError, RowError
 from trtbench.jsonable import to_jsonable
 from trtbench.progress import Event, Listener, nobody
+from trtbench.report.disk import read_blocks
 from trtbench.report.document import read_report
-from trtbench.report.raw import read_blocks
 from trtbench.report.words import recommend
 
 if TYPE_CHECKING:

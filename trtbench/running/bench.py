@@ -23,7 +23,7 @@ from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, load_network
 from trtbench.progress import Event, Listener, nobody
-from trtbench.report.raw import write_raw
+from trtbench.report.disk import write_raw
 from trtbench.rows import Row
 from trtbench.running.finalists import hold_finals
 from trtbench.running.plan import build_engines, status_of

@@ -9,9 +9,9 @@ from trtbench.environment import collect_environment
 from trtbench.jsonable import to_jsonable
 from trtbench.progress import Event, Listener, Stages, nobody
 from trtbench.report.advice import advice
+from trtbench.report.disk import write_report
 from trtbench.report.document import Report
 from trtbench.report.words import recommend
-from trtbench.report.write import write_report
 from trtbench.running.again import paired_from
 from trtbench.running.bench import bench_suite
 from trtbench.store import storing

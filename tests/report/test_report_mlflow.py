@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trtbench.errors import CapabilityError, ConfigError
+from trtbench.report.mlflow import _flat, _metrics, _tags, _winner, log_to_mlflow
 from trtbench.report.tables import row_lines
-from trtbench.report.tracking import _flat, _metrics, _tags, _winner, log_to_mlflow
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from trtbench.report.bars import latency_figure, size_figure
 from trtbench.report.classes import class_figure
+from trtbench.report.figures_style import DPI
 from trtbench.report.lines import batch_figure
 from trtbench.report.scatter import accuracy_figure
 from trtbench.report.spread import samples_figure
-from trtbench.report.style import DPI
 from trtbench.report.tables import (
     batch_table,
     class_drops_table,

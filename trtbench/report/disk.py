@@ -1,25 +1,29 @@
-"""A report on disk: report.json, .md, .html, .csv and the plots, each whole or absent."""
+"""A run on disk: report.json, .md, .html, .csv, the plots and raw/<row>.json, each whole or absent."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbench.bench.latency import TimedRow
 from trtbench.errors import ConfigError
 from trtbench.jsonable import to_jsonable
 from trtbench.report.document import validate_report
 from trtbench.report.markdown import render_markdown
-from trtbench.report.raw import read_blocks
 from trtbench.report.tables import to_csv
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from trtbench.bench.measured import Measured
     from trtbench.report.document import Report
     from trtbench.report.spread import Samples
+    from trtbench.rows import Row
+
+_PLAIN = "device latency"
 
 
 def write_report(report: Report, folder: Path) -> None:
@@ -37,8 +41,8 @@ def write_report(report: Report, folder: Path) -> None:
     validate_report(text, origin="report.json")
     write_atomically(folder / "report.json", text)
     write_atomically(folder / "report.csv", to_csv(report.rows))
+    from trtbench.report.figures import draw_figures, images  # matplotlib is slow to import, and readers do without
     from trtbench.report.html import render_html
-    from trtbench.report.plots import draw_figures, images  # matplotlib is slow to import, and readers do without
 
     drawings = draw_figures(report.rows, report.decision, samples=_samples(report, folder))
     plots = images(drawings)
@@ -64,3 +68,49 @@ def _encoded(report: Report) -> str:
             got=str(error),
             cure="turn the value into text or a number first",
         ) from error
+
+
+def write_raw(folder: Path, row: Row, measured: Measured) -> None:
+    """Keep every sample: by the way it was taken, the blocks, the process of each, and when it was.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    samples = {}
+    for way in measured.ways:
+        timed = measured.timed_as(way)
+        if timed is not None:
+            samples[f"{way.scope} {way.mode}"] = {
+                "blocks_ns": [block.tolist() for block in timed.blocks],
+                "processes": list(timed.processes),
+                "spans_ns": [list(span) for span in timed.spans],
+            }
+    raw: dict[str, Any] = {"row": row.name, "samples": samples, "predictions": measured.predictions}
+    write_atomically(_path(folder, row), json.dumps(raw))
+
+
+def read_blocks(folder: Path, row: Row) -> TimedRow | None:
+    """Return the plain samples of a row of the run in this folder; None where none were kept.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    path = _path(folder, row)
+    if not path.is_file():
+        return None
+    try:
+        kept = json.loads(path.read_bytes()).get("samples", {}).get(_PLAIN)
+        if kept is None:
+            return None
+        return TimedRow(
+            blocks=tuple(np.array(block, dtype=np.int64) for block in kept["blocks_ns"]),
+            processes=tuple(kept["processes"]),
+            spans=tuple((since, until) for since, until in kept["spans_ns"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        cure = "remove it; the report then stands on its own figures"
+        raise ConfigError(f"samples {path}", expected="a whole file", got=repr(error), cure=cure) from error
+
+
+def _path(folder: Path, row: Row) -> Path:
+    return folder / "raw" / f"{row.name.replace(' ', '_')}.json"

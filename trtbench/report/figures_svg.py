@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 from matplotlib import rc_context
 
-from trtbench.report.style import DARK, tip_of
+from trtbench.report.figures_style import DARK, tip_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ def inline_svg(figure: Figure, *, name: str, label: str) -> str:
     """Return an `<svg>` element for an HTML page that may hold others.
 
     Args:
-        figure: what to draw; artists that `style.tip` was called for carry a `<title>`.
+        figure: what to draw; artists that `figures_style.tip` was called for carry a `<title>`.
         name: makes every id in it unique within the page.
         label: what a screen reader says of the whole.
     """
@@ -46,7 +46,7 @@ def inline_svg(figure: Figure, *, name: str, label: str) -> str:
 
 
 def colour_variable(colour: str) -> str:
-    """Return the CSS variable that stands for a colour of `style`."""
+    """Return the CSS variable that stands for a colour of `figures_style`."""
     return f"--c-{colour.removeprefix('#').lower()}"
 
 

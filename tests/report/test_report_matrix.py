@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbench.report.document import Report, read_report
-from trtbench.report.merge import machine_name, matrix_table, merge_reports
+from trtbench.report.matrix import machine_name, matrix_table, merge_reports
 
 REPORT = read_report(Path(__file__).parent / "twenty-four-rows.json")
 

@@ -20,7 +20,7 @@ _WINNER = "*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Machine:
     """One machine: its name, its report, and the row it should ship, by name."""
 
     machine: str
@@ -43,7 +43,7 @@ class Cell:
 class Matrix:
     """Networks by machine: `cells[i][j]` is network `names[i]` on `columns[j]`; None where it was not tried there."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[Machine, ...]
     names: tuple[str, ...]
     cells: tuple[tuple[Cell | None, ...], ...]
     notes: tuple[str, ...]
@@ -51,7 +51,7 @@ class Matrix:
 
 def merge_reports(reports: Sequence[Report]) -> Matrix:
     """Put reports beside each other, one column a machine, one line for each network, precision, runtime and batch."""
-    columns = tuple(_column(report, reports) for report in reports)
+    columns = tuple(_machine(report, reports) for report in reports)
     names = tuple(dict.fromkeys(row.name for report in reports for row in report.rows))
     cells = tuple(
         tuple(_cell(report, column, name) for report, column in zip(reports, columns, strict=True)) for name in names
@@ -77,10 +77,10 @@ def matrix_table(matrix: Matrix) -> Table:
     return Table.of(headers, cells, left=1, notes=matrix.notes)
 
 
-def _column(report: Report, reports: Sequence[Report]) -> Column:
+def _machine(report: Report, reports: Sequence[Report]) -> Machine:
     machine = machine_name(report)
     is_alone = sum(machine_name(other) == machine for other in reports) == 1
-    return Column(
+    return Machine(
         machine=machine if is_alone else f"{machine}, {report.run_id}",
         run_id=report.run_id,
         winner=report.decision.winner,
@@ -88,7 +88,7 @@ def _column(report: Report, reports: Sequence[Report]) -> Column:
     )
 
 
-def _cell(report: Report, column: Column, name: str) -> Cell | None:
+def _cell(report: Report, column: Machine, name: str) -> Cell | None:
     row: Row | None = next((one for one in report.rows if one.name == name), None)
     if row is None:
         return None
@@ -109,7 +109,7 @@ def _words(cell: Cell | None) -> str:
     return f"{_WINNER if cell.is_winner else ''}{significant(cell.p50_ms)}{bound}"
 
 
-def _changes(columns: Sequence[Column]) -> list[str]:
+def _changes(columns: Sequence[Machine]) -> list[str]:
     """Tell where another row wins than on the first machine."""
     first, *others = columns
     told = [f"{_WINNER} ships {first.winner or 'nothing'} on {first.machine}."]
