@@ -174,7 +174,7 @@ def test_an_emulator_that_does_not_work_says_so(
 
 def test_time_left_counts_only_steps_that_were_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.0, 100.0, 200.0, 300.0, 300.0])
-    monkeypatch.setattr("trtbench.pipeline.countdown.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("trtbench.progress.time.monotonic", lambda: next(clock))
     told: list[Event] = []
     countdown = Countdown(told.append, stage="work", total=4)
 

@@ -90,8 +90,8 @@ def test_implicit_calibration_is_fed_once_and_its_cache_is_kept_by_what_decides_
 def test_the_plan_names_what_each_precision_still_needs(suite: Make, places: Places) -> None:
     found = {row.name: row.missing for row in outlook(suite("engines: [{backend: tensorrt}]"), places).rows}
 
-    assert found["dense fp16 tensorrt b1"] == ("dense", "graph", "half", "engine")
-    assert found["dense int8+fp16 tensorrt b1"] == ("dense", "graph", "manifest", "ranges", "half", "engine")
+    assert found["dense fp16 tensorrt b1"] == ("dense", "graph", "manifest", "half", "engine")  # checked on images
+    assert found["dense int8+fp16 tensorrt b1"] == ("dense", "graph", "manifest", "ranges", "qdq", "half", "engine")
     assert found["dense int8-implicit+fp16 tensorrt b1"] == ("dense", "graph", "manifest", "engine")
 
 

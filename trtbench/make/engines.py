@@ -115,6 +115,7 @@ def engine_identity(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]
     """Return all that decides a build, as the sidecar names it."""
     runtime, suite = backend(plan.backend), makings.suite
     precision, config = PRECISIONS[plan.precision], suite.calibration
+    calibrated_on = manifest(makings) if precision.is_int8 else None
     options = to_jsonable(plan.options(suite.bench.batch_sizes)) if runtime.takes_options else {}
     if precision.calibrates_itself:
         options |= {"calibrator": plan.config.calibrator, "calibration_batch_size": config.batch_size}
@@ -128,7 +129,7 @@ def engine_identity(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]
         "backend_version": here.version,
         "machine": here.machine,
         "source_sha256": made_from.sha256,
-        "calibration_sha256": manifest(makings).facts.sha256 if precision.is_int8 else None,
+        "calibration_sha256": calibrated_on.facts.sha256 if calibrated_on is not None else None,
         "preprocessing": makings.dataset.preprocessing,
         "model": suite.model.name,
         "num_classes": makings.dataset.num_classes,
