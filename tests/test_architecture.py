@@ -38,6 +38,8 @@ _ORDER = (
     "report",
     "running",
     "pipeline",
+    "steps",
+    "studies",
     "cli",
 )
 _CIRCULAR = {"report", "cli"}  # whose circles are still to be opened

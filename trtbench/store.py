@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FORMAT = 1  # of artefact.json; part of every key
-_LISTING = "artefact.json"
+LISTING = "artefact.json"
 
 Facts_co = TypeVar("Facts_co", covariant=True)
 
@@ -163,7 +163,7 @@ class Store:
                     "facts": facts,
                     "seconds": seconds,
                 }
-                write_atomically(partial / _LISTING, json.dumps(listing, indent=1))
+                write_atomically(partial / LISTING, json.dumps(listing, indent=1))
                 partial.replace(folder)
             self._note(event="made", kind=kind, key=key, seconds=round(seconds, 3))
         made = self._read(folder)
@@ -174,7 +174,7 @@ class Store:
 
     def changed_inputs(self, kind: str, inputs: Mapping[str, Any], *, label: str) -> tuple[str, ...]:
         """Return which inputs differ from those of the newest artefact of this label; empty if there is none."""
-        listings = sorted((self.root / kind).glob(f"*/{_LISTING}"), key=lambda path: path.stat().st_mtime, reverse=True)
+        listings = sorted((self.root / kind).glob(f"*/{LISTING}"), key=lambda path: path.stat().st_mtime, reverse=True)
         wanted = to_jsonable(inputs)
         for path in listings:
             with contextlib.suppress(OSError, ValueError, KeyError):
@@ -186,7 +186,7 @@ class Store:
 
     def artefacts(self) -> Iterator[Artefact[Mapping[str, Any]]]:
         """Yield every whole artefact, by kind and key."""
-        for listing in sorted(self.root.glob(f"*/*/{_LISTING}")):
+        for listing in sorted(self.root.glob(f"*/*/{LISTING}")):
             if (found := self._read(listing.parent)) is not None:
                 yield found
 
@@ -225,7 +225,7 @@ class Store:
 
     def _read(self, folder: Path) -> Artefact[Mapping[str, Any]] | None:
         try:
-            listing = json.loads((folder / _LISTING).read_bytes())
+            listing = json.loads((folder / LISTING).read_bytes())
             whole = all(file_sha256(folder / name) == digest for name, digest in listing["files"].items())
             if not whole:
                 return None

@@ -18,20 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trtbench.compress.packing import pack_checkpoint
 from trtbench.data.folder import unpacked
 from trtbench.environment.host import collect_host
-from trtbench.pipeline.int8_steps import dynamic_int8_model, learn_int8_model
-from trtbench.pipeline.packing import pack_checkpoint
-from trtbench.pipeline.quantize import quantize_model, score_file
+from trtbench.jsonable import to_jsonable
+from trtbench.steps import accuracy, dynamic_onnx, learnt_onnx, packed_network, step
 from trtbench.store import write_atomically
-from trtbench.suite import (
-    CalibrationConfig,
-    DataConfig,
-    ExportConfig,
-    FixedPointVariant,
-    TrainConfig,
-    adhoc_suite,
-)
+from trtbench.suite import CalibrationConfig, DataConfig, ExportConfig, adhoc_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,20 +75,17 @@ def _source(checkpoint: Path, data: DataConfig, folder: Path) -> dict[str, Any]:
 
 
 def _quantized(checkpoint: Path, data: DataConfig, folder: Path, **config: Any) -> dict[str, Any]:
-    variant = FixedPointVariant(kind="fixed_point", name="x", **config)
-    output = folder / f"{variant.scheme}-{variant.bits}.tbz"
-    if variant.activations:
+    output = folder / f"{config['scheme']}-{config['bits']}.tbz"
+    if "activations" in config:
         output = folder / "activations.tbz"
-    found = quantize_model("resnet20", checkpoint, data, variant, output=output)
+    variant = {"kind": "fixed_point", **config}
+    found = to_jsonable(step(_suite(checkpoint, data, variants=variant), packed_network, output))
     _tell(config, found)
     return {key: found[key] for key in _KEPT}
 
 
 def _codec(checkpoint: Path, data: DataConfig, folder: Path) -> dict[str, Any]:
     """Pack the 2-bit network, and the float one with shared weights, and score what the files decode to."""
-    from trtbench.data import load_dataset
-
-    dataset = load_dataset(data)
     _quantized(checkpoint, data, folder, bits=2, scheme="best")
     asked: dict[str, tuple[Path, dict[str, Any]]] = {
         "best 2 bits, half": (folder / "best-2.tbz", {"is_halved": True}),
@@ -105,31 +95,33 @@ def _codec(checkpoint: Path, data: DataConfig, folder: Path) -> dict[str, Any]:
     found = {}
     for name, (source, options) in asked.items():
         output = folder / "packed.tbz"
-        made = pack_checkpoint(source, output=output, **options)
-        made = {**score_file("resnet20", output, dataset), **made}
+        made = to_jsonable(pack_checkpoint(source, output=output, **options))
+        scored = step(_suite(output, data), accuracy, None)
         del made["output"]
-        found[name] = made
-        _tell({"pack": name}, made)
+        found[name] = {"correct": scored.correct, "total": scored.total, "top1": scored.top1, **made}
+        _tell({"pack": name}, found[name])
     return found
 
 
-def _suite(checkpoint: Path, data: DataConfig) -> Suite:
+def _suite(checkpoint: Path, data: DataConfig, **sections: Any) -> Suite:
     return adhoc_suite(
         model={"name": "resnet20", "checkpoint": checkpoint},
         data=data,
         export=ExportConfig(exporter="torchscript"),
         calibration=CalibrationConfig(per_class=50),
+        **sections,
     )
 
 
 def _dynamic(checkpoint: Path, data: DataConfig, folder: Path) -> dict[str, Any]:
-    found = dynamic_int8_model(_suite(checkpoint, data), output=folder / "dynamic.onnx")
-    return _plain(found)
+    suite = _suite(checkpoint, data, variants={"kind": "dynamic_int8"})
+    return _plain(to_jsonable(step(suite, dynamic_onnx, folder / "dynamic.onnx")))
 
 
 def _qat(checkpoint: Path, data: DataConfig, folder: Path) -> dict[str, Any]:
     start = time.monotonic()
-    found = learn_int8_model(_suite(checkpoint, data), TrainConfig(epochs=1, lr=0.0005), output=folder / "qat")
+    suite = _suite(checkpoint, data, variants={"kind": "qat"}, fine_tune={"epochs": 1, "lr": 0.0005})
+    found = to_jsonable(step(suite, learnt_onnx, folder / "qat"))
     return {**_plain(found), "seconds": time.monotonic() - start}
 
 

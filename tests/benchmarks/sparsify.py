@@ -16,11 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from trtbench.data import load_dataset
 from trtbench.environment import collect_environment
-from trtbench.pipeline.quantize import score_file
-from trtbench.pipeline.sparsify import sparsify_model
-from trtbench.suite import DataConfig, NmVariant, WeightsVariant
+from trtbench.jsonable import to_jsonable
+from trtbench.steps import accuracy, sparse_network, step
+from trtbench.suite import DataConfig, NmVariant, Suite, WeightsVariant, adhoc_suite
 
 _EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence" / "sparsify.json"
 _SHORTCUTS = ("downsample",)  # the source study leaves its 1x1 shortcuts whole
@@ -59,16 +58,22 @@ def main(names: list[str]) -> None:
         sys.exit(2)
     archive = shared / "data" / "cifar10-lossless.tar.xz"
     data = DataConfig(source=f"folder:{archive}", mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
-    dense = score_file("resnet20", checkpoint, load_dataset(data))
+    scored = step(_suite(checkpoint, data), accuracy, None)
+    dense = {"correct": scored.correct, "total": scored.total, "top1": scored.top1}
     rows = json.loads(_EVIDENCE.read_text())["rows"] if names and _EVIDENCE.is_file() else {}
     for name in names or _VARIANTS:
         rows[name] = _measured(checkpoint, data, _VARIANTS[name])
         _write(rows, dense)
 
 
+def _suite(checkpoint: Path, data: DataConfig, **sections: Any) -> Suite:
+    return adhoc_suite(model={"name": "resnet20", "checkpoint": checkpoint}, data=data, **sections)
+
+
 def _measured(checkpoint: Path, data: DataConfig, variant: WeightsVariant | NmVariant) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        found = sparsify_model("resnet20", checkpoint, data, variant, output=Path(folder) / "sparse.safetensors")
+        suite = _suite(checkpoint, data, variants=variant)
+        found = to_jsonable(step(suite, sparse_network, Path(folder) / "sparse.safetensors"))
     kept = ("correct", "total", "sparsity", "zeros", "weights", "seconds")
     return {
         "variant": variant.settled(builds_int8=False).model_dump(mode="json", exclude={"name"}),

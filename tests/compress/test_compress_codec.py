@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from trtbench.compress.codec import halve, read_state, share_weights
+from trtbench.compress.packing import pack_checkpoint, unpack_checkpoint
 from trtbench.errors import CheckpointError, ConfigError
 from trtbench.models.container import Grid, PackedState, save_packed, to_bytes
-from trtbench.pipeline.packing import pack_checkpoint, unpack_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,16 +65,16 @@ def test_packing_loses_nothing_unless_asked_to(tmp_path: Path) -> None:
     path, packed, back = (tmp_path / name for name in ("net.pth", "net.tbz", "net.safetensors"))
     torch.save({"state_dict": {"w": _sparse(), "bn.weight": torch.rand(16), "count": torch.tensor(3)}}, path)
     found = pack_checkpoint(path, output=packed)
-    assert found["is_lossless"]
-    assert found["bytes"] == packed.stat().st_size
-    assert found["dense_bytes"] == 4 * (16 * 72 + 16 + 1)
-    assert found["ratio"] == found["dense_bytes"] / found["bytes"] > 1.4
+    assert found.is_lossless
+    assert found.bytes == packed.stat().st_size
+    assert found.dense_bytes == 4 * (16 * 72 + 16 + 1)
+    assert found.ratio == found.dense_bytes / found.bytes > 1.4
     unpacked = unpack_checkpoint(packed, output=back)
-    assert unpacked["sha256"] == found["sha256"]
-    assert pack_checkpoint(back, output=tmp_path / "again.tbz")["sha256"] == found["sha256"]
+    assert unpacked.sha256 == found.sha256
+    assert pack_checkpoint(back, output=tmp_path / "again.tbz").sha256 == found.sha256
     lossy = pack_checkpoint(path, output=packed, clusters=8, is_halved=True)
-    assert not lossy["is_lossless"]
-    assert lossy["bytes"] < 0.4 * found["bytes"]
+    assert not lossy.is_lossless
+    assert lossy.bytes < 0.4 * found.bytes
 
 
 def test_zeros_are_one_value_whatever_their_sign(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from trtbench.cli import main
 from trtbench.engines.tensorrt.caches import CalibrationCache, format_cache
 from trtbench.errors import DataError, GraphError
 from trtbench.graph.placement import activation_tensors, plan_qdq
-from trtbench.pipeline.steps import calibrate_model, export_model
-from trtbench.suite import ExportConfig
+from trtbench.steps import calibration, float_onnx, imported_calibration, step
+from trtbench.suite import DataConfig, ExportConfig, adhoc_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from trtbench.steps import Calibrated
     from trtbench.suite import Suite
 
     Make = Callable[..., Suite]
@@ -30,8 +32,12 @@ if TYPE_CHECKING:
 @pytest.fixture
 def calibrated(suite: Make, tmp_path: Path) -> Path:
     """The files of our own calibration of the tiny suite."""
-    calibrate_model(suite(), output=tmp_path / "own")
+    step(suite(), calibration, tmp_path / "own")
     return tmp_path / "own"
+
+
+def _imported(suite: Suite, output: Path, cache: Path) -> Calibrated:
+    return step(suite, partial(imported_calibration, cache=cache), output)
 
 
 def _scales(calibrated: Path) -> dict[str, float]:
@@ -57,11 +63,11 @@ def test_a_cache_of_our_own_ranges_gives_the_graph_of_our_own_calibration(
 ) -> None:
     cache = _write(tmp_path / "calib.cache", _scales(calibrated))
 
-    found = calibrate_model(suite(), output=tmp_path / "imported", cache=cache)
+    found = _imported(suite(), tmp_path / "imported", cache)
 
-    assert found["method"] == "TensorRT's EntropyCalibration2"
-    assert found["tensors"] == len(_scales(calibrated))
-    assert found["notes"] == []
+    assert found.method == "TensorRT's EntropyCalibration2"
+    assert found.tensors == len(_scales(calibrated))
+    assert found.notes == ()
     own, imported = (_activation_scales(folder / "model.qdq.onnx") for folder in (calibrated, tmp_path / "imported"))
     assert own.keys() == imported.keys()
     assert all(own[name].tobytes() == imported[name].tobytes() for name in own)
@@ -78,9 +84,9 @@ def test_what_the_graph_does_not_ask_for_is_told_and_a_dead_tensor_gets_a_scale(
     changed = {**scales, first: 0.0, f"{second}_output": scales[second], "stranger": 1.0}
     del changed[second]
 
-    found = calibrate_model(suite(), output=tmp_path / "out", cache=_write(tmp_path / "c", changed))
+    found = _imported(suite(), tmp_path / "out", _write(tmp_path / "c", changed))
 
-    assert found["notes"] == [
+    assert list(found.notes) == [
         "1 tensors of the cache the placement asks no scale of: stranger",
         f"1 tensors by the cache's name: {second} = {second}_output",
         f"1 tensors that were 0 on all images: {first}",
@@ -90,7 +96,7 @@ def test_what_the_graph_does_not_ask_for_is_told_and_a_dead_tensor_gets_a_scale(
 
 def test_a_cache_of_another_graph_is_refused_and_nothing_is_written(suite: Make, tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="calibrate this very graph"):
-        calibrate_model(suite(), output=tmp_path / "out", cache=_write(tmp_path / "c", {"other": 0.5}))
+        _imported(suite(), tmp_path / "out", _write(tmp_path / "c", {"other": 0.5}))
 
     assert not (tmp_path / "out").exists()
 
@@ -100,16 +106,16 @@ def test_a_scale_that_int8_cannot_use_is_refused(suite: Make, calibrated: Path, 
     smallest = {**scales, next(iter(scales)): 1e-45}  # positive in a cache, 0 where its 255th is asked for
 
     with pytest.raises(GraphError, match="a positive float32"):
-        calibrate_model(suite(), output=tmp_path / "out", cache=_write(tmp_path / "c", smallest))
+        _imported(suite(), tmp_path / "out", _write(tmp_path / "c", smallest))
 
 
 def test_a_cache_that_is_absent_or_binary_is_an_error_of_the_user(suite: Make, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
-        calibrate_model(suite(), output=tmp_path / "out", cache=tmp_path / "none")
+        _imported(suite(), tmp_path / "out", tmp_path / "none")
 
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="expected text"):
-        calibrate_model(suite(), output=tmp_path / "out", cache=tmp_path / "binary")
+        _imported(suite(), tmp_path / "out", tmp_path / "binary")
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -123,9 +129,9 @@ def test_the_command_line_imports_the_cache_of_a_given_graph(
     images: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tmp_path / "model.onnx"
-    export_model(
-        "resnet20", checkpoint, ExportConfig(exporter="torchscript"), num_classes=3, input_size=16, output=model
-    )
+    weights = {"name": "resnet20", "checkpoint": checkpoint}
+    data = DataConfig(source=f"folder:{images}", size=16)
+    step(adhoc_suite(model=weights, data=data, export=ExportConfig(exporter="torchscript")), float_onnx, model)
     tensors = activation_tensors(plan_qdq(onnx.load(model)))
     cache = _write(tmp_path / "calib.cache", dict.fromkeys(tensors, 0.5))
     given = ["calibrate", "--model", f"onnx:{model}", "--data", f"folder:{images}", "--size", 16, "--from-cache", cache]

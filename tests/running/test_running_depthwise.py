@@ -32,13 +32,13 @@ def _script() -> ModuleType:
 def checkpoint(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given := os.environ.get("TRTBENCH_MOBILENET"):
         return Path(given)
-    from trtbench.pipeline.steps import train_model
-    from trtbench.suite import DataConfig, TrainConfig
+    from trtbench.steps import step, training
+    from trtbench.suite import DataConfig, TrainConfig, adhoc_suite
 
     folder = tmp_path_factory.mktemp("mobilenet")
     data = DataConfig(source=f"folder:{shared / 'data' / 'cifar10-lossless.tar.xz'}")
     config = TrainConfig(epochs=10, batch_size=64, optimizer="adamw", lr=0.003, schedule="one-cycle", weight_decay=0.02)
-    train_model("mobilenet_v2_cifar", None, data, config, output=folder)
+    step(adhoc_suite(model={"name": "mobilenet_v2_cifar", "train": config.model_dump()}, data=data), training, folder)
     return folder / "model.safetensors"
 
 

@@ -18,8 +18,9 @@ from trtbench.data import normalise
 from trtbench.make.graphs import float_graph, half_graph, ranges
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, load_network
-from trtbench.pipeline.steps import prune_model
 from trtbench.pipeline.truth import TrueArithmetic
+from trtbench.steps import network as pruned_network
+from trtbench.steps import step
 from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:
@@ -118,15 +119,9 @@ def test_a_method_sees_every_class_in_equal_numbers(suite: Any, places: Places, 
 
 def test_the_step_that_prunes_sees_every_class_in_equal_numbers(suite: Any, places: Places) -> None:
     makings = Makings(suite(_VARIANTS["taylor"]), places)
-    config, dataset = makings.suite, makings.dataset
-    variant: Any = config.variants[0]
+    seen = _Seen(makings.dataset.train, makings.dataset)
 
-    counts = _seen_by_networks(
-        _Seen(dataset.train, dataset),
-        lambda: prune_model(
-            "resnet20", config.model.checkpoint, variant, num_classes=_CLASSES, input_size=8, data=config.data
-        ),
-    )
+    counts = _seen_by_networks(seen, lambda: step(makings.suite, pruned_network, None))
 
     assert min(counts) >= 200
     assert max(counts) - min(counts) <= 1

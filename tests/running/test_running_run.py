@@ -11,17 +11,11 @@ import pytest
 from trtbench.errors import ConfigError, WorkerError
 from trtbench.make.graphs import float_graph
 from trtbench.make.makings import Makings
-from trtbench.pipeline.steps import (
-    bench_engine,
-    calibrate_model,
-    evaluate_model,
-    export_model,
-    prune_model,
-    train_model,
-)
 from trtbench.report.document import read_report
 from trtbench.running import Event, run_suite
-from trtbench.suite import BenchConfig, ChannelsVariant, DataConfig, ExportConfig, TrainConfig
+from trtbench.running.engine_file import bench_engine
+from trtbench.steps import accuracy, calibration, step
+from trtbench.suite import BenchConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,67 +115,22 @@ def test_a_network_given_as_onnx_is_compared_with_its_own_float_arithmetic(suite
 
 
 def test_evaluate_counts_what_the_network_gets_right(suite: Make) -> None:
-    found = evaluate_model(suite())
+    found = step(suite(), accuracy, None)
 
-    assert found["total"] == 18
-    assert 0 <= found["correct"] <= 18
-    assert found["top1"] == found["correct"] / 18
-
-
-def test_prune_saves_a_network_that_reloads_with_its_widths(checkpoint: Path, tmp_path: Path) -> None:
-    from trtbench.models import conv_widths, load_model
-
-    variant = ChannelsVariant(kind="channels", name="p", ratio=0.5, round_to=1)
-    output = tmp_path / "pruned.safetensors"
-
-    found = prune_model("resnet20", checkpoint, variant, num_classes=3, input_size=16, output=output)
-
-    again = load_model("resnet20", num_classes=3, checkpoint=output)
-    assert conv_widths(again.model) == found["widths"]
-    assert found["params"] < 272_474 / 2
-
-
-def test_train_writes_a_checkpoint_and_its_log(images: Path, tmp_path: Path) -> None:
-    told: list[Event] = []
-    data = DataConfig(source=f"folder:{images}", size=16, validation=0.25)
-    config = TrainConfig(epochs=2, batch_size=9, lr=0.01)
-
-    found = train_model("resnet20", None, data, config, output=tmp_path / "out", tell=told.append)
-
-    assert found["epochs"] == 2
-    assert (tmp_path / "out" / "model.safetensors").exists()
-    assert [event.share for event in told] == [0.5, 1.0]
-
-
-def test_fine_tuning_starts_from_the_checkpoint(images: Path, checkpoint: Path, tmp_path: Path) -> None:
-    data = DataConfig(source=f"folder:{images}", size=16, validation=0.25)
-
-    found = train_model("resnet20", checkpoint, data, TrainConfig(epochs=0), output=tmp_path)
-
-    assert found["best_epoch"] == 0
-
-
-def test_export_writes_a_graph_that_is_close_to_pytorch(checkpoint: Path, tmp_path: Path) -> None:
-    output = tmp_path / "folder" / "model.onnx"
-
-    found = export_model(
-        "resnet20", checkpoint, ExportConfig(exporter="torchscript"), num_classes=3, input_size=16, output=output
-    )
-
-    assert output.exists()
-    assert found["max_abs_error"] < 1e-4
-    assert found["opset"] == 20
+    assert found.total == 18
+    assert 0 <= found.correct <= 18
+    assert found.top1 == found.correct / 18
 
 
 def test_calibrate_writes_manifest_ranges_and_graph(suite: Make, tmp_path: Path) -> None:
-    found = calibrate_model(suite(), output=tmp_path / "out")
+    found = step(suite(), calibration, tmp_path / "out")
 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "manifest.json",
         "model.qdq.onnx",
         "ranges.json",
     ]
-    assert found["images"] == 12
+    assert found.images == 12
 
 
 def test_one_engine_file_is_measured_with_the_preprocessing_of_its_sidecar(
@@ -198,7 +147,7 @@ def test_one_engine_file_is_measured_with_the_preprocessing_of_its_sidecar(
 
     assert [row.status for row in rows] == ["ok"]
     assert rows[0].accuracy is not None
-    assert rows[0].accuracy.correct == evaluate_model(text)["correct"]
+    assert rows[0].accuracy.correct == step(text, accuracy, None).correct
 
 
 def test_an_engine_is_not_scored_on_images_of_other_classes(suite: Make, places: Places, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from trtbench.errors import ConfigError
-from trtbench.pipeline.seeds import spread_of, train_seeds
-from trtbench.suite import AugmentConfig, DataConfig, TrainConfig
+from trtbench.studies.seeds import spread_of, train_seeds
+from trtbench.suite import AugmentConfig, DataConfig, TrainConfig, adhoc_suite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,13 +30,13 @@ def test_each_seed_is_another_training_and_one_alone_has_no_spread(images: Path,
     data = DataConfig(source=f"folder:{images}", size=16, validation=0.25)
     config = TrainConfig(epochs=1, batch_size=9, lr=0.05, seed=3, augment=AugmentConfig(crop_padding=0))
 
-    found = train_seeds("resnet20", None, data, config, seeds=2, output=tmp_path)
+    suite = adhoc_suite(model={"name": "resnet20", "train": config.model_dump()}, data=data)
+    found = train_seeds(suite, seeds=2, output=tmp_path)
 
-    assert [run["seed"] for run in found["runs"]] == [3, 4]
+    assert [run.seed for run in found.runs] == [3, 4]
     files = [(tmp_path / f"seed-{seed}" / "model.safetensors").read_bytes() for seed in (3, 4)]
     assert files[0] != files[1]
-    shares = [run["correct"] / run["total"] for run in found["runs"]]
-    assert found["test"]["mean"] == pytest.approx(np.mean(shares))
-    assert "2 seeds" in found["sentence"]
+    assert found.test.mean == pytest.approx(np.mean([run.correct / run.total for run in found.runs]))
+    assert "2 seeds" in found.sentence
     with pytest.raises(ConfigError, match="at least 2"):
-        train_seeds("resnet20", None, data, config, seeds=1, output=tmp_path)
+        train_seeds(suite, seeds=1, output=tmp_path)

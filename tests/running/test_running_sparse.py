@@ -18,9 +18,9 @@ from trtbench.errors import ConfigError
 from trtbench.make.graphs import float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import variant_network
-from trtbench.pipeline.sparsify import sparsify_model
 from trtbench.running.plan import build_suite
-from trtbench.suite import AugmentConfig, DataConfig, NmVariant, TrainConfig, WeightsVariant
+from trtbench.steps import SparseNetwork, sparse_network, step
+from trtbench.suite import AugmentConfig, DataConfig, TrainConfig, adhoc_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,15 +127,17 @@ def test_the_sparsity_stands_in_every_sidecar(suite: Make, places: Places) -> No
 
 
 @pytest.fixture
-def step(images: Path, checkpoint: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def sparsified(images: Path, checkpoint: Path, tmp_path: Path) -> Callable[..., SparseNetwork]:
     """Run one sparsify step on the tiny images."""
 
-    def run(variant: WeightsVariant | NmVariant) -> dict[str, Any]:
-        data = DataConfig(source=f"folder:{images}", size=16, validation=0.25)
-        budget = TrainConfig(epochs=1, batch_size=9, lr=0.01, augment=AugmentConfig(crop_padding=0))
-        return sparsify_model(
-            "resnet20", checkpoint, data, variant, output=tmp_path / "sparse.safetensors", budget=budget
+    def run(**variant: Any) -> SparseNetwork:
+        suite = adhoc_suite(
+            model={"name": "resnet20", "checkpoint": checkpoint},
+            data=DataConfig(source=f"folder:{images}", size=16, validation=0.25),
+            variants={"kind": "weights", **variant},
+            fine_tune=TrainConfig(epochs=1, batch_size=9, lr=0.01, augment=AugmentConfig(crop_padding=0)),
         )
+        return step(suite, sparse_network, tmp_path / "sparse.safetensors")
 
     return run
 
@@ -144,25 +146,25 @@ def step(images: Path, checkpoint: Path, tmp_path: Path) -> Callable[..., dict[s
     "settings", [{}, {"fine_tune": True}, {"fine_tune": True, "schedule": "iterative", "ramp": 1, "scope": "layer"}]
 )
 def test_a_step_counts_the_zeros_of_the_file_it_saved(
-    step: Callable[..., dict[str, Any]], settings: dict[str, Any]
+    sparsified: Callable[..., SparseNetwork], settings: dict[str, Any]
 ) -> None:
-    found = step(WeightsVariant(kind="weights", name="w", sparsity=0.7, **settings))
+    found = sparsified(sparsity=0.7, **settings)
 
-    tensors = safetensors.numpy.load_file(found["output"])
+    tensors = safetensors.numpy.load_file(str(found.output))
     zeros = sum(int((tensor == 0).sum()) for tensor in tensors.values() if tensor.ndim > 1)
-    assert found["zeros"] == zeros
-    assert found["sparsity"] == pytest.approx(0.7, abs=0.005)
-    assert found["total"] == 18
-    with Path(found["layers_csv"]).open(encoding="utf-8") as file:
+    assert found.zeros == zeros
+    assert found.sparsity == pytest.approx(0.7, abs=0.005)
+    assert found.total == 18
+    with Path(found.layers_csv).open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert sum(int(row["zero_params"]) for row in rows[:-1]) == int(rows[-1]["zero_params"]) == zeros
 
 
-def test_a_step_by_curvature_and_one_to_a_pattern(step: Callable[..., dict[str, Any]]) -> None:
-    curved = step(WeightsVariant(kind="weights", name="w", sparsity=0.7, method="second-order", steps=2, images=20))
-    pattern = step(NmVariant(kind="nm", name="nm", pattern="1:4"))
+def test_a_step_by_curvature_and_one_to_a_pattern(sparsified: Callable[..., SparseNetwork]) -> None:
+    curved = sparsified(sparsity=0.7, method="second-order", steps=2, images=20)
+    pattern = sparsified(kind="nm", pattern="1:4")
 
-    assert curved["sparsity"] == pytest.approx(0.7, abs=0.01)
-    assert any("batch norm" in note for note in curved["notes"])
-    assert pattern["record"]["nm"]["pattern"] == "1:4"
-    assert pattern["sparsity"] == pytest.approx(0.75, abs=0.01)
+    assert curved.sparsity == pytest.approx(0.7, abs=0.01)
+    assert any("batch norm" in note for note in curved.notes)
+    assert pattern.record["nm"]["pattern"] == "1:4"
+    assert pattern.sparsity == pytest.approx(0.75, abs=0.01)

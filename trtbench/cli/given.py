@@ -58,14 +58,15 @@ class Given:
 
     values: Mapping[str, Any]
 
-    def section(self, key: str) -> dict[str, Any]:
-        """Return a part as a suite's file would have it, on top of what a suite has where it says nothing.
+    def section(self, key: str, usual: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return a part as a suite's file would have it, on top of `usual` and what a suite has that says nothing.
 
         Raises:
             ConfigError: a key leads into a value that has none.
         """
-        usual = usual_part(key)
-        found: dict[str, Any] = {} if usual is None else usual.model_dump(exclude_unset=True)
+        default = usual_part(key)
+        found: dict[str, Any] = {} if default is None else default.model_dump(exclude_unset=True)
+        found |= usual or {}
         for place in sorted(one for one in self.values if one.startswith(f"{key}.")):
             *sections, leaf = place.removeprefix(f"{key}.").split(".")
             part = found
@@ -95,7 +96,7 @@ class Given:
         from trtbench.suite import adhoc_suite
 
         keys = dict.fromkeys((*usual, *(place.partition(".")[0] for place in self.values)))
-        return adhoc_suite(**{key: {**usual.get(key, {}), **self.section(key)} for key in keys})
+        return adhoc_suite(**{key: self.section(key, usual.get(key)) for key in keys})
 
 
 class Verb:

@@ -124,11 +124,11 @@ class Screen:
             self._progress.update(self._task, total=1.0, completed=event.share, description=text)
 
 
-def tell(found: dict[str, Any], words: str, *, as_json: bool) -> None:
-    """Show a step's result, and its notes beside it."""
+def tell(found: Any, words: str, *, as_json: bool) -> None:
+    """Show the record that a step returned, or it in words with its notes beside it."""
     if as_json:
         show_json(found)
         return
     show(words)
-    for note in found.get("notes", ()):
+    for note in getattr(found, "notes", ()):
         say(f"note: {note}")

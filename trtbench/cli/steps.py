@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path  # noqa: TC003  Typer resolves the options at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +15,9 @@ from trtbench.cli.options import (
     CALIBRATION,
     DATA,
     EXPORT,
+    FINE_TUNE,
     MODEL,
     TRAIN,
-    ClassesOption,
     JsonOption,
     QuietOption,
     output_option,
@@ -25,7 +26,8 @@ from trtbench.cli.screen import Screen, tell
 from trtbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trtbench.suite import DataConfig, NmVariant, TrainConfig, WeightsVariant
+    from trtbench.steps import Evaluated, Scored
+    from trtbench.suite import Suite
 
 app = typer.Typer()
 
@@ -33,40 +35,47 @@ _IMPORTED = Only(
     without="--from-cache", cure="leave it out: images, method and places were chosen when the cache was written"
 )
 _TRAINED = Only(with_="--epochs", cure="add --epochs, or leave it out")
-_FINE_TUNE = Section(key="fine_tune", part="TrainConfig", rule=_TRAINED)
+_BUDGET = replace(FINE_TUNE, rule=_TRAINED)
+_CLASSES = 10
 _SPARSE_METHODS = ("global", "layer", "second-order", "nm")
+_Classes = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many classes the network tells apart, without --data.  [default: 10]"),
+    Only(without="--data"),
+]
 
 
 @app.command()
 @takes(DATA, MODEL)
-def evaluate(given: Given, *, as_json: JsonOption = False) -> None:
+def evaluate(given: Given, *, quiet: QuietOption = False, as_json: JsonOption = False) -> None:
     """Score a model on the whole test split."""
-    from trtbench.pipeline.steps import evaluate_model
+    from trtbench.steps import accuracy, step
 
-    found = evaluate_model(given.suite())
-    tell(found, f"{found['correct']} of {found['total']} correct ({100 * found['top1']:.2f} %)", as_json=as_json)
+    with Screen(is_quiet=quiet) as screen:
+        found = step(given.suite(), accuracy, None, screen)
+    tell(found, _counted(found), as_json=as_json)
 
 
 @app.command()
-@takes(Section(key="variants", part="ChannelsVariant"), replace(DATA, fields=("source", "size")), MODEL)
+@takes(Section(key="variants", part="ChannelsVariant"), _BUDGET, DATA, MODEL)
 def prune(
     given: Given,
     *,
-    classes: ClassesOption = 10,
+    classes: _Classes = None,
     output: Annotated[Path | None, output_option("The checkpoint to write.")] = None,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove channels from a model; without --checkpoint from fresh weights, which shows the structure only."""
-    from trtbench.pipeline.steps import prune_model
-    from trtbench.suite import ChannelsVariant
+    """Remove channels from a model; without --checkpoint from fresh weights, which shows the structure only.
 
-    model, checkpoint, data = subject(given)
-    variant = given.part("variants", ChannelsVariant, kind="channels", name="pruned", round_to=8)
-    images = data if "data.source" in given.values else None
-    found = prune_model(
-        model, checkpoint, variant, num_classes=classes, input_size=data.size, data=images, output=output
-    )
-    words = f"{found['params']:,} parameters, {found['macs'] / 1e6:.2f} M MACs; widths {found['widths']}"
+    Widths become multiples of 16, as in a suite that builds INT8; --round-to says otherwise.
+    """
+    from trtbench.steps import network, step
+
+    suite = _fresh(given, variants={"kind": "channels", "fine_tune": _learns(given)})
+    with Screen(is_quiet=quiet) as screen:
+        found = step(suite, network, output, screen, classes=_without_data(given, classes))
+    words = f"{found.params:,} parameters, {found.macs / 1e6:.2f} M MACs; widths {dict(found.widths)}"
     tell(found, words, as_json=as_json)
 
 
@@ -83,38 +92,35 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a model, or fine-tune a checkpoint; a second call goes on from the last epoch."""
-    from trtbench.pipeline.seeds import train_seeds
-    from trtbench.pipeline.steps import train_model
+    from trtbench.steps import step, training
+    from trtbench.studies.seeds import train_seeds
 
-    model, checkpoint, data = subject(given)
-    budget = _budget(given, "model.train")
+    suite = _training(given)
     with Screen(is_quiet=quiet) as screen:
         if seeds > 1:
-            found = train_seeds(model, checkpoint, data, budget, seeds=seeds, output=output, tell=screen)
-            tell(found, found["sentence"], as_json=as_json)
+            spread = train_seeds(suite, seeds=seeds, output=output, tell=screen)
+            tell(spread, spread.sentence, as_json=as_json)
             return
-        found = train_model(model, checkpoint, data, budget, output=output, tell=screen)
-    words = f"validation {found['val_correct']} of {found['val_total']} in epoch {found['best_epoch']}"
-    tell(found, words, as_json=as_json)
+        found = step(suite, training, output, screen, store=output)
+    tell(found, f"validation {found.val_correct} of {found.val_total} in epoch {found.best_epoch}", as_json=as_json)
 
 
 @app.command()
-@takes(EXPORT, replace(DATA, fields=("size",)), MODEL)
+@takes(EXPORT, DATA, MODEL)
 def export(
     given: Given,
     *,
     output: Annotated[Path, output_option("The ONNX file to write.")],
-    classes: ClassesOption = 10,
+    classes: _Classes = None,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Export a model to one checked ONNX file with the batch norms folded."""
-    from trtbench.pipeline.steps import export_model
-    from trtbench.suite import ExportConfig
+    from trtbench.steps import float_onnx, step
 
-    model, checkpoint, data = subject(given)
-    config = given.part("export", ExportConfig)
-    found = export_model(model, checkpoint, config, num_classes=classes, input_size=data.size, output=output)
-    words = f"{output}: opset {found['opset']}, logits within {found['max_abs_error']:.1e} of PyTorch's"
+    with Screen(is_quiet=quiet) as screen:
+        found = step(_fresh(given), float_onnx, output, screen, classes=_without_data(given, classes))
+    words = f"{output}: opset {found.opset}, logits within {found.max_abs_error:.1e} of PyTorch's"
     tell(found, words, as_json=as_json)
 
 
@@ -127,18 +133,21 @@ def calibrate(
     from_cache: Annotated[
         Path | None, typer.Option(help="Take the ranges from a calibration cache that TensorRT 10 wrote.")
     ] = None,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Choose class-balanced training images and turn their activations into a Q/DQ graph, or import a cache."""
-    from trtbench.pipeline.steps import calibrate_model
+    from trtbench.steps import calibration, imported_calibration, step
 
-    found = calibrate_model(given.suite(), output=output, cache=from_cache)
-    source = f"{found['images']} images" if from_cache is None else from_cache.name
-    tell(found, f"{output}: {found['tensors']} tensors from {source}", as_json=as_json)
+    target = calibration if from_cache is None else partial(imported_calibration, cache=from_cache)
+    with Screen(is_quiet=quiet) as screen:
+        found = step(given.suite(), target, output, screen)
+    source = f"{found.images} images" if from_cache is None else from_cache.name
+    tell(found, f"{output}: {found.tensors} tensors from {source}", as_json=as_json)
 
 
 @app.command()
-@takes(replace(_FINE_TUNE, rule=None), CALIBRATION, EXPORT, DATA, MODEL)
+@takes(FINE_TUNE, CALIBRATION, EXPORT, DATA, MODEL)
 def qat(
     given: Given,
     *,
@@ -147,11 +156,11 @@ def qat(
     as_json: JsonOption = False,
 ) -> None:
     """Train a model with the roundings of its INT8 graph, scales and places alike, and write that graph."""
-    from trtbench.pipeline.int8_steps import learn_int8_model
+    from trtbench.steps import learnt_onnx, step
 
     with Screen(is_quiet=quiet) as screen:
-        found = learn_int8_model(given.suite(), _budget(given, "fine_tune"), output=output, tell=screen)
-    words = f"{_counted(found)}, {found['before']} before the training; INT8 in {found['placement']}"
+        found = step(given.suite(variants={"kind": "qat"}), learnt_onnx, output, screen)
+    words = f"{_counted(found)}, {found.before} before the training; INT8 in {found.placement}"
     tell(found, words, as_json=as_json)
 
 
@@ -161,18 +170,20 @@ def dynamic_int8(
     given: Given,
     *,
     output: Annotated[Path, output_option("The ONNX file to write.")],
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put a model's linear layers into dynamic INT8 (ONNX Runtime), and say how little of it that is."""
-    from trtbench.pipeline.int8_steps import dynamic_int8_model
+    from trtbench.steps import dynamic_onnx, step
 
-    found = dynamic_int8_model(given.suite(), output=output)
-    words = f"{_counted(found)}, {100 * found['share']:.2f} % of the weights in INT8, {found['bytes']:,} bytes"
+    with Screen(is_quiet=quiet) as screen:
+        found = step(given.suite(variants={"kind": "dynamic_int8"}), dynamic_onnx, output, screen)
+    words = f"{_counted(found)}, {100 * found.share:.2f} % of the weights in INT8, {found.bytes:,} bytes"
     tell(found, words, as_json=as_json)
 
 
 @app.command()
-@takes(Section(key="variants", part="FixedPointVariant"), _FINE_TUNE, DATA, MODEL)
+@takes(Section(key="variants", part="FixedPointVariant"), _BUDGET, DATA, MODEL)
 def quantize(
     given: Given,
     *,
@@ -181,13 +192,12 @@ def quantize(
     as_json: JsonOption = False,
 ) -> None:
     """Round a model's weights to 8 bits or fewer, save them packed, and score what was saved."""
-    from trtbench.pipeline.quantize import quantize_model
-    from trtbench.suite import FixedPointVariant
+    from trtbench.steps import packed_network, step
 
-    config = given.part("variants", FixedPointVariant, kind="fixed_point", name="quantized", fine_tune=_learns(given))
+    suite = given.suite(variants={"kind": "fixed_point", "fine_tune": _learns(given)})
     with Screen(is_quiet=quiet) as screen:
-        found = quantize_model(*subject(given), config, output=output, budget=_budget(given, "fine_tune"), tell=screen)
-    words = f"{found['bits_per_weight']:.2f} bits a weight, {found['bytes']:,} bytes in {found['output']}"
+        found = step(suite, packed_network, output, screen)
+    words = f"{found.bits_per_weight:.2f} bits a weight, {found.bytes:,} bytes in {found.output}"
     tell(found, f"{_counted(found)}, {words}", as_json=as_json)
 
 
@@ -196,7 +206,7 @@ def quantize(
     Section(key="variants", part="WeightsVariant", but=("method", "scope"), rule=Only(without="--method nm")),
     Section(key="variants", part="WeightsVariant", fields=("scope",), rule=Only(with_="--method second-order")),
     Section(key="variants", part="NmVariant", but=("method",), rule=Only(with_="--method nm")),
-    _FINE_TUNE,
+    _BUDGET,
     DATA,
     MODEL,
 )
@@ -214,15 +224,12 @@ def sparsify(
     as_json: JsonOption = False,
 ) -> None:
     """Set single weights of a model to zero, save it, and count and score what was saved."""
-    from trtbench.pipeline.sparsify import sparsify_model
+    from trtbench.steps import sparse_network, step
 
-    variant = _sparse(given, method, is_second_order=bool(second_order))
+    suite = given.suite(variants=_sparse(given, method, is_second_order=bool(second_order)))
     with Screen(is_quiet=quiet) as screen:
-        found = sparsify_model(*subject(given), variant, output=output, budget=_budget(given, "fine_tune"), tell=screen)
-    words = (
-        f"{found['correct']} of {found['total']} correct with {100 * found['sparsity']:.2f} % of the weights at zero, "
-        f"in {found['seconds']:.0f} s"
-    )
+        found = step(suite, sparse_network, output, screen)
+    words = f"{_counted(found)} with {100 * found.sparsity:.2f} % of the weights at zero, in {found.seconds:.0f} s"
     tell(found, words, as_json=as_json)
 
 
@@ -236,10 +243,10 @@ def pack(
     as_json: JsonOption = False,
 ) -> None:
     """Write a checkpoint in the fewest bytes; without --clusters and --half nothing of it is lost."""
-    from trtbench.pipeline.packing import pack_checkpoint
+    from trtbench.compress.packing import pack_checkpoint
 
     found = pack_checkpoint(checkpoint, output=output, clusters=clusters, is_halved=half)
-    words = f"{output}: {found['bytes']:,} bytes, {found['ratio']:.2f} times less than in float32"
+    words = f"{output}: {found.bytes:,} bytes, {found.ratio:.2f} times less than in float32"
     tell(found, words, as_json=as_json)
 
 
@@ -251,52 +258,56 @@ def unpack(
     as_json: JsonOption = False,
 ) -> None:
     """Write a packed file's weights as safetensors."""
-    from trtbench.pipeline.packing import unpack_checkpoint
+    from trtbench.compress.packing import unpack_checkpoint
 
     found = unpack_checkpoint(packed, output=output)
-    tell(found, f"{output}: {found['bytes']:,} bytes; sha256 of the state {found['sha256']}", as_json=as_json)
-
-
-def subject(given: Given) -> tuple[str, Path | None, DataConfig]:
-    """Return the model, its weights and the images of a step."""
-    from trtbench.suite import DataConfig
-
-    checkpoint = given.values.get("model.checkpoint")
-    return given.values["model.name"], checkpoint, given.part("data", DataConfig)
-
-
-def _budget(given: Given, key: str) -> TrainConfig:
-    from trtbench.suite import TrainConfig
-
-    budget = given.part(key, TrainConfig)
-    if given.values.get("data.source", "digits") == "digits" and f"{key}.augment.flip" not in given.values:
-        return budget.model_copy(update={"augment": budget.augment.model_copy(update={"flip": False})})
-    return budget  # of other images: a mirrored 2 is no digit
+    tell(found, f"{output}: {found.bytes:,} bytes; sha256 of the state {found.sha256}", as_json=as_json)
 
 
 def _learns(given: Given) -> bool:
     return bool(given.values.get("fine_tune.epochs", 0) > 0)
 
 
-def _sparse(given: Given, method: str, *, is_second_order: bool) -> WeightsVariant | NmVariant:
+def _fresh(given: Given, **usual: Any) -> Suite:
+    """Return the suite of a step that can do without a checkpoint: with the weights that its seed gives."""
+    is_fresh = "model.checkpoint" not in given.values and not given.values["model.name"].startswith("onnx:")
+    return given.suite(**usual, **({"model": {"train": {"epochs": 0}}} if is_fresh else {}))
+
+
+def _without_data(given: Given, classes: int | None) -> int | None:
+    return None if "data.source" in given.values else classes or _CLASSES
+
+
+def _training(given: Given) -> Suite:
+    """Return the suite that trains: the dense network, or where it has a checkpoint, a variant of it."""
+    if "model.checkpoint" not in given.values:
+        return given.suite(model={"train": {}})
+    budget = {f"fine_tune{key.removeprefix(TRAIN.key)}": value for key, value in given.values.items() if _trains(key)}
+    others = {key: value for key, value in given.values.items() if not _trains(key)}
+    tuned = {"fine_tune": True}
+    usual = {key: TRAIN.model.model_fields[key].default for key in ("epochs", "lr")}  # as from fresh weights
+    return Given(values=others | budget).suite(variants=tuned, fine_tune=usual)
+
+
+def _trains(key: str) -> bool:
+    return key.startswith(f"{TRAIN.key}.")
+
+
+def _sparse(given: Given, method: str, *, is_second_order: bool) -> dict[str, Any]:
     """Return the variant that a method's name and its options stand for.
 
     Raises:
-        ConfigError: there is no such method, or a value that cannot be.
+        ConfigError: there is no such method.
     """
-    from trtbench.suite import NmVariant, WeightsVariant
-
     if method not in _SPARSE_METHODS:
         expected = " or ".join(_SPARSE_METHODS)
         raise ConfigError("--method", expected=expected, got=repr(method), cure="name one of these")
-    fixed: dict[str, Any] = {"name": "sparse", "fine_tune": _learns(given)}
+    usual: dict[str, Any] = {"fine_tune": _learns(given)}
     if method == "nm":
-        rule = "second-order" if is_second_order else "magnitude"
-        return given.part("variants", NmVariant, kind="nm", method=rule, **fixed)
-    if method == "second-order":
-        return given.part("variants", WeightsVariant, kind="weights", method="second-order", **fixed)
-    return given.part("variants", WeightsVariant, kind="weights", scope=method, **fixed)
+        return {**usual, "kind": "nm", "method": "second-order" if is_second_order else "magnitude"}
+    how = {"method": "second-order"} if method == "second-order" else {"scope": method}
+    return {**usual, "kind": "weights", **how}
 
 
-def _counted(found: dict[str, Any]) -> str:
-    return f"{found['correct']} of {found['total']} correct ({100 * found['top1']:.2f} %)"
+def _counted(found: Evaluated | Scored) -> str:
+    return f"{found.correct} of {found.total} correct ({100 * found.top1:.2f} %)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,6 @@ from trtbench.cli.options import (
     places_of,
 )
 from trtbench.cli.screen import Screen, say, show, show_json, show_table, tell
-from trtbench.cli.steps import subject
 from trtbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -152,14 +152,17 @@ def sensitivity(
     *,
     output: Annotated[Path, output_option("The CSV to write; a plot goes beside it.")],
     ratio: Annotated[list[float] | None, typer.Option(help="Share of a layer's outputs; repeatable.")] = None,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Prune one layer at a time and count what the model still gets right on the validation images."""
-    from trtbench.pipeline.sensitivity import measure_sensitivity
+    from trtbench.steps import step
+    from trtbench.studies.layers import layers_alone
 
-    found = measure_sensitivity(*subject(given), ratios=ratio or (0.25, 0.5, 0.75), output=output)
-    worst = min(found["layers"], key=lambda one: one["correct"])
-    words = f"{output}: {worst['layer']} minds most: {worst['correct']} of {worst['total']} at {worst['ratio']:.0%}"
+    with Screen(is_quiet=quiet) as screen:
+        found = step(given.suite(), partial(layers_alone, ratios=ratio or (0.25, 0.5, 0.75)), output, screen)
+    worst = min(found.layers, key=lambda one: one.correct)
+    words = f"{output}: {worst.layer} minds most: {worst.correct} of {worst.total} at {worst.ratio:.0%}"
     tell(found, words, as_json=as_json)
 
 

@@ -124,4 +124,5 @@ def share(network: nn.Module, config: CodecVariant, context: Context) -> Compres
         facts={"packed_bytes": size, "ratio": dense / size},
         notes=(f"{size:,} bytes as a packed file, {dense / size:.1f} times less than in float32",),
         hooks=hold_zeros(context),
+        packed=lambda known: replace(state, facts=known),
     )

@@ -28,7 +28,13 @@ def quantize(network: nn.Module, config: FixedPointVariant, context: Context) ->
     size = len(to_bytes(made.packed(facts={})))
     facts: dict[str, Any] = {"fixed_point": to_jsonable(record), "packed_bytes": size}
     note = f"{record.bits_per_weight:.2f} bits a weight; {size:,} bytes as a packed file"
-    return Compressed(model=made.model, facts=facts, notes=(note, *left_in_float(record)), is_tuned=config.fine_tune)
+    return Compressed(
+        model=made.model,
+        facts=facts,
+        notes=(note, *_left_in_float(record)),
+        is_tuned=config.fine_tune,
+        packed=lambda known: made.packed(facts=known),
+    )
 
 
 def quantized(network: nn.Module, config: FixedPointVariant, context: Context) -> FixedPoint:
@@ -49,7 +55,7 @@ def _images(dataset: Dataset, config: FixedPointVariant) -> Tensor:
     return torch.from_numpy(training_sample(dataset, count=config.images, seed=config.seed)[0])
 
 
-def left_in_float(record: Any) -> tuple[str, ...]:
+def _left_in_float(record: Any) -> tuple[str, ...]:
     """Say which layers were left in float."""
     layers = record.float_layers
     return (f"left in float: {', '.join(layers)}",) if layers else ()

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trtbench.train.hooks import NO_HOOKS, Hooks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import nn
 
+    from trtbench.models.container import PackedState
     from trtbench.records import Dataset
     from trtbench.suite import TrainConfig, Variant
 
@@ -56,6 +57,7 @@ class Compressed:
         hooks: what keeps the network compressed while it is fine-tuned afterwards.
         check: raises RowError where a network, after the step named, is not what the method promises.
         is_tuned: the method has done the fine-tuning itself.
+        packed: gives what a packed file holds of the network, with the facts it is handed, if that is less.
     """
 
     model: nn.Module
@@ -64,6 +66,7 @@ class Compressed:
     hooks: Hooks = NO_HOOKS
     check: Check | None = None
     is_tuned: bool = False
+    packed: Callable[[Mapping[str, Any]], PackedState] | None = None
 
 
 def compress(network: nn.Module, config: Variant, context: Context) -> Compressed:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     OnEpoch = Callable[[EpochRecord], None]
 
 WEIGHTS = "model.safetensors"
+PACKED = "model.tbz"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class FitFacts(Facts):
     val_total: int
     seconds: float
     notes: tuple[str, ...]
+    resumed_from: int | None = None
 
     @classmethod
     def of(cls, record: FitRecord) -> FitFacts:
@@ -52,6 +54,7 @@ class FitFacts(Facts):
             val_total=record.val_total,
             seconds=record.seconds,
             notes=record.notes,
+            resumed_from=record.resumed_from,
         )
 
 
@@ -125,7 +128,13 @@ def trained(folder: Path, *, architecture: Architecture, training: Training, on_
     return _saved(network, folder, architecture, training.dataset.preprocessing, fits=fits)
 
 
-@recipe(kind="variant", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=1)
+@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=1)
+def fresh(folder: Path, *, architecture: Architecture, seed: int, preprocessing: Preprocessing) -> NetworkFacts:
+    """Take the weights that a seed gives, where there are no images to train on."""
+    return _saved(architecture.fresh(seed=seed), folder, architecture, preprocessing)
+
+
+@recipe(kind="variant", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=2)
 def compressed(
     folder: Path,
     *,
@@ -139,6 +148,7 @@ def compressed(
     """Compress a network by the method of a variant, and train it as the variant asks."""
     from trtbench.compress.method import Context, compress
     from trtbench.compress.sparsity import write_sparsity
+    from trtbench.models.container import save_packed
 
     fits: list[FitRecord] = []
     tune = training.tuner(folder, fits, architecture=architecture, on_epoch=on_epoch.value)
@@ -155,6 +165,9 @@ def compressed(
         tune(made.model, hooks=made.hooks)
     fit = training.dataset.preprocessing
     facts = _saved(made.model, folder, architecture, fit, notes=made.notes, fits=fits, method=made.facts)
+    if made.packed is not None and (made.is_tuned or not variant.fine_tune):
+        known = {"name": architecture.name, "num_classes": architecture.num_classes, "preprocessing": fit.fingerprint}
+        save_packed(folder / PACKED, made.packed(known))
     if made.check is not None:
         saved = architecture.load(folder / WEIGHTS).model
         made.check(saved, after="the saved file was read again")
@@ -164,16 +177,18 @@ def compressed(
 
 def dense(makings: Makings) -> Artefact[NetworkFacts]:
     """Return the dense network: trained here, or a checkpoint brought into our form."""
-    model, architecture = makings.suite.model, makings.architecture
+    model, architecture, fit = makings.suite.model, makings.architecture, makings.dataset.preprocessing
     if model.checkpoint is None:
         assert model.train is not None, "the suite has a checkpoint or a training budget"
+        if not (model.train.epochs or len(makings.dataset.train)):
+            seed = model.train.seed
+            return makings.book.make(fresh, "dense", architecture=architecture, seed=seed, preprocessing=fit)
         training = training_of(makings, model.train, teacher=None)
         on_epoch = told(makings, model.train, item="dense")
         return makings.book.make(trained, "dense", architecture=architecture, training=training, on_epoch=on_epoch)
     if not model.checkpoint.is_file():
         raise ConfigError(f"checkpoint {model.checkpoint}", expected="a file", cure="mend model.checkpoint")
     checkpoint = Given(model.checkpoint, key=file_sha256(model.checkpoint))
-    fit = makings.dataset.preprocessing
     return makings.book.make(taken, "dense", architecture=architecture, checkpoint=checkpoint, preprocessing=fit)
 
 

@@ -185,7 +185,7 @@ def reference_logits(makings: Makings) -> NDArray[np.float32]:
     dataset = makings.dataset
     if makings.onnx_path is not None:
         variant = DenseVariant(kind="dense", name="dense")
-        return _reference_run(float_graph(makings, variant).path(GRAPH), makings)
+        return true_logits(float_graph(makings, variant).path(GRAPH), makings)
     from trtbench.train import predict
 
     network = load_network(makings, dense(makings))
@@ -204,13 +204,14 @@ def _true_arithmetic(makings: Makings, built: Sequence[BuiltEngine], progress: P
     counts = {}
     for index, one in enumerate(wanted):
         with contextlib.suppress(RowError):  # the row stands without this split of its drop
-            logits = _reference_run(quantized_graph(makings, one.plan.variant).path(GRAPH), makings)
+            logits = true_logits(quantized_graph(makings, one.plan.variant).path(GRAPH), makings)
             counts[one.plan.variant.name] = int((logits.argmax(axis=1) == makings.dataset.test.labels).sum())
         progress("true arithmetic", "all int8 variants", (index + 1) / len(wanted))
     return counts
 
 
-def _reference_run(graph: Path, makings: Makings) -> NDArray[np.float32]:
+def true_logits(graph: Path, makings: Makings) -> NDArray[np.float32]:
+    """Return the logits (images, classes) of a graph on the test split, each node computed as the standard has it."""
     import onnx
 
     from trtbench.data import batches

@@ -92,7 +92,7 @@ def suite_template(*, model: str, data: str, checkpoint: Path | None) -> str:
     """
     if model.startswith("onnx:"):
         return _TEMPLATE.format(model=json.dumps(model), data=json.dumps(data), weights="", variants="")
-    augment = ", augment: {crop_padding: 2, flip: false}" if data == "digits" else ""
+    augment = ", augment: {crop_padding: 2}" if data == "digits" else ""
     weights = (
         f"\n  checkpoint: {json.dumps(str(checkpoint))}"
         if checkpoint is not None
@@ -152,7 +152,7 @@ model:
 variants:
   - {{kind: dense, name: dense}}
 {variants}
-calibration: {{per_class: 50, method: entropy}}
+calibration: {{per_class: 50}}
 
 engines:
   - {{backend: auto, precisions: [fp32, int8]}}

@@ -56,6 +56,14 @@ class Suite(Part):
             )
         return self
 
+    @model_validator(mode="after")
+    def _no_digit_is_mirrored(self) -> Suite:
+        """Let `flip` be off for digits where the suite does not say: a mirrored 2 is none."""
+        if self.data.source != "digits":
+            return self
+        model = self.model.model_copy(update={"train": self.model.train and _unmirrored(self.model.train)})
+        return self.model_copy(update={"model": model, "fine_tune": _unmirrored(self.fine_tune)})
+
     def as_written(self) -> dict[str, Any]:
         """Return the whole suite as JSON values, its paths as the file has them: no machine's own folders."""
         found = self.model_dump(mode="json")
@@ -84,6 +92,12 @@ class Suite(Part):
         )
 
 
+def _unmirrored(budget: TrainConfig) -> TrainConfig:
+    if "flip" in budget.augment.model_fields_set:
+        return budget
+    return budget.model_copy(update={"augment": budget.augment.model_copy(update={"flip": False})})
+
+
 def adhoc_suite(*, model: Mapping[str, Any], **sections: Part | Mapping[str, Any]) -> Suite:
     """Return the suite that a single step on one model amounts to: one dense variant, one runtime, no row of PyTorch.
 
@@ -99,11 +113,12 @@ def adhoc_suite(*, model: Mapping[str, Any], **sections: Part | Mapping[str, Any
     weights = (
         "" if checkpoint is None else f"-{hashlib.sha256(str(Path(checkpoint).absolute()).encode()).hexdigest()[:8]}"
     )
+    variant = given.get("variants", {})
     raw = {
         **given,
         "name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model['name']}{weights}").strip("-."),
         "model": model,
-        "variants": [{"kind": "dense", "name": "dense", **given.get("variants", {})}],
+        "variants": [{"kind": "dense", "name": variant.get("kind", "dense"), **variant}],
         "engines": [given.get("engines", {})],
         "bench": {"ort_placement": False, "baselines": [], **given.get("bench", {})},
     }

@@ -1,8 +1,9 @@
-"""`trtbench pack` and `unpack` as plain functions: a checkpoint to the container and back."""
+"""A checkpoint to the packed container, and back."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import safetensors.torch
 
@@ -12,9 +13,34 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedFile:
+    """A packed file beside its tensors in float32: `ratio` is between their bytes.
+
+    `sha256` is of the state that it decodes to, which is the checkpoint's bit for bit where `is_lossless`.
+    """
+
+    output: str
+    bytes: int
+    dense_bytes: int
+    ratio: float
+    sha256: str
+    is_lossless: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpackedFile:
+    """A safetensors file of a packed one: `ratio` of its bytes to the packed file's, `sha256` of the state."""
+
+    output: str
+    bytes: int
+    ratio: float
+    sha256: str
+
+
 def pack_checkpoint(
     checkpoint: Path, *, output: Path, clusters: int | None = None, is_halved: bool = False
-) -> dict[str, Any]:
+) -> PackedFile:
     """Write a checkpoint as a packed file and read it back.
 
     Args:
@@ -22,10 +48,6 @@ def pack_checkpoint(
         output: the file.
         clusters: values that the weights of each layer share; None shares none and loses nothing.
         is_halved: whether what is left in float32 is rounded to half precision.
-
-    Returns:
-        `bytes` of the file, `dense_bytes` of the tensors in float32, `ratio` between them, `sha256` of the state that
-        the file decodes to, and whether that is the checkpoint's bit for bit (`is_lossless`).
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -42,21 +64,18 @@ def pack_checkpoint(
     decoded = load_packed(output, max_bytes=MAX_BYTES).values()
     dense = sum(4 * one.numel() for one in decoded.values())
     sha256 = state_sha256(decoded)
-    return {
-        "bytes": size,
-        "dense_bytes": dense,
-        "ratio": dense / size,
-        "sha256": sha256,
-        "is_lossless": sha256 == state_sha256(given.values()),
-        "output": str(output),
-    }
+    return PackedFile(
+        output=str(output),
+        bytes=size,
+        dense_bytes=dense,
+        ratio=dense / size,
+        sha256=sha256,
+        is_lossless=sha256 == state_sha256(given.values()),
+    )
 
 
-def unpack_checkpoint(packed: Path, *, output: Path) -> dict[str, Any]:
+def unpack_checkpoint(packed: Path, *, output: Path) -> UnpackedFile:
     """Write the tensors of a packed file as safetensors.
-
-    Returns:
-        `bytes` of that file, `ratio` of its bytes to the packed file's, `sha256` of the decoded state, `output`.
 
     Raises:
         CheckpointError: the packed file is of another kind, cut short, changed or hostile.
@@ -70,9 +89,9 @@ def unpack_checkpoint(packed: Path, *, output: Path) -> dict[str, Any]:
     values = state.values()
     data = safetensors.torch.save(values, metadata={FACTS: canonical_json(state.facts)})
     write_atomically(output, data)
-    return {
-        "bytes": len(data),
-        "ratio": len(data) / packed.stat().st_size,
-        "sha256": state_sha256(values),
-        "output": str(output),
-    }
+    return UnpackedFile(
+        output=str(output),
+        bytes=len(data),
+        ratio=len(data) / packed.stat().st_size,
+        sha256=state_sha256(values),
+    )

@@ -1,0 +1,1 @@
+"""Questions that a single run leaves open, each measured by several."""
