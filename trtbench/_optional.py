@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # package -> the command that brings it
 _CURES = {
     "tensorrt": "install the extra that fits the driver: pip install 'trtbench[cu12]' or 'trtbench[cu13]'",
+    "tensorrt_rtx_bindings": "pip install 'trtbench[rtx]' (Linux on x86-64)",
     "cupy": "install the extra that fits the driver: pip install 'trtbench[cu12-base]' or 'trtbench[cu13-base]'",
     "pycuda": "pip install 'trtbench[pycuda]' (it builds with nvcc and the CUDA headers)",
     "timm": "pip install 'trtbench[timm]'",

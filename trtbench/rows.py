@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from trtbench.precision import PrecisionName, shown_precision
 
-Status = Literal["ok", "failed", "oom", "unsupported", "skipped"]
+# `built`: the engine is there, for a GPU that is not; it was not run.
+Status = Literal["ok", "failed", "oom", "unsupported", "skipped", "built"]
 Role = Literal["candidate", "baseline", "reference"]
 
 AMONG_SETTINGS = ("achieved", "cores")  # fields of a row that its JSON holds among the settings too

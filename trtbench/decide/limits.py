@@ -99,7 +99,7 @@ def confidence_each(engines: int) -> float:
 
 def is_decided_on_cpu(rows: Sequence[Row]) -> bool:
     """Whether the candidates to rank are CPU rows: none was tried on a GPU."""
-    tried = [row for row in rows if row.role == "candidate" and row.status not in {"unsupported", "skipped"}]
+    tried = [row for row in rows if row.role == "candidate" and row.status not in {"unsupported", "skipped", "built"}]
     return all(is_cpu(row) for row in tried)
 
 

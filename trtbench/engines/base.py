@@ -61,6 +61,7 @@ class BuildOptions:
         hardware_compatible: an engine that runs on all GPUs from Ampere on.
         version_compatible: an engine that later TensorRT versions load.
         timing_cache: the folder of timing caches; None keeps none.
+        targets: GPUs that the engine is built for, by name, where they need not be here; () is what is usual.
     """
 
     batch_sizes: tuple[int, ...] = (1,)
@@ -71,6 +72,7 @@ class BuildOptions:
     hardware_compatible: bool = False
     version_compatible: bool = False
     timing_cache: Path | None = None
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,12 +217,14 @@ class BackendFacts:
         device: as a row names it.
         machine: what an engine file is bound to; it is loaded nowhere else.
         usual_precisions: those it is asked for where a suite names none.
+        why_not_run: why an engine that is built here cannot be run here; "" where it can.
     """
 
     version: str
     device: str
     machine: str
     usual_precisions: tuple[str, ...]
+    why_not_run: str = ""
 
 
 @runtime_checkable

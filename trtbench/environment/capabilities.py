@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from trtbench.environment.facts import Gpu, Version
 
 # TensorRT 10.5 release notes: Volta (SM 7.0) is gone. trtbench needs 10.13 or later.
 FIRST_SM_OF_TENSORRT = (7, 5)
+# What TensorRT for RTX can be told to build for, by name; there is no Hopper and no data-centre Blackwell among them.
+RtxTarget = Literal["sm75", "sm80", "sm86", "sm89", "sm120", "sm121"]
 CAPABILITIES = ("fp16", "bf16", "tf32", "int8", "fp8", "2:4", "amp", "tensorrt")
 
 # name -> (first compute capability, what comes with it). Sources: CUDA C++ Programming Guide, "Compute Capabilities",

@@ -24,6 +24,7 @@ _MODULES = (
     "onnxscript",
     "onnxruntime",
     "tensorrt",
+    "tensorrt_rtx_bindings",
     "cupy",
     "pycuda",
     "pynvml",

@@ -65,6 +65,7 @@ class EnginePlan:
             sparse=config.sparse,
             hardware_compatible=config.hardware_compatible,
             version_compatible=config.version_compatible,
+            targets=config.targets or (),
         )
 
 
@@ -117,6 +118,8 @@ def engine_identity(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]
     precision, config = PRECISIONS[plan.precision], suite.calibration
     calibrated_on = manifest(makings) if precision.is_int8 else None
     options = to_jsonable(plan.options(suite.bench.batch_sizes)) if runtime.takes_options else {}
+    if not options.get("targets"):  # engines of before there were any keep their keys
+        options.pop("targets", None)
     if precision.calibrates_itself:
         options |= {"calibrator": plan.config.calibrator, "calibration_batch_size": config.batch_size}
     here = runtime.facts(options)
@@ -167,7 +170,7 @@ def _build(
         **_network_facts(makings, plan),
         key=key,
         achieved=result.achieved,
-        device=runtime.facts().device,
+        device=runtime.facts(identity["options"]).device,
         engine_sha256=file_sha256(path),
         engine_bytes=path.stat().st_size,
         weight_bytes=result.weight_bytes,

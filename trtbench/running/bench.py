@@ -44,6 +44,13 @@ if TYPE_CHECKING:
     from trtbench.suite import Suite
 
 
+# What the row of an engine that was not run has of its sidecar, under the same name
+_OF_SIDECAR = (
+    *("params", "macs", "channels", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "build_s"),
+    *("achieved", "notes"),
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """What a measurement left: a row for each engine and batch size, and the raw blocks by row name.
@@ -357,19 +364,21 @@ def _latencies(measured: Measured, family: Family, device: str) -> tuple[Latency
 
 
 def _absent_row(built: BuiltEngine, batch_size: int) -> Row:
-    plan = built.plan
-    return Row(
+    """Return the row of an engine that was not run: it is not there, or its GPU is not."""
+    plan, sidecar = built.plan, built.sidecar
+    row = Row(
         variant=plan.variant.name,
         precision=plan.precision,
         sparse=plan.config.sparse,
         build=plan.build,
         backend=plan.backend,
-        device=_device_of(plan.backend),
+        device=_device_of(plan.backend) if sidecar is None else sidecar.device,
         batch_size=batch_size,
         role=plan.role,
         status=built.status,
         reason=built.reason,
     )
+    return row if sidecar is None else replace(row, **{name: getattr(sidecar, name) for name in _OF_SIDECAR})
 
 
 def _device_of(runtime: str) -> str:

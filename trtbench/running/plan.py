@@ -107,4 +107,6 @@ def _built(makings: Makings, plan: EnginePlan) -> BuiltEngine:
     except (RowError, CapabilityError) as error:  # what this machine lacks, other runtimes may not need
         makings.tell(Event(stage="engine", item=plan.name, state="failed", detail=str(error)))
         return BuiltEngine(plan=plan, status=status_of(error), reason=str(error))
-    return BuiltEngine(plan=plan, status="ok", path=path, sidecar=sidecar)
+    why_not_run = backend(plan.backend).facts(sidecar.options).why_not_run
+    status: Status = "built" if why_not_run else "ok"
+    return BuiltEngine(plan=plan, status=status, reason=why_not_run, path=path, sidecar=sidecar)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from trtbench.environment.capabilities import RtxTarget  # noqa: TC001  likewise
 from trtbench.precision import AskedPrecision  # noqa: TC001  likewise
 from trtbench.suite.base import Part, PositiveInt, unique
 
@@ -36,6 +37,9 @@ _ORT, _TORCH = "trtbench.engines.onnxruntime", "trtbench.engines.pytorch.backend
 BACKENDS: dict[str, BackendEntry] = {
     "tensorrt": BackendEntry(
         place="trtbench.engines.tensorrt.backend:TENSORRT", packages=("tensorrt",), settings=("cuda_graph",)
+    ),
+    "tensorrt-rtx": BackendEntry(
+        place="trtbench.engines.tensorrt_rtx.backend:TENSORRT_RTX", packages=("tensorrt_rtx_bindings",)
     ),
     "onnxruntime-tensorrt": BackendEntry(
         place=f"{_ORT}.tensorrt_provider:ONNXRUNTIME_TENSORRT", packages=("onnxruntime", "tensorrt")
@@ -129,10 +133,19 @@ class EngineConfig(Part):
     timing_cache: bool = Field(default=True, description="TensorRT: keep the timings of tactics between builds")
     hardware_compatible: bool = Field(default=False, description="TensorRT: run on every GPU from Ampere on")
     version_compatible: bool = Field(default=False, description="TensorRT: load in later versions too")
+    targets: Annotated[tuple[RtxTarget, ...], Field(min_length=1), AfterValidator(unique)] | None = Field(
+        None, description="TensorRT for RTX: GPUs of one engine, which need not be here; sm80 to sm121 by default"
+    )
     half: Literal["trtbench", "modelopt"] = Field("trtbench", description="who converts the graph to fp16 or bf16")
 
     @model_validator(mode="after")
     def _profile_is_in_order(self) -> EngineConfig:
         if self.profile is not None and list(self.profile) != sorted(self.profile):
             raise ValueError("a profile of smallest, usual and largest batch, in this order")
+        return self
+
+    @model_validator(mode="after")
+    def _targets_are_of_rtx(self) -> EngineConfig:
+        if self.targets is not None and self.backend != "tensorrt-rtx":
+            raise ValueError("targets with backend tensorrt-rtx; the others build for the GPU that is here")
         return self

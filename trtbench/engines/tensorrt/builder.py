@@ -10,7 +10,7 @@ import contextlib
 import platform
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trtbench.engines.base import BuildResult
@@ -34,6 +34,7 @@ from trtbench.store import file_sha256, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import tensorrt as trt
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from trtbench.engines.cuda.device import Cuda, DeviceFacts
 
 _POLL_S = 0.1  # joining without a limit would hold back Ctrl-C on Windows
-_CURE = "`trtbench inspect` and the row's log tell more; try another precision, or optimization_level 2"
+CURE = "`trtbench inspect` and the row's log tell more; try another precision, or optimization_level 2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +58,20 @@ class _Setting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Built:
-    """A plan, and what the builder was given for it."""
+class Serialized:
+    """A plan, the shapes of its profiles, and what the builder complained about."""
 
     data: bytes
     profiles: tuple[dict[str, list[list[int]]], ...]
-    timings: TimingCache | None
     warnings: tuple[str, ...]
-    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Aside:
+    """What a build uses beside its graph, and what there is to note of it."""
+
+    timings: TimingCache | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def build_engine(request: BuildRequest) -> BuildResult:
@@ -80,9 +87,17 @@ def build_engine(request: BuildRequest) -> BuildResult:
     """
     able = abilities()
     with contextlib.closing(open_cuda()) as cuda:
-        setting = _setting(request, able, cuda)
-        built = _build(setting)
-        result = _result(setting, built)  # a plan that does not load is not kept
+        setting, aside, lines = _setting(request, able, cuda), _Aside(), LogLines()
+        built = serialize(
+            request,
+            setting.plan,
+            setting.source,
+            lines=lines,
+            logger=make_logger(lines),
+            beside=lambda *made: _beside(setting, *made, aside=aside),
+            current=cuda.current,
+        )
+        result = _result(setting, built, aside)  # a plan that does not load is not kept
         write_atomically(request.engine, built.data)
         return result
 
@@ -100,30 +115,46 @@ def _setting(request: BuildRequest, able: Abilities, cuda: Cuda) -> _Setting:
     return _Setting(request=request, able=able, cuda=cuda, device=device, plan=plan, source=source)
 
 
-def _build(setting: _Setting) -> _Built:
-    lines = LogLines()
-    logger = make_logger(lines)
+def serialize(
+    request: BuildRequest,
+    plan: PrecisionPlan,
+    source: Source,
+    *,
+    lines: LogLines,
+    logger: trt.ILogger,
+    beside: Callable[[trt.Builder, trt.IBuilderConfig, ParsedNetwork], AbstractContextManager[None]],
+    current: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Serialized:
+    """Parse a graph and build it.
+
+    Args:
+        request: its options, and who is told of progress.
+        plan: of the precision.
+        source: the graph.
+        lines: what the logger keeps.
+        logger: it outlives the builder.
+        beside: what the build happens in, given the builder, its configuration and the network.
+        current: what the thread that builds happens in.
+
+    Raises:
+        DeviceError: the library found no device it can use.
+        GraphError: the graph cannot be parsed; by node.
+        EngineError: the builder failed; with the lines of its logger.
+        OutOfMemoryError: memory ran out.
+    """
     builder = create_builder(logger, lines)
     config = builder.create_builder_config()
-    options = setting.request.options
-    configure(config, setting.plan, options)
-    parsed = parse_network(
-        builder, config, setting.source, is_strongly_typed=setting.plan.is_strongly_typed, logger=logger
-    )
-    profiles = add_profiles(builder, config, parsed, options)
-    timings = _timings(setting, config)
-    watch = BuildWatch(setting.request.on_progress)
+    configure(config, plan, request.options)
+    parsed = parse_network(builder, config, source, is_strongly_typed=plan.is_strongly_typed, logger=logger)
+    profiles = add_profiles(builder, config, parsed, request.options)
+    watch = BuildWatch(request.on_progress)
     config.progress_monitor = make_monitor(watch)
-    with _calibrating(setting, builder, config, parsed) as notes:
-        plan = _serialized(setting.cuda, builder, parsed, config, watch=watch)
-    if plan is None:
-        raise lines.error(f"TensorRT cannot build {setting.request.engine.name}", cure=_CURE)
+    with beside(builder, config, parsed):
+        data = _serialized(current, builder, parsed, config, watch=watch)
+        if data is None:
+            raise lines.error(f"TensorRT cannot build {request.engine.name}", cure=CURE)
     watch.complete()
-    if timings is not None:
-        timings.save(config)
-    if timings is not None:
-        notes += [note for note in (timings.note, _passed_over(options)) if note]
-    return _Built(data=bytes(plan), profiles=profiles, timings=timings, warnings=lines.warnings, notes=tuple(notes))
+    return Serialized(data=bytes(data), profiles=profiles, warnings=lines.warnings)
 
 
 def configure(config: trt.IBuilderConfig, plan: PrecisionPlan, options: BuildOptions) -> None:
@@ -145,6 +176,19 @@ def configure(config: trt.IBuilderConfig, plan: PrecisionPlan, options: BuildOpt
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
+@contextlib.contextmanager
+def _beside(
+    setting: _Setting, builder: trt.Builder, config: trt.IBuilderConfig, parsed: ParsedNetwork, *, aside: _Aside
+) -> Iterator[None]:
+    """Give a build its timings of tactics, and images where TensorRT calibrates; keep what it learned."""
+    timings = aside.timings = _timings(setting, config)
+    with _calibrating(setting, builder, config, parsed, notes=aside.notes):
+        yield
+    if timings is not None:
+        timings.save(config)
+        aside.notes += [note for note in (timings.note, _passed_over(setting.request.options)) if note]
+
+
 def _timings(setting: _Setting, config: trt.IBuilderConfig) -> TimingCache | None:
     folder = setting.request.options.timing_cache
     if folder is None:
@@ -161,15 +205,20 @@ def _passed_over(options: BuildOptions) -> str:
 
 @contextlib.contextmanager
 def _calibrating(
-    setting: _Setting, builder: trt.Builder, config: trt.IBuilderConfig, parsed: ParsedNetwork
-) -> Iterator[list[str]]:
-    """Feed an implicit INT8 build with images, and yield what there is to note of them when it has ended.
+    setting: _Setting,
+    builder: trt.Builder,
+    config: trt.IBuilderConfig,
+    parsed: ParsedNetwork,
+    *,
+    notes: list[str],
+) -> Iterator[None]:
+    """Feed an implicit INT8 build with images, and note what there is to say of them when it has ended.
 
     An error in a callback, which TensorRT swallows, is raised behind the build.
     """
-    images, notes = setting.request.calibration, list[str]()
+    images = setting.request.calibration
     if not setting.plan.needs_calibrator or images is None:
-        yield notes
+        yield
         return
     from trtbench.engines.tensorrt.calibrator import make_calibrator
 
@@ -180,9 +229,12 @@ def _calibrating(
             warnings.simplefilter("ignore", DeprecationWarning)
             config.int8_calibrator = calibrator
             set_calibration_profile(builder, config, parsed, batch_size=images.batch_size)
-        yield notes
+        yield
         _raise(calibrator.error)
         notes += calibrator.notes
+    except EngineError:  # the build failed, and this is why
+        _raise(calibrator.error)
+        raise
     finally:
         calibrator.close()
 
@@ -196,7 +248,12 @@ def _raise(error: BaseException | None) -> None:
 
 
 def _serialized(
-    cuda: Cuda, builder: trt.Builder, parsed: ParsedNetwork, config: trt.IBuilderConfig, *, watch: BuildWatch
+    current: Callable[[], AbstractContextManager[None]],
+    builder: trt.Builder,
+    parsed: ParsedNetwork,
+    config: trt.IBuilderConfig,
+    *,
+    watch: BuildWatch,
 ) -> trt.IHostMemory | None:
     """Run the build in a thread, so that Ctrl-C stops it at its next step instead of at its end."""
     plans: list[trt.IHostMemory | None] = []
@@ -204,7 +261,7 @@ def _serialized(
 
     def work() -> None:
         try:
-            with cuda.current():
+            with current():
                 plans.append(builder.build_serialized_network(parsed.network, config))
         except BaseException as error:  # noqa: BLE001  raised again by the thread that waits
             faults.append(error)
@@ -225,18 +282,18 @@ def _serialized(
     return plans[0]
 
 
-def _result(setting: _Setting, built: _Built) -> BuildResult:
+def _result(setting: _Setting, built: Serialized, aside: _Aside) -> BuildResult:
     request, plan, source = setting.request, setting.plan, setting.source
     loaded = load_plan(
         built.data,
         what=f"the plan just built, {request.engine.name}, does not load",
-        cure=_CURE,
+        cure=CURE,
         is_version_compatible=request.options.version_compatible,
     )
     examined = examine(loaded.engine)
     report = report_layers(examined.layers, convolutions=source.convolutions)
     words, notes = achieved(report, precision=plan.precision, target=plan.target)
-    timings = built.timings
+    timings = aside.timings
     facts: dict[str, Any] = {
         **host_facts(setting.device, version=setting.able.version, system=platform.system(), arch=platform.machine()),
         **build_facts(plan, request.options, profiles=built.profiles),
@@ -255,7 +312,7 @@ def _result(setting: _Setting, built: _Built) -> BuildResult:
         ),
     }
     weight_bytes = source.weight_bytes if report.weight_bytes is None else report.weight_bytes
-    return BuildResult(achieved=words, weight_bytes=weight_bytes, facts=facts, notes=(*notes, *built.notes))
+    return BuildResult(achieved=words, weight_bytes=weight_bytes, facts=facts, notes=(*notes, *aside.notes))
 
 
 def _calibration_facts(request: BuildRequest, plan: PrecisionPlan) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import re
+import sys
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -103,14 +104,21 @@ def _what_is_missing() -> str:
 
 
 class LogLines:
-    """What TensorRT's logger said, the newest lines last; it is called from several threads."""
+    """What TensorRT's logger said, the newest lines last; it is called from several threads.
 
-    def __init__(self) -> None:
+    Args:
+        noise: what is said of every failure alike and is passed over.
+    """
+
+    def __init__(self, *, noise: re.Pattern[str] | None = None) -> None:
+        self._noise = noise
         self._lines: deque[tuple[str, str]] = deque(maxlen=_KEPT_LINES)
         self._lock = threading.Lock()
 
     def add(self, severity: str, text: str) -> None:
         """Keep one line."""
+        if self._noise is not None and self._noise.search(text):
+            return
         with self._lock:
             self._lines.append((severity, text.strip()))
 
@@ -140,8 +148,8 @@ class LogLines:
         return EngineError(what, got=said, cure=cure)
 
 
-def make_logger(lines: LogLines) -> trt.ILogger:
-    """Return a logger that keeps warnings and errors in `lines`.
+def make_logger(lines: LogLines, *, listen: Callable[[str], None] | None = None) -> trt.ILogger:
+    """Return a logger that keeps warnings and errors in `lines`, and gives all else to `listen`.
 
     The object must outlive the builder or the runtime that it is given to.
     """
@@ -156,8 +164,19 @@ def make_logger(lines: LogLines) -> trt.ILogger:
         def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
             if severity.name in kept:
                 lines.add(severity.name, msg)
+            elif listen is not None:
+                listen(msg)
 
     return Logger()
+
+
+def stand_in(package: str) -> None:
+    """Let `import tensorrt` give another package of the same API from now on, in a process that is for it alone.
+
+    Raises:
+        CapabilityError: it is absent or broken.
+    """
+    sys.modules["tensorrt"] = _optional.load(package)
 
 
 def create_builder(logger: trt.ILogger, lines: LogLines) -> trt.Builder:

@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 HEADING = "Layers:"
+_LATER_GRAPH = re.compile(r"^Name: .*?\[profile [1-9]\d*\]\S*(_myl\d+_)", re.MULTILINE)
 _KEYS = ("Name", "LayerType", "Inputs", "Constants", "Outputs", "TacticName", "StreamId", "EventId", "Metadata")
 _KEY = re.compile(rf"(?:^|, )({'|'.join(_KEYS)}): ")
 _TENSORS = frozenset({"Inputs", "Constants", "Outputs"})
@@ -22,9 +23,15 @@ _TENSOR = re.compile(
 
 
 def inspector_json(message: str) -> str:
-    """Return what the engine inspector would say of the layers in a message of the builder's logger."""
+    """Return what the engine inspector would say of the layers in a message of the builder's logger.
+
+    Each profile is a graph of its own; in the later ones only the layers of ONNX nodes bear a profile's mark, so that
+    whole graphs are left out here.
+    """
+    later = set(_LATER_GRAPH.findall(message))
     lines = message.removeprefix(HEADING).strip().split("\n\n")[0].splitlines()
-    return json.dumps({"Layers": [_layer(line) for line in lines if line.startswith("Name: ")]})
+    layers = [_layer(line) for line in lines if line.startswith("Name: ")]
+    return json.dumps({"Layers": [one for one in layers if not any(mark in one["Name"] for mark in later)]})
 
 
 def _layer(line: str) -> dict[str, Any]:
