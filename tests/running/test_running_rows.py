@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,3 +114,12 @@ def test_a_row_that_was_not_reached_is_skipped() -> None:
 
     assert (row.status, row.latency, row.throughput_ips) == ("skipped", None, None)
     assert row.accuracy is not None
+
+
+def test_a_row_is_of_the_build_that_its_sidecar_says() -> None:
+    again = replace(_sidecar("int8"), sparse=True, build=2)
+
+    row = row_of(_measured("dense int8+sparse#2 onnxruntime-cpu", 1), again)
+
+    assert (row.precision, row.sparse, row.build) == ("int8", True, 2)
+    assert row.name == "dense int8+sparse#2 onnxruntime-cpu b1"

@@ -113,6 +113,20 @@ def test_sparse_engines_stand_beside_dense_ones(suite: Make, places: Places) -> 
     assert plain.sidecar.key != sparse.sidecar.key
 
 
+@pytest.mark.usefixtures("tensorrt_10_double")
+def test_a_sparse_int8_row_says_so_and_is_told_what_true_arithmetic_gets_right(suite: Make, places: Places) -> None:
+    wanted = suite("engines: [{backend: tensorrt, precisions: [int8], sparse: true}]")
+    bench = wanted.bench.model_copy(update={"batch_sizes": (1,)})
+    wanted = wanted.model_copy(update={"bench": bench})
+
+    report, _ = run_suite(wanted, places, argv=["trtbench"], now=NOW)
+
+    row = next(row for row in report.rows if row.backend == "tensorrt")
+    assert (row.name, row.precision, row.sparse) == ("dense int8+sparse tensorrt b1", "int8", True)
+    assert row.accuracy
+    assert row.accuracy.true_arithmetic_correct is not None
+
+
 def test_a_profile_that_leaves_out_a_batch_size_is_refused(suite: Make) -> None:
     with pytest.raises(Exception, match=r"a profile that holds the batch sizes \[1, 2\]"):
         suite("engines: [{backend: tensorrt, profile: [1, 1, 1]}]")

@@ -292,6 +292,8 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
     return Row(
         variant=sidecar.variant,
         precision=sidecar.precision,
+        sparse=sidecar.sparse,
+        build=sidecar.build,
         backend=sidecar.backend,
         device=device,
         batch_size=measured.batch_size,
