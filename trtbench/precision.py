@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 HalfType = Literal["fp16", "bf16"]
 Runtime = Literal["tensorrt", "onnxruntime-cpu"]
@@ -19,10 +19,8 @@ class Precision:
         graph: what its engines are built from: the float graph, one in half precision, or one of Q/DQ pairs.
         half: the half type that it computes in, where its layers are not INT8.
         is_int8: it computes in INT8, so that calibration images decide it.
-        placement: whose kernels the Q/DQ pairs of its graph are placed for.
         halves: of a half graph: the precision whose Q/DQ graph it is made from.
         explicit: of INT8 that a runtime calibrates itself: the precision that says the same in Q/DQ pairs.
-        is_reference: no suite asks for it; `bench.ort_placement` has it beside int8.
         needs_ampere: a GPU before SM 8.0 only imitates it.
     """
 
@@ -30,10 +28,8 @@ class Precision:
     graph: Literal["float", "half", "qdq"] = "float"
     half: HalfType | None = None
     is_int8: bool = False
-    placement: Runtime | None = None
     halves: str | None = None
     explicit: str | None = None
-    is_reference: bool = False
     needs_ampere: bool = False
 
     @property
@@ -55,24 +51,19 @@ _ALL = (
     Precision(name="tf32", needs_ampere=True),
     Precision(name="fp16", graph="half", half="fp16"),
     Precision(name="bf16", graph="half", half="bf16", needs_ampere=True),
-    Precision(name="int8", graph="qdq", is_int8=True, placement="tensorrt"),
-    Precision(name="int8-ort", graph="qdq", is_int8=True, placement="onnxruntime-cpu", is_reference=True),
+    Precision(name="int8", graph="qdq", is_int8=True),
     Precision(name="int8+fp16", graph="half", half="fp16", is_int8=True, halves="int8"),
     Precision(name="int8-implicit", is_int8=True, explicit="int8"),
     Precision(name="int8-implicit+fp16", half="fp16", is_int8=True, explicit="int8+fp16"),
 )
 PRECISIONS = {one.name: one for one in _ALL}
-ASKED = tuple(one.name for one in _ALL if not one.is_reference)
-# of the precisions whose graph holds Q/DQ pairs: for whose kernels
-PLACEMENTS = {one.name: one.placement for one in _ALL if one.placement is not None}
+PLACEMENTS: tuple[Runtime, ...] = get_args(Runtime)  # whose kernels the Q/DQ pairs of an int8 graph are placed for
 
 if TYPE_CHECKING:
     PrecisionName = str
-    AskedPrecision = str
     FloatPrecision = str
 else:  # read by pydantic, which refuses every other name and writes them into the schemas
     PrecisionName = Literal[tuple(PRECISIONS)]
-    AskedPrecision = Literal[ASKED]
     FloatPrecision = Literal[tuple(one.name for one in _ALL if not one.is_int8)]
 
 

@@ -22,7 +22,8 @@ class AccuracyRecord:
 
     `lost` images only the reference gets right, `gained` only this engine; `drop_upper_pp` is the one-sided 95 % upper
     bound of the paired drop in percentage points, of this engine alone: a decision bounds all its candidates together;
-    `true_arithmetic_correct` counts what the same Q/DQ graph gets right without the runtime's fused kernels.
+    `true_arithmetic_correct` counts what the same Q/DQ graph gets right without the runtime's fused kernels, and
+    `tensorrt_graph_correct` what the graph that TensorRT gets would: a forecast for other machines.
     `mcnemar_holm_p` is adjusted for all candidates of the batch size. `class_drops_pp` are the points each class lost
     of its own images, `worst_class` the name of the one that lost most, None where none lost. `ece` is the expected
     calibration error. `is_chance` says that guessing would score as well.
@@ -41,6 +42,7 @@ class AccuracyRecord:
     agreement: float | None = None
     per_class: tuple[int, ...] = ()
     true_arithmetic_correct: int | None = None
+    tensorrt_graph_correct: int | None = None
     mcnemar_holm_p: float | None = None
     class_totals: tuple[int, ...] = ()
     class_drops_pp: tuple[float, ...] = ()

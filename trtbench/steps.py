@@ -373,7 +373,7 @@ def calibration(makings: Makings, output: Path) -> Calibrated:
         tensors=found.facts.tensors,
         manifest_sha256=chosen.facts.sha256,
         method=makings.suite.calibration.method,
-        notes=tuple(calibration_notes(makings, variant, precision="int8")),
+        notes=tuple(calibration_notes(makings, variant, precision="int8", runtime="tensorrt")),
     )
 
 

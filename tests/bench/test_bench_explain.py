@@ -62,7 +62,7 @@ def test_powers_of_parts_add_up_and_ten_times_the_power_is_ten_decibels() -> Non
 
 def test_the_parts_of_a_drop_add_up_to_it() -> None:
     split = DropSplit(
-        precision="int8",
+        placement="tensorrt",
         achieved="int8",
         float_correct=900,
         weights=_effect(897),

@@ -22,7 +22,7 @@ variants: [{{kind: dense, name: dense}}]
 export: {{exporter: torchscript}}
 calibration: {{per_class: 2, method: minmax}}
 engines: [{{backend: onnxruntime-cpu, precisions: [fp32, int8]}}]
-bench: {{ort_placement: false, baselines: []}}
+bench: {{baselines: []}}
 """
 
 

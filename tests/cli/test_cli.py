@@ -60,7 +60,7 @@ model: {name: resnet20, checkpoint: resnet20.safetensors}
 variants: [{kind: dense, name: dense}]
 export: {exporter: torchscript}
 calibration: {per_class: 1, method: minmax}
-bench: {batch_sizes: [1], duration: 0.01, warm_up: 0, block_ms: 2, processes: 1, ort_placement: false}
+bench: {batch_sizes: [1], duration: 0.01, warm_up: 0, block_ms: 2, processes: 1}
 decision: {max_drop_pp: 40}
 """
 

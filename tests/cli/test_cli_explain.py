@@ -36,7 +36,7 @@ model: {name: 'onnx:net.onnx'}
 variants: [{kind: dense, name: dense}]
 calibration: {per_class: 1, method: minmax}
 decision: {max_drop_pp: 100}
-bench: {batch_sizes: [1], duration: 0.01, warm_up: 0, block_ms: 2, ort_placement: false}
+bench: {batch_sizes: [1], duration: 0.01, warm_up: 0, block_ms: 2}
 """
 
 
@@ -76,7 +76,7 @@ def test_one_model_is_explained_and_a_second_call_answers_in_json(
 
     assert code == 0, err
     assert "The drop in parts: 360 test images" in out
-    assert "int8-ort" in out
+    assert "onnxruntime-cpu" in out
     assert "no layer needs higher precision" in out
     assert {path.name for path in (tmp_path / "why").iterdir()} >= {"explain.json", "exclude.yaml", "explain.png"}
 

@@ -42,7 +42,7 @@ _STEPS: dict[str, tuple[type[BaseModel], ...]] = {
 _OF_SUITES = {"kind", "name", "after", "fine_tune"}
 # verb -> keys that its own options tell, or that mean nothing where one engine is measured
 _OTHERWISE = {
-    "bench": {"load", "alive", "baselines", "baseline_precisions", "ort_placement"},
+    "bench": {"load", "alive", "baselines", "baseline_precisions"},
     "sparsify": {"method"},
 }
 

@@ -42,7 +42,7 @@ def explanation() -> Explanation:
         how="as built", effect=_effect(920), true=_effect(925), against_true_snr_db=30.0, differing_predictions=12
     )
     split = DropSplit(
-        precision="int8",
+        placement="tensorrt",
         achieved="int8 in 19 of 19 convolutions",
         float_correct=930,
         weights=_effect(929),
@@ -66,7 +66,7 @@ def explanation() -> Explanation:
         model="resnet20",
         dataset="digits",
         variant="dense",
-        precision="int8",
+        placement="tensorrt",
         calibration={"method": "mse"},
         validation_images=1000,
         test_images=1000,
@@ -86,7 +86,7 @@ def explanation() -> Explanation:
 def test_the_parts_and_the_kernels_share_stand_side_by_side(explanation: Explanation) -> None:
     (split,), (kernel,) = split_table(explanation).cells, kernel_table(explanation).cells
 
-    assert split[:6] == ("int8", "930", "-1", "+1", "-5", "925")
+    assert split[:6] == ("tensorrt", "930", "-1", "+1", "-5", "925")
     assert kernel[2:] == ("1000", "925", "920", "-5", "12", "30.0")
 
 
@@ -169,7 +169,7 @@ def _study(correct: dict[str, tuple[int, ...]]) -> Study:
     return Study(
         model="resnet20",
         dataset="digits",
-        precision="int8",
+        placement="tensorrt",
         split="validation",
         images=1000,
         float_correct=930,

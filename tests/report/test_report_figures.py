@@ -130,7 +130,7 @@ def test_bars_are_as_long_as_the_median_and_a_panel_holds_one_batch_size() -> No
 
 
 def test_bars_of_a_variant_stand_together_and_none_covers_another() -> None:
-    figure = latency_figure((*ROWS, replace(ROWS[0], precision="int8-ort", role="reference")))
+    figure = latency_figure((*ROWS, replace(ROWS[0], precision="bf16", role="reference")))
 
     assert figure
     for axes in figure.axes:
@@ -173,7 +173,7 @@ def test_the_backend_is_named_where_there_are_two() -> None:
     assert kind(ROWS[0], [*ROWS, other]) == "fp32 onnxruntime-cpu"
     half = replace(next(row for row in ROWS if row.role == "baseline"), precision="fp16")
     assert kind(half, ROWS) == "eager fp16"
-    assert len({marker(precision) for precision in ("fp32", "int8", "fp16", "int8-ort")}) == 4
+    assert len({marker(precision) for precision in ("fp32", "int8", "fp16", "int8+fp16")}) == 4
 
 
 @settings(max_examples=30, deadline=None)

@@ -39,13 +39,12 @@ def test_every_engine_of_the_plan_is_built_with_a_sidecar(suite: Make, places: P
     assert [one.plan.name for one in built] == [
         "dense fp32 onnxruntime-cpu",
         "dense int8 onnxruntime-cpu",
-        "dense int8-ort onnxruntime-cpu",
         "dense fp32 eager",
         "half fp32 onnxruntime-cpu",
         "half int8 onnxruntime-cpu",
         "half fp32 eager",
     ]
-    assert [one.reason for one in built] == [""] * 7
+    assert [one.reason for one in built] == [""] * 6
     for one in built:
         assert one.path is not None
         sidecar = read_sidecar(one.path)
@@ -53,7 +52,7 @@ def test_every_engine_of_the_plan_is_built_with_a_sidecar(suite: Make, places: P
         assert sidecar.engine_sha256 == file_sha256(one.path)
         assert sidecar.engine_bytes == one.path.stat().st_size
         assert (sidecar.calibration_sha256 is None) == (sidecar.precision == "fp32")
-    dense, half = built[0].sidecar, built[4].sidecar
+    dense, half = built[0].sidecar, built[3].sidecar
     assert dense is not None
     assert half is not None
     assert dense.params is not None
@@ -116,10 +115,9 @@ def test_an_engine_that_cannot_be_built_does_not_stop_the_others(
     assert [(one.plan.backend, one.status) for one in built] == [
         ("onnxruntime-cpu", "ok"),
         ("onnxruntime-cpu", "ok"),
-        ("onnxruntime-cpu", "ok"),
         ("eager", "unsupported"),
     ]
-    assert built[3].reason == "this device; use another"
+    assert built[2].reason == "this device; use another"
     assert "failed" in _states(told, "engine")
 
 
@@ -229,7 +227,7 @@ def test_a_network_given_as_onnx_is_built_without_its_source(suite: Make, places
 
     built = build_suite(given, places)
 
-    assert [(one.plan.precision, one.status) for one in built] == [("fp32", "ok"), ("int8", "ok"), ("int8-ort", "ok")]
+    assert [(one.plan.precision, one.status) for one in built] == [("fp32", "ok"), ("int8", "ok")]
 
 
 def test_a_network_given_as_onnx_cannot_be_pruned(suite: Make, places: Places) -> None:

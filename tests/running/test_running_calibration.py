@@ -69,7 +69,7 @@ def test_each_option_changes_the_graph_and_its_gain_stands_in_the_row(suite: Mak
 
 def test_no_option_has_nothing_to_say(suite: Make, places: Places) -> None:
     makings = Makings(suite(), places)
-    assert calibration_notes(makings, makings.suite.variants[0], precision="int8") == ()
+    assert calibration_notes(makings, makings.suite.variants[0], precision="int8", runtime="onnxruntime-cpu") == ()
 
 
 def test_a_short_class_stops_a_build_unless_the_suite_allows_it_and_then_it_is_said(
@@ -81,7 +81,7 @@ def test_a_short_class_stops_a_build_unless_the_suite_allows_it_and_then_it_is_s
     with pytest.raises(DataError, match="class 0 has 9 images, fewer than per_class = 10"):
         _ = manifest(Makings(strict, places))
     lax = _with(strict, allow_short=True)
-    notes = calibration_notes(Makings(lax, places), lax.variants[0], precision="int8")
+    notes = calibration_notes(Makings(lax, places), lax.variants[0], precision="int8", runtime="onnxruntime-cpu")
     assert notes == ("calibration: 3 of 3 classes gave fewer than 10 images: circle 9, square 9, star 9",)
     again = Makings(lax, places)
     assert manifest(again).is_cached

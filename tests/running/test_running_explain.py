@@ -58,18 +58,19 @@ decision: {{max_drop_pp: 40}}
 def test_every_engine_has_its_parts_and_its_kernels(explained: tuple[Explanation, Makings]) -> None:
     found, _ = explained
 
-    assert [split.precision for split in found.splits] == ["int8", "int8-ort"]
+    assert [split.placement for split in found.splits] == ["tensorrt", "onnxruntime-cpu"]
     for split in found.splits:
         assert split.both.total == found.test_images == 18
         parts = split.weights_images + split.activations_images + split.together_images
         assert parts == split.float_correct - split.both.correct
-        hows = [kernel.how for kernel in split.kernels]
-        assert hows[0] == "onnxruntime-cpu, as built here"
-        assert hows[1:3] == ["env, x64quantprecision on", "env, x64quantprecision off"]
-        assert [kernel.effect.total for kernel in split.kernels[:3]] == [18, 5, 5]
-    assert len(found.splits[0].kernels) == 3  # of TensorRT's placement this runtime computes no layer in integers
-    assert found.splits[1].kernels[-1].effect.total == 5
-    assert found.splits[1].kernels[-1].saturated_pairs is not None
+    forecast, built = found.splits
+    assert (forecast.achieved, forecast.kernels) == ("not built here", ())
+    hows = [kernel.how for kernel in built.kernels]
+    assert hows[0] == "onnxruntime-cpu, as built here"
+    assert hows[1:3] == ["env, x64quantprecision on", "env, x64quantprecision off"]
+    assert [kernel.effect.total for kernel in built.kernels[:3]] == [18, 5, 5]
+    assert built.kernels[-1].effect.total == 5
+    assert built.kernels[-1].saturated_pairs is not None
 
 
 @_CAN_BE_EMULATED
@@ -104,9 +105,9 @@ def test_a_limit_of_no_drop_at_all_is_reached_and_written_as_the_suite_takes_it(
     explained: tuple[Explanation, Makings],
 ) -> None:
     _, makings = explained
-    found = explain_int8(makings, precision="int8-ort", max_drop_pp=0)
+    found = explain_int8(makings, placement="tensorrt", max_drop_pp=0)
 
-    assert found.precision == "int8-ort"
+    assert found.placement == "tensorrt"
     assert found.exclusion.effect.drop_pp <= 0
     written = yaml.safe_load(exclude_yaml(found))["calibration"]["exclude"]
     config = options(CalibrationConfig, exclude=written)
@@ -139,7 +140,7 @@ def test_excluding_gives_up_int8_for_the_layers_named_and_no_others(
 
 @pytest.mark.parametrize(
     ("asked", "words"),
-    [({"variant": "sparse"}, "variant 'sparse': expected dense"), ({"precision": "int4"}, "expected int8 or int8-ort")],
+    [({"variant": "sparse"}, "variant 'sparse': expected dense")],
 )
 def test_a_variant_or_precision_the_suite_has_not_is_refused(
     asked: dict[str, str], words: str, suite: Callable[..., Suite], places: Places

@@ -33,7 +33,7 @@ variants:
 fine_tune: {epochs: 1, lr: 0.001, augment: {flip: false}}
 export: {exporter: torchscript, opset: 17}
 calibration: {per_class: 1, method: minmax}
-bench: {batch_sizes: [1], ort_placement: false, baselines: [eager]}
+bench: {batch_sizes: [1], baselines: [eager]}
 decision: {batch_size: 1}
 """
 

@@ -23,6 +23,7 @@ from trtbench.suite import DenseVariant
 
 if TYPE_CHECKING:
     from trtbench.rows import Role
+    from trtbench.running.bench import TrueCorrect
 
 _DENSE = DenseVariant(kind="dense", name="dense")
 
@@ -65,13 +66,14 @@ def _built(precision: str, role: Role) -> BuiltEngine:
     return BuiltEngine(plan=plan, status="ok", path=Path(), sidecar=_sidecar(precision))
 
 
-_BUILT = (_built("fp32", "candidate"), _built("int8", "candidate"), _built("int8-ort", "reference"))
+_BUILT = (_built("fp32", "candidate"), _built("int8", "candidate"), _built("bf16", "reference"))
 _ENGINES = {one.plan.name: one for one in _BUILT}
 
 
 def test_a_row_knows_its_ratio_its_family_and_the_share_of_its_kernels() -> None:
     found = [_measured(name, ns) for name, ns in zip(_ENGINES, (2_000_000, 1_000_000, 500_000), strict=True)]
-    family = family_of(found, _ENGINES, throttled=lambda _timed, _device: 7, true_correct={"dense": 92})
+    true: TrueCorrect = {("dense", "onnxruntime-cpu"): 92, ("dense", "tensorrt"): 91}
+    family = family_of(found, _ENGINES, throttled=lambda _timed, _device: 7, true_correct=true)
 
     anchor, row, reference = (
         row_of(one, _sidecar(built.plan.precision), family, role=built.plan.role)
@@ -88,9 +90,10 @@ def test_a_row_knows_its_ratio_its_family_and_the_share_of_its_kernels() -> None
     assert row.accuracy.mcnemar_holm_p == pytest.approx(0.04)  # two candidates
     assert reference.accuracy.mcnemar_holm_p is None
     assert row.accuracy.true_arithmetic_correct == 92
+    assert row.accuracy.tensorrt_graph_correct == 91
     assert row.notes == (
         "from the sidecar",
-        "this machine's kernels get 2 fewer than true Q/DQ arithmetic, which gets 92 of 100",
+        "this machine's kernels get 2 fewer than the same graph in exact arithmetic, 92 right",
     )
     assert row.throughput_ips == pytest.approx(1000, rel=1e-3)
 
@@ -99,7 +102,7 @@ def test_what_was_timed_alone_or_failed_is_no_anchor() -> None:
     alone, failed, timed = (
         _measured("dense fp32 onnxruntime-cpu", 1_000_000, is_alone=True),
         _measured("dense int8 onnxruntime-cpu", 1_000_000, error=WorkerError("worker", got="died")),
-        _measured("dense int8-ort onnxruntime-cpu", 1_000_000),
+        _measured("dense bf16 onnxruntime-cpu", 1_000_000),
     )
 
     family = family_of([alone, failed, timed], _ENGINES, throttled=lambda *_: None, true_correct={})

@@ -64,7 +64,7 @@ def test_ranges_read_on_the_way_are_those_of_calibrating_on_the_sample(
     ("wrong", "words"),
     [
         ({"methods": ("best",)}, "method"),
-        ({"precision": "int4"}, "expected int8 or int8-ort"),
+        ({"placement": "int4"}, "expected tensorrt or onnxruntime-cpu"),
         ({"split": "train"}, "expected validation or test"),
     ],
 )

@@ -73,7 +73,7 @@ class DropSplit:
     `weights` and `activations` are quantized alone, `both` together.
     """
 
-    precision: str
+    placement: str
     achieved: str
     float_correct: int
     weights: Effect
@@ -135,7 +135,7 @@ class Explanation:
     model: str
     dataset: str
     variant: str
-    precision: str
+    placement: str
     calibration: Mapping[str, Any]
     validation_images: int
     test_images: int

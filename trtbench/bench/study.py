@@ -67,7 +67,7 @@ class Study:
 
     model: str
     dataset: str
-    precision: str
+    placement: str
     split: str
     images: int
     float_correct: int

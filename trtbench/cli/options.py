@@ -46,7 +46,7 @@ ENGINE = Section(key="engines", part="EngineConfig", names={"precisions": "preci
 BENCH = Section(
     key="bench",
     part="BenchConfig",
-    but=("load", "alive", "baselines", "baseline_precisions", "ort_placement"),
+    but=("load", "alive", "baselines", "baseline_precisions"),
     names={"batch_sizes": "batch"},
 )
 # What is not given is as the run decided it.

@@ -28,11 +28,14 @@ from trtbench.cli.screen import Screen, say, show, show_json, show_table, tell
 from trtbench.errors import ConfigError
 
 if TYPE_CHECKING:
+    from trtbench.precision import Runtime
     from trtbench.report.tables import Table
     from trtbench.suite import Suite
 
 app = typer.Typer()
 
+_Precision = Annotated[str, typer.Option(hidden=True, help="int8 alone; once it chose the placement too.")]
+_WHOSE = "Whose kernels the Q/DQ pairs are placed for: tensorrt or onnxruntime-cpu"
 _METHODS = "entropy, mse, percentile, minmax or moving-average"
 _ONE_MODEL = Only(with_="--model", cure="add --model, or set it in the suite")
 _MODEL = replace(MODEL, needs="", has_defaults=False, rule=_ONE_MODEL)
@@ -51,7 +54,8 @@ def explain_int8(
     *,
     target: _Target = None,
     variant: Annotated[str | None, typer.Option(help="The suite's variant [default: its first].")] = None,
-    precision: Annotated[str, typer.Option(help="Whose layers: int8 (TensorRT's placement) or int8-ort.")] = "int8",
+    placement: Annotated[str | None, typer.Option(help=f"{_WHOSE} [default: the engine's].")] = None,
+    precision: _Precision = "int8",
     max_drop: Annotated[float | None, typer.Option(min=0, help="Accepted drop, pp [default: the suite's].")] = None,
     under: Annotated[
         str, typer.Option(help="Run the engine under this emulator too, e.g. 'qemu-x86_64 -cpu Haswell'.")
@@ -83,7 +87,8 @@ def explain_int8(
     kernels = KernelConfig(under=tuple(shlex.split(under)), simulate=saturation, images=kernel_images)
     with Screen(is_quiet=quiet) as screen:
         makings = Makings(suite, places_of(out, engines, calib), tell=screen)
-        found = explain(makings, variant=variant, precision=precision, max_drop_pp=max_drop, kernels=kernels)
+        wanted = _placement(placement, precision)
+        found = explain(makings, variant=variant, placement=wanted, max_drop_pp=max_drop, kernels=kernels)
     folder = output or _beside(target, out / f"explain-int8-{suite.name}", "explain-int8")
     write_explanation(found, folder)
     if as_json:
@@ -106,7 +111,8 @@ def calibration_study(
     per_class: Annotated[str, typer.Option(help="Images of each class, joined by commas.")] = "1,2,5,10,20,50",
     seeds: Annotated[int, typer.Option(min=1, help="How many samples of each kind.")] = 5,
     method: Annotated[list[str] | None, typer.Option(help=f"{_METHODS}; may be given several times.")] = None,
-    precision: Annotated[str, typer.Option(help="int8 (TensorRT's placement) or int8-ort.")] = "int8",
+    placement: Annotated[str | None, typer.Option(help=f"{_WHOSE} [default: tensorrt].")] = None,
+    precision: _Precision = "int8",
     split: Annotated[str, typer.Option(help="The images that are scored: validation or test.")] = "validation",
     output: Annotated[Path | None, output_option("Folder of the result.")] = None,
     out: OutOption = Path("runs"),
@@ -125,7 +131,7 @@ def calibration_study(
         per_class=_counts("--per-class", per_class),
         seeds=seeds,
         methods=tuple(method or (suite.calibration.method,)),
-        precision=precision,
+        placement=_placement(placement, precision) or "tensorrt",
         split=split,
     )
     with Screen(is_quiet=quiet) as screen:
@@ -166,6 +172,23 @@ def sensitivity(
     tell(found, words, as_json=as_json)
 
 
+def _placement(name: str | None, precision: str) -> Runtime | None:
+    """Return the placement that was asked for.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    from trtbench.precision import PLACEMENTS
+
+    if precision != "int8":
+        cure = "--placement onnxruntime-cpu" if precision == "int8-ort" else f"--placement {' or '.join(PLACEMENTS)}"
+        raise ConfigError("--precision", expected="int8", got=precision, cure=f"choose the layers by {cure}")
+    chosen: Runtime | None = next((one for one in PLACEMENTS if one == name), None)
+    if name is not None and chosen is None:
+        raise ConfigError("--placement", expected=" or ".join(PLACEMENTS), got=name, cure="choose one of these")
+    return chosen
+
+
 def _suite(target: str | None, given: Given) -> Suite:
     """Return the suite of a run, a file or one model.
 
@@ -178,7 +201,7 @@ def _suite(target: str | None, given: Given) -> Suite:
         raise ConfigError(
             "RUN and --model", expected="one of them", got="neither", cure="name a run's folder, or a model"
         )
-    return given.suite(engines={"precisions": ["fp32", "int8"]}, bench={"ort_placement": True})
+    return given.suite(engines={"precisions": ["fp32", "int8"]})
 
 
 def _suite_of(target: str) -> Suite:

@@ -112,7 +112,7 @@ def collected(
 
     path = graph.path("model.onnx")
     proto = onnx.load(path)
-    plans = [plan_qdq(proto, exclude=exclude, runtime=runtime) for runtime in PLACEMENTS.values()]
+    plans = [plan_qdq(proto, exclude=exclude, runtime=runtime) for runtime in PLACEMENTS]
     tensors = tuple(dict.fromkeys(tensor for plan in plans for tensor in activation_tensors(plan)))
     found = iterate_activations(path, tensors, images.batches())
     options: dict[str, Any] = {} if percentile is None else {"percentile": percentile}

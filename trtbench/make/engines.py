@@ -76,7 +76,7 @@ def source(makings: Makings, plan: EnginePlan) -> Artefact[Any]:
     if PRECISIONS[plan.precision].graph == "half":
         return half_graph(makings, plan.variant, precision=plan.precision, method=plan.config.half)
     if PRECISIONS[plan.precision].graph == "qdq":
-        return quantized_graph(makings, plan.variant, precision=plan.precision)
+        return quantized_graph(makings, plan.variant, runtime=BACKENDS[plan.backend].placement)
     return float_graph(makings, plan.variant)
 
 
@@ -245,7 +245,8 @@ def _notes(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]) -> Iter
     if isinstance(made_from.facts, HalfFacts):
         yield from made_from.facts.notes
     if PRECISIONS[plan.precision].is_int8:
-        yield from calibration_notes(makings, plan.variant, precision=plan.precision)
+        runtime = BACKENDS[plan.backend].placement
+        yield from calibration_notes(makings, plan.variant, precision=plan.precision, runtime=runtime)
 
 
 @contextlib.contextmanager

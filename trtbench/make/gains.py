@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.make.makings import Makings
+    from trtbench.precision import Runtime
     from trtbench.records import Preprocessing, Split
     from trtbench.store import Artefact
     from trtbench.suite import Variant
@@ -75,18 +76,18 @@ def counted(
     return facts
 
 
-def option_gains(makings: Makings, variant: Variant, *, precision: str) -> Artefact[GainsFacts] | None:
+def option_gains(makings: Makings, variant: Variant, *, runtime: Runtime) -> Artefact[GainsFacts] | None:
     """Return what a Q/DQ graph gets right with all of a suite's options and without each; None where none is on."""
     config, plain = makings.suite.calibration, CalibrationConfig()
     chosen = [name for name in OPTIONS if getattr(config, name) != getattr(plain, name)]
     if not chosen:
         return None
-    others = {name: quantized_graph(makings.without(name), variant, precision=precision) for name in chosen}
+    others = {name: quantized_graph(makings.without(name), variant, runtime=runtime) for name in chosen}
     return makings.book.make(
         counted,
-        f"{variant.name}/{precision}",
+        f"{variant.name}/int8 for {runtime}",
         in_float=float_graph(makings, variant),
-        with_all=quantized_graph(makings, variant, precision=precision),
+        with_all=quantized_graph(makings, variant, runtime=runtime),
         without=others,
         split=makings.dataset.validation,
         preprocessing=makings.dataset.preprocessing,
@@ -94,12 +95,12 @@ def option_gains(makings: Makings, variant: Variant, *, precision: str) -> Artef
     )
 
 
-def calibration_notes(makings: Makings, variant: Variant, *, precision: str) -> tuple[str, ...]:
+def calibration_notes(makings: Makings, variant: Variant, *, precision: str, runtime: Runtime) -> tuple[str, ...]:
     """Return what an int8 row has to say of its calibration: short classes, and what each option brought."""
-    short, asked = manifest(makings).facts.notes, PRECISIONS[precision]
-    if asked.calibrates_itself:  # TensorRT's own calibrator knows none of the options
+    short = manifest(makings).facts.notes
+    if PRECISIONS[precision].calibrates_itself:  # TensorRT's own calibrator knows none of the options
         return short
-    return (*short, *_gain_notes(option_gains(makings, variant, precision=asked.halves or precision)))
+    return (*short, *_gain_notes(option_gains(makings, variant, runtime=runtime)))
 
 
 def _gain_notes(gains: Artefact[GainsFacts] | None) -> tuple[str, ...]:

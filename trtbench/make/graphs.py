@@ -268,14 +268,13 @@ def ranges(makings: Makings, variant: Variant) -> Artefact[RangesFacts]:
     return ranges_of(makings, calibrated_graph(makings, variant), variant.name)
 
 
-def quantized_graph(makings: Makings, variant: Variant, *, precision: str = "int8") -> Artefact[QdqFacts]:
+def quantized_graph(makings: Makings, variant: Variant, *, runtime: Runtime = "tensorrt") -> Artefact[QdqFacts]:
     """Return the graph of a variant with Q/DQ pairs: where TensorRT wants them, or where ONNX Runtime's CPU does."""
-    config, runtime = makings.suite.calibration, PRECISIONS[precision].placement
-    assert runtime is not None, "a Q/DQ graph is placed for a runtime"
+    config = makings.suite.calibration
     options = QdqOptions(weights=config.weights, rounding=config.rounding, bias_correction=config.bias_correction)
     return makings.book.make(
         quantized,
-        f"{variant.name}/{precision}",
+        f"{variant.name}/int8 for {runtime}",
         graph=calibrated_graph(makings, variant),
         ranges=ranges(makings, variant),
         runtime=runtime,
@@ -291,7 +290,7 @@ def half_graph(makings: Makings, variant: Variant, *, precision: str, method: Me
     asked = PRECISIONS[precision]
     assert asked.half is not None, "a half graph is of a half type"
     if asked.halves is not None:
-        graph: Artefact[Any] = quantized_graph(makings, variant, precision=asked.halves)
+        graph: Artefact[Any] = quantized_graph(makings, variant)
     else:
         graph = float_graph(makings, variant)
     converter = autocast if method == "modelopt" and not asked.halves else halved  # AutoCast takes no Q/DQ graph

@@ -20,18 +20,20 @@ from trtbench.graph.qdq import insert_qdq
 from trtbench.make.graphs import GRAPH, calibrated_graph, quantized_graph, ranges
 from trtbench.pipeline.kernels import KernelConfig, kernel_effects
 from trtbench.pipeline.truth import TrueArithmetic, where
-from trtbench.precision import PLACEMENTS
+from trtbench.precision import PLACEMENTS, PRECISIONS
 from trtbench.progress import Countdown
 from trtbench.running.plan import plan_engines
+from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from trtbench.bench.explain import Effect
     from trtbench.graph.ablation import QuantizedNode
     from trtbench.graph.plan import QdqPlan
     from trtbench.make.engines import EnginePlan
     from trtbench.make.makings import Makings
+    from trtbench.precision import Runtime
     from trtbench.suite import Variant
 
 _PARTS = 3  # weights, activations, both
@@ -41,7 +43,7 @@ def explain_int8(
     makings: Makings,
     *,
     variant: str | None = None,
-    precision: str = "int8",
+    placement: Runtime | None = None,
     max_drop_pp: float | None = None,
     kernels: KernelConfig | None = None,
 ) -> Explanation:
@@ -50,7 +52,7 @@ def explain_int8(
     Args:
         makings: of the suite, with a listener for progress.
         variant: its name; by default the suite's first.
-        precision: the placement whose layers are taken apart: int8 (TensorRT's) or int8-ort (ONNX Runtime's CPU).
+        placement: the Q/DQ pairs that are taken apart: by default those of the engine that the suite builds.
         max_drop_pp: the drop that the layers kept in float must bring; by default the suite's.
         kernels: which kernels are compared beside those of the engine as built.
 
@@ -60,30 +62,30 @@ def explain_int8(
     """
     config = makings.suite.calibration
     chosen = _variant(makings, variant)
-    engines = [plan for plan in plan_engines(makings.suite) if plan.variant == chosen and plan.precision in PLACEMENTS]
-    _require_precision(makings, engines, precision)
+    engines = _int8_engines(makings, chosen)
+    runtime = next(iter(engines)) if placement is None else placement
     limit = makings.suite.decision.max_drop_pp if max_drop_pp is None else max_drop_pp
     reference = onnx.load(calibrated_graph(makings, chosen).path(GRAPH))
     validation, test = (TrueArithmetic(makings, reference, split=split) for split in ("validation", "test"))
-    placement = _Placement(makings, chosen, reference, precision=precision)
-    layers = tuple(_layers(makings, placement, validation))
-    search = _Search(makings, placement, validation)
+    pairs = _Placement(makings, chosen, reference, runtime=runtime)
+    layers = tuple(_layers(makings, pairs, validation))
+    search = _Search(makings, pairs, validation)
     exclusion = cheapest_exclusion(layers, search.effect, max_drop_pp=limit)
     search.progress.end(f"{len(exclusion.nodes)} of {len(layers)} kept in float")
     excluded = makings.excluding((*config.exclude, *exclusion.nodes))
-    final = onnx.load(quantized_graph(excluded, chosen, precision=precision).path(GRAPH))
+    final = onnx.load(quantized_graph(excluded, chosen, runtime=runtime).path(GRAPH))
     return Explanation(
         model=makings.suite.model.name,
         dataset=makings.dataset.name,
         variant=chosen.name,
-        precision=precision,
+        placement=runtime,
         calibration=config.model_dump(mode="json", exclude={"manifest"}),
         validation_images=len(validation.split),
         test_images=len(test.split),
         validation_float_correct=validation.float_correct,
-        splits=tuple(_splits(makings, engines, test, kernels or KernelConfig())),
+        splits=tuple(_splits(makings, chosen, engines, test, kernels or KernelConfig())),
         layers=layers,
-        all_quantized=validation.effect(placement.graph(())),
+        all_quantized=validation.effect(pairs.graph(())),
         max_drop_pp=limit,
         exclusion=exclusion,
         final_validation=validation.effect(final),
@@ -96,12 +98,12 @@ def explain_int8(
 class _Placement:
     """One placement of Q/DQ pairs, and the graphs with fewer of them."""
 
-    def __init__(self, makings: Makings, variant: Variant, reference: onnx.ModelProto, *, precision: str) -> None:
+    def __init__(self, makings: Makings, variant: Variant, reference: onnx.ModelProto, *, runtime: Runtime) -> None:
         config = makings.suite.calibration
         amax = json.loads(ranges(makings, variant).path("ranges.json").read_bytes())
         self._reference = reference
-        self._quantized = onnx.load(quantized_graph(makings, variant, precision=precision).path(GRAPH))
-        self._runtime = PLACEMENTS[precision]
+        self._quantized = onnx.load(quantized_graph(makings, variant, runtime=runtime).path(GRAPH))
+        self._runtime = runtime
         self._clip = config.weights
         self._excluded = config.exclude
         self._plan = plan_qdq(reference, exclude=config.exclude, runtime=self._runtime)
@@ -148,14 +150,20 @@ def _variant(makings: Makings, name: str | None) -> Variant:
     return found
 
 
-def _require_precision(makings: Makings, engines: Sequence[EnginePlan], precision: str) -> None:
-    built = dict.fromkeys(plan.precision for plan in engines)
-    if precision not in built:
+def _int8_engines(makings: Makings, variant: Variant) -> dict[Runtime, EnginePlan]:
+    """Return the engines that a suite builds of a variant's Q/DQ graphs, one a placement, in the suite's order."""
+    found: dict[Runtime, EnginePlan] = {}
+    for plan in plan_engines(makings.suite):
+        if plan.variant == variant and PRECISIONS[plan.precision].graph == "qdq":
+            found.setdefault(BACKENDS[plan.backend].placement, plan)
+    if not found:
         raise ConfigError(
-            f"precision {precision!r} of suite {makings.suite.name}",
-            expected=" or ".join(built) or "an int8 engine in the suite",
-            cure="choose one of these" if built else "add int8 to engines.precisions",
+            f"engines of suite {makings.suite.name}",
+            expected="int8 among them",
+            got="none",
+            cure="add int8 to engines.precisions",
         )
+    return found
 
 
 def _layers(makings: Makings, placement: _Placement, truth: TrueArithmetic) -> Iterator[LayerEffect]:
@@ -183,14 +191,15 @@ def _layers(makings: Makings, placement: _Placement, truth: TrueArithmetic) -> I
 
 def _splits(
     makings: Makings,
-    engines: Sequence[EnginePlan],
+    variant: Variant,
+    engines: Mapping[Runtime, EnginePlan],
     test: TrueArithmetic,
     kernels: KernelConfig,
 ) -> Iterator[DropSplit]:
-    """Yield the parts of the drop for each engine, on test."""
-    progress = Countdown(makings.tell, stage="explain parts", total=(_PARTS + 1) * len(engines))
-    for plan in engines:
-        graph = onnx.load(quantized_graph(makings, plan.variant, precision=plan.precision).path(GRAPH))
+    """Yield the parts of the drop for each placement, on test, with the kernels of the engine that is built of it."""
+    progress = Countdown(makings.tell, stage="explain parts", total=_PARTS * len(PLACEMENTS) + len(engines))
+    for runtime in PLACEMENTS:
+        graph = onnx.load(quantized_graph(makings, variant, runtime=runtime).path(GRAPH))
         parts = {}
         for name, part in (
             ("weights", without_pairs(graph, of="activations")),
@@ -198,12 +207,14 @@ def _splits(
             ("both", graph),
         ):
             parts[name] = test.effect(part)
-            progress.step(f"{plan.precision} {name}", is_kept=test.is_kept)
-        found = list(kernel_effects(makings, plan, test, kernels))
-        progress.step(f"{plan.precision} kernels")
+            progress.step(f"{runtime} {name}", is_kept=test.is_kept)
+        found = []
+        if runtime in engines:
+            found = list(kernel_effects(makings, engines[runtime], test, kernels))
+            progress.step(f"{runtime} kernels")
         yield DropSplit(
-            precision=plan.precision,
-            achieved=found[0][0],
+            placement=runtime,
+            achieved=found[0][0] if found else "not built here",
             float_correct=test.float_correct,
             kernels=tuple(effect for _, effect in found),
             **parts,

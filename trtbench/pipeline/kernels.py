@@ -33,6 +33,7 @@ from trtbench.make.graphs import GRAPH, quantized_graph
 from trtbench.make.recipe import Book, Facts, Given, recipe
 from trtbench.pipeline.truth import given_graph
 from trtbench.records import Split
+from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -77,7 +78,7 @@ def kernel_effects(
         EngineError: the engine cannot be built or run, or not under the emulator.
     """
     path, sidecar = build_engine(makings, plan)
-    graph = onnx.load(quantized_graph(makings, plan.variant, precision=plan.precision).path(GRAPH))
+    graph = onnx.load(quantized_graph(makings, plan.variant, runtime=BACKENDS[plan.backend].placement).path(GRAPH))
     every = np.arange(len(truth.split))
     few = spread(truth.split.labels, count=config.images)
     compare = _Comparison(truth, truth.logits(graph))

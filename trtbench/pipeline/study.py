@@ -51,7 +51,7 @@ class StudyConfig:
     per_class: tuple[int, ...]
     seeds: int
     methods: tuple[str, ...]
-    precision: str = "int8"
+    placement: Runtime = "tensorrt"
     split: str = "validation"
 
 
@@ -128,7 +128,7 @@ def study_calibration(makings: Makings, config: StudyConfig) -> Study:
         config: what is varied. Sizes are images per class; an unbalanced sample has as many images in all.
 
     Raises:
-        ConfigError: a method, the precision or the split cannot be.
+        ConfigError: a method, the placement or the split cannot be.
         DataError: a class, or the training split, has too few images.
     """
     _check(config)
@@ -143,7 +143,7 @@ def study_calibration(makings: Makings, config: StudyConfig) -> Study:
     return Study(
         model=makings.suite.model.name,
         dataset=makings.dataset.name,
-        precision=config.precision,
+        placement=config.placement,
         split=config.split,
         images=len(study.truth.split),
         float_correct=study.truth.float_correct,
@@ -162,9 +162,7 @@ class _Study:
         self._config = config
         self._graph = calibrated_graph(makings, makings.suite.variants[0])
         self._float = onnx.load(self._graph.path(GRAPH))
-        self._plan = plan_qdq(
-            self._float, exclude=makings.suite.calibration.exclude, runtime=PLACEMENTS[config.precision]
-        )
+        self._plan = plan_qdq(self._float, exclude=makings.suite.calibration.exclude, runtime=config.placement)
         self.truth = TrueArithmetic(makings, self._float, split=config.split)  # type: ignore[arg-type]  # checked
 
     @functools.cached_property
@@ -203,7 +201,7 @@ class _Study:
             sizes=tuple(size * dataset.num_classes for size in self._config.per_class),
             methods=self._config.methods,
             percentile=config.percentile,
-            runtime=PLACEMENTS[self._config.precision],
+            runtime=self._config.placement,
             exclude=config.exclude,
         )
 
@@ -228,7 +226,7 @@ class _Study:
 def _check(config: StudyConfig) -> None:
     for method in config.methods:
         options(CalibrationConfig, method=method)
-    if config.precision not in PLACEMENTS:
-        raise ConfigError("precision", expected=" or ".join(PLACEMENTS), got=repr(config.precision), cure="choose one")
+    if config.placement not in PLACEMENTS:
+        raise ConfigError("placement", expected=" or ".join(PLACEMENTS), got=repr(config.placement), cure="choose one")
     if config.split not in {"validation", "test"}:
         raise ConfigError("split", expected="validation or test", got=repr(config.split), cure="choose one of these")

@@ -299,6 +299,12 @@ COLUMNS = (
         lambda found: found.true_arithmetic_correct,
         shown_in=_HTML_CSV,
     ),
+    _accuracy(
+        "tensorrt_graph_correct",
+        "Right in TensorRT's graph",
+        lambda found: found.tensorrt_graph_correct,
+        shown_in=_HTML_CSV,
+    ),
     _accuracy("per_class", "Right by class", lambda found: found.per_class, shown_in=_HTML_CSV, align="left"),
     _accuracy("class_totals", "Images by class", lambda found: found.class_totals, shown_in=_HTML_CSV, align="left"),
     _accuracy(

@@ -45,9 +45,7 @@ def write_explanation(found: Explanation, folder: Path) -> None:
 
 def exclude_yaml(found: Explanation) -> str:
     """Return the part of a suite that keeps the layers found in higher precision."""
-    head = (
-        f"# trtbench explain-int8: keeps the drop of {found.variant} {found.precision} within {found.max_drop_pp:g} pp"
-    )
+    head = f"# trtbench explain-int8: keeps {found.variant} for {found.placement} within {found.max_drop_pp:g} pp"
     return f"{head} on validation\n" + yaml.safe_dump({"calibration": {"exclude": list(found.exclude)}})
 
 
@@ -61,7 +59,7 @@ def explanation_markdown(found: Explanation, *, plot: str) -> str:
         to_markdown(split_table(found)),
         _SPLIT_LEGEND,
         *([to_markdown(kernel_table(found)), _KERNEL_LEGEND] if any(split.kernels for split in found.splits) else []),
-        f"## Layer by layer: {found.precision}, {found.validation_images} validation images",
+        f"## Layer by layer: Q/DQ as placed for {found.placement}, {found.validation_images} validation images",
         f"![Layer by layer]({plot})",
         to_markdown(layer_table(found)),
         f"{_LAYER_LEGEND} FP32 gets {found.validation_float_correct} right, INT8 {found.all_quantized.correct}.",
@@ -110,7 +108,7 @@ def split_table(found: Explanation) -> Table:
     )
     cells = tuple(
         (
-            split.precision,
+            split.placement,
             str(split.float_correct),
             _signed(-split.weights_images),
             _signed(-split.activations_images),
@@ -129,7 +127,7 @@ def kernel_table(found: Explanation) -> Table:
     headers = ("Placement", "Kernels", "Images", "True right", "Engine right", "Kernels", "Other top-1", "SNR dB")
     cells = tuple(
         (
-            f"{split.precision}: {split.achieved}",
+            f"{split.placement}: {split.achieved}",
             kernel.how,
             str(kernel.effect.total),
             str(kernel.true.correct),

@@ -29,7 +29,7 @@ def layers_figure(found: Explanation) -> Figure:
     _draw_images(images, found, places)
     noise.set_yticks(places, [_label(layer, found) for layer in found.layers], fontsize=7)
     noise.set_ylim(len(places) - 0.4, -0.6)
-    head = f"{found.model} {found.variant}, {found.precision}: each layer's share of the INT8 drop"
+    head = f"{found.model} {found.variant}, int8 for {found.placement}: each layer's share of the INT8 drop"
     figure.suptitle(f"{head}, {found.validation_images} validation images", x=0.01, ha="left", fontsize=11)
     return figure
 

@@ -38,9 +38,7 @@ def study_figure(found: Study) -> Figure:
         right.set_title(f"{method}: accuracy (bars: least to most over seeds)", loc="left", fontsize=10)
         noise.set_title(f"{method}: closeness to FP32 (mean over seeds)", loc="left", fontsize=10)
     figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside lower left", ncols=5, frameon=False, fontsize=8)
-    head = (
-        f"{found.model}, {found.precision}: calibration images and class balance, {found.images} {found.split} images"
-    )
+    head = f"{found.model}, int8 for {found.placement}: images and class balance, {found.images} {found.split} images"
     figure.suptitle(head, x=0.01, ha="left", fontsize=11)
     return figure
 

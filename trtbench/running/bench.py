@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from trtbench.make.calibration import test_pixels
 from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, load_network
+from trtbench.precision import PLACEMENTS, PRECISIONS, Runtime
 from trtbench.progress import Event, Listener, nobody
 from trtbench.report.disk import write_raw
 from trtbench.rows import Row
@@ -30,7 +32,7 @@ from trtbench.running.plan import build_engines, status_of
 from trtbench.suite import BACKENDS, DenseVariant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -49,6 +51,8 @@ _OF_SIDECAR = (
     *("params", "macs", "channels", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "build_s"),
     *("achieved", "notes"),
 )
+# by variant and placement: what the int8 graph gets right in true arithmetic
+TrueCorrect = Mapping[tuple[str, Runtime], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +83,7 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
     built = build_engines(makings)
     session = _Session(makings, folder)
     found: list[Measured] = []
-    true_correct: Mapping[str, int] = {}
+    true_correct: TrueCorrect = {}
     is_interrupted = False
     try:
         session.measure(built, found)
@@ -130,7 +134,7 @@ class _Session:
             )
 
     def rows(
-        self, built: Sequence[BuiltEngine], found: Sequence[Measured], true_correct: Mapping[str, int]
+        self, built: Sequence[BuiltEngine], found: Sequence[Measured], true_correct: TrueCorrect
     ) -> tuple[tuple[Row, ...], dict[str, TimedRow]]:
         """Return the rows of what was measured, then of the engines that are not there; and the blocks that pair."""
         engines = {one.plan.name: one for one in built}
@@ -149,7 +153,7 @@ class _Session:
         return tuple(rows), blocks
 
     def again(
-        self, built: Sequence[BuiltEngine], *, true_correct: Mapping[str, int]
+        self, built: Sequence[BuiltEngine], *, true_correct: TrueCorrect
     ) -> tuple[tuple[Row, ...], dict[str, TimedRow]]:
         """Measure more engines; their raw samples go where those of the others are."""
         found: list[Measured] = []
@@ -205,16 +209,21 @@ def _engine_file(built: BuiltEngine, suite: Suite) -> EngineFile:
     return EngineFile(name=built.plan.name, backend=built.plan.backend, path=built.path, settings=settings)
 
 
-def _true_arithmetic(makings: Makings, built: Sequence[BuiltEngine], progress: Progress) -> dict[str, int]:
-    """Count what each variant's Q/DQ graph gets right in true arithmetic, so that the kernels' share shows."""
-    wanted = [one for one in built if (one.plan.precision, one.status) == ("int8", "ok")]
-    counts = {}
-    for index, one in enumerate(wanted):
+def _true_arithmetic(makings: Makings, built: Sequence[BuiltEngine], progress: Progress) -> TrueCorrect:
+    """Count what each variant's Q/DQ graphs get right in true arithmetic: the kernels' share, and a forecast."""
+    variants = {one.plan.variant.name: one.plan.variant for one in built if _is_int8(one)}
+    wanted = [(variant, runtime) for variant in variants.values() for runtime in PLACEMENTS]
+    counts: dict[tuple[str, Runtime], int] = {}
+    for index, (variant, runtime) in enumerate(wanted):
         with contextlib.suppress(RowError):  # the row stands without this split of its drop
-            logits = true_logits(quantized_graph(makings, one.plan.variant).path(GRAPH), makings)
-            counts[one.plan.variant.name] = int((logits.argmax(axis=1) == makings.dataset.test.labels).sum())
+            logits = true_logits(quantized_graph(makings, variant, runtime=runtime).path(GRAPH), makings)
+            counts[variant.name, runtime] = int((logits.argmax(axis=1) == makings.dataset.test.labels).sum())
         progress("true arithmetic", "all int8 variants", (index + 1) / len(wanted))
     return counts
+
+
+def _is_int8(built: BuiltEngine) -> bool:
+    return built.status == "ok" and PRECISIONS[built.plan.precision].graph == "qdq"
 
 
 def true_logits(graph: Path, makings: Makings) -> NDArray[np.float32]:
@@ -236,13 +245,13 @@ class Family:
     Args:
         anchors: by batch size the first candidate timed, which the others' ratios are to.
         holm_p: by engine and batch size McNemar's p-value, adjusted for all candidates of that size.
-        true_correct: by variant what its int8 graph gets right in true arithmetic.
+        true_correct: by variant and placement what the int8 graph gets right in true arithmetic.
         throttled: counts the samples that were taken while a device held back.
     """
 
     anchors: Mapping[int, Measured] = field(default_factory=dict)
     holm_p: Mapping[tuple[str, int], float] = field(default_factory=dict)
-    true_correct: Mapping[str, int] = field(default_factory=dict)
+    true_correct: TrueCorrect = field(default_factory=dict)
     throttled: Callable[[TimedRow, str], int | None] | None = None
 
 
@@ -254,7 +263,7 @@ def family_of(
     engines: Mapping[str, BuiltEngine],
     *,
     throttled: Callable[[TimedRow, str], int | None],
-    true_correct: Mapping[str, int],
+    true_correct: TrueCorrect,
 ) -> Family:
     """Return what the rows of one measurement know of one another."""
     candidates = [one for one in found if engines[one.engine.name].plan.role == "candidate"]
@@ -339,14 +348,21 @@ def _accuracy(measured: Measured, sidecar: Sidecar, family: Family) -> tuple[Acc
     if scored is None:
         return None, ()
     adjusted = family.holm_p.get((measured.engine.name, measured.batch_size))
-    exact = family.true_correct.get(sidecar.variant) if sidecar.precision == "int8" else None
-    record = replace(scored, mcnemar_holm_p=adjusted, true_arithmetic_correct=exact)
+    record = replace(scored, mcnemar_holm_p=adjusted)
+    if sidecar.precision != "int8":
+        return record, ()
+    exact = family.true_correct.get((sidecar.variant, BACKENDS[sidecar.backend].placement))
+    forecast = family.true_correct.get((sidecar.variant, "tensorrt"))
+    record = replace(record, true_arithmetic_correct=exact, tensorrt_graph_correct=forecast)
     if exact is None:
         return record, ()
     by_kernel = exact - scored.correct
-    than = f"{abs(by_kernel)} {'fewer' if by_kernel > 0 else 'more'} than" if by_kernel else "as many as"
-    note = f"this machine's kernels get {than} true Q/DQ arithmetic, which gets {exact} of {scored.total}"
-    return record, (note,)
+    if by_kernel:
+        than = f"{abs(by_kernel)} {'fewer' if by_kernel > 0 else 'more'}"
+        return record, (f"this machine's kernels get {than} than the same graph in exact arithmetic, {exact} right",)
+    if (scored.drop_pp or 0) > 0:
+        return record, ("quantization lost them, not the kernels: exact arithmetic gets as many right",)
+    return record, ()
 
 
 def _latencies(measured: Measured, family: Family, device: str) -> tuple[LatencyRecord, ...]:

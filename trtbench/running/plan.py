@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbench.engines.base import backend, resolve_backend
@@ -33,12 +33,12 @@ class BuiltEngine:
 
 
 def plan_engines(suite: Suite) -> tuple[EnginePlan, ...]:
-    """Return every engine a suite asks for: variants by precision, their baselines, and the placement reference."""
+    """Return every engine a suite asks for: variants by precision, and their baselines."""
     plans: dict[str, EnginePlan] = {}
     asked = _asked(suite)
     for variant in suite.variants:
         plans |= {engine.name: engine for engine in (*_candidates(variant, asked), *_baselines(suite, variant))}
-    return tuple(_with_reference(list(plans.values())) if suite.bench.ort_placement else plans.values())
+    return tuple(plans.values())
 
 
 def _asked(suite: Suite) -> list[tuple[EngineConfig, str, str]]:
@@ -63,15 +63,6 @@ def _baselines(suite: Suite, variant: Variant) -> Iterator[EnginePlan]:
     for baseline in suite.bench.baselines:
         for precision in suite.bench.baseline_precisions:
             yield EnginePlan(variant=variant, precision=precision, backend=baseline, role="baseline")
-
-
-def _with_reference(plans: list[EnginePlan]) -> list[EnginePlan]:
-    """Put the placement that ONNX Runtime's CPU fuses right behind the first int8 engine there, once."""
-    for index, plan in enumerate(plans):
-        if (plan.precision, plan.backend) == ("int8", "onnxruntime-cpu"):
-            reference = replace(plan, precision="int8-ort", role="reference")
-            return [*plans[: index + 1], reference, *plans[index + 1 :]]
-    return plans
 
 
 def build_suite(suite: Suite, places: Places, *, tell: Listener = nobody) -> tuple[BuiltEngine, ...]:

@@ -64,7 +64,6 @@ class BenchConfig(Part):
         ("fp32",), description="of PyTorch's rows; fp16 and bf16 run in channels_last"
     )
     cuda_graph: bool = Field(default=True, description="TensorRT: launch by a CUDA graph")
-    ort_placement: bool = Field(default=True, description="time once the Q/DQ placement that ONNX Runtime's CPU fuses")
 
 
 class DecisionConfig(Part):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from trtbench.environment.capabilities import RtxTarget  # noqa: TC001  likewise
-from trtbench.precision import AskedPrecision  # noqa: TC001  likewise
+from trtbench.precision import PrecisionName, Runtime  # noqa: TC001  likewise
 from trtbench.suite.base import Part, PositiveInt, unique
 
 Method = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
@@ -22,12 +22,14 @@ class BackendEntry:
     Args:
         place: where its object stands, as `module:NAME`; what that has is `engines.base.Backend`.
         is_baseline: it runs the checkpoint in its PyTorch source, and its rows are what the others are compared with.
+        placement: whose kernels the Q/DQ pairs of its int8 graphs are placed for: int8 means what the runtime computes.
         packages: the modules whose versions decide what its engines are.
         settings: keys of `bench` that its sessions take, beside `threads` and `spin`.
     """
 
     place: str
     is_baseline: bool = False
+    placement: Runtime = "tensorrt"
     packages: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
 
@@ -45,7 +47,9 @@ BACKENDS: dict[str, BackendEntry] = {
         place=f"{_ORT}.tensorrt_provider:ONNXRUNTIME_TENSORRT", packages=("onnxruntime", "tensorrt")
     ),
     "onnxruntime-cuda": BackendEntry(place=f"{_ORT}.cuda:ONNXRUNTIME_CUDA", packages=("onnxruntime",)),
-    "onnxruntime-cpu": BackendEntry(place=f"{_ORT}.cpu:ONNXRUNTIME_CPU", packages=("onnxruntime",)),
+    "onnxruntime-cpu": BackendEntry(
+        place=f"{_ORT}.cpu:ONNXRUNTIME_CPU", placement="onnxruntime-cpu", packages=("onnxruntime",)
+    ),
     "eager": BackendEntry(place=f"{_TORCH}:EAGER", is_baseline=True, packages=("torch",)),
     "eager-cudagraph": BackendEntry(place=f"{_TORCH}:CUDAGRAPH", is_baseline=True, packages=("torch",)),
     "compile": BackendEntry(place=f"{_TORCH}:COMPILE", is_baseline=True, packages=("torch",)),
@@ -116,7 +120,7 @@ class EngineConfig(Part):
     """One runtime and the precisions it builds; `auto` is the best here: TensorRT, else ONNX Runtime's CPU."""
 
     backend: BackendName = Field("auto", description="the runtime")
-    precisions: Annotated[tuple[AskedPrecision, ...], Field(min_length=1), AfterValidator(unique)] | None = Field(
+    precisions: Annotated[tuple[PrecisionName, ...], Field(min_length=1), AfterValidator(unique)] | None = Field(
         None, description="what is built; by default what the runtime is usually asked for"
     )
     sparse: bool = Field(default=False, description="TensorRT: let 2:4 sparse weights use sparse tensor cores")

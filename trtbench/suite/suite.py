@@ -120,6 +120,6 @@ def adhoc_suite(*, model: Mapping[str, Any], **sections: Part | Mapping[str, Any
         "model": model,
         "variants": [{"kind": "dense", "name": variant.get("kind", "dense"), **variant}],
         "engines": [given.get("engines", {})],
-        "bench": {"ort_placement": False, "baselines": [], **given.get("bench", {})},
+        "bench": {"baselines": [], **given.get("bench", {})},
     }
     return validated(Suite, raw, origin="command line")

@@ -39,7 +39,7 @@ class CpuBackend:
     """ONNX Runtime's CPU provider."""
 
     name = "onnxruntime-cpu"
-    precisions = ("fp32", "int8", "int8-ort")
+    precisions = ("fp32", "int8")
     suffix = ".onnx"
     takes_options = False
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trtbench.engines.base import BuildOptions
     from trtbench.engines.tensorrt.library import Abilities
 
-BUILDABLE = tuple(one.name for one in PRECISIONS.values() if one.placement != "onnxruntime-cpu")
+BUILDABLE = tuple(PRECISIONS)
 
 _FLAGS: Mapping[str, tuple[str, ...]] = {
     "tf32": ("TF32",),
