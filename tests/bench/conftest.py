@@ -11,14 +11,15 @@ import pytest
 from trtbench.bench.measured import EngineFile, Images
 from trtbench.engines.base import BuildRequest
 from trtbench.engines.fake import FAKE
-from trtbench.engines.sidecar import Sidecar, write_sidecar
-from trtbench.records import Preprocessing
+from trtbench.engines.sidecar import write_sidecar
 from trtbench.store import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from typing import Any
+
+    from trtbench.engines.sidecar import Sidecar
 
 CLASSES, SIZE, TOTAL = 4, 8, 10
 
@@ -32,7 +33,7 @@ def images(tmp_path: Path) -> Images:
 
 
 @pytest.fixture
-def fake_engine(tmp_path: Path) -> Callable[..., EngineFile]:
+def fake_engine(tmp_path: Path, sidecar: Callable[..., Sidecar]) -> Callable[..., EngineFile]:
     """Build a fake engine; keywords go into its script."""
 
     def make(name: str, **script: Any) -> EngineFile:
@@ -40,26 +41,16 @@ def fake_engine(tmp_path: Path) -> Callable[..., EngineFile]:
         source.write_text(json.dumps(script))
         path = tmp_path / f"{name}.json"
         FAKE.build(BuildRequest(source=source, engine=path, precision="fp32", num_classes=CLASSES))
-        sidecar = Sidecar(
-            key="k",
+        made = sidecar(
             variant=name,
-            precision="fp32",
-            achieved="fp32",
             backend="fake",
-            backend_version="1",
             device="simulated",
-            machine="any",
             engine_sha256=file_sha256(path),
             engine_bytes=path.stat().st_size,
             weight_bytes=0,
-            source_sha256="0" * 64,
-            calibration_sha256=None,
-            preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), size=SIZE),
-            model="resnet20",
             num_classes=CLASSES,
-            build_s=0.1,
         )
-        write_sidecar(path, sidecar)
+        write_sidecar(path, made)
         return EngineFile(name=name, backend="fake", path=path)
 
     return make

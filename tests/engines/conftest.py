@@ -1,4 +1,4 @@
-"""A tiny real network as ONNX, float and Q/DQ, and the sidecar that an engine of it has."""
+"""A tiny real network as ONNX, float and Q/DQ."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from trtbench.engines.sidecar import Sidecar
-from trtbench.records import Preprocessing
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -67,32 +63,3 @@ def quantized_graph(float_graph: Path, tmp_path: Path) -> Path:
     path = tmp_path / "qdq.onnx"
     onnx.save(insert_qdq(proto, plan, dict.fromkeys(activation_tensors(plan), 4.0)), path)
     return path
-
-
-@pytest.fixture
-def sidecar() -> Callable[..., Sidecar]:
-    """Make a sidecar of the tiny network; keywords replace its fields."""
-
-    def make(**changes: object) -> Sidecar:
-        fields: dict[str, object] = {
-            "key": "k",
-            "variant": "dense",
-            "precision": "fp32",
-            "achieved": "fp32",
-            "backend": "onnxruntime-cpu",
-            "backend_version": "1",
-            "device": "cpu",
-            "machine": "any",
-            "engine_sha256": "0" * 64,
-            "engine_bytes": 1,
-            "weight_bytes": 1,
-            "source_sha256": "0" * 64,
-            "calibration_sha256": None,
-            "preprocessing": Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), size=SIZE),
-            "model": "resnet20",
-            "num_classes": CLASSES,
-            "build_s": 0.1,
-        }
-        return Sidecar(**{**fields, **changes})  # type: ignore[arg-type]  # the fields above are of the right types
-
-    return make

@@ -95,6 +95,7 @@ def _rows(suite: Suite, places: Places) -> tuple[Row, ...]:
     return report.rows
 
 
+@pytest.mark.whole
 def test_a_toy_backend_needs_one_file_and_one_line(
     suite: Callable[..., Suite], places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
