@@ -111,7 +111,7 @@ def test_a_run_is_explained_beside_its_report(trtbench: Callable[[str], tuple[in
 
     code, out, _ = trtbench("explain-int8 tiny.yaml --max-drop 100 --quiet --json")
     assert code == 0
-    assert json.loads(out)["splits"][0]["precision"] == "int8"
+    assert json.loads(out)["splits"][0]["placement"] == "tensorrt"
     assert (tmp_path / "runs" / "explain-int8-tiny" / "explain.md").exists()
 
 
