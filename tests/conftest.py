@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 # The same examples each time; how long one takes says nothing on a shared machine.
 hypothesis.settings.register_profile("trtbench", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("trtbench")
-sys.path.append(str(Path(__file__).parent / "doubles" / "core"))  # `simulation` puts the doubles in place
+_CORE = str(Path(__file__).parent / "doubles" / "core")  # `simulation` puts the doubles in place
+sys.path.append(_CORE)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), _CORE)))  # of worker processes
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by ONNX Runtime when it is imported
 
 _REQUIRED = {"gpu": "TRTBENCH_REQUIRE_GPU", "tensorrt": "TRTBENCH_REQUIRE_TENSORRT", "rtx": "TRTBENCH_REQUIRE_RTX"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import gc
 import json
+import signal
 import sys
 import threading
 from dataclasses import replace
@@ -30,7 +31,7 @@ from trtbench.records import Preprocessing
 from trtbench.store import file_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import ModuleType
 
@@ -129,8 +130,11 @@ def sidecar_of(sidecar: Callable[..., Sidecar]) -> Callable[..., Sidecar]:
 
 
 @pytest.fixture
-def cancelled(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """An event that is set when a build is asked to stop; it needs the double in place before it."""
+def cancelled(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """An event that is set when a build is asked to stop; it needs the double in place before it.
+
+    Ctrl-C interrupts meanwhile, also where a parent that ignores it has handed that down.
+    """
     from trtbench.engines.tensorrt.builder import BuildWatch
 
     heard, cancel = threading.Event(), BuildWatch.cancel
@@ -140,7 +144,9 @@ def cancelled(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
         heard.set()
 
     monkeypatch.setattr(BuildWatch, "cancel", tell)
-    return heard
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield heard
+    signal.signal(signal.SIGINT, before)
 
 
 def _header(engine: Path) -> dict[str, Any]:

@@ -45,11 +45,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "resnet20.safetensors"
+    path = tmp_path_factory.mktemp("weights") / "resnet8.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_model("resnet20", num_classes=len(CLASSES)).eval()
-    save_model(path, network, name="resnet20", num_classes=len(CLASSES), metadata={})
+        network = build_model("tiny_nets:resnet8", num_classes=len(CLASSES)).eval()
+    save_model(path, network, name="tiny_nets:resnet8", num_classes=len(CLASSES), metadata={})
     return path
 
 
@@ -66,7 +66,7 @@ def suite(images: Path, checkpoint: Path) -> Callable[..., Suite]:
         text = f"""
 name: tiny
 data: {{source: 'folder:{images}', size: 16, validation: 0.25}}
-model: {{name: resnet20, checkpoint: '{checkpoint}'}}
+model: {{name: 'tiny_nets:resnet8', checkpoint: '{checkpoint}'}}
 variants: {variants}
 fine_tune: {{epochs: 1, batch_size: 9, lr: 0.01}}
 export: {{exporter: torchscript}}

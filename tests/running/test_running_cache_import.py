@@ -129,7 +129,7 @@ def test_the_command_line_imports_the_cache_of_a_given_graph(
     images: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tmp_path / "model.onnx"
-    weights = {"name": "resnet20", "checkpoint": checkpoint}
+    weights = {"name": "tiny_nets:resnet8", "checkpoint": checkpoint}
     data = DataConfig(source=f"folder:{images}", size=16)
     step(adhoc_suite(model=weights, data=data, export=ExportConfig(exporter="torchscript")), float_onnx, model)
     tensors = activation_tensors(plan_qdq(onnx.load(model)))

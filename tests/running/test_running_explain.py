@@ -40,7 +40,7 @@ def explained(tmp_path_factory: pytest.TempPathFactory, images: Path, checkpoint
         f"""
 name: tiny
 data: {{source: 'folder:{images}', size: 16, validation: 0.25}}
-model: {{name: resnet20, checkpoint: '{checkpoint}'}}
+model: {{name: 'tiny_nets:resnet8', checkpoint: '{checkpoint}'}}
 variants: [{{kind: dense, name: dense}}]
 export: {{exporter: torchscript}}
 calibration: {{per_class: 4, method: minmax}}
@@ -78,7 +78,7 @@ def test_one_layer_alone_is_less_noisy_than_all_together(explained: tuple[Explan
     found, makings = explained
 
     assert {layer.op_type for layer in found.layers} == {"Conv", "Add", "GlobalAveragePool", "Gemm"}
-    assert sum(layer.op_type == "Conv" for layer in found.layers) == 21
+    assert sum(layer.op_type == "Conv" for layer in found.layers) == 9
     assert all(0 < layer.only.noise < found.all_quantized.noise for layer in found.layers)
     first = found.layers[0]
     assert first.own_snr_db == pytest.approx(first.accumulated_snr_db, abs=0.01)  # before it nothing is quantized
@@ -134,8 +134,8 @@ def test_excluding_gives_up_int8_for_the_layers_named_and_no_others(
     left = makings.excluding(tuple(names[:2]))
 
     assert left.suite.calibration.exclude == tuple(names[:2])
-    assert quantized_graph(left, variant).facts.placement == "19 of 21 convolutions, 1 of 1 linear layers"
-    assert quantized_graph(makings, variant).facts.placement == "21 of 21 convolutions, 1 of 1 linear layers"
+    assert quantized_graph(left, variant).facts.placement == "7 of 9 convolutions, 1 of 1 linear layers"
+    assert quantized_graph(makings, variant).facts.placement == "9 of 9 convolutions, 1 of 1 linear layers"
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Callabl
         text = f"""
 name: ordered
 data: {{source: 'folder:{root}', size: 8}}
-model: {{name: resnet20, checkpoint: '{checkpoint}'}}
+model: {{name: 'tiny_nets:resnet8', checkpoint: '{checkpoint}'}}
 variants: [{{{variant}, name: looked-at, fine_tune: false}}]
 export: {{exporter: torchscript}}
 calibration: {{per_class: 4, method: minmax}}

@@ -30,7 +30,7 @@ def test_each_seed_is_another_training_and_one_alone_has_no_spread(images: Path,
     data = DataConfig(source=f"folder:{images}", size=16, validation=0.25)
     config = TrainConfig(epochs=1, batch_size=9, lr=0.05, seed=3, augment=AugmentConfig(crop_padding=0))
 
-    suite = adhoc_suite(model={"name": "resnet20", "train": config.model_dump()}, data=data)
+    suite = adhoc_suite(model={"name": "tiny_nets:resnet8", "train": config.model_dump()}, data=data)
     found = train_seeds(suite, seeds=2, output=tmp_path)
 
     assert [run.seed for run in found.runs] == [3, 4]

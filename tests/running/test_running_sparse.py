@@ -132,7 +132,7 @@ def sparsified(images: Path, checkpoint: Path, tmp_path: Path) -> Callable[..., 
 
     def run(**variant: Any) -> SparseNetwork:
         suite = adhoc_suite(
-            model={"name": "resnet20", "checkpoint": checkpoint},
+            model={"name": "tiny_nets:resnet8", "checkpoint": checkpoint},
             data=DataConfig(source=f"folder:{images}", size=16, validation=0.25),
             variants={"kind": "weights", **variant},
             fine_tune=TrainConfig(epochs=1, batch_size=9, lr=0.01, augment=AugmentConfig(crop_padding=0)),
