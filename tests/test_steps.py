@@ -176,7 +176,7 @@ def test_a_step_equals_its_suite_when_it_trains_in_int8(run: Run, suite: Say, tm
 
     text = f"""
 variants: [{{name: v, kind: qat}}]
-fine_tune: {{lr: 0.01, {_TRAINED}}}
+fine_tune: {{lr: 0.001, {_TRAINED}}}
 export: {{exporter: torchscript}}
 calibration: {{per_class: 2}}
 """
@@ -185,6 +185,24 @@ calibration: {{per_class: 2}}
     graph = quantized_graph(said, variant).path("model.onnx")
     assert (tmp_path / "made" / "model.qdq.onnx").read_bytes() == graph.read_bytes()
     assert {"correct", "total", "before"} <= found.keys()
+
+
+@pytest.mark.parametrize(("kind", "verb"), [("qat", "qat"), ("fixed_point", "quantize --bits 2 --epochs 10")])
+def test_a_step_trains_by_the_budget_of_a_suite_that_says_nothing(
+    suite: Say, monkeypatch: pytest.MonkeyPatch, run: Run, kind: str, verb: str
+) -> None:
+    asked: list[Suite] = []
+
+    def look(suite: Suite, *_: object, **__: object) -> None:
+        asked.append(suite)
+        raise ConfigError("seen")
+
+    monkeypatch.setattr("trtbench.steps.step", look)
+    with pytest.raises(AssertionError, match="seen"):
+        run(f"{verb} {_ONE} --output made")
+
+    assert asked[0].fine_tune == suite(f"variants: [{{name: v, kind: {kind}, fine_tune: true}}]").fine_tune
+    assert asked[0].fine_tune.lr < 0.01
 
 
 def test_a_step_equals_its_suite_when_it_builds(run: Run, suite: Say, tmp_path: Path) -> None:

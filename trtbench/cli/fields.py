@@ -106,6 +106,7 @@ class Section:
         names: field -> option, where they differ.
         needs: the field that must be given.
         rule: when the options apply.
+        kind: the variant whose usual budget a training budget starts from, by its class's name.
         has_defaults: whether what is not given is as in a suite that says nothing, which the help then tells.
     """
 
@@ -117,6 +118,7 @@ class Section:
     needs: str = ""
     rule: Only | None = None
     has_defaults: bool = True
+    kind: str = ""
 
     @property
     def model(self) -> type[Part]:
@@ -126,9 +128,16 @@ class Section:
         found: type[Part] = getattr(suite, self.part)
         return found
 
+    @property
+    def usual(self) -> Part | None:
+        """The usual budget of the variant, where there is one."""
+        from trtbench import suite
+
+        return getattr(suite, self.kind).usual_budget if self.kind else None
+
     def options(self) -> Iterator[FieldOption]:
         """Yield an option for each field, and for each field of a part within the part."""
-        usual = (usual_part(self.key) or _defaults(self.model)) if self.has_defaults else None
+        usual = (self.usual or usual_part(self.key) or _defaults(self.model)) if self.has_defaults else None
         for name in self.fields or (one for one in self.model.model_fields if one not in {*self.but, *OF_SUITES}):
             yield from self._options(self.model, name, key=self.key, prefix="", usual=usual)
 

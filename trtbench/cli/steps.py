@@ -36,6 +36,8 @@ _IMPORTED = Only(
 )
 _TRAINED = Only(with_="--epochs", cure="add --epochs, or leave it out")
 _BUDGET = replace(FINE_TUNE, rule=_TRAINED)
+_QAT_BUDGET = replace(FINE_TUNE, kind="QatVariant")
+_FEW_BITS_BUDGET = replace(_BUDGET, kind="FixedPointVariant")
 _CLASSES = 10
 _SPARSE_METHODS = ("global", "layer", "second-order", "nm")
 _Classes = Annotated[
@@ -147,7 +149,7 @@ def calibrate(
 
 
 @app.command()
-@takes(FINE_TUNE, CALIBRATION, EXPORT, DATA, MODEL)
+@takes(_QAT_BUDGET, CALIBRATION, EXPORT, DATA, MODEL)
 def qat(
     given: Given,
     *,
@@ -159,7 +161,8 @@ def qat(
     from trtbench.steps import learnt_onnx, step
 
     with Screen(is_quiet=quiet) as screen:
-        found = step(given.suite(variants={"kind": "qat"}), learnt_onnx, output, screen)
+        suite = given.suite(variants={"kind": "qat"}, fine_tune=_usual(_QAT_BUDGET))
+        found = step(suite, learnt_onnx, output, screen)
     words = f"{_counted(found)}, {found.before} before the training; INT8 in {found.placement}"
     tell(found, words, as_json=as_json)
 
@@ -183,7 +186,7 @@ def dynamic_int8(
 
 
 @app.command()
-@takes(Section(key="variants", part="FixedPointVariant"), _BUDGET, DATA, MODEL)
+@takes(Section(key="variants", part="FixedPointVariant"), _FEW_BITS_BUDGET, DATA, MODEL)
 def quantize(
     given: Given,
     *,
@@ -194,7 +197,8 @@ def quantize(
     """Round a model's weights to 8 bits or fewer, save them packed, and score what was saved."""
     from trtbench.steps import packed_network, step
 
-    suite = given.suite(variants={"kind": "fixed_point", "fine_tune": _learns(given)})
+    variant = {"kind": "fixed_point", "fine_tune": _learns(given)}
+    suite = given.suite(variants=variant, fine_tune=_usual(_FEW_BITS_BUDGET))
     with Screen(is_quiet=quiet) as screen:
         found = step(suite, packed_network, output, screen)
     words = f"{found.bits_per_weight:.2f} bits a weight, {found.bytes:,} bytes in {found.output}"
@@ -262,6 +266,11 @@ def unpack(
 
     found = unpack_checkpoint(packed, output=output)
     tell(found, f"{output}: {found.bytes:,} bytes; sha256 of the state {found.sha256}", as_json=as_json)
+
+
+def _usual(budget: Section) -> dict[str, Any]:
+    assert budget.usual is not None, "the kind has one"
+    return budget.usual.model_dump(exclude_unset=True)
 
 
 def _learns(given: Given) -> bool:

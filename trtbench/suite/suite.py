@@ -57,6 +57,14 @@ class Suite(Part):
         return self
 
     @model_validator(mode="after")
+    def _the_budget_is_of_the_kind(self) -> Suite:
+        """Where no budget is said, take the one that suits the kind, if all that is trained is of one."""
+        trained = {one.usual_budget for one in self.variants if one.fine_tune or one.kind == "qat"}
+        if "fine_tune" in self.model_fields_set or len(trained) != 1 or None in trained:
+            return self
+        return self.model_copy(update={"fine_tune": trained.pop()})
+
+    @model_validator(mode="after")
     def _no_digit_is_mirrored(self) -> Suite:
         """Let `flip` be off for digits where the suite does not say: a mirrored 2 is none."""
         if self.data.source != "digits":

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from trtbench.precision import PRECISIONS
 from trtbench.suite.base import Fraction, Name, Part, PositiveFraction, PositiveInt
+from trtbench.suite.training import TrainConfig
 
 Bits = Annotated[int, Field(ge=1, le=8)] | Literal["ternary"]
 BatchNorm = Literal["keep", "recalibrate", "validation"]
@@ -33,6 +34,7 @@ class VariantPart(Part):
     """
 
     makes: ClassVar[Literal["network", "graph"]] = "network"
+    usual_budget: ClassVar[TrainConfig | None] = None  # of a suite that says none and trains nothing else
     place: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     makes_zeros: ClassVar[bool] = False
@@ -212,6 +214,7 @@ class FixedPointVariant(VariantPart):
     zero, rebuilt layer by layer on training images, and learns its steps.
     """
 
+    usual_budget: ClassVar[TrainConfig | None] = TrainConfig(epochs=10, lr=0.002)
     place: ClassVar[str] = "trtbench.compress.fixed_point:quantize"
 
     kind: Literal["fixed_point"]
@@ -237,6 +240,7 @@ class FixedPointVariant(VariantPart):
 class QatVariant(VariantPart):
     """INT8 aware training by the suite's `fine_tune` budget, on the Q/DQ graph and scales of the int8 export."""
 
+    usual_budget: ClassVar[TrainConfig | None] = TrainConfig(epochs=5, lr=0.001)  # 0.01 loses all: norms are folded
     makes: ClassVar[Literal["network", "graph"]] = "graph"
     place: ClassVar[str] = "trtbench.compress.qat:learn_int8"
     packages: ClassVar[tuple[str, ...]] = ("onnx",)
