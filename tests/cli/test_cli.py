@@ -136,6 +136,23 @@ def test_a_failed_row_exits_3(trtbench: Callable[[str], Answer], tiny: Path, mon
     assert "this engine: got a fault" in found.out
 
 
+def test_a_build_that_made_nothing_exits_3_and_names_what_can_be_asked(
+    trtbench: Callable[[str], Answer], tiny: Path
+) -> None:
+    tiny.write_text(
+        f"{_SUITE}engines: [{{backend: onnxruntime-cpu, precisions: [fp16]}}]\n".replace(
+            "processes: 1}", "processes: 1, baselines: []}"
+        )
+    )
+
+    found = trtbench(f"build {tiny} --json --quiet")
+
+    assert found.code == 3
+    (engine,) = json.loads(found.out)["engines"]
+    assert engine["status"] == "unsupported"
+    assert "fp32 or int8" in engine["reason"]
+
+
 def test_a_fault_in_a_suite_exits_2_with_one_line_a_fault(trtbench: Callable[[str], Answer], tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(_SUITE + "bogus: 1\nexports: {}\n")
 

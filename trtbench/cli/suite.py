@@ -322,12 +322,12 @@ def _measure(
 
 
 def _exit_where_failed(statuses: list[Any]) -> None:
-    """Exit 3 where a row failed.
+    """Exit 3 where a row failed, or nothing was made at all.
 
     Raises:
-        Exit: one did.
+        Exit: so it is.
     """
-    if any(status in {"failed", "oom"} for status in statuses):
+    if any(status in {"failed", "oom"} for status in statuses) or not {"ok", "built"} & set(statuses):
         raise typer.Exit(_SOME_ROWS_FAILED)
 
 
