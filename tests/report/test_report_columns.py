@@ -17,7 +17,7 @@ from trtbench.report.details import DETAILS
 from trtbench.report.document import read_report
 from trtbench.report.html import ALL_ROWS, render_html
 from trtbench.report.markdown import render_markdown
-from trtbench.report.tables import ENGINES, FAILURES, LATENCIES, SCATTER, SIZES, TERMINAL, row_lines, to_csv
+from trtbench.report.tables import BUILT, ENGINES, FAILURES, LATENCIES, SCATTER, SIZES, TERMINAL, row_lines, to_csv
 from trtbench.rows import AccuracyRecord, LatencyRecord, LoadRecord, Row
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 GOLDEN = read_report(Path(__file__).parent / "twenty-four-rows.json")
 SELECTIONS: dict[Medium, tuple[tuple[str, ...], ...]] = {
     "terminal": (TERMINAL,),
-    "md": (ENGINES, LATENCIES, FAILURES),
+    "md": (ENGINES, LATENCIES, FAILURES, BUILT),
     "html": (ALL_ROWS, SCATTER, SIZES),
     "csv": (tuple(column.key for column in COLUMNS),),
 }

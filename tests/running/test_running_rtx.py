@@ -8,6 +8,7 @@ import pytest
 
 from trtbench.decide.limits import assess, is_decided_on_cpu
 from trtbench.errors import ConfigError
+from trtbench.report.tables import built_table, failure_table
 from trtbench.running.bench import bench_suite
 
 if TYPE_CHECKING:
@@ -37,6 +38,14 @@ def test_an_engine_for_an_absent_gpu_is_built_and_not_ranked(suite: Callable[...
     assert built.latency is None
     assert built.engine_bytes
     assert built.weight_bytes
+    assert built.accuracy is not None
+    assert any("scored is its graph, in exact arithmetic" in note for note in built.notes)
+    exact = rows["dense fp16 tensorrt-rtx b1"].accuracy
+    assert exact is not None
+    assert exact.agreement is not None
+    assert exact.agreement > 0.8
+    assert [cells[1] for cells in built_table(found.rows).cells] == ["fp16", "int8"]
+    assert not failure_table(found.rows).cells
     obstacles = {one.row.name: one.obstacle for one in assess(found.rows, asked.decision)}
     assert obstacles[built.name] == "status"
     assert is_decided_on_cpu(found.rows)  # an engine that was built alone takes no row of this machine out of the race

@@ -41,7 +41,7 @@ TRAIN = Section(key="model.train", part="TrainConfig")
 FINE_TUNE = Section(key="fine_tune", part="TrainConfig")
 EXPORT = Section(key="export", part="ExportConfig")
 CALIBRATION = Section(key="calibration", part="CalibrationConfig")
-ENGINE = Section(key="engines", part="EngineConfig", names={"precisions": "precision"})
+ENGINE = Section(key="engines", part="EngineConfig", names={"precisions": "precision", "targets": "target"})
 # `load` is --scenario; the others say which engines a suite measures beside each other, and here is one.
 BENCH = Section(
     key="bench",

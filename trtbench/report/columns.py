@@ -192,7 +192,7 @@ COLUMNS = (
     _row("variant", "Variant", lambda row: row.variant, align="left"),
     _row("precision", "Precision", lambda row: row.precision, text=_shown_precision, align="left"),
     _row("backend", "Backend", lambda row: row.backend, shown_in=_FILES, align="left"),
-    _row("device", "Device", lambda row: row.device, shown_in=_HTML_CSV, align="left"),
+    _row("device", "Device", lambda row: row.device, shown_in=_FILES, align="left"),
     Column(
         key="batch_size",
         header="Batch",
@@ -251,13 +251,13 @@ COLUMNS = (
         text=_TIMES,
     ),
     _row("engine_bytes", "File", lambda row: row.engine_bytes, unit="MB", text=_MB),
-    _row("weight_bytes", "Weights", lambda row: row.weight_bytes, unit="MB", text=_MB, shown_in=_HTML_CSV),
+    _row("weight_bytes", "Weights", lambda row: row.weight_bytes, unit="MB", text=_MB, shown_in=_FILES),
     _row("params", "Params", lambda row: row.params, unit="M", text=_MILLIONS, shown_in=_FILES),
     _row("macs", "MACs", lambda row: row.macs, unit="M", text=_MILLIONS, shown_in=_FILES),
     _row("sparsity", "Zeros", lambda row: row.sparsity, unit="%", text=_PERCENT, shown_in=_HTML_CSV),
     _row("memory_bytes", "Memory", lambda row: row.memory_bytes, unit="MB", text=_MB, shown_in=_HTML_CSV),
     _row("energy_j", "J/image", lambda row: row.energy_j, text=_MS, shown_in=_HTML_CSV),
-    _row("build_s", "Build", lambda row: row.build_s, unit="s", text=_MS, shown_in=_HTML_CSV),
+    _row("build_s", "Build", lambda row: row.build_s, unit="s", text=_MS, shown_in=_FILES),
     _row("load_ms", "Load", lambda row: row.load_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),
     _row(
         "first_inference_ms",
@@ -267,7 +267,7 @@ COLUMNS = (
         text=_MS,
         shown_in=_HTML_CSV,
     ),
-    _row("achieved", "Layers achieved", lambda row: row.achieved, shown_in=_HTML_CSV, align="left"),
+    _row("achieved", "Layers achieved", lambda row: row.achieved, shown_in=_FILES, align="left"),
     _row("engine_sha256", "sha256", lambda row: row.engine_sha256, text=_short, shown_in=_HTML_CSV, align="left"),
     _row("notes", "Notes", lambda row: "; ".join(row.notes), shown_in=_CSV, align="left"),
     # what is said of a row by other columns together, or with less room

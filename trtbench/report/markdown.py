@@ -13,9 +13,11 @@ from trtbench.report.details import details
 from trtbench.report.footnotes import footnotes
 from trtbench.report.observations import observations
 from trtbench.report.tables import (
+    BUILT_LEGEND,
     ENGINES_LEGEND,
     LATENCIES_LEGEND,
     Table,
+    built_table,
     engine_table,
     failure_table,
     latency_table,
@@ -83,6 +85,9 @@ def _tables(rows: Sequence[Row]) -> Iterator[str]:
     if marks.texts:
         yield "Notes:"
         yield "\n".join(f"- {line}" for line in marks.lines())
+    built = built_table(rows)
+    if built.cells:
+        yield from _table("Built, not run", built, BUILT_LEGEND)
     failures = failure_table(rows)
     if failures.cells:
         yield from _table("Rows without a result", failures, "")

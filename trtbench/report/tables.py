@@ -119,7 +119,12 @@ def latency_table(rows: Sequence[Row], marks: Footnotes) -> Table:
 
 def failure_table(rows: Sequence[Row]) -> Table:
     """Return the rows that have no result, with status and reason."""
-    return select(FAILURES, row_lines([row for row in rows if row.status != "ok"]), "md")
+    return select(FAILURES, row_lines([row for row in rows if row.status not in {"ok", "built"}]), "md")
+
+
+def built_table(rows: Sequence[Row]) -> Table:
+    """Return the engines that were built for a GPU that is not here, one line each."""
+    return select(BUILT, engine_lines([row for row in rows if row.status == "built"], lambda _: True), "md")
 
 
 def rows_for_terminal(rows: Sequence[Row]) -> Table:
@@ -259,9 +264,14 @@ TERMINAL = (
 ENGINES = (*ENGINE, "batch_size", "top1", "drop_pp", "engine_bytes", "params", "macs", "marks")
 LATENCIES = (*ENGINE, "batch_size", "p50_ms", "p90_ms", "host_to_host_p50_ms", "ms_per_image", *_GAINS, "marks")
 FAILURES = (*ENGINE, "batch_size", "status", "reason")
+BUILT = (*ENGINE, "device", "achieved", "top1", "engine_bytes", "weight_bytes", "build_s")
 SCATTER = ("name", "p50_ms", "p50_ci95_ms", "top1")
 SIZES = (*ENGINE, "engine_bytes", "weight_bytes", "rest_bytes")
 
+BUILT_LEGEND = (
+    "Built for GPUs that are not here, and not run: nothing here was timed or ranked. Top-1 is the graph's, in exact"
+    " arithmetic."
+)
 ENGINES_LEGEND = (
     "Top-1 with its 95 % Wilson interval. Drop pp: percentage points lost against the dense network on the same images"
     " (after <= the one-sided 95 % upper bound). MB = 10^6 bytes of the file that was timed."

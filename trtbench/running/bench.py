@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbench.bench.accuracy import score
 from trtbench.bench.measure import measure_engines
 from trtbench.bench.measured import EngineFile, Images, Progress
 from trtbench.bench.statistics import holm
@@ -20,6 +21,7 @@ from trtbench.engines.base import backend
 from trtbench.environment import collect_environment
 from trtbench.errors import RowError, TrtbenchError
 from trtbench.make.calibration import test_pixels
+from trtbench.make.engines import source
 from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, load_network
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from trtbench.suite import Suite
 
 
+_OF_THE_GRAPH = "scored is its graph, in exact arithmetic: the engine was not run"
 # What the row of an engine that was not run has of its sidecar, under the same name
 _OF_SIDECAR = (
     *("params", "macs", "channels", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "build_s"),
@@ -88,6 +91,7 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
     try:
         session.measure(built, found)
         true_correct = _true_arithmetic(makings, built, _Clock(tell))
+        session.score_graphs(built)
     except KeyboardInterrupt:
         is_interrupted = True
     rows, blocks = session.rows(built, found, true_correct)
@@ -118,6 +122,18 @@ class _Session:
             classes=makings.dataset.classes,
         )
         self.watch = Watch()
+        self._graphs: dict[str, AccuracyRecord] = {}
+
+    def score_graphs(self, built: Sequence[BuiltEngine]) -> None:
+        """Score the graphs of the engines that were built and are not run, in exact arithmetic."""
+        images, progress = self._images, _Clock(self._makings.tell)
+        waiting = [one.plan for one in built if one.status == "built"]
+        for index, plan in enumerate(waiting):
+            with contextlib.suppress(RowError):  # the row stands without a score
+                logits = true_logits(source(self._makings, plan).path(GRAPH), self._makings)
+                found = score(logits, images.labels, reference=images.reference, names=images.classes)
+                self._graphs[plan.name] = found
+            progress("graphs", "of engines that are not run", (index + 1) / len(waiting))
 
     def measure(self, built: Sequence[BuiltEngine], found: list[Measured]) -> None:
         """Measure the engines that are there; what an interruption leaves is in `found`."""
@@ -149,7 +165,12 @@ class _Session:
             if one.timed is not None and not one.is_alone:
                 blocks[row.name] = one.timed
         sizes = self._makings.suite.bench.batch_sizes
-        rows += [_absent_row(one, size) for one in built if one.status != "ok" for size in sizes]
+        rows += [
+            _absent_row(one, size, graph=self._graphs.get(one.plan.name))
+            for one in built
+            if one.status != "ok"
+            for size in sizes
+        ]
         return tuple(rows), blocks
 
     def again(
@@ -231,11 +252,13 @@ def true_logits(graph: Path, makings: Makings) -> NDArray[np.float32]:
     import onnx
 
     from trtbench.data import batches
+    from trtbench.graph.half_check import rounding_graph
     from trtbench.graph.reference import run_reference_batches
 
     dataset, size = makings.dataset, makings.suite.calibration.batch_size
     inputs = ({"input": one} for one in batches(dataset.test.images, dataset.preprocessing, size=size))
-    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), inputs)])
+    proto = rounding_graph(onnx.load(graph))  # half precision as a GPU computes it; other graphs as they are
+    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(proto, inputs)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,8 +404,8 @@ def _latencies(measured: Measured, family: Family, device: str) -> tuple[Latency
     return (latency, *others)
 
 
-def _absent_row(built: BuiltEngine, batch_size: int) -> Row:
-    """Return the row of an engine that was not run: it is not there, or its GPU is not."""
+def _absent_row(built: BuiltEngine, batch_size: int, *, graph: AccuracyRecord | None = None) -> Row:
+    """Return the row of an engine that is not there, or whose GPU is not; `graph` is the score of its graph."""
     plan, sidecar = built.plan, built.sidecar
     row = Row(
         variant=plan.variant.name,
@@ -396,7 +419,10 @@ def _absent_row(built: BuiltEngine, batch_size: int) -> Row:
         status=built.status,
         reason=built.reason,
     )
-    return row if sidecar is None else replace(row, **{name: getattr(sidecar, name) for name in _OF_SIDECAR})
+    if sidecar is None:
+        return row
+    row = replace(row, **{name: getattr(sidecar, name) for name in _OF_SIDECAR})
+    return row if graph is None else replace(row, accuracy=graph, notes=(*row.notes, _OF_THE_GRAPH))
 
 
 def _device_of(runtime: str) -> str:
