@@ -312,17 +312,13 @@ def float_onnx(makings: Makings, output: Path) -> ExportedGraph:
 def dynamic_onnx(makings: Makings, output: Path) -> DynamicGraph:
     """Write the graph with its linear layers in dynamic INT8."""
     variant = makings.suite.variants[0]
-    facts = float_graph(makings, variant).facts.dynamic_int8
-    assert facts is not None, "the variant is of that kind"
-    _copy({output: float_graph(makings, variant).path(GRAPH)})
+    made = float_graph(makings, variant)
+    _copy({output: made.path(GRAPH)})
     return DynamicGraph(
         output=str(output),
         bytes=output.stat().st_size,
-        layers=facts.layers,
-        weights=facts.weights,
-        total_weights=facts.total_weights,
-        share=facts.share,
         notes=notes_of(makings, variant),
+        **made.facts.method,
         **_true_counts(makings, output),
     )
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from trtbench.compress.qat import held_zeros, learn_int8
+from trtbench.compress.method import GraphContext
+from trtbench.compress.qat import held_zeros, learn, learn_int8
 from trtbench.errors import UnsupportedError
 from trtbench.graph.export import export_onnx
 from trtbench.graph.network import GraphNetwork
@@ -18,7 +19,7 @@ from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.graph.reference import run_reference
 from trtbench.models import build_model
-from trtbench.suite import ExportConfig
+from trtbench.suite import ExportConfig, QatVariant
 from trtbench.train.hooks import NO_HOOKS, Hooks
 
 if TYPE_CHECKING:
@@ -137,3 +138,20 @@ def test_an_operator_that_cannot_be_trained_is_named() -> None:
     graph = helper.make_graph([helper.make_node("Erf", ["input"], ["logits"])], "g", [], [])
     with pytest.raises(UnsupportedError, match="Erf"):
         GraphNetwork(helper.make_model(graph))
+
+
+def test_a_node_that_stays_in_float_is_learnt_in_float(tmp_path: Path) -> None:
+    proto, images = _exported("resnet20", tmp_path)
+    left_out = (next(node.name for node in proto.graph.node if node.op_type == "Conv"),)
+    plan = plan_qdq(proto, exclude=left_out)
+    every = _ranges(proto, images, "tensorrt")
+    ranges = {name: every[name] for name in activation_tensors(plan)}
+    seen: list[nn.Module] = []
+    context = GraphContext(tune=lambda network, **_: seen.append(network), ranges=ranges, exclude=left_out)
+
+    made = learn(proto, QatVariant(kind="qat", name="q"), context)
+
+    assert made.notes == (f"learnt in INT8: {plan.summary}",)
+    ours = seen[0](torch.from_numpy(images)).detach().numpy()
+    theirs = run_reference(insert_qdq(made.proto, plan, ranges), {"input": images})["logits"]
+    np.testing.assert_allclose(ours, theirs, atol=0.02 * np.abs(theirs).max())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import onnx
 import pytest
 import torch
 import yaml
 from pydantic import Field
 
+from trtbench.make.graphs import GRAPH, float_graph, notes_of
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import load_network, variant_network
 from trtbench.models import build_model, save_model
@@ -30,7 +32,16 @@ class ToyVariant(VariantPart):
     factor: float = 0.5
 
 
-_TOY_KINDS = (*KINDS, ToyVariant)
+class ToyGraphVariant(VariantPart):
+    """The graph, said to be a toy."""
+
+    makes: ClassVar[Literal["network", "graph"]] = "graph"
+    place: ClassVar[str] = "toy_method:mark"
+
+    kind: Literal["toy_graph"]
+
+
+_TOY_KINDS = (*KINDS, ToyVariant, ToyGraphVariant)
 
 
 class SuiteWithToy(Suite):
@@ -42,7 +53,14 @@ class SuiteWithToy(Suite):
 _MODULE = """
 import torch
 
-from trtbench.compress.method import Compressed
+from trtbench.compress.method import Compressed, CompressedGraph
+
+
+def mark(proto, config, context):
+    marked = type(proto)()
+    marked.CopyFrom(proto)
+    marked.doc_string = config.kind
+    return CompressedGraph(proto=marked, facts={"is_marked": True}, notes=("marked",))
 
 
 def scale(network, config, context):
@@ -59,6 +77,9 @@ variants:
   - {kind: dense, name: dense}
   - {kind: toy, name: halved}
   - {kind: toy, name: quartered, after: halved}
+  - {kind: toy_graph, name: marked, after: halved}
+export: {exporter: torchscript, opset: 17}
+engines: [{backend: onnxruntime-cpu, precisions: [fp32]}]
 """
 
 
@@ -69,7 +90,9 @@ def test_every_kind_names_a_function_that_exists(kind: type[VariantPart]) -> Non
     assert callable(getattr(importlib.import_module(module), name))
 
 
-def test_a_toy_method_needs_one_file_and_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Makings:
+    """The makings of a suite with toys, and nothing made yet."""
     (tmp_path / "toy_method.py").write_text(_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     with torch.random.fork_rng():
@@ -79,14 +102,27 @@ def test_a_toy_method_needs_one_file_and_one_class(tmp_path: Path, monkeypatch: 
     raw: dict[str, Any] = yaml.safe_load(_SUITE)
     raw["model"]["checkpoint"] = str(tmp_path / "net.safetensors")
     suite = validated(SuiteWithToy, raw, origin="tiny.yaml")
-    makings = Makings(suite, Places(runs=tmp_path / "runs", calib=tmp_path / "calib"))
+    return Makings(suite, Places(runs=tmp_path / "runs", calib=tmp_path / "calib"))
 
-    made = [variant_network(makings, variant) for variant in suite.variants]
+
+def test_a_toy_method_needs_one_file_and_one_class(toy: Makings) -> None:
+    made = [variant_network(toy, variant) for variant in toy.suite.variants if variant.makes == "network"]
 
     assert "toy" in SuiteWithToy.model_json_schema()["$defs"]["ToyVariant"]["properties"]["kind"]["const"]
-    assert {plan.variant.name for plan in plan_engines(suite)} == {"dense", "halved", "quartered"}
+    assert {plan.variant.name for plan in plan_engines(toy.suite)} == {"dense", "halved", "quartered", "marked"}
     assert [one.facts.method.get("factor") for one in made] == [None, 0.5, 0.5]
     assert made[1].facts.notes == ("scaled",)
-    weights = [load_network(makings, one).conv1.weight for one in made]
+    weights = [load_network(toy, one).conv1.weight for one in made]
     torch.testing.assert_close(weights[1], weights[0] / 2)
     torch.testing.assert_close(weights[2], weights[0] / 4)
+
+
+def test_a_toy_method_of_graphs_needs_one_file_and_one_class(toy: Makings) -> None:
+    variant = toy.suite.variants[-1]
+
+    made = float_graph(toy, variant)
+
+    assert onnx.load(made.path(GRAPH)).doc_string == "toy_graph"
+    assert made.facts.method == {"is_marked": True}
+    assert notes_of(toy, variant) == ("scaled", "marked")
+    assert [plan.backend for plan in plan_engines(toy.suite) if plan.variant is variant] == ["onnxruntime-cpu"]

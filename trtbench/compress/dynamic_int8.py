@@ -1,4 +1,4 @@
-"""Dynamic INT8 of linear layers by ONNX Runtime, and how little of a CNN that is."""
+"""The kind `dynamic_int8`: linear layers in INT8 by ONNX Runtime, and how little of a CNN that is."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from trtbench.compress.method import CompressedGraph, GraphContext
 from trtbench.errors import GraphError
 from trtbench.graph.reference import onnxruntime
 from trtbench.graph.view import LAYERS, constants
+from trtbench.jsonable import to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from trtbench.suite import DynamicInt8Variant
 
 _LINEAR = ("MatMul", "Gemm")
 
@@ -42,6 +46,13 @@ class DynamicRecord:
             f"dynamic INT8 touches {self.weights:,} of {self.total_weights:,} weights ({100 * self.share:.2f} %): "
             "convolutions stay in float"
         )
+
+
+def quantize(proto: onnx.ModelProto, _config: DynamicInt8Variant, _context: GraphContext) -> CompressedGraph:
+    """Quantize the linear layers of a float graph, and say how little that is."""
+    quantized, record = quantize_linear(proto)
+    facts = {**to_jsonable(record), "share": record.share}
+    return CompressedGraph(proto=quantized, facts=facts, notes=(record.summary,))
 
 
 def quantize_linear(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, DynamicRecord]:

@@ -1,4 +1,8 @@
-"""What a method is: one function (network, config, context) -> Compressed, where its kind's class in the suite says."""
+"""What a method is: one function, of networks or of graphs, where its kind's class in the suite says.
+
+(network, config, Context) -> Compressed
+(graph, config, GraphContext) -> CompressedGraph
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from trtbench.train.hooks import NO_HOOKS, Hooks
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import onnx
     from torch import nn
 
     from trtbench.models.container import PackedState
@@ -69,8 +74,44 @@ class Compressed:
     packed: Callable[[Mapping[str, Any]], PackedState] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphContext:
+    """What a method that makes a graph may use beside the float graph.
+
+    Args:
+        tune: trains a network by the suite's budget, as in Context.
+        is_sparse: the graph comes from a variant whose zeros must stay.
+        ranges: the clip threshold of every activation, of a kind that reads images; else nothing.
+        exclude: names of nodes that stay in float.
+    """
+
+    tune: Tune
+    is_sparse: bool = False
+    ranges: Mapping[str, float] = field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressedGraph:
+    """A compressed graph; `facts` and `notes` as in Compressed."""
+
+    proto: onnx.ModelProto
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 def compress(network: nn.Module, config: Variant, context: Context) -> Compressed:
     """Apply the method of a variant to a network, which may be changed."""
-    module, _, name = config.place.partition(":")
-    found: Compressed = getattr(importlib.import_module(module), name)(network, config, context)
+    found: Compressed = _method_of(config)(network, config, context)
     return found
+
+
+def compress_graph(proto: onnx.ModelProto, config: Variant, context: GraphContext) -> CompressedGraph:
+    """Apply the method of a variant to a float graph, which is not changed."""
+    found: CompressedGraph = _method_of(config)(proto, config, context)
+    return found
+
+
+def _method_of(config: Variant) -> Any:
+    module, _, name = config.place.partition(":")
+    return getattr(importlib.import_module(module), name)

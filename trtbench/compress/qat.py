@@ -1,4 +1,4 @@
-"""INT8 aware training: a graph learns with the roundings of its own Q/DQ export."""
+"""The kind `qat`, INT8 aware training: a graph learns with the roundings of its own Q/DQ export."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trtbench.compress.method import CompressedGraph, GraphContext
 from trtbench.graph.network import GraphNetwork
+from trtbench.graph.placement import plan_qdq
 from trtbench.train.hooks import NO_HOOKS, Hooks
 
 if TYPE_CHECKING:
@@ -17,9 +19,17 @@ if TYPE_CHECKING:
 
     from trtbench.compress.method import Tune
     from trtbench.graph.plan import QdqPlan
+    from trtbench.suite import QatVariant
 
 
 _MATRIX_RANK = 2
+
+
+def learn(proto: onnx.ModelProto, _config: QatVariant, context: GraphContext) -> CompressedGraph:
+    """Train a float graph under the roundings of the Q/DQ pairs that TensorRT's placement gives it."""
+    plan = plan_qdq(proto, exclude=context.exclude)
+    learnt = learn_int8(proto, plan, context.ranges, tune=context.tune, is_sparse=context.is_sparse)
+    return CompressedGraph(proto=learnt, notes=(f"learnt in INT8: {plan.summary}",))
 
 
 def learn_int8(

@@ -1,11 +1,11 @@
-"""The graphs of a suite: float, equalised, with Q/DQ pairs, in half precision, learnt, with dynamic INT8."""
+"""The graphs of a suite: float, equalised, with Q/DQ pairs, in half precision, or made by a method."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of facts at run time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtbench.errors import ConfigError, GraphError, UnsupportedError
@@ -14,10 +14,9 @@ from trtbench.make.networks import (
     WEIGHTS,
     FitFacts,
     Training,
-    dense,
     holds_zeros,
     told,
-    training_of,
+    training_for,
     variant_network,
 )
 from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
@@ -58,23 +57,13 @@ class ExportFacts(Facts):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DynamicFacts(Facts):
-    """How much of a graph is dynamic INT8: layers, their weights, of all weights, and the share of these."""
-
-    layers: int
-    weights: int
-    total_weights: int
-    share: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphFacts(Facts):
-    """What there is to say of a float graph, by the way it was made."""
+    """What there is to say of a float graph, by the way it was made; `method` is what its method notes of itself."""
 
     notes: tuple[str, ...] = ()
     export: ExportFacts | None = None
     fit: FitFacts | None = None
-    dynamic_int8: DynamicFacts | None = None
+    method: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,44 +131,34 @@ def imported(folder: Path, *, graph: Given[Path], input_shape: tuple[int, int, i
 
 
 @recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("torch", "onnx"), version=1)
-def learnt(
+def compressed_graph(
     folder: Path,
     *,
     graph: Ingredient,
-    ranges: Ingredient,
+    variant: Variant,
+    ranges: Ingredient | None,
+    exclude: tuple[str, ...],
     holds_zeros: bool,
     architecture: Architecture,
     training: Training,
     on_epoch: Aside[OnEpoch],
 ) -> GraphFacts:
-    """Train a float graph under the roundings of its own Q/DQ export."""
+    """Make a graph of a float one by the method of a variant."""
     import onnx
 
-    from trtbench.compress.qat import learn_int8
-    from trtbench.graph.placement import plan_qdq
+    from trtbench.compress.method import GraphContext, compress_graph
 
-    proto = onnx.load(graph.path(GRAPH))
     fits: list[FitRecord] = []
-    tune = training.tuner(folder, fits, architecture=architecture, on_epoch=on_epoch.value)
-    plan = plan_qdq(proto)
-    _save(folder, learn_int8(proto, plan, _amax(ranges), tune=tune, is_sparse=holds_zeros))
-    notes = (f"learnt in INT8: {plan.summary}", *fits[-1].notes)
-    return GraphFacts(fit=FitFacts.of(fits[-1]), notes=notes)
-
-
-@recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "onnxruntime"), version=1)
-def dynamic(folder: Path, *, graph: Ingredient) -> GraphFacts:
-    """Put the linear layers of a float graph into INT8 with ranges taken at run time."""
-    import onnx
-
-    from trtbench.compress.dynamic_int8 import quantize_linear
-
-    quantized, record = quantize_linear(onnx.load(graph.path(GRAPH)))
-    _save(folder, quantized)
-    facts = DynamicFacts(
-        layers=record.layers, weights=record.weights, total_weights=record.total_weights, share=record.share
+    context = GraphContext(
+        tune=training.tuner(folder, fits, architecture=architecture, on_epoch=on_epoch.value),
+        is_sparse=holds_zeros,
+        ranges={} if ranges is None else _amax(ranges),
+        exclude=exclude,
     )
-    return GraphFacts(dynamic_int8=facts, notes=(record.summary,))
+    made = compress_graph(onnx.load(graph.path(GRAPH)), variant, context)
+    _save(folder, made.proto)
+    fit = FitFacts.of(fits[-1]) if fits else None
+    return GraphFacts(fit=fit, method=made.facts, notes=(*made.notes, *(fit.notes if fit else ())))
 
 
 @recipe(kind="equalised", facts=EqualisedFacts, content=(GRAPH,), packages=("onnx",), version=1)
@@ -263,7 +242,7 @@ def calibrated_graph(makings: Makings, variant: Variant) -> Artefact[Any]:
 
 def ranges(makings: Makings, variant: Variant) -> Artefact[RangesFacts]:
     """Return the range of every activation that a placement may quantize; of a learnt graph, those it learnt with."""
-    if _is_learnt(variant):
+    if variant.makes == "graph" and variant.reads_images():
         return ranges(makings, before(variant))
     return ranges_of(makings, calibrated_graph(makings, variant), variant.name)
 
@@ -309,25 +288,21 @@ def before(variant: Variant) -> DenseVariant:
     return DenseVariant(kind="dense", name=variant.name, after=variant.after)
 
 
-def _is_learnt(variant: Variant) -> bool:
-    return variant.makes == "graph" and variant.reads_images()
-
-
 def _method_graph(makings: Makings, variant: Variant) -> Artefact[GraphFacts]:
-    """Return the graph of a kind that makes one: float and learnt for `qat`, INT8 linear layers for `dynamic_int8`."""
-    graph = float_graph(makings, before(variant))
-    if not _is_learnt(variant):
-        return makings.book.make(dynamic, variant.name, graph=graph)
-    budget = makings.suite.fine_tune
+    """Return the graph of a kind that makes one."""
+    settled = variant.settled(builds_int8=makings.suite.builds_int8)
+    training, is_calibrated = training_for(makings, settled), settled.reads_images()
     return makings.book.make(
-        learnt,
+        compressed_graph,
         variant.name,
-        graph=graph,
-        ranges=ranges(makings, variant),
+        graph=float_graph(makings, before(variant)),
+        variant=settled,
+        ranges=ranges(makings, variant) if is_calibrated else None,
+        exclude=makings.suite.calibration.exclude if is_calibrated else (),
         holds_zeros=holds_zeros(makings.suite, variant),
         architecture=makings.architecture,
-        training=training_of(makings, budget, teacher=dense(makings) if budget.distill else None),
-        on_epoch=told(makings, budget, item=variant.name),
+        training=training,
+        on_epoch=told(makings, training.config, item=variant.name),
     )
 
 

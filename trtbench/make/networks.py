@@ -199,10 +199,7 @@ def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts
     if variant.makes == "graph" or variant.is_identity:
         return start
     settled = variant.settled(builds_int8=suite.builds_int8)
-    budget = suite.fine_tune if variant.fine_tune else TrainConfig(epochs=0)
-    training = training_of(makings, budget, teacher=dense(makings) if budget.distill else None)
-    if not (variant.fine_tune or settled.reads_images()):
-        training = replace(training, dataset=keeping(makings.dataset), device="cpu", threads=1)
+    training = training_for(makings, settled)
     return makings.book.make(
         compressed,
         variant.name,
@@ -211,7 +208,7 @@ def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts
         holds_zeros=holds_zeros(suite, variant),
         architecture=makings.architecture,
         training=training,
-        on_epoch=told(makings, budget, item=variant.name),
+        on_epoch=told(makings, training.config, item=variant.name),
     )
 
 
@@ -234,6 +231,15 @@ def training_of(makings: Makings, budget: TrainConfig, *, teacher: Ingredient | 
         device=makings.device,
         threads=makings.threads,
     )
+
+
+def training_for(makings: Makings, variant: Variant) -> Training:
+    """Return what of the images, the budget and the machine decides a settled variant: as good as nothing of many."""
+    budget = makings.suite.fine_tune if variant.fine_tune else TrainConfig(epochs=0)
+    training = training_of(makings, budget, teacher=dense(makings) if budget.distill else None)
+    if variant.fine_tune or variant.reads_images():
+        return training
+    return replace(training, dataset=keeping(makings.dataset), device="cpu", threads=1)
 
 
 def told(makings: Makings, budget: TrainConfig, *, item: str) -> Aside[OnEpoch]:

@@ -242,10 +242,11 @@ class QatVariant(VariantPart):
 
     usual_budget: ClassVar[TrainConfig | None] = TrainConfig(epochs=5, lr=0.001)  # 0.01 loses all: norms are folded
     makes: ClassVar[Literal["network", "graph"]] = "graph"
-    place: ClassVar[str] = "trtbench.compress.qat:learn_int8"
+    place: ClassVar[str] = "trtbench.compress.qat:learn"
     packages: ClassVar[tuple[str, ...]] = ("onnx",)
 
     kind: Literal["qat"]
+    fine_tune: bool = Field(default=True, description="train it by the suite's `fine_tune` budget")
 
     def reads_images(self) -> bool:
         """Say that it learns within the ranges that calibration images give."""
@@ -256,7 +257,7 @@ class DynamicInt8Variant(VariantPart):
     """Linear layers in INT8 with ranges taken at run time (ONNX Runtime); convolutions stay in float."""
 
     makes: ClassVar[Literal["network", "graph"]] = "graph"
-    place: ClassVar[str] = "trtbench.compress.dynamic_int8:quantize_linear"
+    place: ClassVar[str] = "trtbench.compress.dynamic_int8:quantize"
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxruntime-gpu")
 
     kind: Literal["dynamic_int8"]
