@@ -129,7 +129,7 @@ def trained(folder: Path, *, architecture: Architecture, training: Training, on_
 
 
 @recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=1)
-def fresh(folder: Path, *, architecture: Architecture, seed: int, preprocessing: Preprocessing) -> NetworkFacts:
+def untrained(folder: Path, *, architecture: Architecture, seed: int, preprocessing: Preprocessing) -> NetworkFacts:
     """Take the weights that a seed gives, where there are no images to train on."""
     return _saved(architecture.fresh(seed=seed), folder, architecture, preprocessing)
 
@@ -182,7 +182,7 @@ def dense(makings: Makings) -> Artefact[NetworkFacts]:
         assert model.train is not None, "the suite has a checkpoint or a training budget"
         if not (model.train.epochs or len(makings.dataset.train)):
             seed = model.train.seed
-            return makings.book.make(fresh, "dense", architecture=architecture, seed=seed, preprocessing=fit)
+            return makings.book.make(untrained, "dense", architecture=architecture, seed=seed, preprocessing=fit)
         training = training_of(makings, model.train, teacher=None)
         on_epoch = told(makings, model.train, item="dense")
         return makings.book.make(trained, "dense", architecture=architecture, training=training, on_epoch=on_epoch)
