@@ -5,25 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx
 import pytest
-import torch
-from torch import nn
 
 from tests.rtx.compiler import Options, compiled, parsed
 from tests.rtx.mutations import subjects
+from tests.rtx.networks import graphs as graphs_of
+from tests.rtx.networks import network
 from trtbench.engines.tensorrt.inspector import report_layers
 from trtbench.engines.tensorrt_rtx.layer_text import inspector_json
-from trtbench.graph.export import export_onnx
-from trtbench.graph.half import to_half
 from trtbench.graph.lint import lint
-from trtbench.graph.placement import activation_tensors, plan_qdq
-from trtbench.graph.qdq import insert_qdq
-from trtbench.models import build_model, model_names
-from trtbench.suite import ExportConfig
+from trtbench.models import model_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import onnx
 
     from trtbench.graph.plan import QdqPlan
 
@@ -32,35 +28,6 @@ pytestmark = pytest.mark.rtx
 _TARGETS = ("SM89", "SM120")
 _BUILT = ("resnet20", "resnet20_a", "mobilenet_v2_cifar")
 _SIZES = {"mobilenet_v2": 64, "resnet18_imagenet": 64}
-_RANGE = 4.0  # of every activation: what a builder makes of a graph does not hang on its scales
-
-
-def _network(name: str) -> nn.Module:
-    """Return a network whose activations keep their size from layer to layer, as a trained one's do."""
-    torch.manual_seed(0)
-    network = build_model(name, num_classes=10)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1
-    with torch.no_grad():
-        network.train()(torch.randn(8, 3, _SIZES.get(name, 32), _SIZES.get(name, 32)))
-    return network.eval()
-
-
-def _graphs(network: nn.Module, folder: Path, *, size: int = 32) -> tuple[Mapping[str, onnx.ModelProto], QdqPlan]:
-    path = folder / "model.onnx"
-    export_onnx(network, path, input_shape=(3, size, size), config=ExportConfig(exporter="torchscript"))
-    proto = onnx.load(path)
-    plan = plan_qdq(proto)
-    quantized = insert_qdq(proto, plan, dict.fromkeys(activation_tensors(plan), _RANGE))
-    graphs = {
-        "fp32": proto,
-        "fp16": to_half(proto, dtype="fp16").proto,
-        "bf16": to_half(proto, dtype="bf16").proto,
-        "int8": quantized,
-        "int8+fp16": to_half(quantized, dtype="fp16").proto,
-    }
-    return graphs, plan
 
 
 def _require_as_planned(graphs: Mapping[str, onnx.ModelProto], plan: QdqPlan, *, targets: tuple[str, ...]) -> None:
@@ -79,7 +46,8 @@ def _require_as_planned(graphs: Mapping[str, onnx.ModelProto], plan: QdqPlan, *,
 
 @pytest.mark.parametrize("name", model_names())
 def test_every_precision_of_a_shipped_network_is_parsed(name: str, tmp_path: Path) -> None:
-    graphs, plan = _graphs(_network(name), tmp_path, size=_SIZES.get(name, 32))
+    size = _SIZES.get(name, 32)
+    graphs, plan = graphs_of(network(name, size=size), tmp_path, size=size)
 
     assert {precision: lint(graph) for precision, graph in graphs.items() if lint(graph)} == {}
     found = parsed([graph.SerializeToString() for graph in graphs.values()])
