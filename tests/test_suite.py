@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def test_every_shipped_suite_is_valid(name: str) -> None:
         (_GOOD + "bench: {batch_sizes: [-1]}\n", "bench.batch_sizes.0", "greater than 0, got -1"),
         (_GOOD + "bench: {batch_sizes: one}\n", "bench.batch_sizes", "got 'one'"),
         (_GOOD + "bench: {duration: '3'}\n", "bench.duration", "got '3'"),
+        (_GOOD + "calibration: {weights: 1}\n", "calibration.weights", "got 1"),
         (_GOOD + "calibration: {per_class: true}\n", "calibration.per_class", "got True"),
         (_GOOD + "bench: {spin: 'yes'}\n", "bench.spin", "got 'yes'"),
         (_GOOD + "bench: {batch_sizes: [1, 1]}\n", "bench.batch_sizes", "each only once"),
@@ -93,9 +95,42 @@ def test_each_fault_names_file_key_finding_and_cure(text: str, key: str, words: 
 
     lines = str(caught.value).splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith(f"s.yaml: {key}: expected")
+    assert re.match(rf"s\.yaml(:\d+:\d+)?: {re.escape(key)}: expected", lines[0])
     assert words in lines[0]
     assert lines[0].count(";") >= 1
+
+
+_LINES = """\
+name: mine
+model: {name: resnet20, train: {epochs: 1}}
+variants:
+  - {kind: dense, name: dense}
+  - kind: channels
+    name: cut
+    ratio: 1.2
+    rato: 0.5
+bench:
+  batch_sizes: [1, -1]
+  warm_up: soon
+"""
+
+
+def test_each_fault_names_its_line_and_column() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_suite(_LINES, origin="s.yaml")
+
+    places = [line.split(": expected")[0] for line in str(caught.value).splitlines()]
+    assert places == [
+        "s.yaml:7:5: variants.1.ratio",
+        "s.yaml:8:5: variants.1.rato",
+        "s.yaml:10:20: bench.batch_sizes.1",
+        "s.yaml:11:3: bench.warm_up",
+    ]
+
+
+def test_a_key_that_is_missing_is_placed_where_it_belongs() -> None:
+    with pytest.raises(ConfigError, match=r"s\.yaml:3:3: variants\.0\.name: expected this key"):
+        parse_suite("name: mine\nvariants:\n- {kind: dense}\nmodel: {name: onnx:a}\n", origin="s.yaml")
 
 
 def test_all_faults_are_told_at_once() -> None:

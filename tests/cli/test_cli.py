@@ -159,7 +159,7 @@ def test_a_fault_in_a_suite_exits_2_with_one_line_a_fault(trtbench: Callable[[st
     found = trtbench("plan bad.yaml")
 
     assert found.code == 2
-    assert found.err.count("error: bad.yaml: ") == 2
+    assert found.err.count("error: bad.yaml:") == 2
     assert "Traceback" not in found.err
 
 

@@ -1,4 +1,4 @@
-"""Values from outside become parts of a suite, or faults in our words: where, key, expected, got, cure."""
+"""Values from outside become parts of a suite, or faults in our words: place, key, expected, got, cure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from trtbench.errors import ConfigError
-from trtbench.suite.variants import VARIANT_KINDS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trtbench.suite.base import AnyPart
 
 _EXPECTED = {
@@ -28,8 +29,19 @@ _CURES = {
 }
 
 
-def validated(kind: type[AnyPart], raw: dict[Any, Any], *, origin: str) -> AnyPart:
+Path = tuple[int | str, ...]  # of keys and of indices
+
+
+def validated(
+    kind: type[AnyPart], raw: dict[Any, Any], *, origin: str, locate: Callable[[Path], str] = lambda _: ""
+) -> AnyPart:
     """Validate raw values as a part of a suite.
+
+    Args:
+        kind: the part.
+        raw: its keys.
+        origin: where they come from.
+        locate: says where a path stands there, as ":3:7"; "" where there is no text.
 
     Raises:
         ConfigError: one line per fault.
@@ -39,7 +51,7 @@ def validated(kind: type[AnyPart], raw: dict[Any, Any], *, origin: str) -> AnyPa
         return kind.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False)
-        faults = [_fault(origin, fault) for fault in found if not _follows(fault, found)]
+        faults = [_fault(origin, fault, locate) for fault in found if not _follows(fault, found)]
         raise ConfigError("\n".join(faults)) from error
 
 
@@ -61,10 +73,12 @@ def _follows(fault: Any, others: list[Any]) -> bool:
     )
 
 
-def _fault(origin: str, fault: Any) -> str:
-    """Put one of pydantic's faults into our words: file, key, expected, got, cure."""
-    # The tag pydantic adds to the path of a union is no key of the file.
-    key = ".".join(str(part) for part in fault["loc"] if part not in VARIANT_KINDS) or "the whole file"
+def _fault(origin: str, fault: Any, locate: Callable[[Path], str]) -> str:
+    """Put one of pydantic's faults into our words: file, line and column, key, expected, got, cure."""
+    path: Path = fault["loc"]
+    if path[:1] == ("variants",):
+        path = path[:2] + path[3:]  # behind the index pydantic puts the kind, which is no key of the file
+    key = ".".join(map(str, path)) or "the whole file"
     cure = _CURES.get(fault["type"], "mend the value; `trtbench schema` says what each key takes")
     expected = _EXPECTED.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").removeprefix(
         "Input should be "
@@ -72,4 +86,4 @@ def _fault(origin: str, fault: Any) -> str:
     expected = expected.format(**fault.get("ctx", {}))
     is_scalar = not isinstance(fault["input"], (dict, list, tuple, BaseModel))
     got = "nothing" if fault["type"] == "missing" else repr(fault["input"]) if is_scalar else ""
-    return f"{origin}: {key}: expected {expected}{f', got {got}' if got else ''}; {cure}"
+    return f"{origin}{locate(path)}: {key}: expected {expected}{f', got {got}' if got else ''}; {cure}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
     """Validate the text of a suite.
 
     Raises:
-        ConfigError: one line per fault, each with file, key, expectation, finding and cure.
+        ConfigError: one line per fault, each with file, line, column, key, expectation, finding and cure.
     """
     try:
         raw = yaml.safe_load(text)
@@ -79,10 +80,27 @@ def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
     places = _places(raw)
     if base is not None:
         raw = _anchored(raw, places, base, origin=origin)
-    suite = validated(Suite, raw, origin=origin)
+    suite = validated(Suite, raw, origin=origin, locate=partial(_place_in, text))
     suite._written.update({where: prefix + place for where, (prefix, place) in places.items()})  # noqa: SLF001  its own room
     suite._origin = origin  # noqa: SLF001  likewise
     return suite
+
+
+def _place_in(text: str, path: tuple[int | str, ...]) -> str:
+    """Return ":line:column" of a key or an item of YAML, or of the last one on the way to it; "" of the whole."""
+    node, mark = yaml.compose(text, Loader=yaml.SafeLoader), None
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            pairs = [(key, value) for key, value in node.value if key.value == part]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            pairs = [(item, item) for item in node.value[part : part + 1]]
+        else:
+            break
+        if not pairs:
+            break
+        key, node = pairs[-1]
+        mark = key.start_mark
+    return "" if mark is None else f":{mark.line + 1}:{mark.column + 1}"
 
 
 def suite_template(*, model: str, data: str, checkpoint: Path | None) -> str:
