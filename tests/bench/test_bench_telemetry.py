@@ -175,6 +175,22 @@ def test_the_samples_of_blocks_that_ran_while_the_device_held_back_are_counted(
     assert throttled_samples(_timed((10, 90), (110, 190), (210, 290)), readings, device="gpu 0") == count
 
 
+def test_a_watch_is_entered_again_for_the_finals_and_keeps_what_it_read() -> None:
+    sampler = Sampler([_Still()], period_s=0.001)
+    counts = []
+    for _ in range(2):
+        with sampler:
+            time.sleep(0.05)
+        counts.append(len(sampler.readings))
+
+    assert 0 < counts[0] < counts[1]
+
+
+class _Still:
+    def read(self) -> Reading:
+        return Reading(at_ns=0, device="cpu")
+
+
 def test_without_readings_nobody_knows() -> None:
     assert throttled_samples(_timed((1, 2)), [], device="cpu") is None
 

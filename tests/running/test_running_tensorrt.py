@@ -12,11 +12,12 @@ from trtbench.running import build_suite, outlook, run_suite
 from trtbench.running.plan import plan_engines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import ModuleType
 
+    from trtbench.rows import Row
     from trtbench.running import Places
-    from trtbench.suite import Suite
+    from trtbench.suite import DecisionConfig, Suite
 
     Make = Callable[..., Suite]
 
@@ -49,6 +50,24 @@ def test_tensorrt_11_refuses_its_own_calibrator_in_a_row_and_builds_the_others(s
 
     assert [one.status for one in built] == ["ok", "unsupported", "ok"]
     assert "ask for 'int8'" in built[1].reason
+
+
+@pytest.mark.usefixtures("tensorrt_10_double")
+def test_a_run_with_repeated_builds_ends_with_a_report_of_their_median(
+    suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untrained(rows: Sequence[Row], _decision: DecisionConfig) -> tuple[str, ...]:  # at chance level nothing wins
+        return tuple(row.name for row in rows if row.backend == "tensorrt" and row.batch_size == 1)
+
+    monkeypatch.setattr("trtbench.running.finalists.finalists", untrained)
+    wanted = suite("engines: [{backend: tensorrt, precisions: [fp32, tf32], builds: 3}]")
+
+    report, folder = run_suite(wanted, places, argv=[], now=NOW)
+
+    rows = [row for row in report.rows if row.backend == "tensorrt"]
+    assert {row.status for row in rows} == {"ok"}
+    assert (folder / "report.html").exists()
+    assert any(len(row.builds_p50_ms) == 3 for row in rows)
 
 
 @pytest.mark.usefixtures("tensorrt_10_double")

@@ -171,7 +171,7 @@ class GpuReader:
 
 
 class Sampler:
-    """Reads devices every quarter of a second while its context lasts.
+    """Reads devices every quarter of a second while its context lasts; it may be entered again.
 
     Args:
         readers: of the devices.
@@ -182,16 +182,19 @@ class Sampler:
         self._readers = readers
         self._period_s = period_s
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+        self._thread: threading.Thread | None = None
         self._readings: list[Reading] = []
 
     def __enter__(self) -> Self:
+        self._over.clear()
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -280,7 +283,7 @@ def _steal_share(before: tuple[int, ...], after: tuple[int, ...]) -> float | Non
 
 
 class Watch:
-    """A sampler of this machine's devices; use it as a context once.
+    """A sampler of this machine's devices; a context for each measurement, the finals too.
 
     Args:
         readers: of the devices, in the order of their numbers; those of this machine by default.
