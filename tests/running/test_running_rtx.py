@@ -8,8 +8,10 @@ import pytest
 
 from trtbench.decide.limits import assess, is_decided_on_cpu
 from trtbench.errors import ConfigError
+from trtbench.make.makings import Makings
 from trtbench.report.tables import built_table, failure_table
 from trtbench.running.bench import bench_suite
+from trtbench.running.plan import build_engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +51,32 @@ def test_an_engine_for_an_absent_gpu_is_built_and_not_ranked(suite: Callable[...
     obstacles = {one.row.name: one.obstacle for one in assess(found.rows, asked.decision)}
     assert obstacles[built.name] == "status"
     assert is_decided_on_cpu(found.rows)  # an engine that was built alone takes no row of this machine out of the race
+
+
+_KINDS = """[
+  {kind: dense, name: dense},
+  {kind: channels, name: half, ratio: 0.5, round_to: 8, fine_tune: false},
+  {kind: weights, name: sparse, sparsity: 0.5, fine_tune: false},
+  {kind: nm, name: pattern, pattern: '2:4', fine_tune: false},
+  {kind: fixed_point, name: eight, bits: 8, images: 16},
+  {kind: codec, name: shared, clusters: 8},
+]"""
+
+
+@pytest.mark.slow
+def test_every_kind_of_network_is_built_in_every_precision(suite: Callable[..., Suite], places: Places) -> None:
+    precisions = "[fp32, fp16, bf16, int8, int8+fp16]"
+    engines = f"engines: [{{backend: tensorrt-rtx, targets: [sm89, sm120], precisions: {precisions}}}]"
+
+    built = build_engines(Makings(suite(engines, variants=_KINDS), places))
+
+    engines_of_rtx = [one for one in built if one.plan.backend == "tensorrt-rtx"]
+    assert len(engines_of_rtx) == 6 * 5
+    for one in engines_of_rtx:
+        assert (one.status, one.plan.name) == ("built", one.plan.name), one.reason
+        assert one.sidecar is not None
+        target = "int8" if one.plan.precision.startswith("int8") else one.plan.precision
+        assert set(one.sidecar.facts["layers"]["convolutions"].values()) == {target}
 
 
 def test_targets_are_of_tensorrt_rtx_alone(suite: Callable[..., Suite]) -> None:
