@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 import trtbench
 
 _PACKAGE = Path(trtbench.__file__).parent
+_TESTS = Path(__file__).parent
+_PAGE = (_TESTS.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
 # A room imports only rooms that stand before it.
 _ORDER = (
     "errors",
@@ -152,3 +155,35 @@ def test_a_worker_of_onnx_runtime_loads_no_torch_and_no_pydantic() -> None:
     )
 
     assert _loaded_after(code, packages=("torch", "pydantic", "onnxruntime")) == {"onnxruntime"}
+
+
+def test_the_page_of_the_house_lists_its_rooms_in_their_order() -> None:
+    found = re.search(r"<!-- rooms -->\n(.*?)\n<!-- rooms end -->", _PAGE, re.DOTALL)
+
+    assert found is not None
+    assert re.findall(r"`([a-z_]+)`", found.group(1)) == list(_ORDER)
+
+
+def test_every_test_that_the_page_of_the_house_names_exists() -> None:
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", _PAGE))
+
+    there = {
+        node.name
+        for path in _TESTS.rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+
+    assert named
+    assert named <= there
+
+
+@pytest.mark.slow
+def test_the_walks_on_the_page_of_the_house_are_those_of_a_real_run() -> None:
+    """After a change on the way: `python tests/walks.py`, and its output into docs/architecture.md."""
+    found = re.search(r"<!-- walks -->\n```text\n(.*?)```\n<!-- walks end -->", _PAGE, re.DOTALL)
+
+    run = subprocess.run([sys.executable, str(_TESTS / "walks.py")], check=True, capture_output=True, text=True)
+
+    assert found is not None
+    assert found.group(1) == run.stdout
