@@ -17,9 +17,9 @@ from trtbench.report.columns import COLUMNS
 from trtbench.report.disk import write_report
 from trtbench.report.document import Report, read_report
 from trtbench.report.figures_style import DARK, DARK_PAGE
-from trtbench.report.footnotes import footnotes
 from trtbench.report.html import render_html
 from trtbench.report.markdown import render_markdown
+from trtbench.report.remarks import footnotes
 from trtbench.report.tables import rows_for_terminal, to_csv
 from trtbench.report.units import significant
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trtbench.decide.sweep import sweeps
 from trtbench.report.document import read_report
-from trtbench.report.footnotes import footnotes
+from trtbench.report.remarks import footnotes
 from trtbench.report.tables import (
     engine_table,
     failure_table,

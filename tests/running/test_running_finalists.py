@@ -81,7 +81,6 @@ def test_the_median_build_of_each_finalist_stands_for_it_by_its_sha256(suite: Ma
     median = read_sidecar(places.engines / "tiny" / "dense.fp16#3.tensorrt.plan")
     assert (median.precision, median.build, rows["fp16"].build) == ("fp16", 3, 1)
     assert (rows["fp16"].engine_sha256, rows["fp16"].latency) == (median.engine_sha256, _row(1.2).latency)
-    assert any("3 builds: p50 1 to 1.9 ms" in note for note in rows["fp16"].notes)
     assert set(finals.blocks) == set(finals.rows) == {rows["tf32"].name, rows["fp16"].name}
 
 

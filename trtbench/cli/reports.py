@@ -170,7 +170,7 @@ def recommend(given: Given, *, run: RunArgument = _LATEST, as_json: JsonOption =
 
 def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     """Show a report's table, what strikes in it, and its answer."""
-    from trtbench.report.observations import observations
+    from trtbench.report.remarks import observations, texts
     from trtbench.report.tables import rows_for_terminal
 
     if as_json:
@@ -180,7 +180,8 @@ def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     show_table(f"Suite {found.suite['name']}", table.headers, table.cells, left=table.left)
     for line in table.notes:
         show(line)
-    for line in observations([row for row in found.rows if row.batch_size == found.decision.batch_size]):
+    here = [row for row in found.rows if row.batch_size == found.decision.batch_size]
+    for line in texts(observations(here)):
         show(f"- {line}")
     show(found.decision.sentence)
     say(f"Report: {folder / 'report.html'}, report.md, report.csv")

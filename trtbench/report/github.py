@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbench.report.observations import observations
+from trtbench.report.remarks import observations, texts
 from trtbench.report.tables import comparison_table, rows_for_terminal, to_markdown
 from trtbench.store import storing
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def report_summary(report: Report) -> str:
     """Return the summary of a run: the same table as in the terminal."""
     table = rows_for_terminal(report.rows)
-    notes = [*table.notes, *observations(report.rows), *report.notes]
+    notes = [*table.notes, *texts(observations(report.rows)), *report.notes]
     told = "\n".join(f"- {' '.join(note.split())}" for note in notes)
     head = f"### trtbench: {report.suite.get('name', report.run_id)}"
     return f"{head}\n\n**{report.decision.sentence}**\n\n{to_markdown(table)}\n\n{told}\n\n"

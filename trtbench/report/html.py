@@ -14,9 +14,7 @@ from trtbench.jsonable import to_jsonable
 from trtbench.report.details import details
 from trtbench.report.figures_style import DARK
 from trtbench.report.figures_svg import colour_variable, inline_svg
-from trtbench.report.footnotes import footnotes
-from trtbench.report.markdown import caveats
-from trtbench.report.observations import observations
+from trtbench.report.remarks import caveats, footnotes, observations, texts
 from trtbench.report.tables import columns_of, row_lines
 from trtbench.report.units import significant
 
@@ -69,8 +67,8 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
         headers=[(column.title, _style(column)) for column in shown],
         lines=[_entry(line, report, shown=shown) for line in lines],
         notes=marks.texts,
-        observations=observations(report.rows),
-        caveats=caveats(report.rows),
+        observations=texts(observations(report.rows)),
+        caveats=texts(caveats(report.rows)),
         why=_why(report),
         figures=[_Figure.of(one) for one in drawings],
         tables=details(report.rows, "html"),

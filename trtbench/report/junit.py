@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree as ET
 
 from trtbench.decide.compare import broken_gates
-from trtbench.report.footnotes import remarks
+from trtbench.report.remarks import remarks, texts
 from trtbench.report.units import fixed
 from trtbench.report.words import gate_clause, row_in_brief
 
@@ -69,7 +69,7 @@ def _row_case(row: Row) -> Case:
         group=f"{row.backend}.{row.device}",
         outcome=outcome,
         message=f"{row.status}: {row.reason}" if outcome else "",
-        output="\n".join((row_in_brief(row), *remarks(row))),
+        output="\n".join((row_in_brief(row), *texts(remarks(row)))),
         seconds=timed,
     )
 

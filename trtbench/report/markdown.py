@@ -6,12 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from trtbench.bench.paired_drop import smallest_provable_drop
-from trtbench.decide.ratios import is_cpu
 from trtbench.jsonable import to_jsonable
 from trtbench.report.details import details
-from trtbench.report.footnotes import footnotes
-from trtbench.report.observations import observations
+from trtbench.report.remarks import caveats, footnotes, observations, texts
 from trtbench.report.tables import (
     BUILT_LEGEND,
     ENGINES_LEGEND,
@@ -24,7 +21,7 @@ from trtbench.report.tables import (
     sections,
     to_markdown,
 )
-from trtbench.report.units import fixed, significant
+from trtbench.report.units import significant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,42 +35,17 @@ def render_markdown(report: Report, *, plots: Mapping[str, str] | None = None) -
     parts = [
         f"# {report.run_id}",
         f"**{report.decision.sentence}**",
-        *_bullets(observations(report.rows)),
+        *_bullets(texts(observations(report.rows))),
         *_tables(report.rows),
         *(f"![{caption}]({path})" for path, caption in (plots or {}).items()),
         *_details(report.rows),
         *_why(report),
         "## What these numbers do not say",
-        *_bullets(caveats(report.rows)),
+        *_bullets(texts(caveats(report.rows))),
         *_bullets(report.notes),
         *_about(report),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def caveats(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the limits of these rows, each in a sentence or two."""
-    told = []
-    measured = [row for row in rows if row.latency is not None]
-    if any(is_cpu(row) for row in measured):
-        told.append("CPU rows tell the latency of this CPU and nothing about a GPU.")
-    if any(row.simulated for row in rows):
-        told.append("Simulated rows come from a test double and are no measurement.")
-    for total in sorted({row.accuracy.total for row in rows if row.accuracy is not None}):
-        smallest = fixed(100 * smallest_provable_drop(total))
-        told.append(
-            f"Accuracy was counted on {total:,} test images: with none lost or gained they show a drop below"
-            f" {smallest} pp, and nothing finer. Each bound holds for its row, not for all rows at once, and the"
-            " winner was chosen on the same images."
-        )
-    if measured:
-        told.append(
-            "Latency is of one build of each engine, in one session on one machine; another build or another day may"
-            " differ by more than the intervals here."
-        )
-    if any(row.latency is not None and row.latency.p99_ms is None for row in measured):
-        told.append("p99 is left out where a row has fewer than 1,000 samples.")
-    return tuple(told)
 
 
 def _tables(rows: Sequence[Row]) -> Iterator[str]:

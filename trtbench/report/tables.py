@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from trtbench.decide.ratios import is_cpu
 from trtbench.report.columns import COLUMN, COLUMNS, Line
-from trtbench.report.footnotes import footnotes
+from trtbench.report.remarks import footnotes
 from trtbench.report.units import ABSENT, fixed, significant
 from trtbench.report.words import short_name
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trtbench.decide.compare import Comparison
     from trtbench.decide.sweep import Sweep
     from trtbench.report.columns import Align, Column, Medium, Value
-    from trtbench.report.footnotes import Footnotes
+    from trtbench.report.remarks import Footnotes
     from trtbench.report.spread import Samples
     from trtbench.rows import Row
 

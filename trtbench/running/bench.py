@@ -317,7 +317,6 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
     """
     opening, run = measured.opening, measured.last_run
     device = opening.device if opening else sidecar.device
-    accuracy, split = _accuracy(measured, sidecar, family)
     latencies = _latencies(measured, family, device)
     status, reason = _status(measured)
     best = min((one.ms_per_image for one in latencies if one.scope == "device"), default=None)
@@ -343,7 +342,7 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
         build_s=sidecar.build_s,
         load_ms=opening.load_ms if opening else None,
         first_inference_ms=opening.first_inference_ms if opening else None,
-        accuracy=accuracy,
+        accuracy=_accuracy(measured, sidecar, family),
         latency=latencies[0] if latencies else None,
         other_latencies=latencies[1:],
         throughput_ips=1000 / best if best else None,
@@ -353,7 +352,7 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
         achieved=sidecar.achieved,
         cores=run.cores if run is not None else (),
         settings={**(opening.settings if opening else {}), **(run.settings if run is not None else {})},
-        notes=tuple(dict.fromkeys((*sidecar.notes, *(run.notes if run is not None else ()), *split))),
+        notes=tuple(dict.fromkeys((*sidecar.notes, *(run.notes if run is not None else ())))),
     )
 
 
@@ -365,27 +364,18 @@ def _status(measured: Measured) -> tuple[Status, str]:
     return "ok", ""
 
 
-def _accuracy(measured: Measured, sidecar: Sidecar, family: Family) -> tuple[AccuracyRecord | None, tuple[str, ...]]:
-    """Adjust what was scored for its family; split an int8 drop into quantization's share and that of the kernels."""
+def _accuracy(measured: Measured, sidecar: Sidecar, family: Family) -> AccuracyRecord | None:
+    """Adjust what was scored for its family; an int8 row has beside it what true arithmetic gets right."""
     scored = measured.accuracy
     if scored is None:
-        return None, ()
+        return None
     adjusted = family.holm_p.get((measured.engine.name, measured.batch_size))
     record = replace(scored, mcnemar_holm_p=adjusted)
     if sidecar.precision != "int8":
-        return record, ()
+        return record
     exact = family.true_correct.get((sidecar.variant, BACKENDS[sidecar.backend].placement))
     forecast = family.true_correct.get((sidecar.variant, "tensorrt"))
-    record = replace(record, true_arithmetic_correct=exact, tensorrt_graph_correct=forecast)
-    if exact is None:
-        return record, ()
-    by_kernel = exact - scored.correct
-    if by_kernel:
-        than = f"{abs(by_kernel)} {'fewer' if by_kernel > 0 else 'more'}"
-        return record, (f"this machine's kernels get {than} than the same graph in exact arithmetic, {exact} right",)
-    if (scored.drop_pp or 0) > 0:
-        return record, ("quantization lost them, not the kernels: exact arithmetic gets as many right",)
-    return record, ()
+    return replace(record, true_arithmetic_correct=exact, tensorrt_graph_correct=forecast)
 
 
 def _latencies(measured: Measured, family: Family, device: str) -> tuple[LatencyRecord, ...]:

@@ -88,11 +88,7 @@ def _representing(row: Row, plans: Sequence[EnginePlan], measured: Sequence[Row]
     """Return the row of the median build under the engine's own name, with the spread of all builds."""
     names = {replace(row, build=plan.build).name for plan in plans}
     spread = tuple(one.latency.p50_ms for one in measured if one.name in names and one.latency is not None)
-    note = (
-        f"{len(spread)} builds: p50 {min(spread):.4g} to {max(spread):.4g} ms; "
-        f"the median one is shipped, sha256 {(row.engine_sha256 or '')[:12]}"
-    )
-    return replace(row, build=build, builds_p50_ms=spread, notes=(*row.notes, note))
+    return replace(row, build=build, builds_p50_ms=spread)
 
 
 def _others(makings: Makings, plan: EnginePlan) -> list[BuiltEngine]:

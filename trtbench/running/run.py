@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from trtbench.environment import collect_environment
 from trtbench.jsonable import to_jsonable
 from trtbench.progress import Event, Listener, Stages, nobody
-from trtbench.report.advice import advice
 from trtbench.report.disk import write_report
 from trtbench.report.document import Report
+from trtbench.report.remarks import advice, texts
 from trtbench.report.words import recommend
 from trtbench.running.again import paired_from
 from trtbench.running.bench import bench_suite
@@ -65,7 +65,7 @@ def run_suite(
         rows=results.rows,
         decision=recommend(results.rows, suite.decision, paired=paired_from(results.blocks, finals=results.finals)),
         stages=stages.seconds,
-        notes=(*interrupted, *advice(results.rows, results.telemetry, facts)),
+        notes=(*interrupted, *texts(advice(results.rows, results.telemetry, facts))),
         telemetry=results.telemetry,
     )
     write_report(report, folder)

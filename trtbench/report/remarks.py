@@ -1,0 +1,310 @@
+"""What is to be said of rows beside the recommendation: notes, a negative result, its likely cause, limits, advice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtbench.bench.paired_drop import smallest_provable_drop
+from trtbench.decide.ratios import counterpart, dense_variant, eager_of, is_cpu, is_measured, latency_ratio
+from trtbench.precision import PRECISIONS
+from trtbench.report.units import fixed, megabytes, significant
+from trtbench.report.words import ratio_words, short_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from trtbench.rows import AccuracyRecord, Row
+
+_LAUNCH_BOUND = 1.5  # a batch at least 8 times as large that takes at most this many times as long
+_LARGER_BATCH = 8
+_PROMISED = 0.8  # share of the MACs at or below which a row should be faster
+_KEPT_PROMISE = 0.5  # share of the promised gain below which the rest is worth a remark
+_COUNTS_SHOWN = 6  # channel counts that a line has room for
+_STEAL = 0.01  # a median share of stolen time worth a word
+_BUSY = 1.5  # load for each core, above which others use the machine
+_WANDERING = 0.9  # a clock whose lowest reading is below this share of the highest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """One thing to be said, of a row or, where that is None, of all rows together; `key` names its kind."""
+
+    key: str
+    text: str
+    row: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Footnotes:
+    """Distinct texts in the order of their first row; a row's marks are their numbers, from 1."""
+
+    texts: tuple[str, ...]
+
+    def marks(self, *rows: Row) -> str:
+        """Return the marks of these rows together, ascending."""
+        wanted = {remark.text for row in rows for remark in remarks(row)}
+        return " ".join(str(number) for number, text in enumerate(self.texts, start=1) if text in wanted)
+
+    def lines(self) -> tuple[str, ...]:
+        """Return each mark with its text."""
+        return tuple(f"{number}: {text}" for number, text in enumerate(self.texts, start=1))
+
+
+def texts(found: Iterable[Remark]) -> tuple[str, ...]:
+    """Return what remarks say, each text once, in their order."""
+    return tuple(dict.fromkeys(remark.text for remark in found))
+
+
+def footnotes(rows: Sequence[Row]) -> Footnotes:
+    """Collect the remarks of all rows, each once."""
+    return Footnotes(texts(remark for row in rows for remark in remarks(row)))
+
+
+def remarks(row: Row) -> tuple[Remark, ...]:
+    """Return what is to be said of a row by itself: its failure, what its numbers are not, and its own notes."""
+    return tuple(Remark(row=row, key=key, text=text) for key, text in _of_row(row))
+
+
+def observations(rows: Sequence[Row]) -> tuple[Remark, ...]:
+    """Return what compression made slower or larger than what it replaces; a negative result is never hidden.
+
+    "Slower" means beyond the paired interval, where there is one. What explains a surprise follows.
+    """
+    measured = [row for row in rows if is_measured(row) and row.role == "candidate"]
+    found = [one for row in measured for one in (*_int8(row, measured), *_pruned(row, measured, rows))]
+    found += [one for row in measured for one in _slower(row, eager_of(row, rows), "PyTorch eager")]
+    return (*found, *surprises(rows))
+
+
+def surprises(rows: Sequence[Row]) -> tuple[Remark, ...]:
+    """Return each cause that can be seen why a row is no faster than its arithmetic promises."""
+    measured = [row for row in rows if is_measured(row) and row.role == "candidate"]
+    dense = dense_variant(rows)
+    found = [one for row in measured for one in (*_misaligned(row), *_launch_bound(row, measured))]
+    return (*found, *(one for row in measured for one in _broken_promise(row, measured, dense=dense)))
+
+
+def caveats(rows: Sequence[Row]) -> tuple[Remark, ...]:
+    """Return the limits of these rows, each in a sentence or two."""
+    return tuple(Remark(key=key, text=text) for key, text in _limits(rows))
+
+
+def advice(rows: Sequence[Row], telemetry: Mapping[str, Any], environment: Mapping[str, Any]) -> tuple[Remark, ...]:
+    """Return what disturbed the measurement and can be mended by the user, and how many samples are flagged.
+
+    Args:
+        rows: every row of the report.
+        telemetry: by device, as `bench.telemetry.summary` tells it.
+        environment: of the report.
+    """
+    found = list(_flagged(rows))
+    for device, figures in telemetry.items():
+        found += _of_cpu(figures, environment) if device == "cpu" else _of_gpu(device, figures)
+    return tuple(Remark(key=key, text=text) for key, text in found)
+
+
+def misaligned_channels(row: Row) -> tuple[int, ...]:
+    """Return the distinct channel counts that are no multiple of what the precision computes at once."""
+    step = PRECISIONS[row.precision].channel_step
+    return tuple(sorted({count for count in row.channels if count % step}))
+
+
+def is_launch_bound(row: Row, measured: Sequence[Row]) -> bool:
+    """Whether launching takes the time, not computing: the runtime says so, or a far larger batch costs little more."""
+    assert row.latency is not None, "measured rows have a latency"
+    if row.latency.is_enqueue_bound is not None:
+        return row.latency.is_enqueue_bound
+    return any(
+        other.latency is not None and other.latency.p50_ms <= _LAUNCH_BOUND * row.latency.p50_ms
+        for other in measured
+        if _is_same_engine(row, other) and other.batch_size >= _LARGER_BATCH * row.batch_size
+    )
+
+
+def _of_row(row: Row) -> Iterator[tuple[str, str]]:
+    latency = row.latency
+    if row.status != "ok":
+        yield "status", f"{row.status}: {row.reason or 'no reason was recorded'}"
+    if row.simulated:
+        yield "simulated", "simulated under a test double: no measurement, never ranked"
+    if latency is not None and latency.verdict != "stable":
+        yield "unsettled", f"latency {latency.verdict}: within a process the samples did not settle within 5 %"
+    if latency is not None and latency.throttled_samples:
+        yield "throttled", f"{latency.throttled_samples} of {latency.n} samples were taken while the device held back"
+    yield from (("note", note) for note in row.notes)
+    if row.accuracy is not None and row.accuracy.true_arithmetic_correct is not None:
+        yield from _kernels(row.accuracy, row.accuracy.true_arithmetic_correct)
+    if row.builds_p50_ms:
+        spread = " to ".join(significant(end(row.builds_p50_ms), digits=4) for end in (min, max))
+        shipped = f"the median one is shipped, sha256 {(row.engine_sha256 or '')[:12]}"
+        yield "builds", f"{len(row.builds_p50_ms)} builds: p50 {spread} ms; {shipped}"
+
+
+def _kernels(accuracy: AccuracyRecord, exact: int) -> Iterator[tuple[str, str]]:
+    """Say what of an INT8 drop is the runtime's kernels, and what is quantization."""
+    lost = exact - accuracy.correct
+    if lost:
+        than = f"{abs(lost)} {'fewer' if lost > 0 else 'more'}"
+        yield "kernels", f"this machine's kernels get {than} than the same graph in exact arithmetic, {exact} right"
+    elif (accuracy.drop_pp or 0) > 0:
+        yield "quantization", "quantization lost them, not the kernels: exact arithmetic gets as many right"
+
+
+def _int8(row: Row, measured: Sequence[Row]) -> Iterator[Remark]:
+    if not PRECISIONS[row.precision].is_int8:
+        return
+    fp32, fp16 = (counterpart(row, measured, precision=precision) for precision in ("fp32", "fp16"))
+    yield from _slower(row, fp32, "its FP32 twin")
+    yield from _slower(row, fp16, "its FP16 twin")
+    yield from _larger(row, fp32, "its FP32 twin")
+
+
+def _pruned(row: Row, measured: Sequence[Row], rows: Sequence[Row]) -> Iterator[Remark]:
+    dense = dense_variant(rows)
+    base = counterpart(row, measured, variant=dense)
+    if base is None or base.macs is None or row.macs is None or row.macs >= base.macs:
+        return
+    yield from _slower(row, base, f"{dense}, though it computes less")
+    yield from _larger(row, base, dense or "")
+
+
+def _slower(row: Row, base: Row | None, than: str) -> Iterator[Remark]:
+    ratio = None if base is None else latency_ratio(row, base)
+    if ratio is not None and ratio.is_above_one:
+        text = f"{row.name} is slower than {than}: it takes {ratio_words(ratio)} as long."
+        yield Remark(row=row, key="slower", text=text)
+
+
+def _larger(row: Row, base: Row | None, than: str) -> Iterator[Remark]:
+    if base is None or row.engine_bytes is None or base.engine_bytes is None or row.engine_bytes <= base.engine_bytes:
+        return
+    sizes = f"{megabytes(row.engine_bytes)} MB against {megabytes(base.engine_bytes)} MB"
+    yield Remark(row=row, key="larger", text=f"{row.name} is larger than {than}: {sizes}.")
+
+
+def _misaligned(row: Row) -> Iterator[Remark]:
+    counts = misaligned_channels(row)
+    if not counts:
+        return
+    step = PRECISIONS[row.precision].channel_step
+    shown = ", ".join(map(str, counts[:_COUNTS_SHOWN])) + (" ..." if len(counts) > _COUNTS_SHOWN else "")
+    unit = "vector units" if is_cpu(row) else "matrix units"
+    padded = f"{short_name(row)} has channel counts that are no multiple of {step} ({shown})"
+    text = f"{padded}: {unit} compute them padded, so round_to: {step} costs no time."
+    yield Remark(row=row, key="misaligned", text=text)
+
+
+def _launch_bound(row: Row, measured: Sequence[Row]) -> Iterator[Remark]:
+    if is_launch_bound(row, measured):
+        place = f"{short_name(row)} on {row.backend} at batch {row.batch_size}"
+        cure = "fewer MACs cannot make it faster there; a larger batch or a CUDA graph can"
+        yield Remark(row=row, key="launch-bound", text=f"{place} is launch-bound: {cure}.")
+
+
+def _broken_promise(row: Row, measured: Sequence[Row], *, dense: str | None) -> Iterator[Remark]:
+    """Explain a pruned row that is not as much faster as its MACs promise."""
+    base = counterpart(row, measured, variant=dense)
+    if base is None or base is row or not row.macs or not base.macs or row.macs > _PROMISED * base.macs:
+        return
+    ratio = latency_ratio(row, base)
+    assert ratio is not None  # both are measured, at one batch size
+    promised, took = row.macs / base.macs, ratio.value
+    if 1 - took < _KEPT_PROMISE * (1 - promised):
+        shares = f"computes {fixed(promised)} of the MACs of {short_name(base)} and takes {fixed(took)} of its time"
+        yield Remark(row=row, key="promise", text=f"{row.name} {shares}: {_cause(row, base, measured)}.")
+
+
+def _cause(row: Row, base: Row, measured: Sequence[Row]) -> str:
+    """Return the likeliest of the known causes, with what speaks for it."""
+    if is_launch_bound(row, measured):
+        return "it is launch-bound"
+    if misaligned_channels(row) and not misaligned_channels(base):
+        return "its channel counts are misaligned"
+    return (
+        f"it reaches {significant(_rate(row))} GMAC/s where {short_name(base)} reaches {significant(_rate(base))}, as a"
+        " network does that is bound by memory or by the overhead of its layers, not by arithmetic"
+    )
+
+
+def _rate(row: Row) -> float:
+    """Return the GMAC a second of a row."""
+    assert row.latency is not None, "measured rows have a latency"
+    return (row.macs or 0) * row.batch_size / row.latency.p50_ms / 1e6
+
+
+def _is_same_engine(row: Row, other: Row) -> bool:
+    return (row.variant, row.shown_precision, row.backend, row.device) == (
+        other.variant,
+        other.shown_precision,
+        other.backend,
+        other.device,
+    )
+
+
+def _limits(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    measured = [row for row in rows if row.latency is not None]
+    if any(is_cpu(row) for row in measured):
+        yield "cpu", "CPU rows tell the latency of this CPU and nothing about a GPU."
+    if any(row.simulated for row in rows):
+        yield "simulated", "Simulated rows come from a test double and are no measurement."
+    for total in sorted({row.accuracy.total for row in rows if row.accuracy is not None}):
+        smallest = fixed(100 * smallest_provable_drop(total))
+        text = (
+            f"Accuracy was counted on {total:,} test images: with none lost or gained they show a drop below"
+            f" {smallest} pp, and nothing finer. Each bound holds for its row, not for all rows at once, and the"
+            " winner was chosen on the same images."
+        )
+        yield "images", text
+    if measured:
+        text = (
+            "Latency is of one build of each engine, in one session on one machine; another build or another day may"
+            " differ by more than the intervals here."
+        )
+        yield "one-build", text
+    if any(row.latency is not None and row.latency.p99_ms is None for row in measured):
+        yield "no-p99", "p99 is left out where a row has fewer than 1,000 samples."
+
+
+def _flagged(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    latencies = [row.latency for row in rows if row.latency is not None]
+    if flagged := sum(latency.throttled_samples or 0 for latency in latencies):
+        total = sum(latency.n for latency in latencies)
+        text = f"{flagged:,} of {total:,} samples were taken while the machine held back; they are kept."
+        yield "flagged", text
+
+
+def _of_cpu(figures: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    host = environment.get("host", {})
+    cpu = host.get("cpu", {}) if isinstance(host, dict) else {}
+    cores = cpu.get("logical_cores") or 1
+    if (steal := _median(figures, "steal")) is not None and steal > _STEAL:
+        share = f"{significant(100 * steal)} %"
+        yield "steal", f"The hypervisor gave {share} of the CPU to others: a dedicated host is steadier."
+    if (load := _median(figures, "load")) is not None and load > _BUSY * cores:
+        text = f"Load was {significant(load)} on {cores} cores: other programs ran meanwhile; stop them."
+        yield "load", text
+    governor = cpu.get("governor")
+    if governor not in (None, "performance"):
+        cure = "`sudo cpupower frequency-set -g performance` keeps the clock up"
+        yield "governor", f"The CPU governor is {governor}: {cure}."
+
+
+def _of_gpu(device: str, figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for reason, count in figures.get("throttled", {}).items():
+        yield "throttled", f"{device} held back for {reason} in {count} of {figures['readings']} readings."
+    clock = figures.get("clock_mhz")
+    if clock and clock["min"] < _WANDERING * clock["max"]:
+        index = device.rpartition(" ")[2]
+        span = f"from {significant(clock['min'])} to {significant(clock['max'])} MHz"
+        cure = f"`sudo nvidia-smi -i {index} -lgc <MHz>` locks it below what heat allows, `-rgc` undoes it"
+        yield "clock", f"The clock of {device} ran {span}: {cure}."
+    others = figures.get("other_processes")
+    if others and others["max"] > 0:
+        cure = "stop them, or use another GPU"
+        yield "others", f"Up to {others['max']} other processes computed on {device}: {cure}."
+
+
+def _median(figures: Mapping[str, Any], name: str) -> float | None:
+    found = figures.get(name)
+    return None if found is None else float(found["median"])
