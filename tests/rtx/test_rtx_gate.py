@@ -17,7 +17,7 @@ from trtbench.graph.lint import lint
 from trtbench.models import model_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import onnx
 
@@ -25,26 +25,45 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.rtx
 
-_TARGETS = ("SM89", "SM120")
-_BUILT = ("resnet20", "resnet20_a", "mobilenet_v2_cifar")
+_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8+fp16")
+_ALL = tuple((precision, target) for precision in _PRECISIONS for target in ("SM89", "SM120"))
+# What of the small networks is built in every test run, and what among the slow tests
+_BUILT = {
+    "resnet20": (*((precision, "SM89") for precision in _PRECISIONS), ("int8", "SM120")),
+    "resnet20_a": (("int8", "SM89"),),
+    "mobilenet_v2_cifar": (("int8", "SM89"),),
+}
+_LARGE = ("resnet18", "resnet18_imagenet")  # as resnet18_3x3, with other stems
 _SIZES = {"mobilenet_v2": 64, "resnet18_imagenet": 64}
 
 
-def _require_as_planned(graphs: Mapping[str, onnx.ModelProto], plan: QdqPlan, *, targets: tuple[str, ...]) -> None:
+def _require_as_planned(
+    graphs: Mapping[str, onnx.ModelProto], plan: QdqPlan, *, builds: Sequence[tuple[str, str]]
+) -> None:
     planned = [layer.node for layer in plan.layers if layer.is_quantized]
-    for precision, graph in graphs.items():
-        for target in targets:
-            found = compiled(graph.SerializeToString(), Options(targets=(target,)))
-            assert (found.exit_code, found.faults) == (0, ())
-            assert found.plan_bytes, found.log
-            report = report_layers(inspector_json(found.layers), convolutions=planned)
-            if precision.startswith("int8"):
-                assert dict.fromkeys(planned, "int8") == report.convolutions
-            else:
-                assert "int8" not in report.by_precision
+    for precision, target in builds:
+        found = compiled(graphs[precision].SerializeToString(), Options(targets=(target,)))
+        assert (found.exit_code, found.faults) == (0, ())
+        assert found.plan_bytes, found.log
+        report = report_layers(inspector_json(found.layers), convolutions=planned)
+        if precision.startswith("int8"):
+            assert dict.fromkeys(planned, "int8") == report.convolutions
+        else:
+            assert "int8" not in report.by_precision
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*_BUILT, "mobilenet_v2", "resnet32", "resnet56_a", "resnet18_3x3"])
+def test_a_network_is_built_as_planned_in_every_precision_for_two_gpus(name: str, tmp_path: Path) -> None:
+    size = _SIZES.get(name, 32)
+    graphs, plan = graphs_of(network(name, size=size), tmp_path, size=size)
+
+    _require_as_planned(graphs, plan, builds=_ALL)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in _LARGE else name for name in model_names()]
+)
 def test_every_precision_of_a_shipped_network_is_parsed(name: str, tmp_path: Path) -> None:
     size = _SIZES.get(name, 32)
     graphs, plan = graphs_of(network(name, size=size), tmp_path, size=size)
@@ -52,8 +71,7 @@ def test_every_precision_of_a_shipped_network_is_parsed(name: str, tmp_path: Pat
     assert {precision: lint(graph) for precision, graph in graphs.items() if lint(graph)} == {}
     found = parsed([graph.SerializeToString() for graph in graphs.values()])
     assert [(one.is_parsed, one.faults) for one in found] == [(True, ())] * len(graphs)
-    if name in _BUILT:
-        _require_as_planned(graphs, plan, targets=_TARGETS)
+    _require_as_planned(graphs, plan, builds=_BUILT.get(name, ()))
 
 
 def test_the_recorded_layers_are_those_that_the_builder_lists() -> None:

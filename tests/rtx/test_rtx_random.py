@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.rtx
 
-_QUICK = 6
+_QUICK = 2
 
 
 @pytest.mark.parametrize(
