@@ -34,7 +34,6 @@ NETWORKS = {
     "torchvision:mobilenet_v3_small": 64,
     "torchvision:shufflenet_v2_x1_0": 64,
     "torchvision:regnet_y_400mf": 64,
-    "torchvision:efficientnet_b0": 64,
 }
 TARGETS = ("sm89", "sm120")
 _HEAD = """# What TensorRT for RTX's compiler makes of our graphs
