@@ -33,17 +33,23 @@ if TYPE_CHECKING:
     Run = Callable[[str], Any]
     Say = Callable[[str], Suite]
 
-_ONE = "--model resnet20 --checkpoint {checkpoint} --data digits --size 8"
+_ONE = "--model tiny_nets:resnet8 --checkpoint {checkpoint} --data digits --size 8"
 _TRAINED = "epochs: 1, batch_size: 256, augment: {crop_padding: 1}"
 _BUDGET = "--epochs 1 --batch-size 256 --augment-crop-padding 1"
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "resnet20.safetensors"
+    path = tmp_path_factory.mktemp("weights") / "net.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_model(path, build_model("resnet20", num_classes=10).eval(), name="resnet20", num_classes=10, metadata={})
+        save_model(
+            path,
+            build_model("tiny_nets:resnet8", num_classes=10).eval(),
+            name="tiny_nets:resnet8",
+            num_classes=10,
+            metadata={},
+        )
     return path
 
 
@@ -73,7 +79,7 @@ def suite(checkpoint: Path) -> Say:
     """Read a suite of the same network and images, as a user would write it."""
 
     def say(more: str) -> Suite:
-        model = "" if "model:" in more else f"model: {{name: resnet20, checkpoint: '{checkpoint}'}}\n"
+        model = "" if "model:" in more else f"model: {{name: 'tiny_nets:resnet8', checkpoint: '{checkpoint}'}}\n"
         variants = "" if "variants:" in more else "variants: [{kind: dense, name: dense}]\n"
         return parse_suite(
             f"name: same\ndata: {{source: digits, size: 8}}\n{model}{variants}{more}", origin="same.yaml"
@@ -87,9 +93,9 @@ def _made(suite: Suite, tmp_path: Path) -> Makings:
 
 
 def test_a_step_equals_its_suite_when_it_trains(run: Run, suite: Say, tmp_path: Path) -> None:
-    run(f"train --model resnet20 --size 8 {_BUDGET} --seed 3 --output out")
+    run(f"train --model tiny_nets:resnet8 --size 8 {_BUDGET} --seed 3 --output out")
 
-    said = _made(suite(f"model: {{name: resnet20, train: {{seed: 3, {_TRAINED}}}}}"), tmp_path)
+    said = _made(suite(f"model: {{name: 'tiny_nets:resnet8', train: {{seed: 3, {_TRAINED}}}}}"), tmp_path)
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == dense(said).path("model.safetensors").read_bytes()
 
 
@@ -144,8 +150,10 @@ def test_a_step_equals_its_suite_when_it_quantizes(run: Run, suite: Say, tmp_pat
 
     said = _made(suite("variants: [{name: v, kind: fixed_point, bits: 3, images: 16}]"), tmp_path)
     made = variant_network(said, said.suite.variants[0])
-    of_file = load_model("resnet20", num_classes=10, checkpoint=tmp_path / "made.tbz").model.state_dict()
-    of_suite = load_model("resnet20", num_classes=10, checkpoint=made.path("model.safetensors")).model.state_dict()
+    of_file = load_model("tiny_nets:resnet8", num_classes=10, checkpoint=tmp_path / "made.tbz").model.state_dict()
+    of_suite = load_model(
+        "tiny_nets:resnet8", num_classes=10, checkpoint=made.path("model.safetensors")
+    ).model.state_dict()
     assert all(torch.equal(value, of_suite[name]) for name, value in of_file.items())
     assert found["bits_per_weight"] == made.facts.method["fixed_point"]["bits_per_weight"]
 
@@ -214,7 +222,7 @@ def test_a_step_equals_its_suite_when_it_builds(run: Run, suite: Say, tmp_path: 
 export: {exporter: torchscript}
 calibration: {per_class: 2}
 engines: [{backend: onnxruntime-cpu, precisions: [int8]}]
-bench: {ort_placement: false, baselines: []}
+bench: {baselines: []}
 """
     said = suite(text)
     built = build_suite(said, _made(said, tmp_path).places)
@@ -288,6 +296,6 @@ def test_without_images_the_structure_is_of_so_many_classes() -> None:
 def test_a_pruned_file_is_scored_as_it_is_read_again(run: Run) -> None:
     found = run(f"prune --ratio 0.25 {_ONE} --output made.safetensors")
 
-    again = run("evaluate --model resnet20 --checkpoint made.safetensors --size 8")
+    again = run("evaluate --model tiny_nets:resnet8 --checkpoint made.safetensors --size 8")
     assert (found["correct"], found["total"]) == (again["correct"], again["total"]) == (again["correct"], 360)
     assert np.isclose(found["top1"], again["correct"] / 360)

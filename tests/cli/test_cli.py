@@ -16,7 +16,7 @@ from trtbench.cli import main
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_TINY = "--size 16 --data digits"
+_TINY = "--size 8 --data digits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,8 @@ def trtbench(
 
 _SUITE = """
 name: tiny
-data: {source: digits, size: 16}
-model: {name: resnet20, checkpoint: resnet20.safetensors}
+data: {source: digits, size: 8}
+model: {name: 'tiny_nets:resnet8', checkpoint: net.safetensors}
 variants: [{kind: dense, name: dense}]
 export: {exporter: torchscript}
 calibration: {per_class: 1, method: minmax}
@@ -74,8 +74,8 @@ def tiny(tmp_path: Path) -> Path:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_model("resnet20", num_classes=10).eval()
-    save_model(tmp_path / "resnet20.safetensors", network, name="resnet20", num_classes=10, metadata={})
+        network = build_model("tiny_nets:resnet8", num_classes=10).eval()
+    save_model(tmp_path / "net.safetensors", network, name="tiny_nets:resnet8", num_classes=10, metadata={})
     path = tmp_path / "tiny.yaml"
     path.write_text(_SUITE)
     return path
@@ -261,7 +261,7 @@ def test_gpu_info_shows_a_gpu_its_clashes_and_what_tensorrt_lacks(capsys: pytest
 @pytest.mark.usefixtures("tiny")
 def test_the_schema_is_json_and_init_writes_a_suite_that_plans(trtbench: Callable[[str], Answer]) -> None:
     assert "properties" in trtbench("schema").json
-    assert trtbench("init --model resnet20 --data digits --checkpoint resnet20.safetensors").code == 0
+    assert trtbench("init --model resnet20 --data digits --checkpoint net.safetensors").code == 0
     assert trtbench("init --model resnet20 --data digits").code == 2
     assert trtbench("plan suite.yaml").code == 0
     assert trtbench("init --model resnet20 --data digits --force").code == 0
@@ -279,19 +279,20 @@ def test_prune_answers_params_macs_and_widths(trtbench: Callable[[str], Answer])
 
 @pytest.mark.usefixtures("tiny")
 def test_each_step_answers_in_json_and_in_words(trtbench: Callable[[str], Answer]) -> None:
-    weights = "--model resnet20 --checkpoint resnet20.safetensors"
+    weights = "--model tiny_nets:resnet8 --checkpoint net.safetensors"
 
     evaluated = trtbench(f"evaluate {weights} {_TINY} --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 --json").json
     assert (evaluated["total"], evaluated["notes"]) == (360, [])
     assert re.search(r"of 360 correct", trtbench(f"evaluate {weights} {_TINY}").out)
 
-    exported = trtbench(f"export {weights} --output m.onnx --exporter torchscript --size 16 --json").json
+    exported = trtbench(f"export {weights} --output m.onnx --exporter torchscript --size 8 --json").json
     assert exported["opset"] == 20
 
-    calibrated = trtbench(f"calibrate {weights} {_TINY} --per-class 1 --method minmax --output cal --json").json
+    quick = "--per-class 1 --method minmax --set export.exporter=torchscript"
+    calibrated = trtbench(f"calibrate {weights} {_TINY} {quick} --output cal --json").json
     assert calibrated["images"] == 10
 
-    trained = trtbench(f"train --model resnet20 {_TINY} --epochs 0 --output t --quiet --json").json
+    trained = trtbench(f"train --model tiny_nets:resnet8 {_TINY} --epochs 0 --output t --quiet --json").json
     assert trained["best_epoch"] == 0
 
     built = trtbench(f"build {weights} {_TINY} --precision int8 --backend onnxruntime-cpu --per-class 1 --quiet --json")
@@ -325,9 +326,7 @@ def test_brackets_in_a_message_are_shown_as_they_are(trtbench: Callable[[str], A
 def test_init_writes_paths_that_hold_from_the_suites_own_folder(trtbench: Callable[[str], Answer]) -> None:
     Path("sub").mkdir()
 
-    assert (
-        trtbench("init --model resnet20 --data digits --checkpoint resnet20.safetensors --output sub/s.yaml").code == 0
-    )
+    assert trtbench("init --model resnet20 --data digits --checkpoint net.safetensors --output sub/s.yaml").code == 0
     assert trtbench("plan sub/s.yaml").code == 0
     assert trtbench("init --model onnx:m.onnx --data digits --output sub/o.yaml").code == 0
     assert "../m.onnx" in Path("sub/o.yaml").read_text()

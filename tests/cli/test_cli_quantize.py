@@ -24,8 +24,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_model("resnet20", num_classes=10).eval()
-    save_model(tmp_path / "net.safetensors", network, name="resnet20", num_classes=10, metadata={})
+        network = build_model("tiny_nets:resnet8", num_classes=10).eval()
+    save_model(tmp_path / "net.safetensors", network, name="tiny_nets:resnet8", num_classes=10, metadata={})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
 
@@ -41,7 +41,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
-_MODEL = "--model resnet20 --checkpoint net.safetensors --size 16"
+_MODEL = "--model tiny_nets:resnet8 --checkpoint net.safetensors --size 8"
 
 
 def test_quantize_scores_the_saved_file_and_names_what_stays_in_float(run: Callable[[str], Any]) -> None:
@@ -52,7 +52,7 @@ def test_quantize_scores_the_saved_file_and_names_what_stays_in_float(run: Calla
     assert best["bytes"] < source["bytes"]
     assert 1 < best["bits_per_weight"] < 2.5
     assert {"correct", "total", "seconds"} <= best.keys()
-    again = run("evaluate --model resnet20 --checkpoint b.tbz --size 16")
+    again = run("evaluate --model tiny_nets:resnet8 --checkpoint b.tbz --size 8")
     assert (again["correct"], again["total"]) == (best["correct"], 360)
 
 
@@ -76,13 +76,13 @@ def test_pack_and_unpack_tell_the_same_sha256(run: Callable[[str], Any], tmp_pat
 def test_dynamic_int8_says_how_little_it_touches(run: Callable[[str], Any]) -> None:
     found = run(f"dynamic-int8 {_MODEL} --exporter torchscript --output d.onnx")
     assert (found["weights"], found["layers"]) == (640, 1)
-    assert found["share"] < 0.003
+    assert found["share"] < 0.009
     assert found["total"] == 360
 
 
 @pytest.mark.slow
 def test_qat_writes_the_graph_it_trained(run: Callable[[str], Any], tmp_path: Path) -> None:
     found = run(f"qat {_MODEL} --exporter torchscript --per-class 2 --epochs 1 --output q --quiet")
-    assert found["placement"] == "21 of 21 convolutions, 1 of 1 linear layers"
+    assert found["placement"] == "9 of 9 convolutions, 1 of 1 linear layers"
     assert {path.name for path in (tmp_path / "q").iterdir()} == {"model.onnx", "model.qdq.onnx", "ranges.json"}
     assert found["total"] == 360

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Run = Callable[[str], tuple[int, str, str]]
 
-_TINY = "--model resnet20 --checkpoint resnet20.safetensors --data digits --size 8 --quiet"
+_TINY = "--model tiny_nets:resnet8 --checkpoint net.safetensors --data digits --size 8 --quiet"
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setenv("COLUMNS", "200")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_model("resnet20", num_classes=10).eval()
-    save_model(tmp_path / "resnet20.safetensors", network, name="resnet20", num_classes=10, metadata={})
+        network = build_model("tiny_nets:resnet8", num_classes=10).eval()
+    save_model(tmp_path / "net.safetensors", network, name="tiny_nets:resnet8", num_classes=10, metadata={})
 
     def call(arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["trtbench", *arguments.split()])
@@ -50,7 +50,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     [
         ("--method global --sparsity 0.8", 0.8),
         ("--method global --per-round 0.369 --rounds 5", 0.89997),
-        ("--method layer --sparsity 0.5 --exclude downsample --exclude fc", 0.4938),
+        ("--method layer --sparsity 0.5 --exclude downsample --exclude fc", 0.4793),
         pytest.param(
             "--method second-order --sparsity 0.6 --scope layer --images 20 --batch-norm keep --passes 0",
             0.6,
@@ -106,7 +106,7 @@ def test_sparsify_refuses_what_does_not_fit_together(run: Run, options: str, wor
 
 def test_train_takes_every_key_of_the_budget_and_tells_the_spread_over_seeds(run: Run, tmp_path: Path) -> None:
     code, out, _ = run(
-        "train --model resnet20 --data digits --size 8 --epochs 1 --seeds 2 --output trained --quiet --json "
+        "train --model tiny_nets:resnet8 --data digits --size 8 --epochs 1 --seeds 2 --output trained --quiet --json "
         "--set ema=0.5 --set augment.mixup=0.2 --set loss=smooth-l1"
     )
 
@@ -122,7 +122,7 @@ def test_train_takes_every_key_of_the_budget_and_tells_the_spread_over_seeds(run
 
 
 def test_a_key_without_a_value_is_refused(run: Run) -> None:
-    code, _, err = run("train --model resnet20 --data digits --output trained --set ema")
+    code, _, err = run("train --model tiny_nets:resnet8 --data digits --output trained --set ema")
 
     assert code == 2
     assert "KEY=VALUE" in err
@@ -130,12 +130,12 @@ def test_a_key_without_a_value_is_refused(run: Run) -> None:
 
 def test_sensitivity_scores_each_layer_alone_and_draws_it(run: Run, tmp_path: Path) -> None:
     code, out, _ = run(
-        "sensitivity --model resnet20 --checkpoint resnet20.safetensors --data digits --size 8 --ratio 0.5 "
+        "sensitivity --model tiny_nets:resnet8 --checkpoint net.safetensors --data digits --size 8 --ratio 0.5 "
         "--output layers.csv --json"
     )
 
     found = json.loads(out)
     assert code == 0
-    assert len(found["layers"]) == 21
-    assert (tmp_path / "layers.csv").read_text().count("\n") == 22
+    assert len(found["layers"]) == 9
+    assert (tmp_path / "layers.csv").read_text().count("\n") == 10
     assert (tmp_path / "layers.png").exists()
