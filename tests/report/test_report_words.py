@@ -385,3 +385,11 @@ def test_a_broken_gate_is_said_with_its_limit() -> None:
         "r lost 0.60 pp of top-1 (limit 0.500 pp)",
         "r is ambiguous",
     ]
+
+
+def test_files_that_read_alike_are_told_apart_by_their_bytes() -> None:
+    level = [
+        row("a", engine_bytes=329_001, latency=anchored(1.0)),
+        row("b", engine_bytes=329_014, latency=anchored(1.0)),
+    ]
+    assert "has 13 bytes more" in recommend(level, TWO_PP).sentence

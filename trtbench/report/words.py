@@ -271,4 +271,7 @@ def _against_runner_up(ranking: Ranking, decision: DecisionConfig) -> str:
 def _sizes(loser: Row, winner: Row) -> str:
     if loser.engine_bytes is None or loser.engine_bytes == winner.engine_bytes:
         return "is not smaller"
-    return f"has more bytes ({megabytes(loser.engine_bytes)} MB against {megabytes(winner.engine_bytes)} MB)"
+    sizes = [megabytes(size) for size in (loser.engine_bytes, winner.engine_bytes)]
+    if sizes[0] == sizes[1]:
+        return f"has {loser.engine_bytes - (winner.engine_bytes or 0):,} bytes more"
+    return f"has more bytes ({sizes[0]} MB against {sizes[1]} MB)"
