@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from trtbench.errors import ConfigError
 from trtbench.suite import (
     BenchConfig,
+    ChannelsVariant,
     Suite,
     adhoc_suite,
     load_suite,
@@ -237,3 +238,10 @@ def test_every_key_says_what_it_is() -> None:
     ]
 
     assert silent == []
+
+
+@pytest.mark.parametrize(("builds_int8", "step"), [(True, 16), (False, 8)])
+def test_widths_are_rounded_to_what_the_precisions_built_like(builds_int8: bool, step: int) -> None:  # noqa: FBT001  by pytest
+    variant = ChannelsVariant(kind="channels", name="half", ratio=0.5)
+
+    assert variant.settled(builds_int8=builds_int8).round_to == step

@@ -56,6 +56,12 @@ def test_int8_by_dp4a_is_told_from_tensor_cores(gpu: Callable[..., Gpu]) -> None
     assert "GTX 16xx" not in reasons["A100"]
 
 
+def test_a_gpu_without_int8_is_told_which_has_tensor_cores_for_it(gpu: Callable[..., Gpu]) -> None:
+    cures = {c.name: c.cure for c in capabilities(gpu("P100"))}
+
+    assert "7.5" in cures["int8"]
+
+
 def test_slow_fp16_names_its_rate(gpu: Callable[..., Gpu]) -> None:
     reasons = {
         name: {c.name: c.reason for c in capabilities(gpu(name))}["fp16"] for name in ("GTX 1080", "P100", "M40")
