@@ -73,7 +73,7 @@ lint: setup
 type: setup
 	$(BIN)/mypy
 
-check: lint type coverage
+check: lint type test
 
 setup: $(INSTALLED)
 
