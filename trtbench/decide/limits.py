@@ -92,7 +92,7 @@ def looked_at(rows: Sequence[Row]) -> int:
 def confidence_each(engines: int) -> float:
     """Return the confidence of each bound, at which all of them hold together at 95 % (Bonferroni).
 
-    Without it the best of 24 engines that all lost a little too much passes a limit in half of all runs.
+    Without it the best of 24 engines that all lost a little too much passes a limit in two of five runs.
     """
     return 1 - (1 - CONFIDENCE) / max(engines, 1)
 

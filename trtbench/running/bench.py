@@ -232,8 +232,11 @@ def _engine_file(built: BuiltEngine, suite: Suite) -> EngineFile:
 
 def _true_arithmetic(makings: Makings, built: Sequence[BuiltEngine], progress: Progress) -> TrueCorrect:
     """Count what each variant's Q/DQ graphs get right in true arithmetic: the kernels' share, and a forecast."""
-    variants = {one.plan.variant.name: one.plan.variant for one in built if _is_int8(one)}
-    wanted = [(variant, runtime) for variant in variants.values() for runtime in PLACEMENTS]
+    plans = [one.plan for one in built if _is_int8(one)]
+    variants = {plan.variant.name: plan.variant for plan in plans}
+    asked = {(plan.variant.name, BACKENDS[plan.backend].placement) for plan in plans}
+    asked |= {(name, "tensorrt") for name in variants}  # the forecast
+    wanted = [(one, runtime) for one in variants.values() for runtime in PLACEMENTS if (one.name, runtime) in asked]
     counts: dict[tuple[str, Runtime], int] = {}
     for index, (variant, runtime) in enumerate(wanted):
         with contextlib.suppress(RowError):  # the row stands without this split of its drop

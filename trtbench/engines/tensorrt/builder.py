@@ -1,7 +1,6 @@
 """Builds an engine: graph checked and parsed, builder told, build watched in a thread, plan examined.
 
-How far a build is, TensorRT tells from threads of its own, as nested phases; here they become one share, and a way to
-stop it.
+How far a build is, TensorRT tells as nested phases, from its own threads; here they become one share, and a stop.
 """
 
 from __future__ import annotations
