@@ -40,7 +40,6 @@ _ORDER = (
     "decide",
     "report",
     "running",
-    "pipeline",
     "steps",
     "studies",
     "cli",

@@ -12,10 +12,10 @@ from torch import nn
 
 from trtbench.compress import prune_channels
 from trtbench.compress.batchnorm import count_right
-from trtbench.compress.sensitivity import draw_sensitivities, layer_sensitivities, sensitivity_csv
 from trtbench.compress.torch_pruning import _HessianImportance
 from trtbench.errors import ConfigError
 from trtbench.models import build_model, conv_widths
+from trtbench.studies.sensitivity import draw_sensitivities, layer_sensitivities, sensitivity_csv
 from trtbench.suite import ChannelsVariant
 
 if TYPE_CHECKING:

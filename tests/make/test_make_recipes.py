@@ -22,9 +22,9 @@ from trtbench.make.makings import Architecture
 from trtbench.make.networks import Training
 from trtbench.make.recipe import Aside, Given, Recipe
 from trtbench.make.refine import QdqOptions
-from trtbench.pipeline.truth import Images
 from trtbench.records import Dataset, Preprocessing, Split
 from trtbench.store import Artefact, Store
+from trtbench.studies.truth import Images
 from trtbench.suite import ExportConfig, FixedPointVariant, TrainConfig
 from trtbench.suite.base import Part
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _MODULES = [
     *(f"trtbench.make.{name}" for name in ("calibration", "gains", "graphs", "networks")),
-    *(f"trtbench.pipeline.{name}" for name in ("kernels", "study", "truth")),
+    *(f"trtbench.studies.{name}" for name in ("calibration_run", "kernels", "truth")),
 ]
 _RECIPES = sorted(
     {

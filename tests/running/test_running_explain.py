@@ -14,19 +14,19 @@ from trtbench.graph.placement import plan_qdq
 from trtbench.make.graphs import float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense
-from trtbench.pipeline.explain import explain_int8
-from trtbench.pipeline.kernels import KernelConfig
 from trtbench.progress import Countdown
-from trtbench.report.explain import exclude_yaml, explanation_json
 from trtbench.running import Places
+from trtbench.studies.int8_drop_page import exclude_yaml, explanation_json
+from trtbench.studies.int8_drop_run import explain_int8
+from trtbench.studies.kernels import KernelConfig
 from trtbench.suite import CalibrationConfig, options, parse_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trtbench.bench.explain import Explanation
     from trtbench.running import Event
+    from trtbench.studies.int8_drop import Explanation
     from trtbench.suite import Suite
 
 _CAN_BE_EMULATED = pytest.mark.skipif(sys.platform == "win32", reason="`env` stands for an emulator")

@@ -18,9 +18,9 @@ from trtbench.data import normalise
 from trtbench.make.graphs import float_graph, half_graph, ranges
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, load_network
-from trtbench.pipeline.truth import TrueArithmetic
 from trtbench.steps import network as pruned_network
 from trtbench.steps import step
+from trtbench.studies.truth import TrueArithmetic
 from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.make.graphs import float_graph
 from trtbench.make.makings import Makings
-from trtbench.pipeline.study import StudyConfig, study_calibration
-from trtbench.pipeline.truth import TrueArithmetic
+from trtbench.studies.calibration_run import StudyConfig, study_calibration
+from trtbench.studies.truth import TrueArithmetic
 
 if TYPE_CHECKING:
     from collections.abc import Callable

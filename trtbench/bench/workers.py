@@ -9,7 +9,6 @@ import selectors
 import subprocess
 import sys
 import threading
-import time
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from trtbench import errors
@@ -17,11 +16,13 @@ from trtbench.errors import EngineError, WorkerError
 from trtbench.store import storing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 WORKER = "trtbench.bench.worker"
 _TIMEOUT_S = 600.0  # the longest single command: scoring a whole test split at batch 1
+_SETTINGS = {"ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
+_EMULATED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # it tells OpenBLAS of threads it cannot have
 
 
 class WorkerProcess:
@@ -31,23 +32,28 @@ class WorkerProcess:
         name: how messages call it.
         log: where its standard error goes.
         module: what `python -m` runs; it serves the commands of `trtbench.bench.worker`.
+        under: the command of an emulator that runs it, split into words; it takes its time, so none is set for it.
+
+    Raises:
+        EngineError: there is no such emulator.
     """
 
-    def __init__(self, name: str, *, log: Path, module: str = WORKER) -> None:
+    def __init__(self, name: str, *, log: Path, module: str = WORKER, under: Sequence[str] = ()) -> None:
         self.name = name
+        self._timeout_s = None if under else _TIMEOUT_S
         self._log = log
         self._asking = threading.Lock()
         with storing(log):
             log.parent.mkdir(parents=True, exist_ok=True)
             stderr = log.open("ab")
-        with stderr:
+        with stderr, _started(under):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module],
+                [*under, sys.executable, "-m", module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **_SETTINGS, **(_EMULATED if under else {})},
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
 
@@ -63,7 +69,7 @@ class WorkerProcess:
             with self._asking:
                 stdin.write(json.dumps({"do": do, **arguments}) + "\n")
                 stdin.flush()
-                answer = _read_line(stdout, timeout_s=_TIMEOUT_S)
+                answer = _read_line(stdout, timeout_s=self._timeout_s)
         except (BrokenPipeError, TimeoutError, ValueError) as error:  # ValueError: killed and closed meanwhile
             raise self._died(do, str(error)) from error
         if not answer.endswith("\n"):  # the end of the pipe, perhaps in the middle of an answer
@@ -116,10 +122,12 @@ class Workers:
 
     Args:
         module: what each of them runs.
+        under: the emulator that runs them.
     """
 
-    def __init__(self, *, module: str = WORKER) -> None:
+    def __init__(self, *, module: str = WORKER, under: Sequence[str] = ()) -> None:
         self._module = module
+        self._under = under
         self._alive: dict[str, WorkerProcess] = {}
         self._lock = threading.Lock()  # workers are started from several threads
         self._is_over = False
@@ -143,13 +151,13 @@ class Workers:
 
         Raises:
             WorkerError: it crashed twice.
-            EngineError: its engine is not what its sidecar says.
+            EngineError: its engine is not what its sidecar says, or there is no such emulator.
         """
         for is_last in (False, True):
             with self._lock:
                 if self._is_over:
                     raise WorkerError(f"worker of {name}", got="the run is over")
-                worker = self._alive[name] = WorkerProcess(name, log=log, module=self._module)
+                worker = self._alive[name] = WorkerProcess(name, log=log, module=self._module, under=self._under)
             try:
                 worker.ask("prepare", **preparing)
             except EngineError as error:
@@ -172,15 +180,30 @@ class Workers:
             worker.kill()
 
 
-def _read_line(pipe: IO[str], *, timeout_s: float) -> str:
-    """Read one line, or "" at the end of the file.
+@contextlib.contextmanager
+def _started(under: Sequence[str]) -> Iterator[None]:
+    """Say of an emulator that cannot be run how to get it."""
+    try:
+        yield
+    except OSError as error:
+        if not under:
+            raise
+        raise EngineError(
+            f"emulator {under[0]!r}",
+            expected="a program that can be run",
+            got=error.strerror or str(error),
+            cure="install it, for example Debian's qemu-user-static, or leave out --under",
+        ) from error
+
+
+def _read_line(pipe: IO[str], *, timeout_s: float | None) -> str:
+    """Read one line, or "" at the end of the file; without a limit, wait.
 
     Raises:
         TimeoutError: nothing came in time.
     """
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
-        deadline = time.monotonic() + timeout_s
-        if not selector.select(timeout=max(0.0, deadline - time.monotonic())):
+        if not selector.select(timeout=timeout_s):
             raise TimeoutError(f"no answer within {timeout_s:.0f} s")
     return pipe.readline()

@@ -72,9 +72,7 @@ def explain_int8(
     """Say where an INT8 drop comes from, and which layers to keep in higher precision."""
     suite = _suite(target, given)
     from trtbench.make.makings import Makings
-    from trtbench.pipeline.explain import explain_int8 as explain
-    from trtbench.pipeline.kernels import KernelConfig
-    from trtbench.report.explain import (
+    from trtbench.studies.int8_drop_page import (
         caveats,
         explanation_json,
         kernel_table,
@@ -83,6 +81,8 @@ def explain_int8(
         verdict,
         write_explanation,
     )
+    from trtbench.studies.int8_drop_run import explain_int8 as explain
+    from trtbench.studies.kernels import KernelConfig
 
     kernels = KernelConfig(under=tuple(shlex.split(under)), simulate=saturation, images=kernel_images)
     with Screen(is_quiet=quiet) as screen:
@@ -124,8 +124,8 @@ def calibration_study(
     """Measure what calibration images are worth: how many, and whether their classes must be balanced."""
     suite = _suite(target, given)
     from trtbench.make.makings import Makings
-    from trtbench.pipeline.study import StudyConfig, study_calibration
-    from trtbench.report.study import balance_table, spread_table, study_json, study_sentences, write_study
+    from trtbench.studies.calibration_page import balance_table, spread_table, study_json, study_sentences, write_study
+    from trtbench.studies.calibration_run import StudyConfig, study_calibration
 
     config = StudyConfig(
         per_class=_counts("--per-class", per_class),
@@ -163,7 +163,7 @@ def sensitivity(
 ) -> None:
     """Prune one layer at a time and count what the model still gets right on the validation images."""
     from trtbench.steps import step
-    from trtbench.studies.layers import layers_alone
+    from trtbench.studies.sensitivity import layers_alone
 
     with Screen(is_quiet=quiet) as screen:
         found = step(given.suite(), partial(layers_alone, ratios=ratio or (0.25, 0.5, 0.75)), output, screen)

@@ -13,7 +13,7 @@ from trtbench.bench.worker import serve
 from trtbench.bench.workers import WORKER, WorkerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -44,6 +44,11 @@ class WorkerHere(WorkerProcess):
     def _lines(self) -> Iterator[str]:
         while True:
             yield self._commands.popleft()
+
+
+def worker_here(name: str, *, log: Path, module: str = WORKER, under: Sequence[str] = ()) -> WorkerProcess:
+    """Return a worker that serves here; under an emulator only a process can be."""
+    return WorkerProcess(name, log=log, under=under) if under else WorkerHere(name, log=log, module=module)
 
 
 def save_blank(_figure: object, file: IO[bytes], *, format: str, **_: Any) -> None:

@@ -11,21 +11,21 @@ import pytest
 import yaml
 from matplotlib.patches import Rectangle
 
-from trtbench.bench.explain import DropSplit, Effect, Exclusion, Explanation, KernelEffect, LayerEffect
-from trtbench.bench.study import Study, StudyPoint
-from trtbench.report.explain import (
+from trtbench.studies.calibration import Study, StudyPoint
+from trtbench.studies.calibration_page import balance_table, study_json, study_sentences, write_study
+from trtbench.studies.int8_drop import DropSplit, Effect, Exclusion, Explanation, KernelEffect, LayerEffect
+from trtbench.studies.int8_drop_page import (
     caveats,
     exclude_yaml,
     explanation_json,
     explanation_markdown,
     kernel_table,
     layer_table,
+    layers_figure,
     split_table,
     verdict,
     write_explanation,
 )
-from trtbench.report.layers_plot import layers_figure
-from trtbench.report.study import balance_table, study_json, study_sentences, write_study
 
 if TYPE_CHECKING:
     from pathlib import Path

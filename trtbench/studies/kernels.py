@@ -7,12 +7,8 @@ what saturation costs the machines without.
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import shutil
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from trtbench.bench.explain import KernelEffect, effect_of, powers, signal_to_noise_db
+from trtbench.bench.workers import Workers
 from trtbench.data import spread
 from trtbench.engines.base import place_of
 from trtbench.engines.onnxruntime.cpu import integer_convolutions
 from trtbench.engines.sidecar import write_sidecar
-from trtbench.errors import EngineError, WorkerError
 from trtbench.graph.saturation import run_saturating, saturating_graph
 from trtbench.make.engines import build_engine
 from trtbench.make.graphs import GRAPH, quantized_graph
 from trtbench.make.recipe import Book, Facts, Given, recipe
-from trtbench.pipeline.truth import given_graph
 from trtbench.records import Split
+from trtbench.studies.int8_drop import KernelEffect, effect_of, powers, signal_to_noise_db
+from trtbench.studies.truth import given_graph
 from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
@@ -43,7 +39,7 @@ if TYPE_CHECKING:
     from trtbench.engines.sidecar import Sidecar
     from trtbench.make.engines import EnginePlan
     from trtbench.make.makings import Makings
-    from trtbench.pipeline.truth import Images, TrueArithmetic
+    from trtbench.studies.truth import Images, TrueArithmetic
 
 _EXACT = "x64quantprecision"  # ONNX Runtime: exact sums on x86 CPUs without VNNI, at a cost in speed
 _BATCH = 1
@@ -176,41 +172,17 @@ class _Runs:
 
 
 def _work(engine: Path, backend: str, images: Path, *, logits: Path, under: Sequence[str]) -> None:
-    """Let a worker score an engine on images, all commands at once.
+    """Let a worker score an engine on images.
 
     Raises:
         EngineError: the emulator is not there, or the worker says why it cannot.
         WorkerError: it died.
     """
-    commands = (
-        {"do": "prepare", "backend": place_of(backend), "engine": str(engine), "images": str(images)},
-        {"do": "open", "settings": {"threads": 1, "spin": False}},
-        {"do": "score", "batch": _BATCH, "logits": str(logits)},
-        {"do": "close"},
-    )
-    try:
-        done = subprocess.run(
-            [*under, sys.executable, "-m", "trtbench.bench.worker"],
-            input="".join(json.dumps(command) + "\n" for command in commands),
-            capture_output=True,
-            text=True,
-            check=False,
-            # An emulated CPU tells NumPy's OpenBLAS of threads it cannot have.
-            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
-    except OSError as error:
-        raise EngineError(
-            f"emulator {under[0]!r}" if under else "worker",
-            expected="a program that can be run",
-            got=error.strerror or str(error),
-            cure="install it, for example Debian's qemu-user-static, or leave out --under",
-        ) from error
-    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if failed := next((answer for answer in answers if "error" in answer), None):
-        raise EngineError(f"engine {engine.name}", got=failed["reason"])
-    if len(answers) < len(commands):
-        words = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "no last words")
-        raise WorkerError(f"worker of {engine.name}", got=f"exit code {done.returncode} ({words})")
+    preparing = {"backend": place_of(backend), "engine": str(engine), "images": str(images)}
+    with Workers(under=under) as workers:
+        worker = workers.start(engine.name, log=engine.with_suffix(".log"), preparing=preparing)
+        worker.ask("open", settings={"threads": 1, "spin": False})
+        worker.ask("score", batch=_BATCH, logits=str(logits))
 
 
 def _simulated(

@@ -11,7 +11,7 @@ from scipy import stats
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from trtbench.bench.explain import Effect
+    from trtbench.studies.int8_drop import Effect
 
 BALANCED = "balanced"
 

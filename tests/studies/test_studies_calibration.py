@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trtbench.bench.explain import Effect
-from trtbench.bench.study import StudyPoint, balance_effects, spreads
+from trtbench.studies.calibration import StudyPoint, balance_effects, spreads
+from trtbench.studies.int8_drop import Effect
 
 
 def _point(sampling: str, seed: int, correct: int, *, snr: float | None = 20.0, size: int = 5) -> StudyPoint:

@@ -13,19 +13,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 
 from trtbench.compress.batchnorm import count_right
 from trtbench.compress.curvature import matrix_layers
+from trtbench.make.networks import dense, load_network
+from trtbench.report.figures import png
+from trtbench.report.figures_style import new_figure
+from trtbench.steps import Saved
+from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from torch import nn
 
+    from trtbench.make.makings import Makings
     from trtbench.records import Dataset
-
-_DPI = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,14 @@ class Sensitivity:
     ratio: float
     correct: int
     total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayersAlone(Saved):
+    """What the network gets right of the validation images with each layer pruned alone."""
+
+    layers: tuple[Sensitivity, ...]
+    plot: str
 
 
 def layer_sensitivities(model: nn.Module, dataset: Dataset, *, ratios: Sequence[float]) -> tuple[Sensitivity, ...]:
@@ -73,7 +85,7 @@ def sensitivity_csv(found: Sequence[Sensitivity]) -> str:
 
 def draw_sensitivities(found: Sequence[Sensitivity]) -> bytes:
     """Return a PNG: the validation accuracy over the ratio, a line for each layer."""
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = new_figure(9, 6)
     axes = figure.subplots()
     for layer in dict.fromkeys(one.layer for one in found):
         own = [one for one in found if one.layer == layer]
@@ -83,6 +95,14 @@ def draw_sensitivities(found: Sequence[Sensitivity]) -> bytes:
     axes.set_ylabel("validation images right (%)")
     axes.grid(visible=True, alpha=0.3)
     figure.legend(loc="outside right upper", fontsize="x-small")
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)
+
+
+def layers_alone(makings: Makings, output: Path, *, ratios: Sequence[float]) -> LayersAlone:
+    """Write a CSV and a plot of what the network gets right with each layer pruned alone to each ratio."""
+    start = dense(makings)
+    found = layer_sensitivities(load_network(makings, start), makings.dataset, ratios=ratios)
+    plot = output.with_suffix(".png")
+    write_atomically(output, sensitivity_csv(found))
+    write_atomically(plot, draw_sensitivities(found))
+    return LayersAlone(output=str(output), plot=str(plot), layers=tuple(found), notes=start.facts.notes)

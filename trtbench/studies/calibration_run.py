@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from trtbench.bench.study import BALANCED, Study, StudyPoint
 from trtbench.calibrate.leaks import leaking_indices
 from trtbench.calibrate.ranges import Histogram, observe, thresholds
 from trtbench.calibrate.sampler import SAMPLINGS, sample_balanced, sample_unbalanced
@@ -25,11 +24,12 @@ from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.make.graphs import GRAPH, calibrated_graph
 from trtbench.make.recipe import Book, Facts, Ingredient, recipe
-from trtbench.pipeline.truth import INPUT, Images, TrueArithmetic, where
 from trtbench.precision import PLACEMENTS
 from trtbench.progress import Countdown
 from trtbench.records import Split
 from trtbench.store import write_atomically
+from trtbench.studies.calibration import BALANCED, Study, StudyPoint
+from trtbench.studies.truth import INPUT, Images, TrueArithmetic, where
 from trtbench.suite import CalibrationConfig, options
 
 if TYPE_CHECKING:

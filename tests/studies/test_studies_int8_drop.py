@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trtbench.bench.explain import (
+from trtbench.bench.paired_drop import drop_upper_bound
+from trtbench.studies.int8_drop import (
     DropSplit,
     Effect,
     KernelEffect,
@@ -16,7 +17,6 @@ from trtbench.bench.explain import (
     powers,
     signal_to_noise_db,
 )
-from trtbench.bench.paired_drop import drop_upper_bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

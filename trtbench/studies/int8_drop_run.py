@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from trtbench.bench.explain import DropSplit, Explanation, LayerEffect, cheapest_exclusion
 from trtbench.errors import ConfigError
 from trtbench.graph.ablation import only, quantized_nodes, ranges_of_all, with_refinements, without_pairs
 from trtbench.graph.placement import plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.make.graphs import GRAPH, calibrated_graph, quantized_graph, ranges
-from trtbench.pipeline.kernels import KernelConfig, kernel_effects
-from trtbench.pipeline.truth import TrueArithmetic, where
 from trtbench.precision import PLACEMENTS, PRECISIONS
 from trtbench.progress import Countdown
 from trtbench.running.plan import plan_engines
+from trtbench.studies.int8_drop import DropSplit, Explanation, LayerEffect, cheapest_exclusion
+from trtbench.studies.kernels import KernelConfig, kernel_effects
+from trtbench.studies.truth import TrueArithmetic, where
 from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from trtbench.bench.explain import Effect
     from trtbench.graph.ablation import QuantizedNode
     from trtbench.graph.plan import QdqPlan
     from trtbench.make.engines import EnginePlan
     from trtbench.make.makings import Makings
     from trtbench.precision import Runtime
+    from trtbench.studies.int8_drop import Effect
     from trtbench.suite import Variant
 
 _PARTS = 3  # weights, activations, both

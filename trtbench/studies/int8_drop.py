@@ -184,7 +184,7 @@ def cheapest_exclusion(
 
     Cheap is what leaves few multiply-accumulates out of INT8, then few layers. The layers are ranked twice: by the
     noise they alone put on the logits, and by that noise for each multiply-accumulate. Of each ranking the shortest
-    prefix that holds is found by bisection; then its members are put back one by one, the dearest first, where the
+    prefix that holds is found by bisection; then its members are put back one by one, the largest first, where the
     drop allows. The cheaper of both sets is returned; what it reaches was measured. Optimal it need not be.
 
     Args:

@@ -1,21 +1,31 @@
-"""A calibration study: its JSON, its tables and what it says, for or against class balance."""
+"""A calibration study: its JSON, its tables, its figure and what it says, for or against class balance."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from trtbench.bench.study import BALANCED, balance_effects, spreads
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
 from trtbench.jsonable import to_jsonable
+from trtbench.report.figures import png
+from trtbench.report.figures_style import GREY, colours, new_figure, quieten
 from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import fixed, significant
 from trtbench.store import write_atomically
+from trtbench.studies.calibration import BALANCED, balance_effects, spreads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from trtbench.bench.study import BalanceEffect, Study
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from trtbench.studies.calibration import BalanceEffect, Spread, Study
+
+_SHAPES = "osD^"
+_SIDESTEP = 0.05  # share by which neighbouring lines stand apart, so that their bars do not cover each other
 
 
 def study_json(found: Study) -> dict[str, Any]:
@@ -31,9 +41,6 @@ def write_study(found: Study, folder: Path) -> None:
     Raises:
         StoreError: the folder cannot be written.
     """
-    from trtbench.report.figures import png  # matplotlib is slow to import
-    from trtbench.report.study_plot import study_figure
-
     write_atomically(folder / "calibration-study.json", json.dumps(study_json(found), indent=1) + "\n")
     write_atomically(folder / "calibration-study.png", png(study_figure(found)))
     write_atomically(folder / "calibration-study.md", study_markdown(found, plot="calibration-study.png"))
@@ -125,3 +132,55 @@ def _balance_sentence(method: str, sampling: str, effects: list[BalanceEffect]) 
     ]
     said = " and ".join(part for part in proof if part) or "at no size is the difference beyond chance"
     return f"{told}; {said} (95 % intervals over seeds, one a size: of twenty, one strays by chance)"
+
+
+def study_figure(found: Study) -> Figure:
+    """Return a row of two panels for each method: images right (bars: least to most over seeds), logits' SNR."""
+    summary = spreads(found.points)
+    methods = list(dict.fromkeys(one.method for one in summary))
+    samplings = list(dict.fromkeys(one.sampling for one in summary))
+    figure = new_figure(11, 1.2 + 3.4 * len(methods))
+    rows = figure.subplots(len(methods), 2, squeeze=False)
+    for (right, noise), method in zip(rows, methods, strict=True):
+        here = [one for one in summary if one.method == method]
+        _draw(right, here, samplings, value="mean_correct", has_bars=True)
+        _draw(noise, here, samplings, value="mean_snr_db", has_bars=False)
+        right.axhline(found.float_correct, color=GREY, linewidth=1, linestyle="--", label="FP32")
+        right.set_ylabel(f"images right of {found.images}")
+        noise.set_ylabel("logits' signal-to-noise ratio, dB")
+        right.set_title(f"{method}: accuracy (bars: least to most over seeds)", loc="left", fontsize=10)
+        noise.set_title(f"{method}: closeness to FP32 (mean over seeds)", loc="left", fontsize=10)
+    figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside lower left", ncols=5, frameon=False, fontsize=8)
+    head = f"{found.model}, int8 for {found.placement}: images and class balance, {found.images} {found.split} images"
+    figure.suptitle(head, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def _draw(axes: Axes, summary: Sequence[Spread], samplings: Sequence[str], *, value: str, has_bars: bool) -> None:
+    by_sampling: Mapping[str, str] = colours(samplings)
+    for index, sampling in enumerate(samplings):
+        line = [one for one in summary if one.sampling == sampling and getattr(one, value) is not None]
+        places = [one.per_class * (1 + _SIDESTEP * (index - (len(samplings) - 1) / 2)) for one in line]
+        heights = [getattr(one, value) for one in line]
+        below = [one.mean_correct - one.least_correct for one in line]
+        above = [one.most_correct - one.mean_correct for one in line]
+        axes.errorbar(
+            places,
+            heights,
+            yerr=[below, above] if has_bars else None,
+            color=by_sampling[sampling],
+            marker=_SHAPES[index % len(_SHAPES)],
+            markersize=5,
+            linewidth=1.4,
+            elinewidth=1,
+            capsize=2,
+            label=sampling,
+        )
+    quieten(axes)
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
+    axes.set_xscale("log")
+    axes.set_xticks(sorted({one.per_class for one in summary}))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
+    axes.set_xlabel("calibration images per class (on average where not balanced)")

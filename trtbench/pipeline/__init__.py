@@ -1,1 +1,0 @@
-"""Single steps and studies of one network."""
