@@ -382,7 +382,7 @@ def imported_calibration(makings: Makings, output: Path, *, cache: Path) -> Cali
         DataError: the cache cannot be read.
         GraphError: it is not of this graph.
     """
-    from trtbench.make.cache_import import import_cache
+    from trtbench.make.calibration import import_cache
 
     found = import_cache(float_graph(makings, makings.suite.variants[0]).path(GRAPH), cache)
     write_atomically(output / "ranges.json", found.ranges)

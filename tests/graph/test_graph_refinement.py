@@ -12,12 +12,19 @@ import torch
 from onnx import numpy_helper
 
 from trtbench.calibrate.ranges import mean_by_channel
-from trtbench.graph.bias import correct_biases, shift_graph
 from trtbench.graph.equalise import equalise
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.graph.reference import run_reference
-from trtbench.graph.rounding import gram, layer_rows, reconstructions, round_by_reconstruction, with_weights
+from trtbench.graph.rounding import (
+    correct_biases,
+    gram,
+    layer_rows,
+    reconstructions,
+    round_by_reconstruction,
+    shift_graph,
+    with_weights,
+)
 from trtbench.graph.view import constants
 from trtbench.graph.weights import as_rows, rounded, weight_scales
 

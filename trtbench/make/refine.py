@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trtbench.calibrate.ranges import mean_by_channel
 from trtbench.engines.onnxruntime import iterate_graph_activations
-from trtbench.graph.bias import correct_biases, shift_graph
 from trtbench.graph.qdq import insert_qdq
 from trtbench.graph.reference import run_reference_batches
 from trtbench.graph.rounding import (
     as_weight,
+    correct_biases,
     gram,
     layer_rows,
     reconstructions,
     round_by_reconstruction,
+    shift_graph,
     with_weights,
 )
 from trtbench.graph.view import constants
