@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbench.environment import Environment, collect_environment, gpu_info
-from trtbench.environment.collection import git_state
+from trtbench.environment.overview import git_state
 from trtbench.jsonable import to_jsonable
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtbench.environment import driver, find_driver_cuda, fitting_extra
-from trtbench.environment.driver import ask_nvidia_smi, cuda_of_driver, find_driver_version
+from trtbench.environment import find_driver_cuda, fitting_extra, gpus
+from trtbench.environment.gpus import ask_nvidia_smi, cuda_of_driver, find_driver_version
 
 _PROJECT = Path(__file__).parents[2]
 _PROPRIETARY = """\
@@ -139,7 +139,7 @@ def test_the_program_prints_just_the_word(
 ) -> None:
     _nvidia_smi(tmp_path, "echo '580.65.06, 9.0'; echo '580.65.06, 7.0'")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(driver, "find_driver_cuda", lambda: (13, 0))
+    monkeypatch.setattr(gpus, "find_driver_cuda", lambda: (13, 0))
 
     runpy.run_module("trtbench.environment.__main__", run_name="__main__")
 

@@ -6,13 +6,20 @@ fitting extra before anything is installed.
 
 from __future__ import annotations
 
-from trtbench.environment.capabilities import CAPABILITIES, Capability, capabilities
-from trtbench.environment.collection import collect_environment
-from trtbench.environment.conflicts import Conflict, conflicts
-from trtbench.environment.demands import REQUIREMENTS, demand, missing, missing_for_tensorrt
-from trtbench.environment.driver import find_driver_cuda, fitting_extra
 from trtbench.environment.facts import Cpu, Driver, Environment, GitState, Gpu, Host, MigSlice, Package
-from trtbench.environment.overview import GpuInfo, GpuReport, gpu_info
+from trtbench.environment.gpus import find_driver_cuda, fitting_extra
+from trtbench.environment.overview import GpuInfo, GpuReport, collect_environment, gpu_info
+from trtbench.environment.verdicts import (
+    CAPABILITIES,
+    REQUIREMENTS,
+    Capability,
+    Conflict,
+    capabilities,
+    conflicts,
+    demand,
+    missing,
+    missing_for_tensorrt,
+)
 
 __all__ = [
     "CAPABILITIES",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trtbench.environment.driver import ask_nvidia_smi, find_driver_cuda, fitting_extra
+from trtbench.environment.gpus import ask_nvidia_smi, find_driver_cuda, fitting_extra
 
 if __name__ == "__main__":
     lowest_sm = min((sm for _, sm in ask_nvidia_smi()), default=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from trtbench.environment.driver import FIRST_SM_OF_CUDA_13
+from trtbench.environment.gpus import FIRST_SM_OF_CUDA_13
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

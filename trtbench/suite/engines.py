@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from trtbench.environment.capabilities import RtxTarget  # noqa: TC001  likewise
+from trtbench.environment.verdicts import RtxTarget  # noqa: TC001  likewise
 from trtbench.precision import PrecisionName, Runtime  # noqa: TC001  likewise
 from trtbench.suite.base import Part, PositiveInt, unique
 

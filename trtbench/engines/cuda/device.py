@@ -13,7 +13,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trtbench.environment.driver import find_driver_version
+from trtbench.environment.gpus import find_driver_version
 from trtbench.errors import DeviceError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from trtbench import _optional
 from trtbench.environment import collect_environment, missing_for_tensorrt
-from trtbench.environment.demands import TENSORRT_MAJORS, install_tensorrt
+from trtbench.environment.verdicts import TENSORRT_MAJORS, install_tensorrt
 from trtbench.errors import CapabilityError, DeviceError, EngineError, OutOfMemoryError, TrtbenchError
 
 if TYPE_CHECKING:

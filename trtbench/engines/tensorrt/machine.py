@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from typing import TYPE_CHECKING, Any
 
-from trtbench.environment.driver import cuda_of_driver
+from trtbench.environment.gpus import cuda_of_driver
 from trtbench.errors import SidecarError, UnsupportedError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from trtbench.engines.base import refuse_precision
 from trtbench.environment import Gpu
-from trtbench.environment.capabilities import capability
+from trtbench.environment.verdicts import capability
 from trtbench.errors import UnsupportedError
 from trtbench.precision import PRECISIONS, HalfType, Precision
 

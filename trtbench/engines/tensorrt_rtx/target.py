@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, get_args
 
-from trtbench.environment.capabilities import RtxTarget
+from trtbench.environment.verdicts import RtxTarget
 from trtbench.errors import UnsupportedError
 from trtbench.precision import PRECISIONS
 
