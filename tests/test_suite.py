@@ -34,6 +34,17 @@ def test_a_short_suite_is_complete() -> None:
     assert suite.builds_int8
 
 
+@pytest.mark.parametrize(("kind", "lr"), [("dense", 0.01), ("qat", 0.001), ("fixed_point", 0.002)])
+def test_what_a_budget_does_not_say_is_as_in_a_suite_without_one(kind: str, lr: float) -> None:
+    variants = f"variants: [{{kind: {kind}, name: a, fine_tune: true}}]\n"
+
+    said = parse_suite(f"name: mine\n{_MODEL}{variants}fine_tune: {{epochs: 3, momentum: 0.8}}\n", origin="s.yaml")
+
+    silent = parse_suite(f"name: mine\n{_MODEL}{variants}", origin="s.yaml").fine_tune
+    assert said.fine_tune == silent.model_copy(update={"epochs": 3, "momentum": 0.8})
+    assert said.fine_tune.lr == lr
+
+
 @pytest.mark.parametrize("name", shipped_suites())
 def test_every_shipped_suite_is_valid(name: str) -> None:
     assert load_suite(name).name == name

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_FINE_TUNE = TrainConfig(epochs=10, lr=0.01)
+
+
 class Suite(Part):
     """One question: these variants of this network, on these images, on this machine."""
 
@@ -29,7 +32,7 @@ class Suite(Part):
     data: DataConfig = DataConfig()
     model: ModelConfig
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
-    fine_tune: TrainConfig = TrainConfig(epochs=10, lr=0.01)
+    fine_tune: TrainConfig = _FINE_TUNE
     export: ExportConfig = ExportConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     engines: Annotated[tuple[EngineConfig, ...], Field(min_length=1)] = (EngineConfig(),)
@@ -58,11 +61,15 @@ class Suite(Part):
 
     @model_validator(mode="after")
     def _the_budget_is_of_the_kind(self) -> Suite:
-        """Where no budget is said, take the one that suits the kind, if all that is trained is of one."""
+        """Fill what is not said of the budget from that of the kind, if all that is trained is of one, else from ours.
+
+        A `TrainConfig` alone has the learning rate of fresh weights.
+        """
         trained = {one.usual_budget for one in self.variants if one.fine_tune or one.kind == "qat"}
-        if "fine_tune" in self.model_fields_set or len(trained) != 1 or None in trained:
-            return self
-        return self.model_copy(update={"fine_tune": trained.pop()})
+        usual = (trained.pop() if len(trained) == 1 else None) or _FINE_TUNE
+        said = self.fine_tune if "fine_tune" in self.model_fields_set else TrainConfig()
+        unsaid = {key: getattr(usual, key) for key in usual.model_fields_set - said.model_fields_set}
+        return self.model_copy(update={"fine_tune": said.model_copy(update=unsaid)})
 
     @model_validator(mode="after")
     def _no_digit_is_mirrored(self) -> Suite:
