@@ -11,7 +11,7 @@ import pytest
 from trtbench.graph.reference import run_reference
 from trtbench.make.calibration import manifest
 from trtbench.make.gains import calibration_notes
-from trtbench.make.graphs import float_graph, quantized_graph
+from trtbench.make.graphs import calibrated_graph, float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.refine import _within_memory
 from trtbench.running.plan import build_suite
@@ -19,6 +19,7 @@ from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from trtbench.running import Places
     from trtbench.suite import Suite
@@ -86,6 +87,22 @@ def test_a_short_class_stops_a_build_unless_the_suite_allows_it_and_then_it_is_s
     again = Makings(lax, places)
     assert manifest(again).is_cached
     assert manifest(again).facts.images == 27
+
+
+def test_qat_learns_on_the_layers_that_were_equalised(suite: Make, places: Places) -> None:
+    text = _with(suite("", "[{kind: dense, name: dense}, {kind: qat, name: qat}]"), equalise=True)
+    text = text.model_copy(update={"fine_tune": text.fine_tune.model_copy(update={"epochs": 0})})
+    makings, (plain, qat) = Makings(text, places), text.variants
+
+    started = _weights(float_graph(makings, qat).path("model.onnx"))  # it learnt for no epoch
+
+    assert started == _weights(calibrated_graph(makings, plain).path("model.onnx"))
+    assert started != _weights(float_graph(makings, plain).path("model.onnx"))
+    assert calibrated_graph(makings, qat).sha256 == float_graph(makings, qat).sha256
+
+
+def _weights(graph: Path) -> dict[str, bytes]:
+    return {one.name: onnx.numpy_helper.to_array(one).tobytes() for one in onnx.load(graph).graph.initializer}
 
 
 def test_statistics_beyond_the_memory_of_a_pass_wait_for_the_next(

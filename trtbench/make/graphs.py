@@ -233,16 +233,19 @@ def float_graph(makings: Makings, variant: Variant) -> Artefact[GraphFacts]:
 
 
 def calibrated_graph(makings: Makings, variant: Variant) -> Artefact[Any]:
-    """Return the float graph that INT8 starts from: a variant's own, or with its layers equalised."""
+    """Return the float graph that INT8 starts from: a variant's own, or with its layers equalised.
+
+    One that learnt in INT8 began with them equalised, and learnt within the ranges they have then.
+    """
     graph = float_graph(makings, variant)
-    if not makings.suite.calibration.equalise:
+    if _learns_in_int8(variant) or not makings.suite.calibration.equalise:
         return graph
     return makings.book.make(equalised, variant.name, graph=graph)
 
 
 def ranges(makings: Makings, variant: Variant) -> Artefact[RangesFacts]:
     """Return the range of every activation that a placement may quantize; of a learnt graph, those it learnt with."""
-    if variant.makes == "graph" and variant.reads_images():
+    if _learns_in_int8(variant):
         return ranges(makings, before(variant))
     return ranges_of(makings, calibrated_graph(makings, variant), variant.name)
 
@@ -295,7 +298,7 @@ def _method_graph(makings: Makings, variant: Variant) -> Artefact[GraphFacts]:
     return makings.book.make(
         compressed_graph,
         variant.name,
-        graph=float_graph(makings, before(variant)),
+        graph=(calibrated_graph if is_calibrated else float_graph)(makings, before(variant)),
         variant=settled,
         ranges=ranges(makings, variant) if is_calibrated else None,
         exclude=makings.suite.calibration.exclude if is_calibrated else (),
@@ -304,6 +307,10 @@ def _method_graph(makings: Makings, variant: Variant) -> Artefact[GraphFacts]:
         training=training,
         on_epoch=told(makings, training.config, item=variant.name),
     )
+
+
+def _learns_in_int8(variant: Variant) -> bool:
+    return variant.makes == "graph" and variant.reads_images()
 
 
 def _given_graph(makings: Makings, path: Path, variant: Variant) -> Artefact[GraphFacts]:
