@@ -36,6 +36,8 @@ OUTPUT = "logits"
 _IR_VERSION = 10  # the newest that every supported ONNX Runtime and TensorRT reads; onnx's own default is refused
 # Below its first opset the dynamo exporter writes that one all the same; past its last, the other dumps its graph.
 _OPSETS = {"dynamo": range(18, 25), "torchscript": range(13, 21)}
+# Of the largest logit: sums taken in another order differ by the rounding of what is summed, so with its size. Fresh
+# ResNets of 20 to 56 layers, whose logits reach 2,150, stay below 4e-7 of it, EfficientNet-B0 (2.5e-13) at 1.7e-6.
 _TOLERANCE = 1e-4
 _CHECKED_BATCHES = (1, 2)
 # What the exporters say of themselves; nothing here concerns the model.
@@ -251,10 +253,11 @@ def _largest_error(
     for batch, logits in zip(inputs, expected, strict=True):
         got = run_reference(proto, {INPUT: batch})[OUTPUT]
         error = float(np.abs(got - logits).max()) if got.shape == logits.shape else float("inf")
-        if not error <= _TOLERANCE:  # NaN is no agreement
+        tolerance = _TOLERANCE * float(np.abs(logits).max())
+        if not error <= tolerance:  # NaN is no agreement
             raise GraphError(
                 f"logits of the exported graph at batch {len(batch)}",
-                expected=f"PyTorch's, shape {logits.shape}, within {_TOLERANCE:g}",
+                expected=f"PyTorch's, shape {logits.shape}, within {tolerance:.3g}",
                 got=f"shape {got.shape}, largest difference {error:.3g}",
                 cure="try the other exporter; training-mode layers and data-dependent branches do not export",
             )
