@@ -14,14 +14,13 @@ from trtbench.make.calibration import manifest
 from trtbench.make.graphs import float_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, variant_network
-from trtbench.running import Event, build_suite, outlook, plan_engines
+from trtbench.running import Event, Places, build_suite, outlook, plan_engines
 from trtbench.store import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trtbench.running import Places
     from trtbench.suite import Suite
 
     Make = Callable[..., Suite]
@@ -123,7 +122,7 @@ def test_an_engine_that_cannot_be_built_does_not_stop_the_others(
 
 def test_the_manifest_is_written_for_committing_and_then_verified(suite: Make, places: Places) -> None:
     build_suite(suite(), places)
-    path = places.calib / "tiny.json"
+    path = places.manifests / "tiny.json"
     before = path.read_bytes()
     told: list[Event] = []
 
@@ -131,6 +130,20 @@ def test_the_manifest_is_written_for_committing_and_then_verified(suite: Make, p
 
     assert path.read_bytes() == before == again.path("manifest.json").read_bytes()
     assert again.facts.images == 12
+
+
+def test_no_manifest_is_written_where_the_user_names_no_folder(
+    suite: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "calib").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    made = manifest(Makings(suite(), Places()))
+
+    assert not list((tmp_path / "calib").iterdir())
+    (tmp_path / "calib" / "tiny.json").write_bytes(made.path("manifest.json").read_bytes().replace(b"0", b"1", 1))
+    with pytest.raises(ConfigError, match="edited"):  # a committed one is read all the same
+        _ = manifest(Makings(suite(), Places(runs=tmp_path / "other")))
 
 
 def test_a_committed_manifest_of_another_size_is_sampled_again_and_said(suite: Make, places: Places) -> None:
@@ -143,7 +156,7 @@ def test_a_committed_manifest_of_another_size_is_sampled_again_and_said(suite: M
 
     assert made.facts.images == 15
     assert any("sampled again" in event.detail for event in told)
-    assert json.loads((places.calib / "tiny.json").read_text())["histogram"] == [5, 5, 5]
+    assert json.loads((places.manifests / "tiny.json").read_text())["histogram"] == [5, 5, 5]
 
 
 def test_a_manifest_given_by_the_user_is_never_replaced(suite: Make, places: Places, tmp_path: Path) -> None:
@@ -151,7 +164,7 @@ def test_a_manifest_given_by_the_user_is_never_replaced(suite: Make, places: Pla
 
     build_suite(suite(), places)
     given = tmp_path / "mine.json"
-    found = load_manifest(places.calib / "tiny.json")
+    found = load_manifest(places.manifests / "tiny.json")
     save_manifest(given, replace(found, classes=("a", "b", "c")))
     text = suite()
     other = text.model_copy(update={"calibration": text.calibration.model_copy(update={"manifest": given})})
@@ -172,7 +185,7 @@ def test_a_manifest_whose_images_stand_in_the_test_set_fails_the_build(
         shutil.copyfile(source, leaky / "test" / "star" / f"copy-{source.name}")
     text = suite()
     data = text.data.model_copy(update={"source": f"folder:{leaky}"})
-    given = text.calibration.model_copy(update={"manifest": places.calib / "tiny.json"})
+    given = text.calibration.model_copy(update={"manifest": places.manifests / "tiny.json"})
     other = text.model_copy(update={"data": data, "calibration": given})
 
     with pytest.raises(LeakError):
@@ -262,7 +275,7 @@ def test_the_outlook_names_what_is_still_to_make(suite: Make, places: Places) ->
     assert {row.missing for row in after.rows} == {()}
     assert after.seconds == pytest.approx(after.timing_s)
     assert after.disk_bytes == 0
-    assert not [path for path in places.calib.parent.rglob("*") if path.name.endswith(".partial")]
+    assert not [path for path in places.manifests.parent.rglob("*") if path.name.endswith(".partial")]
 
 
 def test_the_outlook_of_a_graph_knows_its_size_and_passes_over_what_cannot_be_made(suite: Make, places: Places) -> None:
@@ -280,11 +293,11 @@ def test_the_outlook_of_a_graph_knows_its_size_and_passes_over_what_cannot_be_ma
 
 def test_an_outlook_writes_nothing(suite: Make, places: Places) -> None:
     build_suite(suite(), places)
-    (places.calib / "tiny.json").unlink()
+    (places.manifests / "tiny.json").unlink()
 
     outlook(suite(), places)
 
-    assert not (places.calib / "tiny.json").exists()
+    assert not (places.manifests / "tiny.json").exists()
 
 
 def test_a_network_that_cannot_be_made_is_tried_once_and_fails_every_engine_of_it(suite: Make, places: Places) -> None:

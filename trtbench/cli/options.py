@@ -25,7 +25,12 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder
 EngineArgument = Annotated[Path, typer.Argument(help="An engine file; its sidecar stands beside it.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of runs and of the store.")]
 EnginesOption = Annotated[Path, typer.Option("--engines", help="Folder of engine files.")]
-CalibOption = Annotated[Path, typer.Option("--calib", help="Folder of committed calibration manifests.")]
+CalibOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--calib", help="Folder that calibration manifests are read from and written to; else calib is read only."
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 RequireGpuOption = Annotated[bool, typer.Option("--require-gpu", help="Exit 5 where no GPU can be used.")]
@@ -63,7 +68,7 @@ def output_option(text: str) -> Any:
     return typer.Option("--output", "-o", help=text)
 
 
-def places_of(out: Path, engines: Path, calib: Path) -> Places:
+def places_of(out: Path, engines: Path, calib: Path | None) -> Places:
     """Return the folders of a run."""
     from trtbench.running import Places
 

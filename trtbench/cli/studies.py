@@ -65,7 +65,7 @@ def explain_int8(
     output: Annotated[Path | None, output_option("Folder of the result [default: RUN/explain-int8].")] = None,
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
-    calib: CalibOption = Path("calib"),
+    calib: CalibOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -117,7 +117,7 @@ def calibration_study(
     output: Annotated[Path | None, output_option("Folder of the result.")] = None,
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
-    calib: CalibOption = Path("calib"),
+    calib: CalibOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:

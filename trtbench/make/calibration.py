@@ -137,7 +137,10 @@ def pixels(folder: Path, *, split: Split, manifest: Ingredient | None) -> Pixels
 
 
 def manifest(makings: Makings) -> Artefact[ManifestFacts]:
-    """Return the calibration manifest: the committed one if it fits, else sampled and written under calib/."""
+    """Return the calibration manifest: the committed one if it fits, else one that is sampled.
+
+    It stands in the store, and where the user named a folder for manifests, there too.
+    """
     config, book, name = makings.suite.calibration, makings.book, makings.suite.name
     is_default = config.per_class is None and config.total is None
     per_class = _DEFAULT_PER_CLASS if is_default else config.per_class
@@ -151,7 +154,7 @@ def manifest(makings: Makings) -> Artefact[ManifestFacts]:
             given = Given(found, key=found.sha256)
             return book.make(committed, name, dataset=makings.dataset, manifest=given, per_class=asked)
     made = book.make(sampled, name, **sample)
-    if found is None and not book.is_dry:
+    if found is None and makings.places.calib is not None and not book.is_dry:
         write_atomically(_committed_path(makings), made.path(_MANIFEST).read_bytes())
     return made
 
@@ -199,11 +202,11 @@ def _kept(manifest: CalibrationManifest, folder: Path, *, per_class: int | None)
 
 
 def _committed_path(makings: Makings) -> Path:
-    return makings.suite.calibration.manifest or makings.places.calib / f"{makings.suite.name}.json"
+    return makings.suite.calibration.manifest or makings.places.manifests / f"{makings.suite.name}.json"
 
 
 def _committed_manifest(makings: Makings, *, per_class: int | None, total: int | None) -> CalibrationManifest | None:
-    """Return the manifest under calib/ if it is of these images and this size; say so where it is not."""
+    """Return the committed manifest if it is of these images and this size; say so where it is not."""
     config, path, dataset = makings.suite.calibration, _committed_path(makings), makings.dataset
     if config.manifest is not None:
         return load_manifest(path)  # the user's own choice: verified against the pixels, never replaced

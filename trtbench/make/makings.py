@@ -25,11 +25,19 @@ _ONNX = "onnx:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where things stand: runs and the store below them, engines, committed manifests."""
+    """Where things stand: runs and the store below them, engines, committed manifests.
+
+    A folder of manifests that a user names is read and written; without one `calib` is read and left as it is.
+    """
 
     runs: Path = Path("runs")
     engines: Path = Path("engines")
-    calib: Path = Path("calib")
+    calib: Path | None = None
+
+    @property
+    def manifests(self) -> Path:
+        """The folder that committed manifests are read from."""
+        return self.calib or Path("calib")
 
     @property
     def store(self) -> Path:
