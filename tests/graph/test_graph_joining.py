@@ -18,7 +18,7 @@ from trtbench.graph.view import constants
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtbench.graph.plan import QdqPlan
+    from trtbench.graph.placement import QdqPlan
 
 _HALVES = """
     x = Relu(input)

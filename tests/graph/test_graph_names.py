@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from trtbench.graph.names import rename
+from trtbench.graph.export import rename
 
 
 def _model(

@@ -11,7 +11,7 @@ from trtbench.errors import GraphError
 from trtbench.graph.placement import activation_tensors, plan_qdq
 
 if TYPE_CHECKING:
-    from trtbench.graph.plan import QdqPlan
+    from trtbench.graph.placement import QdqPlan
 
 _W = np.ones((4, 4, 3, 3), np.float32)
 _W1 = np.ones((4, 4, 1, 1), np.float32)

@@ -13,7 +13,7 @@ from trtbench.graph.lint import lint
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.graph.reference import onnxruntime, run_reference
-from trtbench.graph.weights import SMALLEST_SCALE, weight_scales
+from trtbench.graph.view import SMALLEST_SCALE, weight_scales
 from trtbench.precision import Runtime
 
 if TYPE_CHECKING:

@@ -25,8 +25,7 @@ from trtbench.graph.rounding import (
     shift_graph,
     with_weights,
 )
-from trtbench.graph.view import constants
-from trtbench.graph.weights import as_rows, rounded, weight_scales
+from trtbench.graph.view import as_rows, constants, rounded, weight_scales
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

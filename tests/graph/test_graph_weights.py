@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from trtbench.graph.reference import run_reference
-from trtbench.graph.weights import as_rows, rounded, weight_scales
+from trtbench.graph.view import as_rows, rounded, weight_scales
 
 Array = NDArray[np.float32]
 _WEIGHTS = hnp.arrays(np.float32, (3, 20), elements=st.floats(-10, 10, width=32, allow_subnormal=False))

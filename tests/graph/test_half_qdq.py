@@ -11,9 +11,8 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, numpy_helper
 
 from trtbench.errors import UnsupportedError
-from trtbench.graph.half import to_half
+from trtbench.graph.half import SMALLEST_NORMAL, half_scale, half_weight, to_half
 from trtbench.graph.half_check import check_half
-from trtbench.graph.half_scales import SMALLEST_NORMAL, half_scale, half_weight
 from trtbench.graph.lint import lint
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
@@ -200,3 +199,14 @@ def test_one_scale_serves_a_whole_weight() -> None:
     weight = np.array([[0.5, -1], [2, 0]], np.float32)
 
     np.testing.assert_array_equal(half_weight(weight, np.array(0.25, np.float16), axis=1), weight)
+
+
+def test_zeros_of_a_pruned_weight_survive_quantization_and_half_precision() -> None:
+    weight = _RNG.normal(size=(4, 4, 3, 3)).astype(np.float32)
+    weight[:, 2:] = 0
+    quantized = _quantized(_float(w=weight))
+
+    for graph in (quantized, to_half(_float(w=weight), dtype="bf16").proto, to_half(quantized, dtype="fp16").proto):
+        (found,) = (value for name, value in _constants(graph).items() if name.split(".")[0] == "w" and value.ndim > 1)
+        assert not found[:, 2:].astype(np.float32).any()
+        assert found[:, :2].astype(np.float32).any()

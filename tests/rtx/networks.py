@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from trtbench.graph.plan import QdqPlan
+    from trtbench.graph.placement import QdqPlan
 
 _RANGE = 4.0  # of every activation: what a builder makes of a graph does not hang on its scales
 

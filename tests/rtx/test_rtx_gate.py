@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from trtbench.graph.plan import QdqPlan
+    from trtbench.graph.placement import QdqPlan
 
 pytestmark = pytest.mark.rtx
 

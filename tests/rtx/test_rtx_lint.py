@@ -9,7 +9,7 @@ from tests.graph.lint_cases import CASES, Case
 from tests.rtx.compiler import compiled, parsed, supported
 from tests.rtx.mutations import mutated, subjects
 from trtbench.graph.lint import RULES, lint
-from trtbench.graph.operators import WITHOUT_IMPORTER
+from trtbench.graph.view import WITHOUT_IMPORTER
 
 pytestmark = pytest.mark.rtx
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from trtbench.compress.method import Tune
-    from trtbench.graph.plan import QdqPlan
+    from trtbench.graph.placement import QdqPlan
     from trtbench.suite import QatVariant
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.graph.plan import QdqPlan, Reader
+    from trtbench.graph.placement import QdqPlan, Reader
 
 Operand = Literal["weights", "activations"]
 

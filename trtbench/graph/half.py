@@ -1,30 +1,43 @@
 """FP32 ONNX to FP16 or BF16 ONNX with FP32 inputs and outputs: the types a strongly typed TensorRT network has.
 
-A Q/DQ graph becomes INT8+FP16: the scales are FP16, and what is not INT8 computes in FP16. Why not ONNX Runtime's
-converter: it knows no BF16, moves tiny weights to 1e-7 and large ones to 1e4 without a word, and rounds no codes.
+A Q/DQ graph becomes INT8+FP16: the scales are FP16, and what is not INT8 computes in FP16. FP16 keeps 11 bits of a
+scale, so codes are those of the rounded scale. How a runtime divides FP16 weights by FP16 scales when it folds them is
+its own affair: a weight that is already code x scale gives the same code either way, for its own rounding and the
+division's move it by less than 127 x 2^-10 < 0.13 of a code.
+
+Why not ONNX Runtime's converter: it knows no BF16, moves tiny weights to 1e-7 and large ones to 1e4 without a word, and
+rounds no codes. ModelOpt's AutoCast is NVIDIA's own, in an optional package.
 """
 
 from __future__ import annotations
 
+import re
+import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import onnx
-from onnx import TensorProto, shape_inference, version_converter
+from onnx import TensorProto, helper, numpy_helper, shape_inference, version_converter
 
-from trtbench.errors import GraphError, UnsupportedError
+from trtbench import _optional
+from trtbench.errors import CapabilityError, GraphError, UnsupportedError
 from trtbench.graph.half_rules import FORMATS, has_subgraph, plan_half
-from trtbench.graph.half_scales import half_constants
-from trtbench.graph.half_types import rewrite_types
-from trtbench.graph.view import FIRST_HALF_QDQ_OPSET, QUANTIZERS, element_types, node_name, view
+from trtbench.graph.view import FIRST_HALF_QDQ_OPSET, LEVELS, QUANTIZERS, attribute, element_types, node_name, view
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator, Mapping
 
+    from numpy.typing import NDArray
+
+    from trtbench.graph.half_rules import HalfFormat, HalfPlan
+    from trtbench.graph.view import GraphView
     from trtbench.precision import HalfType
 
 Method = Literal["trtbench", "modelopt"]
 FIRST_BF16_OPSET = 22  # convolutions and pools take BF16 since
+SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)  # 2^-14; below it a scale loses bits or becomes 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +73,12 @@ def to_half(
     """
     _require_convertible(proto, dtype=dtype, method=method)
     if method == "modelopt":
-        from trtbench.graph.autocast import autocast
-
-        return _judged(_checked(autocast(proto, dtype=dtype, keep=keep)), dtype=dtype)
+        return _judged(_checked(_autocast(proto, dtype=dtype, keep=keep)), dtype=dtype)
     ready = _typed(_raised(_lifted(proto), dtype=dtype))
     seen, types = view(ready), element_types(ready.graph)
     plan = plan_half(seen, types, dtype=dtype, keep=keep)
     constants = half_constants(seen, quantizers=plan.halves) if dtype == "fp16" else {}
-    halved = rewrite_types(ready, plan, types, half=FORMATS[dtype], constants=constants)
+    halved = _Rewriter(ready, plan, types, half=FORMATS[dtype], constants=constants).rewritten()
     kept = [(node_name(seen.maker[key]), plan.kept[key]) for key in plan.computing if key in plan.kept]
     share = 1 - len(kept) / max(len(plan.computing), 1)
     return HalfGraph(proto=_checked(halved), share_of_nodes=share, kept=tuple(kept))
@@ -165,3 +176,165 @@ def _judged(proto: onnx.ModelProto, *, dtype: HalfType) -> HalfGraph:
         share_of_nodes=1 - len(kept) / max(len(computing), 1),
         kept=tuple((node_name(node), "AutoCast keeps it") for node in kept),
     )
+
+
+class _Rewriter:
+    """One pass over the nodes, which makes the plan's operands half; knows each tensor's name in either type.
+
+    Args:
+        proto: the float graph; it is not changed.
+        plan: what becomes half; inputs and outputs of the graph stay float.
+        types: the element type of every tensor.
+        half: the format.
+        constants: values for single constant operands (first output, input index) in place of the rounded ones.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        plan: HalfPlan,
+        types: Mapping[str, int],
+        *,
+        half: HalfFormat,
+        constants: Mapping[tuple[str, int], NDArray[Any]],
+    ) -> None:
+        self._proto, self._plan, self._types, self._half, self._constants = proto, plan, types, half, constants
+        self._suffix = TensorProto.DataType.Name(half.element).lower()
+        self._stored = {item.name: item for item in proto.graph.initializer}
+        self._outputs = {item.name for item in proto.graph.output}
+        self._names: dict[tuple[str, bool], str] = {(item.name, False): item.name for item in proto.graph.input}
+        self._initializers: dict[str, onnx.TensorProto] = {}
+
+    def rewritten(self) -> onnx.ModelProto:
+        result = onnx.ModelProto()
+        result.CopyFrom(self._proto)
+        for field in (result.graph.node, result.graph.initializer, result.graph.value_info):
+            del field[:]
+        result.graph.node.extend(node for original in self._proto.graph.node for node in self._nodes(original))
+        result.graph.initializer.extend(self._initializers.values())
+        return result
+
+    def _nodes(self, original: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+        """Yield the casts a node needs, the node, and the casts of the graph's outputs it makes."""
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        operands = self._plan.halves.get(original.output[0])
+        for index, tensor in enumerate(original.input):
+            is_half = operands is not None and index in operands.inputs
+            if tensor in self._stored:
+                node.input[index] = self._constant(original, index, is_half=is_half)
+            elif self._types.get(tensor) == TensorProto.FLOAT:
+                if (tensor, is_half) not in self._names:
+                    yield self._cast(tensor, to_half=is_half)
+                node.input[index] = self._names[tensor, is_half]
+        returned = []
+        for index, tensor in enumerate(original.output):
+            if operands is not None and index in operands.outputs:
+                node.output[index] = self._names[tensor, True] = self._half_name(tensor)
+                returned += [tensor] if tensor in self._outputs else []
+            else:
+                self._names[tensor, False] = tensor
+        yield node
+        yield from (self._cast(tensor, to_half=False) for tensor in returned)
+
+    def _half_name(self, tensor: str) -> str:
+        """Name a tensor that is made in half: its own name, which a graph's output keeps for the float one."""
+        return f"{tensor}.{self._suffix}" if tensor in self._outputs else tensor
+
+    def _cast(self, tensor: str, *, to_half: bool) -> onnx.NodeProto:
+        source = self._names[tensor, not to_half]
+        suffix = self._suffix if to_half else "float"
+        target = tensor if not to_half and tensor in self._outputs else f"{tensor}.{suffix}"
+        self._names[tensor, to_half] = target
+        element = self._half.element if to_half else TensorProto.FLOAT
+        return helper.make_node("Cast", [source], [target], name=f"{tensor}.to_{suffix}", to=element)
+
+    def _constant(self, reader: onnx.NodeProto, index: int, *, is_half: bool) -> str:
+        """Return the name of a constant in the type its reader wants, and keep the tensor."""
+        tensor = str(reader.input[index])
+        stored = self._stored[tensor]
+        if not is_half:
+            self._initializers[tensor] = stored
+            return tensor
+        rounded = self._constants.get((reader.output[0], index))
+        if rounded is None:
+            rounded = numpy_helper.to_array(stored).astype(self._half.numpy)
+        return self._kept(numpy_helper.from_array(rounded, f"{tensor}.{self._suffix}"))
+
+    def _kept(self, item: onnx.TensorProto) -> str:
+        """Keep a tensor once; one of another value gets a name of its own."""
+        name, number = item.name, 1
+        while name in self._initializers and self._initializers[name].raw_data != item.raw_data:
+            number += 1
+            name = f"{item.name}.{number}"
+        item.name = name
+        self._initializers[name] = item
+        return name
+
+
+def half_scale(scale: NDArray[Any]) -> NDArray[np.float16]:
+    """Round scales to FP16, raised to its smallest normal number: what underflows is a dead channel's."""
+    raised: NDArray[np.float16] = np.maximum(scale, SMALLEST_NORMAL).astype(np.float16)
+    return raised
+
+
+def half_weight(weight: NDArray[Any], scale: NDArray[Any], *, axis: int | None) -> NDArray[np.float16]:
+    """Return code x scale in FP16, with codes in [-127, 127] of the FP16 scale.
+
+    Args:
+        weight: float32, of any shape.
+        scale: positive FP16, one, or one for each slice along `axis`.
+        axis: None for one scale.
+    """
+    shape = [1] * weight.ndim
+    if axis is not None and scale.size > 1:
+        shape[axis] = -1
+    step = scale.astype(np.float64).reshape(shape if scale.size > 1 else ())
+    codes = np.clip(np.rint(weight.astype(np.float64) / step), -LEVELS, LEVELS)
+    return (codes * step).astype(np.float16)
+
+
+def half_constants(seen: GraphView, *, quantizers: Collection[str]) -> Mapping[tuple[str, int], NDArray[np.float16]]:
+    """Return the FP16 value of each constant that a Q or DQ node reads, by its first output and the input's index.
+
+    Args:
+        seen: the graph.
+        quantizers: the first outputs of the nodes that become half; others are passed over.
+    """
+    found: dict[tuple[str, int], NDArray[np.float16]] = {}
+    for node in seen.nodes:
+        if node.op_type not in QUANTIZERS or node.output[0] not in quantizers or node.input[1] not in seen.constants:
+            continue
+        scale = half_scale(seen.constants[node.input[1]])
+        found[node.output[0], 1] = scale
+        if node.op_type == "QuantizeLinear" and node.input[0] in seen.constants:
+            found[node.output[0], 0] = half_weight(seen.constants[node.input[0]], scale, axis=_axis(node))
+    return found
+
+
+def _axis(node: onnx.NodeProto) -> int:
+    return int(attribute(node, "axis", 1))
+
+
+def _autocast(proto: onnx.ModelProto, *, dtype: HalfType, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """Convert a float graph with AutoCast; `keep` names nodes that stay in FP32 besides those AutoCast keeps."""
+    try:
+        module = _optional.load("modelopt.onnx.autocast")
+    except CapabilityError as error:
+        cure = "pip install 'trtbench[modelopt]', or use our own converter"
+        raise UnsupportedError("half precision by ModelOpt", got=error.got, cure=cure) from error
+    with tempfile.TemporaryDirectory(prefix="trtbench-") as folder:
+        path = Path(folder) / "float.onnx"
+        onnx.save(proto, path)
+        try:
+            found: onnx.ModelProto = module.convert_to_mixed_precision(
+                onnx_path=str(path),
+                low_precision_type=dtype,
+                nodes_to_exclude=[f"^{re.escape(name)}$" for name in keep],
+                keep_io_types=True,
+                providers=["cpu"],
+            )
+        except Exception as error:  # AutoCast's errors share no base but Exception
+            what = f"graph {proto.graph.name!r} by AutoCast"
+            raise GraphError(what, got=" ".join(str(error).split()), cure="use our own converter") from error
+    return found

@@ -16,8 +16,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from trtbench.graph.half_rules import FORMATS
 from trtbench.graph.reference import run_reference
-from trtbench.graph.view import element_types
-from trtbench.graph.weights import LEVELS
+from trtbench.graph.view import LEVELS, element_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

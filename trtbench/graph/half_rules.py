@@ -10,9 +10,7 @@ import numpy as np
 from onnx import TensorProto, defs
 
 from trtbench.errors import GraphError
-from trtbench.graph.operators import WITHOUT_BF16
-from trtbench.graph.view import LAYERS, QUANTIZERS, node_name
-from trtbench.graph.weights import LEVELS
+from trtbench.graph.view import LAYERS, LEVELS, QUANTIZERS, WITHOUT_BF16, node_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from onnx import TensorProto, defs, shape_inference
 
-from trtbench.graph.operators import CONSTANT_TYPES, WITHOUT_BF16, WITHOUT_IMPORTER
 from trtbench.graph.view import (
+    CONSTANT_TYPES,
     FIRST_HALF_QDQ_OPSET,
     FIRST_QDQ_OPSET,
     FUSED_BEHIND_LAYER,
     LAYERS,
     QUANTIZERS,
+    WITHOUT_BF16,
+    WITHOUT_IMPORTER,
     GraphView,
     attribute,
     element_types,

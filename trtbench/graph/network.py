@@ -20,13 +20,12 @@ from torch import Tensor, nn
 
 from trtbench.errors import UnsupportedError
 from trtbench.graph.qdq import LARGEST_BIAS_CODE, UNSIGNED_LEVELS
-from trtbench.graph.view import attribute, constants
-from trtbench.graph.weights import LEVELS, SMALLEST_SCALE
+from trtbench.graph.view import LEVELS, SMALLEST_SCALE, attribute, constants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from trtbench.graph.plan import ActivationPoint, QdqPlan
+    from trtbench.graph.placement import ActivationPoint, QdqPlan
 
 _Inputs = list[Any]
 

@@ -9,8 +9,8 @@ to explicit quantization, the ResNets of its toolkits and its answers on NVIDIA/
 * of an Add's two inputs only the residual one is quantized: Conv+Add+ReLU then is one INT8 kernel. Where convolutions
   make both, the one on the longer branch is fused and the downsampling one is quantized;
 * pools read INT8: TensorRT moves Q and DQ through them;
-* a Concat whose output is read in INT8 reads INT8 itself, all its inputs and its output with one scale: else TensorRT
-  would rescale each input;
+* a Concat whose output is read in INT8 reads INT8 itself, all its inputs and its output with one scale: codes can stand
+  side by side only if they mean the same, and else TensorRT would rescale each input;
 * a tensor has one Q/DQ pair for all its readers.
 
 Operators that only move values (Slice, Pad with zeros, Reshape, MaxPool, ...) hand the scale of their input on. So in a
@@ -28,14 +28,13 @@ ResNet in float between Q/DQ nodes, slower than the float graph.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trtbench.errors import GraphError
-from trtbench.graph.joining import join_ranges
-from trtbench.graph.plan import ActivationPoint, LayerPlacement, QdqPlan, Reader, WeightPoint
 from trtbench.graph.view import (
     FIRST_QDQ_OPSET,
     FUSED_BEHIND_LAYER,
@@ -48,17 +47,123 @@ from trtbench.graph.view import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import onnx
 
     from trtbench.precision import Runtime
 
-
+_KINDS = {"Conv": "convolutions", "ConvTranspose": "transposed convolutions"}
 _POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool"})
 _MOVERS = frozenset({"Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 _KEEP_SIGN = _MOVERS | _POOLS
 _MATRIX_RANK = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """One input of one node; `node` is the node's first output tensor, which names it without doubt."""
+
+    node: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationPoint:
+    """One Q/DQ pair on an activation; its scale is that of the tensor `range_of`, which may be itself.
+
+    `is_unsigned` means uint8 with scale amax / 255, for a runtime that wants it where no value is negative.
+    """
+
+    tensor: str
+    range_of: str
+    readers: tuple[Reader, ...]
+    is_unsigned: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightPoint:
+    """One Q/DQ pair on a constant weight, with a scale for each output channel along `axis`."""
+
+    tensor: str
+    axis: int
+    readers: tuple[Reader, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerPlacement:
+    """Whether a layer runs in INT8, and if not, why."""
+
+    node: str
+    op_type: str
+    is_quantized: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QdqPlan:
+    """Every Q/DQ pair of a graph, in the order of the graph, and what becomes of each layer.
+
+    `joined` holds the tensors that meet in Concats, by the `range_of` of their pairs: their range is the largest of
+    theirs, so that no input of a Concat is clipped harder than it would be alone.
+    """
+
+    activations: tuple[ActivationPoint, ...]
+    weights: tuple[WeightPoint, ...]
+    layers: tuple[LayerPlacement, ...]
+    joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def sources(self, range_of: str) -> tuple[str, ...]:
+        """Return the tensors whose values make a range: the tensor itself, or those that meet it in Concats."""
+        return self.joined.get(range_of, (range_of,))
+
+    def amax(self, range_of: str, found: Mapping[str, float]) -> float:
+        """Return the magnitude that a pair's scale represents, from those of the tensors in `found`."""
+        return max(found[tensor] for tensor in self.sources(range_of))
+
+    @property
+    def summary(self) -> str:
+        """What is INT8, as `19 of 21 convolutions, 1 of 1 linear layers`."""
+        kinds = [_KINDS.get(layer.op_type, "linear layers") for layer in self.layers]
+        total, quantized = Counter(kinds), Counter[str]()
+        for kind, layer in zip(kinds, self.layers, strict=True):
+            quantized[kind] += layer.is_quantized
+        return ", ".join(f"{quantized[kind]} of {total[kind]} {kind}" for kind in total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinedRanges:
+    """The groups by the tensor that names their scale: the last of each in the order of the graph."""
+
+    groups: Mapping[str, tuple[str, ...]]
+
+    def leader(self, tensor: str) -> str:
+        """Return the tensor that names this one's scale: itself where it is in no group."""
+        return next((leader for leader, members in self.groups.items() if tensor in members), tensor)
+
+    def members(self, leader: str) -> tuple[str, ...]:
+        """Return the tensors that share a scale named so."""
+        return self.groups.get(leader, (leader,))
+
+
+def join_ranges(concats: Sequence[onnx.NodeProto], ranges: Mapping[str, str]) -> JoinedRanges:
+    """Group the tensors whose values meet in Concats.
+
+    Args:
+        concats: those that run in INT8.
+        ranges: for each quantized tensor, in the order of the graph, the one whose range it has.
+    """
+    groups: list[set[str]] = []
+    for node in concats:
+        meeting = {ranges[tensor] for tensor in (*node.input, node.output[0]) if tensor in ranges}
+        groups, apart = (
+            [group for group in groups if group & meeting],
+            [group for group in groups if not group & meeting],
+        )
+        groups = [*apart, meeting.union(*groups)]
+    order = {tensor: index for index, tensor in enumerate(dict.fromkeys(ranges.values()))}
+    members = [tuple(sorted(group, key=order.__getitem__)) for group in groups]
+    return JoinedRanges(groups={group[-1]: group for group in members})
 
 
 def plan_qdq(proto: onnx.ModelProto, *, exclude: Collection[str] = (), runtime: Runtime = "tensorrt") -> QdqPlan:
@@ -79,7 +184,7 @@ def plan_qdq(proto: onnx.ModelProto, *, exclude: Collection[str] = (), runtime: 
     layers = tuple(_layer(seen, node, exclude) for node in nodes)
     quantized = {node.output[0] for node, layer in zip(nodes, layers, strict=True) if layer.is_quantized}
     for_cpu = runtime == "onnxruntime-cpu"
-    edges = _Edges(view=seen, quantized=quantized, exclude=frozenset(exclude), adds_whole=for_cpu)
+    edges = _Edges(view=seen, quantized=quantized, exclude=frozenset(exclude), adds_whole=for_cpu, depths=_depths(seen))
     tensors = [tensor for tensor in _tensors_in_order(proto) if any(edges.needs(*read) for read in edges.of(tensor))]
     ranges: dict[str, str] = {}
     for tensor in tensors:
@@ -160,13 +265,15 @@ def _obstacle(seen: GraphView, node: onnx.NodeProto) -> str:
 class _Edges:
     """The rules for one reading of one tensor by one node.
 
-    `quantized` holds the INT8 layers by their first output; `adds_whole` says that both inputs of an Add are quantized.
+    `quantized` holds the INT8 layers by their first output; `adds_whole` says that both inputs of an Add are quantized;
+    `depths` holds the nodes on the longest way from an input to each tensor.
     """
 
     view: GraphView
     quantized: Collection[str]
     exclude: Collection[str]
     adds_whole: bool
+    depths: Mapping[str, int]
 
     def of(self, tensor: str) -> tuple[tuple[onnx.NodeProto, int], ...]:
         """Return the nodes that read a tensor, with the input they read it by."""
@@ -210,18 +317,16 @@ class _Edges:
         if not fusable:
             return None
         # A layer read by others too cannot vanish into the Add's kernel; a longer branch is the block's main one.
-        main = max(fusable, key=lambda index: (len(self.of(add.input[index])) == 1, self._depth(add.input[index])))
+        main = max(fusable, key=lambda index: (len(self.of(add.input[index])) == 1, self.depths[add.input[index]]))
         return 1 - main
 
-    def _depth(self, tensor: str) -> int:
-        """Count the nodes on the longest way from an input to a tensor."""
-        depths: dict[str, int] = {}
-        for node in self.view.nodes:
-            depth = 1 + max((depths.get(source, 0) for source in node.input), default=0)
-            depths.update(dict.fromkeys(node.output, depth))
-            if tensor in depths:
-                break
-        return depths.get(tensor, 0)
+
+def _depths(seen: GraphView) -> dict[str, int]:
+    depths: dict[str, int] = {}
+    for node in seen.nodes:
+        depth = 1 + max((depths.get(source, 0) for source in node.input), default=0)
+        depths.update(dict.fromkeys(node.output, depth))
+    return depths
 
 
 def _tensors_in_order(proto: onnx.ModelProto) -> Iterator[str]:

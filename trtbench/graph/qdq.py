@@ -17,15 +17,14 @@ from onnx import helper, numpy_helper, shape_inference
 
 from trtbench.errors import GraphError
 from trtbench.graph.placement import activation_tensors
-from trtbench.graph.view import constants
-from trtbench.graph.weights import LEVELS, WeightClip, weight_scales
+from trtbench.graph.view import LEVELS, WeightClip, constants, weight_scales
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from trtbench.graph.plan import QdqPlan, Reader
+    from trtbench.graph.placement import QdqPlan, Reader
 
 UNSIGNED_LEVELS = 255
 # ONNX Runtime's kernels add the bias as int32 codes of (input scale x weight scale). A dead channel's bias would

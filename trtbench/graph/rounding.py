@@ -19,15 +19,14 @@ import onnx
 from onnx import helper, numpy_helper
 
 from trtbench.graph.qdq import weight_name
-from trtbench.graph.view import LAYERS, QUANTIZERS, attribute, constants
-from trtbench.graph.weights import LEVELS, as_rows
+from trtbench.graph.view import LAYERS, LEVELS, QUANTIZERS, as_rows, attribute, constants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from trtbench.graph.plan import QdqPlan
+    from trtbench.graph.placement import QdqPlan
 
 _DAMPING = 0.01  # of the mean of H's diagonal: the paper's percdamp
 _POSITIONS = 4096  # of a batch's patches that H counts at most: they overlap, so more say little more

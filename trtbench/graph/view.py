@@ -1,10 +1,16 @@
-"""Who makes a tensor and who reads it: a graph seen from its tensors, for the rules of placement and lint. Pure."""
+"""A graph seen from its tensors, for the rules of placement and lint: who makes and reads one, a weight's scales. Pure.
+
+Which operators and types of constants TensorRT's ONNX parser takes is what docs/operators.md and onnxOpImporters.cpp of
+TensorRT 10.1's parser (onnx-tensorrt, public) and the parser of TensorRT-RTX 1.7 say alike; `tests/rtx` asks the latter
+again.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
@@ -20,6 +26,40 @@ QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 FUSED_BEHIND_LAYER = frozenset({"BatchNormalization", "Clip", "LeakyRelu", "Relu"})
 FIRST_QDQ_OPSET = 13  # QuantizeLinear has an axis since
 FIRST_HALF_QDQ_OPSET = 19  # QuantizeLinear takes FP16 since
+# Of ONNX's own operators. DeformConv is not among them: TensorRT 10 has a plugin for it, TensorRT-RTX has none.
+WITHOUT_IMPORTER = frozenset(
+    (  # noqa: SIM905  forty-five names, one a line, would read no better
+        "AffineGrid Bernoulli BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CenterCropPad Col2Im "
+        "Compress ConcatFromSequence ConvInteger CumProd DFT Det DynamicQuantizeLinear ImageDecoder MatMulInteger "
+        "MaxRoiPool MaxUnpool MelWeightMatrix Multinomial NegativeLogLikelihoodLoss Optional OptionalGetElement "
+        "OptionalHasElement QLinearConv QLinearMatMul RegexFullMatch SequenceAt SequenceConstruct SequenceEmpty "
+        "SequenceErase SequenceInsert SequenceLength SequenceMap SoftmaxCrossEntropyLoss SplitToSequence StringConcat "
+        "StringNormalizer StringSplit SwiGLU TfIdfVectorizer Unique"
+    ).split()
+)
+WITHOUT_BF16 = frozenset({"GlobalLpPool", "HardSwish", "LpNormalization", "Mish"})
+CONSTANT_TYPES = frozenset(
+    {
+        TensorProto.BFLOAT16,
+        TensorProto.BOOL,
+        TensorProto.DOUBLE,
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+        TensorProto.FLOAT4E2M1,
+        TensorProto.FLOAT8E4M3FN,
+        TensorProto.INT32,
+        TensorProto.INT4,
+        TensorProto.INT64,
+        TensorProto.INT8,
+        TensorProto.UINT8,
+    }
+)
+WeightClip = Literal["absmax", "mse"]
+LEVELS = 127  # the largest int8 code whose negative is one too
+# A dead channel's weights are all 0, and so would be its scale, which TensorRT refuses. The smallest positive FP16
+# number stays positive in every type that scales may be converted to, and rounds nothing that matters.
+SMALLEST_SCALE = 2.0**-24
+_SHARES = np.linspace(1.0, 0.5, 101)  # of the largest magnitude; below half of it 8 bits lose more than they win
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,3 +122,35 @@ def node_name(node: onnx.NodeProto) -> str:
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """Return the value of a node's attribute, or the default."""
     return next((helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
+
+
+def weight_scales(weight: NDArray[np.float32], *, axis: int, clip: WeightClip = "absmax") -> NDArray[np.float32]:
+    """Return the scale of each slice of a weight along `axis`, float32 (channels,), never below 2^-24.
+
+    `absmax` represents the largest magnitude, which is code 127; `mse` is the share of it, from a half on, whose codes
+    have the least squared error, so that a few outliers do not coarsen all steps.
+    """
+    rows = as_rows(weight, axis=axis)
+    scales = np.abs(rows).max(axis=1) / LEVELS
+    if clip == "mse":
+        errors = np.stack([_squared_error(rows, scales * share) for share in _SHARES])
+        scales = scales * _SHARES[errors.argmin(axis=0)]
+    safe: NDArray[np.float32] = np.maximum(scales, SMALLEST_SCALE).astype(np.float32)
+    return safe
+
+
+def as_rows(weight: NDArray[np.float32], *, axis: int) -> NDArray[np.float32]:
+    """Return the weight as (channels along `axis`, the rest)."""
+    return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+
+
+def rounded(rows: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what QuantizeLinear and DequantizeLinear make of each row: nearest code, ties to even, in [-128, 127]."""
+    steps = np.maximum(scales, SMALLEST_SCALE)[:, None].astype(np.float32)
+    codes: NDArray[np.float32] = np.clip(np.rint(rows / steps), -LEVELS - 1, LEVELS) * steps
+    return codes
+
+
+def _squared_error(rows: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    error: NDArray[np.float32] = np.square(rows - rounded(rows, scales)).sum(axis=1)
+    return error

@@ -19,8 +19,7 @@ from trtbench.graph.rounding import (
     shift_graph,
     with_weights,
 )
-from trtbench.graph.view import constants
-from trtbench.graph.weights import LEVELS
+from trtbench.graph.view import LEVELS, constants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from trtbench.graph.plan import QdqPlan
+    from trtbench.graph.placement import QdqPlan
     from trtbench.make.calibration import CalibrationSet
 
 _INPUT = "input"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from trtbench.graph.ablation import QuantizedNode
-    from trtbench.graph.plan import QdqPlan
+    from trtbench.graph.placement import QdqPlan
     from trtbench.make.engines import EnginePlan
     from trtbench.make.makings import Makings
     from trtbench.precision import Runtime

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import filelock
 
 from trtbench.errors import DataError, GraphError
-from trtbench.graph.weights import LEVELS
+from trtbench.graph.view import LEVELS
 from trtbench.store import storing, write_atomically
 
 if TYPE_CHECKING:
