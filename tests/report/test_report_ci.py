@@ -10,8 +10,7 @@ import pytest
 
 from trtbench.decide.compare import Comparison, parse_gates
 from trtbench.errors import StoreError
-from trtbench.report.github import append_summary, comparison_summary, report_summary
-from trtbench.report.junit import comparison_junit, report_junit
+from trtbench.report.ci import append_summary, comparison_junit, comparison_summary, report_junit, report_summary
 
 if TYPE_CHECKING:
     from pathlib import Path

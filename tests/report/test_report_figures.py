@@ -16,15 +16,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 from PIL import Image
 
-from trtbench.report.bars import latency_figure, size_figure
-from trtbench.report.classes import class_figure
+from trtbench.report.charts import batch_figure, class_figure, latency_figure, samples_figure, size_figure
 from trtbench.report.document import read_report
 from trtbench.report.figures import draw_plots
 from trtbench.report.figures_style import kind, marker
-from trtbench.report.labels import place_labels
-from trtbench.report.lines import batch_figure
-from trtbench.report.scatter import accuracy_figure
-from trtbench.report.spread import samples_figure
+from trtbench.report.scatter import accuracy_figure, place_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -207,8 +207,7 @@ def publish(report: Report, folder: Path, *, junit: Path | None, mlflow: str | N
         ConfigError: the MLflow store refuses.
         CapabilityError: MLflow is asked for and absent.
     """
-    from trtbench.report.github import append_summary, report_summary
-    from trtbench.report.junit import report_junit
+    from trtbench.report.ci import append_summary, report_junit, report_summary
     from trtbench.store import write_atomically
 
     if junit is not None:
@@ -228,8 +227,7 @@ def publish_comparisons(found: Sequence[Comparison], gates: Gates, *, junit: Pat
         StoreError: a file cannot be written.
     """
     from trtbench.decide.compare import broken_gates
-    from trtbench.report.github import append_summary, comparison_summary
-    from trtbench.report.junit import comparison_junit
+    from trtbench.report.ci import append_summary, comparison_junit, comparison_summary
     from trtbench.report.words import gate_clause
     from trtbench.store import write_atomically
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbench.bench.measured import Measured
+    from trtbench.report.charts import Samples
     from trtbench.report.document import Report
-    from trtbench.report.spread import Samples
     from trtbench.rows import Row
 
 _PLAIN = "device latency"

@@ -6,12 +6,9 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbench.report.bars import latency_figure, size_figure
-from trtbench.report.classes import class_figure
+from trtbench.report.charts import batch_figure, class_figure, latency_figure, samples_figure, size_figure
 from trtbench.report.figures_style import DPI
-from trtbench.report.lines import batch_figure
 from trtbench.report.scatter import accuracy_figure
-from trtbench.report.spread import samples_figure
 from trtbench.report.tables import (
     batch_table,
     class_drops_table,
@@ -26,8 +23,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from trtbench.report.charts import Samples
     from trtbench.report.document import Recommendation
-    from trtbench.report.spread import Samples
     from trtbench.report.tables import Table
     from trtbench.rows import Row
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import functools
+import io
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib import rc_context
 
 from trtbench.jsonable import to_jsonable
 from trtbench.report.details import details
-from trtbench.report.figures_style import DARK
-from trtbench.report.figures_svg import colour_variable, inline_svg
+from trtbench.report.figures_style import DARK, tip_of
 from trtbench.report.remarks import caveats, footnotes, observations, texts
 from trtbench.report.tables import columns_of, row_lines
 from trtbench.report.units import significant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from matplotlib.figure import Figure
 
     from trtbench.report.columns import Column, Line
     from trtbench.report.document import Report
@@ -34,6 +39,10 @@ _ASIDE = (
     *("memory_bytes", "energy_j", "role", "device"),
 )
 ALL_ROWS = (*_FIRST, *_THEN, *_ASIDE)
+_COLOUR = re.compile("|".join(DARK), re.IGNORECASE)
+_REFERENCE = re.compile(r"(?<=#)(?=[\w.-]+\)?$)")  # the start of the name in "#name" and "url(#name)"
+_FONTS = re.compile(r"font-family: [^;]*;? ?")  # the page's font serves
+_POINTS = re.compile(r"[\d.]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,3 +190,65 @@ def _blocks(report: Report) -> list[tuple[str, str, str]]:
 
 def _yaml(values: Mapping[str, Any]) -> str:
     return yaml.safe_dump(to_jsonable(dict(values)), sort_keys=False, allow_unicode=True, width=100)
+
+
+def inline_svg(figure: Figure, *, name: str, label: str) -> str:
+    """Return an `<svg>` element for an HTML page that may hold others.
+
+    Args:
+        figure: what to draw; artists that `figures_style.tip` was called for carry a `<title>`.
+        name: makes every id in it unique within the page.
+        label: what a screen reader says of the whole.
+    """
+    file = io.BytesIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    root = ET.fromstring(file.getvalue())  # noqa: S314  matplotlib has written it a line above
+    for parent in list(root.iter()):
+        for child in [one for one in parent if _local(one.tag) in {"metadata", "style"}]:
+            parent.remove(child)
+    for element in root.iter():
+        _settle(element, name=name)
+    width = _POINTS.match(root.attrib.pop("width"))
+    root.attrib.pop("height")
+    root.attrib |= {"role": "group", "aria-label": label}
+    if width:
+        root.set("style", f"--natural: {float(width.group()) * 4 / 3:.0f}px")
+    return ET.tostring(root, encoding="unicode", short_empty_elements=True)
+
+
+def colour_variable(colour: str) -> str:
+    """Return the CSS variable that stands for a colour of `figures_style`."""
+    return f"--c-{colour.removeprefix('#').lower()}"
+
+
+def _settle(element: ET.Element, *, name: str) -> None:
+    """Take off namespaces, make names unique, let colours follow the page, and tell what the element is."""
+    element.tag = _local(element.tag)
+    told = tip_of(element.get("id", ""))
+    if told is not None:
+        del element.attrib["id"]
+        element.attrib |= {"class": "tip", "role": "img", "aria-label": told}
+    if element.get("id", "").startswith("matplotlib.axis"):
+        element.set("aria-hidden", "true")  # the table below the figure reads better
+    attributes = {_local(key): _attribute(_local(key), value, name=name) for key, value in element.attrib.items()}
+    element.attrib.clear()
+    element.attrib.update(attributes)
+    if told is not None:
+        title = ET.Element("title")
+        title.text = told
+        element.insert(0, title)
+
+
+def _attribute(key: str, value: str, *, name: str) -> str:
+    if key == "id":
+        return f"{name}-{value}"
+    if key in {"href", "clip-path"}:
+        return _REFERENCE.sub(f"{name}-", value)
+    if key == "style":
+        return _COLOUR.sub(lambda found: f"var({colour_variable(found.group())})", _FONTS.sub("", value))
+    return value
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from trtbench.decide.compare import Comparison
     from trtbench.decide.sweep import Sweep
+    from trtbench.report.charts import Samples
     from trtbench.report.columns import Align, Column, Medium, Value
     from trtbench.report.remarks import Footnotes
-    from trtbench.report.spread import Samples
     from trtbench.rows import Row
 
 

@@ -1,4 +1,4 @@
-"""JUnit XML for CI: a test case for each row and each gate, as Jenkins, GitLab and GitHub's reporters read it."""
+"""What CI shows: JUnit XML with a test case for each row and each gate, and the summary of a job on GitHub."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree as ET
 
 from trtbench.decide.compare import broken_gates
-from trtbench.report.remarks import remarks, texts
+from trtbench.report.remarks import observations, remarks, texts
+from trtbench.report.tables import comparison_table, rows_for_terminal, to_markdown
 from trtbench.report.units import fixed
 from trtbench.report.words import gate_clause, row_in_brief
+from trtbench.store import storing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from trtbench.decide.compare import Comparison, Gates
     from trtbench.report.document import Report
     from trtbench.rows import Row
+
 
 # What XML 1.0 (section 2.2) allows nowhere, escaped or not; reasons of runtimes carry colour codes.
 _UNSPEAKABLE = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -111,3 +115,28 @@ def _element(case: Case) -> ET.Element:
 
 def _spoken(text: str) -> str:
     return _UNSPEAKABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def report_summary(report: Report) -> str:
+    """Return the summary of a run: the same table as in the terminal."""
+    table = rows_for_terminal(report.rows)
+    notes = [*table.notes, *texts(observations(report.rows)), *report.notes]
+    told = "\n".join(f"- {' '.join(note.split())}" for note in notes)
+    head = f"### trtbench: {report.suite.get('name', report.run_id)}"
+    return f"{head}\n\n**{report.decision.sentence}**\n\n{to_markdown(table)}\n\n{told}\n\n"
+
+
+def comparison_summary(comparisons: Sequence[Comparison], *, broken: Sequence[str]) -> str:
+    """Return the summary of a comparison: which gates broke, and the verdict of each row."""
+    clauses = "".join(f"- **{clause}**\n" for clause in broken) or "No gate broke.\n"
+    return f"### trtbench compare\n\n{clauses}\n{to_markdown(comparison_table(comparisons))}\n\n"
+
+
+def append_summary(path: Path, text: str) -> None:
+    """Add to the file that GitHub names in GITHUB_STEP_SUMMARY, to which other steps write too.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    with storing(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
