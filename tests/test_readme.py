@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,9 @@ from trtbench.report.document import read_report
 from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import fixed, significant
 from trtbench.suite import VARIANT_KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _ROOT = Path(__file__).parent.parent
 _README = _ROOT / "README.md"
@@ -75,6 +79,33 @@ def calibration_block() -> str:
     table = to_markdown(Table.of(("measured", *models), cells, left=1))
     load = found["environment"]["load_average"][0]
     return f"{table}\n\nMeasured on {found['environment']['cores']} cores beside a load of {load:.1f}."
+
+
+def winners_curse_block() -> str:
+    """Write the README's table of the simulated decisions about accuracy from their committed JSON."""
+    found = json.loads((_EVIDENCE / "winners-curse.json").read_bytes())
+    shares: dict[tuple[str, int], dict[bool, Mapping[str, float]]] = {}
+    for one in found["scenes"]:
+        shares.setdefault((one["scene"], one["images"]), {})[one["corrected"]] = one
+    cells = [
+        (
+            scene,
+            f"{images:,}",
+            *(f"{100 * by[is_together]['broke_the_limit']:.1f}" for is_together in (False, True)),
+            *(f"{100 * by[is_together]['lost_more_than_told']:.1f}" for is_together in (False, True)),
+            f"{100 * by[True]['shipped']:.1f}",
+        )
+        for (scene, images), by in shares.items()
+    ]
+    headers = ("variants, limit 2 pp", "images", "broke it, alone %", "%", "more than told, alone %", "%", "shipped %")
+    return to_markdown(Table.of(headers, cells, left=1))
+
+
+def test_the_winners_curse_is_that_of_the_committed_simulation() -> None:
+    begin, end = "<!-- winners-curse: from docs/evidence/winners-curse.json -->\n", "\n<!-- winners-curse end -->"
+    text = _README.read_text(encoding="utf-8")
+
+    assert text[text.index(begin) + len(begin) : text.index(end)] == winners_curse_block()
 
 
 def test_the_calibration_numbers_are_those_of_the_committed_benchmark() -> None:

@@ -51,6 +51,19 @@ def test_compare_was_right_forty_times(path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("path", _committed("winners-curse.json"), ids=lambda path: path.name)
+def test_a_decision_breaks_its_limit_or_its_word_in_one_run_of_twenty_at_most(path: Path) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+
+    assert found["runs"] >= 4500  # 1.5 percentage points to either side at 95 %
+    together = [one for one in found["scenes"] if one["corrected"]]
+    assert {one["images"] for one in together} == {360, 1017}
+    assert max(one["broke_the_limit"] for one in together) <= 0.05
+    assert max(one["lost_more_than_told"] for one in together) <= 0.05
+    alone = [one["broke_the_limit"] for one in found["scenes"] if not one["corrected"]]
+    assert max(alone) > 0.3
+
+
 @pytest.mark.slow
 def test_the_overhead_is_measured_beside_a_bare_loop(tmp_path: Path) -> None:
     found = _run("overhead", tmp_path, "--pairs", "4", "--processes", "2")
