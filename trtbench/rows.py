@@ -123,7 +123,7 @@ class Row:
     """One (variant, precision, sparse, build, backend, device, batch size) of a report.
 
     `sparse` says that 2:4 sparse weights may run on sparse tensor cores; `build` counts repeated builds from 1.
-    `channels` are the output channels of each convolution. `latency` is of the inference alone; `other_latencies` are
+    `widths` are the output channels of each convolution. `latency` is of the inference alone; `other_latencies` are
     of the same engine with the copies in and out, or of several launches a sample. `energy_j` is of one image.
     `builds_p50_ms` are the medians of repeated builds, of which the row is the middle one. `achieved` is what its
     layers came to compute in, `settings` what the engine was opened with, `cores` those its process was bound to.
@@ -142,7 +142,7 @@ class Row:
     simulated: bool = False
     params: int | None = None
     macs: int | None = None
-    channels: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()
     sparsity: float | None = None
     engine_bytes: int | None = None
     weight_bytes: int | None = None

@@ -44,14 +44,14 @@ def test_a_sidecar_reads_back_as_it_was_written(engine: Path, sidecar: Make) -> 
     assert json.loads(sidecar_path(engine).read_text())["preprocessing_fingerprint"] == made.preprocessing.fingerprint
 
 
-def test_a_sidecar_of_before_has_its_precision_read_into_fields(engine: Path, sidecar: Make) -> None:
-    write_sidecar(engine, sidecar())
+def test_a_sidecar_of_before_is_read_into_the_fields_of_now(engine: Path, sidecar: Make) -> None:
+    write_sidecar(engine, sidecar(widths=(16, 8)))
     path = sidecar_path(engine)
     document = json.loads(path.read_text(encoding="utf-8"))
-    older = {name: value for name, value in document.items() if name not in {"sparse", "build"}}
-    path.write_text(json.dumps(older | {"precision": "int8+sparse#2"}), encoding="utf-8")
+    older = {name: value for name, value in document.items() if name not in {"sparse", "build", "widths"}}
+    path.write_text(json.dumps(older | {"precision": "int8+sparse#2", "channels": [16, 8]}), encoding="utf-8")
     found = read_sidecar(engine)
-    assert (found.precision, found.sparse, found.build) == ("int8", True, 2)
+    assert (found.precision, found.sparse, found.build, found.widths) == ("int8", True, 2, (16, 8))
 
     path.write_text(json.dumps(older | {"precision": "int9"}), encoding="utf-8")
     with pytest.raises(SidecarError, match=r"precision: expected fp32 or .*got 'int9'; build the engine again"):

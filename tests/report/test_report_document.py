@@ -119,6 +119,13 @@ def test_a_row_of_an_older_report_is_read_into_its_fields(shown: str, fields: tu
     assert row.name == f"{first['variant']} {shown} {first['backend']} b{first['batch_size']}"
 
 
+def test_the_widths_of_an_older_report_are_read_where_it_calls_them_channels() -> None:
+    raw = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    del raw["rows"][0]["widths"]
+    raw["rows"][0]["channels"] = [16, 8]
+    assert validate_report(json.dumps(raw), origin="report.json").rows[0].widths == (16, 8)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": NaN}'])
 def test_what_is_no_report_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"report\.json"):

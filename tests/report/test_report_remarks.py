@@ -13,7 +13,7 @@ from trtbench.report.document import read_report
 from trtbench.report.remarks import (
     advice,
     is_launch_bound,
-    misaligned_channels,
+    misaligned_widths,
     observations,
     remarks,
     surprises,
@@ -52,7 +52,7 @@ def _row(variant: str, p50_ms: float, *, batch_size: int = 1, **changes: Any) ->
         params=100,
         macs=1000_000,
         latency=latency,
-        channels=(16, 32, 64),
+        widths=(16, 32, 64),
     )
     return replace(plain, **changes)
 
@@ -67,15 +67,15 @@ def test_a_pruned_row_that_keeps_its_promise_is_no_surprise() -> None:
 
 
 def test_channel_counts_are_held_to_what_the_precision_computes_at_once() -> None:
-    odd = _row("odd", 1.0, channels=(12, 16, 20, 24))
-    assert misaligned_channels(odd) == (12, 20)
+    odd = _row("odd", 1.0, widths=(12, 16, 20, 24))
+    assert misaligned_widths(odd) == (12, 20)
     for precision in PRECISIONS.values():
         expected = (12, 20, 24) if precision.is_int8 else (12, 20)
         named = replace(odd, precision=precision.name)
-        assert misaligned_channels(named) == expected
-        assert misaligned_channels(replace(named, sparse=True, build=2)) == expected
+        assert misaligned_widths(named) == expected
+        assert misaligned_widths(replace(named, sparse=True, build=2)) == expected
     assert "(12, 20): matrix units compute them padded, so round_to: 8" in surprises([odd])[0].text
-    many = _row("many", 1.0, channels=tuple(range(1, 20, 2)), device="cpu")
+    many = _row("many", 1.0, widths=tuple(range(1, 20, 2)), device="cpu")
     assert "(1, 3, 5, 7, 9, 11 ...): vector units" in surprises([many])[0].text
 
 
@@ -107,7 +107,7 @@ def test_a_pruned_row_that_is_no_faster_is_explained() -> None:
         " GMAC/s where dense fp16 reaches 1.00, as a network does that is bound by memory or by the overhead of its"
         " layers, not by arithmetic."
     )
-    odd = replace(slow, channels=(12,))
+    odd = replace(slow, widths=(12,))
     assert surprises([DENSE, odd])[-1].text.endswith("its channel counts are misaligned.")
     assert slow.latency is not None
     bound = replace(slow, latency=replace(slow.latency, is_enqueue_bound=True))

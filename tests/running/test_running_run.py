@@ -192,4 +192,4 @@ def test_a_report_holds_what_was_watched_and_the_family_of_tests(suite: Make, pl
         assert len(row.latency.p50_by_process_ms) == 2
         assert (row.accuracy.mcnemar_holm_p is None) == (row.role != "candidate")
         if row.backend != "eager":
-            assert row.channels[:2] == (16, 16)
+            assert row.widths[:2] == (16, 16)

@@ -30,7 +30,7 @@ class Sidecar:
         achieved: what the runtime made of the requested precision.
         machine: the device the engine was built for; it is loaded nowhere else.
         weight_bytes: bytes of weights inside the file; the rest of `engine_bytes` is the graph.
-        channels: output channels of each convolution, where the network's source is known.
+        widths: output channels of each convolution, where the network's source is known.
         options: what the suite asked of the build, for runtimes that take options.
         settings: what the session that runs the engine needs to know.
         facts: what else the runtime says of the build: versions, flags, profiles, layer precisions.
@@ -57,7 +57,7 @@ class Sidecar:
     build_s: float
     params: int | None = None
     macs: int | None = None
-    channels: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     sparsity: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -115,7 +115,7 @@ def read_sidecar(engine: Path) -> Sidecar:
                 **values,
                 "preprocessing": preprocessing,
                 "notes": tuple(document["notes"]),
-                "channels": tuple(document.get("channels", ())),
+                "widths": tuple(document.get("widths", document.get("channels", ()))),  # as older ones say
             }
         )
     except FileNotFoundError as error:

@@ -233,7 +233,7 @@ def _network_facts(makings: Makings, plan: EnginePlan) -> dict[str, Any]:
         return {}
     facts = variant_network(makings, plan.variant).facts
     widths = tuple(facts.widths.values())
-    return {"params": facts.params, "macs": facts.macs, "channels": widths, "sparsity": facts.sparsity}
+    return {"params": facts.params, "macs": facts.macs, "widths": widths, "sparsity": facts.sparsity}
 
 
 def _notes(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]) -> Iterator[str]:

@@ -366,7 +366,7 @@ COLUMNS = (
     # what was built and opened
     _row("sparse", "Sparse", lambda row: row.sparse, shown_in=_CSV),
     _row("build", "Build number", lambda row: row.build, shown_in=_CSV),
-    _row("channels", "Widths", lambda row: row.channels, shown_in=_HTML_CSV, align="left"),
+    _row("widths", "Widths", lambda row: row.widths, shown_in=_HTML_CSV, align="left"),
     _row("settings", "Opened with", lambda row: row.settings, text=_settings, shown_in=_HTML, align="left"),
     _row("cores", "Cores", lambda row: row.cores, shown_in=_HTML_CSV, align="left"),
     # how it bears a load

@@ -203,7 +203,7 @@ DETAILS = (
     Detail(
         name="files",
         title="Networks and files",
-        keys=(*(*ENGINE, "params", "macs", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "channels"),),
+        keys=(*(*ENGINE, "params", "macs", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "widths"),),
         lines=lambda rows: engine_lines(rows, lambda row: row.engine_sha256 or row.params),
     ),
 )

@@ -147,9 +147,11 @@ def _refuse(constant: str) -> None:
 
 
 def _lift_into_fields(raw: Any) -> None:
-    """Give each row its fields where reports of before have them: among its settings, in its precision."""
+    """Give each row its fields where reports of before have them: among its settings, in its precision, as channels."""
     rows = raw.get("rows")
     for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict) and "channels" in row:
+            row.setdefault("widths", row.pop("channels"))
         settings = row.get("settings") if isinstance(row, dict) else None
         if isinstance(settings, dict):
             among = {name: settings.pop(name) for name in AMONG_SETTINGS if name in settings}

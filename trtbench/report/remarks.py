@@ -104,10 +104,10 @@ def advice(rows: Sequence[Row], telemetry: Mapping[str, Any], environment: Mappi
     return tuple(Remark(key=key, text=text) for key, text in found)
 
 
-def misaligned_channels(row: Row) -> tuple[int, ...]:
+def misaligned_widths(row: Row) -> tuple[int, ...]:
     """Return the distinct channel counts that are no multiple of what the precision computes at once."""
     step = PRECISIONS[row.precision].channel_step
-    return tuple(sorted({count for count in row.channels if count % step}))
+    return tuple(sorted({count for count in row.widths if count % step}))
 
 
 def is_launch_bound(row: Row, measured: Sequence[Row]) -> bool:
@@ -184,7 +184,7 @@ def _larger(row: Row, base: Row | None, than: str) -> Iterator[Remark]:
 
 
 def _misaligned(row: Row) -> Iterator[Remark]:
-    counts = misaligned_channels(row)
+    counts = misaligned_widths(row)
     if not counts:
         return
     step = PRECISIONS[row.precision].channel_step
@@ -219,7 +219,7 @@ def _cause(row: Row, base: Row, measured: Sequence[Row]) -> str:
     """Return the likeliest of the known causes, with what speaks for it."""
     if is_launch_bound(row, measured):
         return "it is launch-bound"
-    if misaligned_channels(row) and not misaligned_channels(base):
+    if misaligned_widths(row) and not misaligned_widths(base):
         return "its channel counts are misaligned"
     return (
         f"it reaches {significant(_rate(row))} GMAC/s where {short_name(base)} reaches {significant(_rate(base))}, as a"

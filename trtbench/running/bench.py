@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 _OF_THE_GRAPH = "scored is its graph, in exact arithmetic: the engine was not run"
 # What the row of an engine that was not run has of its sidecar, under the same name
 _OF_SIDECAR = (
-    *("params", "macs", "channels", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "build_s"),
+    *("params", "macs", "widths", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "build_s"),
     *("achieved", "notes"),
 )
 # by variant and placement: what the int8 graph gets right in true arithmetic
@@ -337,7 +337,7 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
         simulated=backend(sidecar.backend).is_simulated(),
         params=sidecar.params,
         macs=sidecar.macs,
-        channels=sidecar.channels,
+        widths=sidecar.widths,
         sparsity=sidecar.sparsity,
         engine_bytes=sidecar.engine_bytes,
         weight_bytes=sidecar.weight_bytes,
