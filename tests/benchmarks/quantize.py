@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trtbench.compress.packing import pack_checkpoint
+from trtbench.compress.codec import pack_checkpoint
 from trtbench.data.folder import unpacked
 from trtbench.environment.host import collect_host
 from trtbench.jsonable import to_jsonable

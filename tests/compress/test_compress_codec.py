@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from trtbench.compress.codec import halve, read_state, share_weights
-from trtbench.compress.packing import pack_checkpoint, unpack_checkpoint
+from trtbench.compress.codec import halve, pack_checkpoint, read_state, share_weights, unpack_checkpoint
 from trtbench.errors import CheckpointError, ConfigError
 from trtbench.models.container import Grid, PackedState, save_packed, to_bytes
 

@@ -13,7 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trtbench.compress.codes import (
+from trtbench.compress.curvature import columns, round_in_passing
+from trtbench.compress.fixed_point import (
+    LearnedStep,
+    SourceRounding,
+    by_reconstruction,
+    by_source,
+    learn_by_source,
+    learn_steps,
+    quantize,
+    storable,
+)
+from trtbench.compress.grids import (
     BINARY,
     TERNARY,
     CodeRange,
@@ -24,10 +35,6 @@ from trtbench.compress.codes import (
     symmetric,
     weight_layers,
 )
-from trtbench.compress.curvature import columns, round_in_passing
-from trtbench.compress.fixed_point import quantize
-from trtbench.compress.fixed_point_learn import LearnedStep, SourceRounding, learn_by_source, learn_steps
-from trtbench.compress.fixed_point_network import by_reconstruction, by_source, storable
 from trtbench.compress.method import Context
 from trtbench.compress.reconstruct import ROUNDING_DAMPING, Rounded, descend, error, reconstruct, refit
 from trtbench.compress.second_order import damped

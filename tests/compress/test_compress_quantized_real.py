@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trtbench.compress.packing import pack_checkpoint
+from trtbench.compress.codec import pack_checkpoint
 from trtbench.steps import accuracy, packed_network, step
 from trtbench.suite import DataConfig, adhoc_suite
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from trtbench.data import folder as room
 from trtbench.data import load_dataset
-from trtbench.data.cache import data_cache
+from trtbench.data.decode import data_cache
 from trtbench.data.folder import is_archive, stem, unpacked
 from trtbench.errors import DataError
 from trtbench.suite import DataConfig

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from trtbench.compress.fixed_point_network import by_reconstruction, calibrated_inputs
+from trtbench.compress.fixed_point import by_reconstruction, calibrated_inputs
 from trtbench.errors import CheckpointError
 from trtbench.models import build_model, load_model, save_model
 from trtbench.models.container import save_packed

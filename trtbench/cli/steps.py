@@ -247,7 +247,7 @@ def pack(
     as_json: JsonOption = False,
 ) -> None:
     """Write a checkpoint in the fewest bytes; without --clusters and --half nothing of it is lost."""
-    from trtbench.compress.packing import pack_checkpoint
+    from trtbench.compress.codec import pack_checkpoint
 
     found = pack_checkpoint(checkpoint, output=output, clusters=clusters, is_halved=half)
     words = f"{output}: {found.bytes:,} bytes, {found.ratio:.2f} times less than in float32"
@@ -262,7 +262,7 @@ def unpack(
     as_json: JsonOption = False,
 ) -> None:
     """Write a packed file's weights as safetensors."""
-    from trtbench.compress.packing import unpack_checkpoint
+    from trtbench.compress.codec import unpack_checkpoint
 
     found = unpack_checkpoint(packed, output=output)
     tell(found, f"{output}: {found.bytes:,} bytes; sha256 of the state {found.sha256}", as_json=as_json)

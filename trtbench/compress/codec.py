@@ -1,24 +1,35 @@
-"""The kind `codec`, deep compression: what is lossy is asked for and done here; the container itself loses nothing.
+"""The kind `codec`, deep compression, and the packed files of `pack` and `unpack`.
 
 Han, Mao and Dally, "Deep Compression" (2016): sparse weights, shared weights, entropy coding. Pruning is another
-method's; the zeros it left stay.
+method's; the zeros it left stay. What is lossy is asked for and done here; the container itself loses nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import safetensors.torch
 import torch
-from sklearn.cluster import KMeans
 
 from trtbench.compress.magnitude import hold_zeros
 from trtbench.compress.method import Compressed, Context
 from trtbench.errors import CheckpointError, ConfigError
-from trtbench.models.container import MAGIC, Grid, PackedState, load_packed, to_bytes, without_negative_zeros
-from trtbench.models.files import MAX_BYTES, read_content
+from trtbench.jsonable import canonical_json
+from trtbench.models.container import (
+    MAGIC,
+    Grid,
+    PackedState,
+    load_packed,
+    save_packed,
+    state_sha256,
+    to_bytes,
+    without_negative_zeros,
+)
+from trtbench.models.files import FACTS, MAX_BYTES, read_content
 from trtbench.models.states import clean_state
+from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +37,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trtbench.suite import CodecVariant
-
 
 _ITERATIONS = 100  # of k-means
 _MATRIX_RANK = 2
@@ -80,6 +90,8 @@ def share_weights(state: PackedState, *, clusters: int, seed: int = 0) -> Packed
 
 
 def _shared(weight: Tensor, *, clusters: int, seed: int) -> Tensor:
+    from sklearn.cluster import KMeans  # takes a second, which packing without clusters need not wait
+
     values = weight.numpy().reshape(-1)
     kept = np.flatnonzero(values)
     if len(np.unique(values[kept])) <= clusters:
@@ -125,4 +137,80 @@ def share(network: nn.Module, config: CodecVariant, context: Context) -> Compres
         notes=(f"{size:,} bytes as a packed file, {dense / size:.1f} times less than in float32",),
         hooks=hold_zeros(context),
         packed=lambda known: replace(state, facts=known),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedFile:
+    """A packed file beside its tensors in float32: `ratio` is between their bytes.
+
+    `sha256` is of the state that it decodes to, which is the checkpoint's bit for bit where `is_lossless`.
+    """
+
+    output: str
+    bytes: int
+    dense_bytes: int
+    ratio: float
+    sha256: str
+    is_lossless: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpackedFile:
+    """A safetensors file of a packed one: `ratio` of its bytes to the packed file's, `sha256` of the state."""
+
+    output: str
+    bytes: int
+    ratio: float
+    sha256: str
+
+
+def pack_checkpoint(
+    checkpoint: Path, *, output: Path, clusters: int | None = None, is_halved: bool = False
+) -> PackedFile:
+    """Write a checkpoint as a packed file and read it back.
+
+    Args:
+        checkpoint: weights as users have them, or a packed file.
+        output: the file.
+        clusters: values that the weights of each layer share; None shares none and loses nothing.
+        is_halved: whether what is left in float32 is rounded to half precision.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        StoreError: the file cannot be written.
+    """
+    given = read_state(checkpoint)
+    state = given if clusters is None else share_weights(given, clusters=clusters)
+    state = halve(state) if is_halved else state
+    size = save_packed(output, state)
+    decoded = load_packed(output, max_bytes=MAX_BYTES).values()
+    dense = sum(4 * one.numel() for one in decoded.values())
+    sha256 = state_sha256(decoded)
+    return PackedFile(
+        output=str(output),
+        bytes=size,
+        dense_bytes=dense,
+        ratio=dense / size,
+        sha256=sha256,
+        is_lossless=sha256 == state_sha256(given.values()),
+    )
+
+
+def unpack_checkpoint(packed: Path, *, output: Path) -> UnpackedFile:
+    """Write the tensors of a packed file as safetensors.
+
+    Raises:
+        CheckpointError: the packed file is of another kind, cut short, changed or hostile.
+        StoreError: the file cannot be written.
+    """
+    state = load_packed(packed, max_bytes=MAX_BYTES)
+    values = state.values()
+    data = safetensors.torch.save(values, metadata={FACTS: canonical_json(state.facts)})
+    write_atomically(output, data)
+    return UnpackedFile(
+        output=str(output),
+        bytes=len(data),
+        ratio=len(data) / packed.stat().st_size,
+        sha256=state_sha256(values),
     )

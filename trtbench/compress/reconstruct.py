@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from trtbench.compress.codes import CodeRange
+    from trtbench.compress.grids import CodeRange
 
 
 ROUNDING_DAMPING = 0.01  # of the mean moment, on the diagonal (GPTQ, section 3.3, step 3)

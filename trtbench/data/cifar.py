@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench import _optional
-from trtbench.data.cache import data_cache
+from trtbench.data.decode import data_cache
 from trtbench.errors import ConfigError, DataError
 from trtbench.records import Split
 

@@ -14,7 +14,6 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from trtbench.data.cache import data_cache
 from trtbench.errors import DataError
 from trtbench.jsonable import sha256_of
 
@@ -33,6 +32,11 @@ _DEEP_MODES = frozenset(
 )  # Pillow would clip these to 255 on the way to RGB
 # What Pillow raises on a damaged or foreign file, by format; a closed list, so that our own faults still show.
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+
+
+def data_cache() -> Path:
+    """Return $XDG_CACHE_HOME/trtbench/data, by default ~/.cache/trtbench/data; it may not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trtbench" / "data"
 
 
 def decode(paths: Sequence[Path], *, root: Path, size: int) -> NDArray[np.uint8]:

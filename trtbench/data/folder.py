@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import filelock
 import numpy as np
 
-from trtbench.data.cache import data_cache
-from trtbench.data.decode import decode
+from trtbench.data.decode import data_cache, decode
 from trtbench.errors import DataError
 from trtbench.records import Split
 
