@@ -19,7 +19,7 @@ _HOMES = {
     "Row": "trtbench.rows",
     "Suite": "trtbench.suite",
     "TrtbenchError": "trtbench.errors",
-    "bench_engine": "trtbench.running.engine_file",
+    "bench_engine": "trtbench.running.bench",
     "build_model": "trtbench.models",
     "build_suite": "trtbench.running",
     "collect_environment": "trtbench.environment",

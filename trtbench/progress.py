@@ -97,3 +97,21 @@ class Countdown:
             if seconds > 2 * _MINUTE_S
             else f", about {seconds:.0f} s left"
         )
+
+
+class Clock:
+    """Passes progress on as events, and tells what a thing took when it is done."""
+
+    def __init__(self, tell: Listener) -> None:
+        self._tell = tell
+        self._since = time.monotonic()
+
+    def __call__(self, stage: str, item: str, share: float) -> None:
+        """Tell that this share of a stage is done; with the last one, what it took since the one before."""
+        self._tell(Event(stage=stage, item=item, state="progress", share=share))
+        if share >= 1:
+            now = time.monotonic()
+            self._tell(
+                Event(stage=stage, item="all" if stage == "score" else item, state="done", seconds=now - self._since)
+            )
+            self._since = now

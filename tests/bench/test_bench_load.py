@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from trtbench.bench.load import poisson_arrivals, serve_arrivals, serve_streams
-from trtbench.bench.scenarios import bear, highest_that_holds, load_record
+from trtbench.bench.load import bear, highest_that_holds, load_record, poisson_arrivals, serve_arrivals, serve_streams
 from trtbench.bench.workers import Workers
 from trtbench.engines.base import place_of
 from trtbench.errors import ConfigError

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trtbench.bench.latency import TimedRow
+from trtbench.bench.interleave import Timing
 from trtbench.bench.measure import groups, measure_engines
+from trtbench.bench.measured import Bench
 from trtbench.bench.summary import latency_record, timed_ratio
-from trtbench.bench.timing import cores
 from trtbench.bench.worker import serve
-from trtbench.bench.workers import Workers
+from trtbench.bench.workers import Workers, cores
 from trtbench.engines.base import Parts, SessionFacts, place_of
 from trtbench.engines.fake import FakeBackend, FakeSession
 from trtbench.errors import OutOfMemoryError, RowError, SidecarError, WorkerError
@@ -35,7 +35,9 @@ _CONFIG = BenchConfig(batch_sizes=(1, 4), warm_up=0, duration=0.001, block_ms=5)
 
 def _measure(engines: list[EngineFile], images: Images, folder: Path) -> list[Measured]:
     told: list[tuple[str, str, float]] = []
-    found = measure_engines(engines, images, _CONFIG, folder=folder, progress=lambda *args: told.append(args))
+    found = measure_engines(
+        engines, Bench(images=images, config=_CONFIG, folder=folder, progress=lambda *args: told.append(args))
+    )
     assert all(0 <= share <= 1 for _, _, share in told)
     return found
 
@@ -61,7 +63,7 @@ def test_every_engine_is_scored_and_timed_at_every_batch_size(
         assert one.error is None
         assert one.accuracy is not None
         assert one.accuracy.total == len(images.labels)
-        assert isinstance(one.timed, TimedRow)
+        assert isinstance(one.timed, Timing)
         assert len(one.timed.samples_ns) >= 30
         assert one.memory_bytes is not None
         assert one.memory_bytes > 1e6
@@ -242,7 +244,7 @@ def test_each_engine_is_timed_in_as_many_fresh_processes_as_asked_for(
 ) -> None:
     config = _CONFIG.model_copy(update={"processes": 2})
 
-    found = measure_engines([fake_engine("a")], images, config, folder=tmp_path, progress=lambda *_: None)
+    found = measure_engines([fake_engine("a")], Bench(images=images, config=config, folder=tmp_path))
 
     for one in found:
         assert list(one.runs) == [0, 1]
@@ -260,7 +262,7 @@ def test_a_row_is_timed_in_every_way_the_suite_asks_for(fake_engine: Make, image
     )
     engine = fake_engine("quick", ns_per_image=100_000)
 
-    (found,) = measure_engines([engine], images, config, folder=tmp_path, progress=lambda *_: None)
+    (found,) = measure_engines([engine], Bench(images=images, config=config, folder=tmp_path))
 
     plain, throughput, host = (latency_record(found, way) for way in found.ways)
     assert (plain.scope, plain.mode, plain.launches_per_sample) == ("device", "latency", 1)
@@ -292,7 +294,7 @@ def test_engines_of_different_groups_pair_through_the_anchor_only(
     config = _CONFIG.model_copy(update={"processes": 1, "alive": 2, "batch_sizes": (1,)})
     engines = [fake_engine("anchor"), fake_engine("b", ns_per_image=2e6), fake_engine("c", ns_per_image=3e6)]
 
-    anchor, b, c = measure_engines(engines, images, config, folder=tmp_path, progress=lambda *_: None)
+    anchor, b, c = measure_engines(engines, Bench(images=images, config=config, folder=tmp_path))
 
     assert timed_ratio(b.timed, c.timed) is None
     for one, factor in ((b, 2), (c, 3)):
@@ -308,7 +310,7 @@ def test_on_a_device_of_its_own_an_unsettled_process_is_timed_once_more(
     config = _CONFIG.model_copy(update={"processes": 1, "batch_sizes": (1,)})
     engines = [fake_engine("anchor", jitter=0.001), fake_engine("wild", jitter=0.5)]
 
-    anchor, wild = measure_engines(engines, images, config, folder=tmp_path, progress=lambda *_: None)
+    anchor, wild = measure_engines(engines, Bench(images=images, config=config, folder=tmp_path))
 
     assert (anchor.was_unsettled, wild.was_unsettled) == (False, True)
     assert len(wild.runs) == 2
@@ -340,7 +342,7 @@ def test_loads_and_energy_belong_to_the_row_they_were_measured_on(
         return next(joules)
 
     engine = fake_engine("a", ns_per_image=50_000_000, jitter=0.0)
-    (found,) = measure_engines([engine], images, config, folder=tmp_path, progress=lambda *_: None, energy_j=energy_j)
+    (found,) = measure_engines([engine], Bench(images=images, config=config, folder=tmp_path, energy_j=energy_j))
 
     assert [one.streams for one in found.loads] == [2]
     assert found.energy_j == pytest.approx(10 / (11 * 2))  # ten samples of 0.1 s and one before, two images each
@@ -395,7 +397,9 @@ def test_what_is_known_when_someone_interrupts_is_kept(fake_engine: Make, images
 
     config = _CONFIG.model_copy(update={"processes": 2, "batch_sizes": (1,)})
     with pytest.raises(KeyboardInterrupt):
-        measure_engines([fake_engine("a")], images, config, folder=tmp_path, progress=interrupt, found=found)
+        measure_engines(
+            [fake_engine("a")], Bench(images=images, config=config, folder=tmp_path, progress=interrupt), found=found
+        )
 
     assert found[0].accuracy is not None
     assert found[0].timed is not None
@@ -420,7 +424,7 @@ def test_a_process_that_settles_takes_the_place_of_the_one_that_did_not(
     monkeypatch.setattr(measure, "is_settled", lambda _: next(answers))
     config = _CONFIG.model_copy(update={"processes": 1, "batch_sizes": (1,)})
 
-    (found,) = measure_engines([fake_engine("a")], images, config, folder=tmp_path, progress=lambda *_: None)
+    (found,) = measure_engines([fake_engine("a")], Bench(images=images, config=config, folder=tmp_path))
 
     assert len(found.runs) == 1
     assert 0 not in found.runs
@@ -450,7 +454,7 @@ def test_a_worker_that_fails_after_it_was_timed_is_an_error_of_its_row(
     config = _CONFIG.model_copy(update={"processes": 1, "batch_sizes": (1,), "load": (load,)})
     engines = [fake_engine("bad"), fake_engine("good")]
 
-    bad, good = measure_engines(engines, images, config, folder=tmp_path, progress=lambda *_: None)
+    bad, good = measure_engines(engines, Bench(images=images, config=config, folder=tmp_path))
 
     assert f"a failure of {command}" in str(bad.error)
     assert good.error is None
@@ -460,9 +464,9 @@ def test_a_worker_that_fails_after_it_was_timed_is_an_error_of_its_row(
 def test_an_engine_that_opens_once_but_not_again_fails(
     fake_engine: Make, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench.bench import scoring
+    from trtbench.bench import measure
 
-    honest = scoring._open
+    honest = measure._open
     opened: list[str] = []
 
     def once(worker: Any, engine: EngineFile, bench: Any) -> dict[str, Any]:
@@ -471,9 +475,9 @@ def test_an_engine_that_opens_once_but_not_again_fails(
             raise SidecarError("engine a", got="other bytes by now")
         return honest(worker, engine, bench)
 
-    monkeypatch.setattr(scoring, "_open", once)
+    monkeypatch.setattr(measure, "_open", once)
     config = _CONFIG.model_copy(update={"processes": 2, "batch_sizes": (1,)})
 
-    (found,) = measure_engines([fake_engine("a")], images, config, folder=tmp_path, progress=lambda *_: None)
+    (found,) = measure_engines([fake_engine("a")], Bench(images=images, config=config, folder=tmp_path))
 
     assert isinstance(found.error, SidecarError)

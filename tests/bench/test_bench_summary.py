@@ -8,22 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trtbench.bench.latency import TimedRow
-from trtbench.bench.measured import EngineFile, Measured, Opening
-from trtbench.bench.settling import is_settled, settling
+from trtbench.bench.interleave import Timing
+from trtbench.bench.measured import PLAIN, EngineFile, Measured, Opening, Run, Way
+from trtbench.bench.statistics import is_settled, settling
 from trtbench.bench.summary import is_enqueue_bound, latency_record, timed_ratio
-from trtbench.bench.timing import PLAIN, Run, Way
 
 
-def _row(process: int, *blocks: list[int]) -> TimedRow:
-    return TimedRow(
+def _row(process: int, *blocks: list[int]) -> Timing:
+    return Timing(
         blocks=tuple(np.array(block) for block in blocks),
         processes=(process,) * len(blocks),
         spans=((0, 1),) * len(blocks),
     )
 
 
-def _measured(*rows: TimedRow, way: Way = PLAIN, device: str = "cuda:0", **run: Any) -> Measured:
+def _measured(*rows: Timing, way: Way = PLAIN, device: str = "cuda:0", **run: Any) -> Measured:
     return Measured(
         engine=EngineFile(name="dense fp32", backend="fake", path=Path("e")),
         batch_size=2,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from trtbench.bench.latency import TimedRow
+from trtbench.bench.interleave import Timing
 from trtbench.bench.telemetry import (
     CpuReader,
     GpuReader,
@@ -147,9 +147,9 @@ def test_real_nvml_has_every_name_the_reader_asks_for() -> None:
     assert pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown == 0x80
 
 
-def _timed(*spans: tuple[int, int]) -> TimedRow:
+def _timed(*spans: tuple[int, int]) -> Timing:
     blocks = tuple(np.ones(3, dtype=np.int64) for _ in spans)
-    return TimedRow(blocks=blocks, processes=(0,) * len(spans), spans=spans)
+    return Timing(blocks=blocks, processes=(0,) * len(spans), spans=spans)
 
 
 @pytest.mark.parametrize(

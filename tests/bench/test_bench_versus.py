@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trtbench.bench.latency import TimedRow
+from trtbench.bench.interleave import Timing
 from trtbench.bench.versus import judge, outcome, time_together
 from trtbench.errors import WorkerError
 
@@ -42,10 +42,10 @@ def test_a_verdict_needs_the_whole_interval(low: float, high: float, verdict: st
     assert judge(low, high) == verdict
 
 
-def _row(ns: float, *, blocks: int = 20, processes: int = 3, seed: int = 0, spread: float = 0.01) -> TimedRow:
+def _row(ns: float, *, blocks: int = 20, processes: int = 3, seed: int = 0, spread: float = 0.01) -> Timing:
     random = np.random.default_rng(seed)
     count = blocks * processes
-    return TimedRow(
+    return Timing(
         blocks=tuple(
             np.array([ns * math.exp(spread * random.standard_normal())]).astype(np.int64) for _ in range(count)
         ),

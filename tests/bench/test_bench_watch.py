@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trtbench.bench.latency import TimedRow
+from trtbench.bench.interleave import Timing
 from trtbench.bench.telemetry import GpuReader, Reading, Watch
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def test_what_was_read_is_summed_up_counted_and_kept(tmp_path: Path) -> None:
     watch = Watch([_Cpu()])
     with watch:
         time.sleep(0.7)
-    timed = TimedRow(blocks=(np.ones(3, dtype=np.int64),), processes=(0,), spans=((since, time.monotonic_ns()),))
+    timed = Timing(blocks=(np.ones(3, dtype=np.int64),), processes=(0,), spans=((since, time.monotonic_ns()),))
 
     watch.write(tmp_path)
 

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tests.benchmarks.subjects import build_subjects
-from trtbench.bench.latency import Budget, TimedRow, joined, measure_interleaved, side_by_side
+from trtbench.bench.interleave import Budget, Timing, joined, measure_interleaved, side_by_side
 from trtbench.bench.resampling import ratio_interval
-from trtbench.bench.timing import cores
-from trtbench.bench.workers import Workers
+from trtbench.bench.workers import Workers, cores
 from trtbench.engines.base import place_of
 from trtbench.environment import collect_environment
 from trtbench.jsonable import to_jsonable
@@ -50,10 +49,10 @@ class _Loop:
         return np.array(self.worker.ask("time", batch=1, samples=samples, scope=self.scope)["ns"], dtype=np.int64)
 
 
-def measure(engine: EngineFile, *, folder: Path, pairs: int, processes: int) -> tuple[TimedRow, TimedRow]:
+def measure(engine: EngineFile, *, folder: Path, pairs: int, processes: int) -> tuple[Timing, Timing]:
     """Return what trtbench's loop and the bare one took, in at least `pairs` pairs of blocks."""
     budget = Budget(block_ms=50.0, duration_s=1e-9, iterations=1, rounds=-(-pairs // processes))
-    taken: dict[str, list[TimedRow]] = {"device": [], "bare": []}
+    taken: dict[str, list[Timing]] = {"device": [], "bare": []}
     preparing = {"backend": place_of(engine.backend), "engine": str(engine.path), "images": None}
     for process in range(processes):
         with Workers(module="tests.benchmarks.tampered_worker") as workers:
@@ -61,7 +60,7 @@ def measure(engine: EngineFile, *, folder: Path, pairs: int, processes: int) -> 
             worker.ask("open", settings={"threads": 1})
             loops = {scope: _Loop(worker, scope) for scope in taken}
             for scope, row in measure_interleaved(loops, budget, seed=process, process=process).items():
-                if not isinstance(row, TimedRow):
+                if not isinstance(row, Timing):
                     raise row
                 taken[scope].append(row)
     return joined(taken["device"]), joined(taken["bare"])

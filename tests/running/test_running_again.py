@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from trtbench.bench.latency import TimedRow
-from trtbench.bench.measured import EngineFile, Measured
-from trtbench.bench.timing import PLAIN, Run
+from trtbench.bench.interleave import Timing
+from trtbench.bench.measured import PLAIN, EngineFile, Measured, Run
 from trtbench.engines.base import BuildRequest
 from trtbench.engines.fake import FAKE
 from trtbench.engines.sidecar import Sidecar, write_sidecar
@@ -191,9 +190,9 @@ def test_only_files_with_a_sidecar_are_engines(tmp_path: Path) -> None:
     assert find_engines([tmp_path]) == {sha256: tmp_path / "e.json"}
 
 
-def _timed(ns: int) -> TimedRow:
+def _timed(ns: int) -> Timing:
     blocks = tuple(np.array([ns, ns + 1]) for _ in range(6))
-    return TimedRow(blocks=blocks, processes=(0, 0, 0, 1, 1, 1), spans=((1, 2),) * 6)
+    return Timing(blocks=blocks, processes=(0, 0, 0, 1, 1, 1), spans=((1, 2),) * 6)
 
 
 def test_raw_samples_come_back_as_they_were(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trtbench.bench.latency import TimedRow
+from trtbench.bench.interleave import Timing
 from trtbench.decide.rank import builds_overlap
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.make.makings import Makings
 from trtbench.rows import AccuracyRecord, LatencyRecord, Row
 from trtbench.running.finalists import hold_finals, median_build
-from trtbench.running.plan import build_engines
+from trtbench.running.plan import build_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +51,7 @@ class _Scripted:
     def __init__(self, p50_ms: Mapping[str, float]) -> None:
         self._p50_ms = p50_ms
 
-    def __call__(self, built: Sequence[BuiltEngine]) -> tuple[list[Row], dict[str, TimedRow]]:
+    def __call__(self, built: Sequence[BuiltEngine]) -> tuple[list[Row], dict[str, Timing]]:
         rows = []
         for one in built:
             assert one.sidecar is not None
@@ -60,7 +60,7 @@ class _Scripted:
             rows.append(replace(named, engine_sha256=one.sidecar.engine_sha256))
         samples = np.ones(2, np.int64)
         return rows, {
-            row.name: TimedRow(blocks=(samples, samples), processes=(0, 0), spans=((0, 1), (1, 2))) for row in rows
+            row.name: Timing(blocks=(samples, samples), processes=(0, 0), spans=((0, 1), (1, 2))) for row in rows
         }
 
 
@@ -68,7 +68,7 @@ class _Scripted:
 def test_the_median_build_of_each_finalist_stands_for_it_by_its_sha256(suite: Make, places: Places) -> None:
     wanted = suite("engines: [{backend: tensorrt, precisions: [fp32, tf32, fp16], builds: 3}]")
     makings = Makings(wanted, places)
-    built = [one for one in build_engines(makings) if one.plan.role == "candidate"]
+    built = [one for one in build_suite(makings.suite, places) if one.plan.role == "candidate"]
     first, _ = _Scripted({"fp32": 3.0, "tf32": 2.0, "fp16": 1.0})(built)
     again = {"tf32": 2.0, "tf32#2": 1.8, "tf32#3": 2.4, "fp16": 1.0, "fp16#2": 1.9, "fp16#3": 1.2}
 
@@ -86,7 +86,7 @@ def test_the_median_build_of_each_finalist_stands_for_it_by_its_sha256(suite: Ma
 
 def test_one_build_of_each_holds_no_finals(suite: Make, places: Places) -> None:
     makings = Makings(suite("engines: [{backend: onnxruntime-cpu, precisions: [fp32], builds: 3}]"), places)
-    built = [one for one in build_engines(makings) if one.plan.role == "candidate"]
+    built = [one for one in build_suite(makings.suite, places) if one.plan.role == "candidate"]
     rows = [replace(_row(1.0), precision="fp32", backend="onnxruntime-cpu")]
 
     assert hold_finals(makings, built, rows, measure=_Scripted({})) is None

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from trtbench.bench.latency import TimedRow
-from trtbench.bench.measured import EngineFile, Measured
-from trtbench.bench.timing import PLAIN, Run
+from trtbench.bench.interleave import Timing
+from trtbench.bench.measured import PLAIN, EngineFile, Measured, Run
 from trtbench.engines.sidecar import Sidecar
 from trtbench.errors import WorkerError
 from trtbench.make.engines import EnginePlan
@@ -53,7 +52,7 @@ def _sidecar(precision: str = "fp32") -> Sidecar:
 
 def _measured(name: str, ns: int, **changes: Any) -> Measured:
     samples = np.full(30, ns, np.int64) + np.arange(30)
-    timed = TimedRow(blocks=(samples, samples), processes=(0, 0), spans=((0, 1), (1, 2)))
+    timed = Timing(blocks=(samples, samples), processes=(0, 0), spans=((0, 1), (1, 2)))
     accuracy = AccuracyRecord(correct=90, total=100, top1=0.9, top5=None, ci95=(0.8, 0.95), mcnemar_p=0.02)
     fields: dict[str, Any] = {"runs": {0: Run(timed={PLAIN: timed})}, "accuracy": accuracy}
     return Measured(

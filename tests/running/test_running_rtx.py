@@ -8,10 +8,9 @@ import pytest
 
 from trtbench.decide.limits import assess, is_decided_on_cpu
 from trtbench.errors import ConfigError
-from trtbench.make.makings import Makings
 from trtbench.report.tables import built_table, failure_table
 from trtbench.running.bench import bench_suite
-from trtbench.running.plan import build_engines
+from trtbench.running.plan import build_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +67,7 @@ def test_every_kind_of_network_is_built_in_every_precision(suite: Callable[..., 
     precisions = "[fp32, fp16, bf16, int8, int8+fp16]"
     engines = f"engines: [{{backend: tensorrt-rtx, targets: [sm89, sm120], precisions: {precisions}}}]"
 
-    built = build_engines(Makings(suite(engines, variants=_KINDS), places))
+    built = build_suite(suite(engines, variants=_KINDS), places)
 
     engines_of_rtx = [one for one in built if one.plan.backend == "tensorrt-rtx"]
     assert len(engines_of_rtx) == 6 * 5

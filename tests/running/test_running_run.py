@@ -13,7 +13,7 @@ from trtbench.make.graphs import float_graph
 from trtbench.make.makings import Makings
 from trtbench.report.document import read_report
 from trtbench.running import Event, run_suite
-from trtbench.running.engine_file import bench_engine
+from trtbench.running.bench import bench_engine
 from trtbench.steps import accuracy, calibration, step
 from trtbench.suite import BenchConfig
 
@@ -65,9 +65,9 @@ def test_a_run_leaves_a_report_with_every_row(suite: Make, places: Places) -> No
 def test_a_row_that_fails_is_told_and_the_others_are_measured(
     suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench.bench import measure, scoring
+    from trtbench.bench import measure
 
-    honest = scoring.score_engine
+    honest = measure.score_engine
 
     def crash(workers: Any, worker: Any, rows: list[Measured], *args: Any, **kwargs: Any) -> None:
         if rows[0].engine.backend == "eager":

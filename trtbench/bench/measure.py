@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from trtbench.bench.measured import Bench, EngineFile, Images, Joules, Measured, Progress
-from trtbench.bench.scenarios import bear
-from trtbench.bench.scoring import open_engine, score_engine, start_all
-from trtbench.bench.settling import is_settled
-from trtbench.bench.timing import PLAIN, budget_of, time_side_by_side, ways
-from trtbench.bench.workers import Workers
+import numpy as np
+
+from trtbench.bench.accuracy import score
+from trtbench.bench.interleave import Budget, Timing, measure_interleaved
+from trtbench.bench.load import bear
+from trtbench.bench.measured import PLAIN, Bench, EngineFile, Measured, Opening, Run, Way
+from trtbench.bench.statistics import is_settled
+from trtbench.bench.workers import Workers, cores
+from trtbench.engines.base import place_of
 from trtbench.errors import OutOfMemoryError, RowError, WorkerError
+from trtbench.store import storing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
+    from trtbench.bench.measured import EngineFile
     from trtbench.bench.workers import WorkerProcess
     from trtbench.suite import BenchConfig
 
 _ENERGY_S = 1.0  # NVML's counter steps every 20 to 100 ms
 # Numbers of the processes that are started beside the plan's: for rows that did not settle, and for failed ones.
 _SETTLING, _AGAIN = 10_000, 20_000
-
-
-def _unknown(_device: str) -> None:
-    """Count no energy."""
+_STARTING_AT_ONCE = 2
+_THROUGHPUT_SAMPLE_MS = 1.0  # a sample of the throughput mode lasts this long at least
+_PARTS_SAMPLES = 50
 
 
 def measure_engines(
-    engines: Sequence[EngineFile],
-    images: Images,
-    config: BenchConfig,
-    *,
-    folder: Path,
-    progress: Progress,
-    found: list[Measured] | None = None,
-    energy_j: Joules = _unknown,
+    engines: Sequence[EngineFile], bench: Bench, *, found: list[Measured] | None = None
 ) -> list[Measured]:
     """Open, score and time engine files at every batch size; an engine that fails ends alone.
 
@@ -46,16 +48,11 @@ def measure_engines(
 
     Args:
         engines: the files, with their sidecars beside them; the first is in every group.
-        images: what they are scored on; the first images are those they are timed on.
-        config: batch sizes and the timing budget.
-        folder: the run's folder, for logs and logits.
-        progress: told stage, engine and share done.
+        bench: how, on which images, and who is told.
         found: filled as the measurement goes on, so that what an interrupted one had is not lost.
-        energy_j: tells the joules a device took so far, where something counts them.
     """
-    found = [] if found is None else found
+    found, config = [] if found is None else found, bench.config
     found += [Measured(engine=engine, batch_size=size) for engine in engines for size in config.batch_sizes]
-    bench = Bench(images=images, config=config, folder=folder, progress=progress, energy_j=energy_j)
     together = groups([engine.name for engine in engines], alive=config.alive)
     for index, names in enumerate(together):
         rows = [one for one in found if one.engine.name in names]
@@ -90,7 +87,7 @@ def _deserves_another_try(row: Measured, *, is_only: bool) -> bool:
 
 def _measure_process(rows: Sequence[Measured], bench: Bench, *, process: int, share: tuple[int, int]) -> None:
     """Start a fresh process of each engine that has not failed, score the first of each, time all of them."""
-    waiting = [one for one in rows if one.error is None]
+    waiting, config = [one for one in rows if one.error is None], bench.config
     with Workers() as workers:
         is_first = any(one.opening is None for one in waiting)
         for done, engine_rows, worker in start_all(workers, waiting, bench):
@@ -100,35 +97,29 @@ def _measure_process(rows: Sequence[Measured], bench: Bench, *, process: int, sh
                 open_engine(workers, worker, engine_rows, bench)
             if is_first:
                 bench.progress("score", engine_rows[0].engine.name, done)
-        for size in bench.config.batch_sizes:
+        for size in config.batch_sizes:
             at_size = [one for one in waiting if one.batch_size == size and one.error is None]
-            _time_all(workers, at_size, bench, process=process, share=share)
+            runs = time_side_by_side(
+                {one.engine.name: workers.alive(one.engine.name) for one in at_size},
+                batch_size=size,
+                ways=ways(config),
+                budget=budget_of(config),
+                threads=config.threads,
+                process=process,
+                on_round=functools.partial(_tell_round, bench, size, share),
+            )
+            for one in at_size:
+                one.runs[process] = run = runs[one.engine.name]
+                if run.error is not None:
+                    workers.drop(one.engine.name)
+                    one.error = run.error
             if is_first:
                 _load_all(workers, at_size, bench)
 
 
-def _time_all(
-    workers: Workers, rows: Sequence[Measured], bench: Bench, *, process: int, share: tuple[int, int]
-) -> None:
-    if not rows:
-        return
-    config, size = bench.config, rows[0].batch_size
+def _tell_round(bench: Bench, size: int, share: tuple[int, int], part: float) -> None:
     done, total = share
-    runs = time_side_by_side(
-        {one.engine.name: workers.alive(one.engine.name) for one in rows},
-        batch_size=size,
-        ways=ways(config),
-        budget=budget_of(config),
-        warm_up_ms=config.warm_up,
-        threads=config.threads,
-        process=process,
-        on_round=lambda part: bench.progress("time", f"batch {size}", (done + part) / total),
-    )
-    for one in rows:
-        one.runs[process] = run = runs[one.engine.name]
-        if run.error is not None:
-            workers.drop(one.engine.name)
-            one.error = run.error
+    bench.progress("time", f"batch {size}", (done + part) / total)
 
 
 def _load_all(workers: Workers, rows: Sequence[Measured], bench: Bench) -> None:
@@ -189,3 +180,186 @@ def _is_on_cpu(row: Measured) -> bool:
 
 def _unsettled_in(row: Measured) -> list[int]:
     return [number for number, run in row.runs.items() if not is_settled(run.timed[PLAIN].samples_ns)]
+
+
+def start_all(
+    workers: Workers, rows: Sequence[Measured], bench: Bench
+) -> Iterator[tuple[float, list[Measured], WorkerProcess | None]]:
+    """Start a worker for each engine, some at once, since importing a runtime is not timed; yield them one by one.
+
+    Yields:
+        The share that this engine ends, its rows, and its worker; None where it did not start, as its rows then say.
+    """
+    by_engine: dict[str, list[Measured]] = {}
+    for one in rows:
+        by_engine.setdefault(one.engine.name, []).append(one)
+    pool = ThreadPoolExecutor(max_workers=_STARTING_AT_ONCE)
+    try:
+        started = [pool.submit(_start, workers, own, bench) for own in by_engine.values()]
+        for index, (own, future) in enumerate(zip(by_engine.values(), started, strict=True)):
+            yield (index + 1) / len(by_engine), own, future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def score_engine(workers: Workers, worker: WorkerProcess, rows: Sequence[Measured], bench: Bench) -> None:
+    """Open an engine and score it at each batch size."""
+    images = bench.images
+    try:
+        opening = Opening(**_open(worker, rows[0].engine, bench))
+        # The logits travel by files outside the run's folder, gone afterwards.
+        with tempfile.TemporaryDirectory(prefix="trtbench-", ignore_cleanup_errors=True) as scratch:
+            for one in rows:
+                one.opening = opening
+                path = Path(scratch) / f"{one.batch_size}.npy"
+                worker.ask("score", batch=one.batch_size, logits=str(path))
+                with storing(path):
+                    logits = np.load(path)
+                one.accuracy = score(logits, images.labels, reference=images.reference, names=images.classes)
+                one.predictions = logits.argmax(axis=1).tolist()
+    except RowError as error:
+        _give_up(workers, rows, error)
+
+
+def open_engine(workers: Workers, worker: WorkerProcess, rows: Sequence[Measured], bench: Bench) -> None:
+    """Open an engine that was scored in another process."""
+    try:
+        _open(worker, rows[0].engine, bench)
+    except RowError as error:
+        _give_up(workers, rows, error)
+
+
+def _start(workers: Workers, rows: Sequence[Measured], bench: Bench) -> WorkerProcess | None:
+    engine = rows[0].engine
+    log = bench.folder / "logs" / f"{engine.name.replace(' ', '_')}.log"
+    try:
+        place, images = place_of(engine.backend), str(bench.images.path)
+        preparing = {"backend": place, "engine": str(engine.path), "images": images}
+        return workers.start(engine.name, log=log, preparing=preparing)
+    except RowError as error:
+        for one in rows:
+            one.error = error
+        return None
+
+
+def _open(worker: WorkerProcess, engine: EngineFile, bench: Bench) -> dict[str, Any]:
+    settings = {**engine.settings, "threads": bench.config.threads, "spin": bench.config.spin}
+    return worker.ask("open", settings=settings, batch=min(bench.config.batch_sizes))
+
+
+def _give_up(workers: Workers, rows: Sequence[Measured], error: RowError) -> None:
+    workers.drop(rows[0].engine.name)
+    for one in rows:
+        one.error = error
+
+
+def ways(config: BenchConfig) -> tuple[Way, ...]:
+    """Return the ways a suite wants its rows timed, the plain one first."""
+    extra = [Way(scope=scope) for scope in config.scopes if scope != PLAIN.scope]
+    return (PLAIN, *extra, *([Way(mode="throughput")] if config.throughput else []))
+
+
+def budget_of(config: BenchConfig) -> Budget:
+    """Return what each of the processes of an engine is timed for, so that their sum is what the suite asks for."""
+    return Budget(
+        block_ms=config.block_ms,
+        duration_s=config.duration / config.processes,
+        iterations=-(-config.iterations // config.processes),
+        warm_up_ms=config.warm_up,
+        noise=config.noise,
+        ceiling_s=max(config.duration, config.ceiling) / config.processes,
+        rounds=2,
+    )
+
+
+def time_side_by_side(
+    workers: Mapping[str, WorkerProcess | None],
+    *,
+    batch_size: int,
+    ways: Sequence[Way],
+    budget: Budget,
+    threads: int,
+    process: int,
+    on_round: Callable[[float], None] | None = None,
+) -> dict[str, Run]:
+    """Time open workers in interleaved blocks, each in every way asked for.
+
+    Args:
+        workers: by engine name; None for one that crashed before.
+        batch_size: images of one inference.
+        ways: what is timed; the first decides how a worker is warmed up.
+        budget: how long each way of each worker is timed.
+        threads: cores each worker is bound to.
+        process: the number of these processes; with the batch size it seeds the order within the rounds.
+        on_round: told the share done.
+    """
+    runs = {name: Run() for name in workers}
+    timers: dict[str, _Timer] = {}
+    keys: dict[str, tuple[str, Way]] = {}
+    for name, worker in workers.items():
+        if worker is None:
+            runs[name].error = WorkerError(f"worker of {name}", got="a crash at another batch size")
+            continue
+        for way in ways:
+            key = f"{name} {way.scope} {way.mode}"
+            keys[key] = (name, way)
+            timers[key] = _Timer(
+                worker, runs[name], way=way, batch_size=batch_size, warm_up_ms=budget.warm_up_ms, cores=cores(threads)
+            )
+    if timers:
+        taken = measure_interleaved(timers, budget, seed=[process, batch_size], process=process, on_round=on_round)
+        for key, result in taken.items():
+            name, way = keys[key]
+            if isinstance(result, Timing):
+                runs[name].timed[way] = result
+            else:
+                runs[name].error = result
+    for name, worker in workers.items():
+        if worker is not None and runs[name].error is None:
+            _tell_parts_apart(worker, runs[name], batch_size)
+    return runs
+
+
+class _Timer:
+    """A worker at one batch size, timed in one way, for `measure_interleaved`."""
+
+    def __init__(
+        self, worker: WorkerProcess, run: Run, *, way: Way, batch_size: int, warm_up_ms: float, cores: list[int]
+    ) -> None:
+        self._worker = worker
+        self._run = run
+        self._way = way
+        self._batch_size = batch_size
+        self._warm_up_ms = warm_up_ms
+        self._cores = cores
+        self._launches = 1
+
+    def warm_up(self) -> float:
+        answer = self._worker.ask(
+            "warm_up",
+            batch=self._batch_size,
+            warm_up_ms=self._warm_up_ms,
+            cores=self._cores,
+            scope=self._way.scope,
+            min_sample_ms=_THROUGHPUT_SAMPLE_MS if self._way.mode == "throughput" else 0.0,
+        )
+        self._launches = self._run.launches[self._way] = answer["launches"]
+        self._run.clock = answer["clock"]
+        self._run.cores = tuple(answer["cores"])
+        self._run.settings, self._run.notes = answer["settings"], tuple(answer["notes"])
+        self._run.warm_up_ms, self._run.warm_up_inferences = answer["warm_up_ms"], answer["n"]
+        return float(answer["inference_ns"]) * self._launches
+
+    def time(self, samples: int) -> NDArray[np.int64]:
+        answer = self._worker.ask(
+            "time", batch=self._batch_size, samples=samples, scope=self._way.scope, launches=self._launches
+        )
+        self._run.memory_bytes = answer["memory_bytes"]
+        return np.array(answer["ns"], dtype=np.int64)
+
+
+def _tell_parts_apart(worker: WorkerProcess, run: Run, batch_size: int) -> None:
+    try:
+        run.parts_ns = worker.ask("parts", batch=batch_size, samples=_PARTS_SAMPLES)["ns"]
+    except RowError as error:
+        run.error = error

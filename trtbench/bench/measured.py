@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from trtbench.bench.latency import TimedRow, joined
-from trtbench.bench.timing import PLAIN, Run, Way
+from trtbench.bench.interleave import Timing, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from trtbench.engines.base import Clock, Scope
     from trtbench.errors import RowError
     from trtbench.rows import AccuracyRecord, LoadRecord
     from trtbench.suite import BenchConfig
 
+Mode = Literal["latency", "throughput"]
 Joules = Callable[[str], float | None]  # told a device, answers what it took since some moment
 Progress = Callable[[str, str, float], None]  # told stage, item and share done in [0, 1]
 
@@ -44,6 +45,34 @@ class Opening:
     settings: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Way:
+    """One way to time an inference: what a sample holds, and whether several launches share one."""
+
+    scope: Scope = "device"
+    mode: Mode = "latency"
+
+
+PLAIN = Way()
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """What one worker process told of one engine at one batch size, by the way it was timed."""
+
+    timed: dict[Way, Timing] = field(default_factory=dict)
+    launches: dict[Way, int] = field(default_factory=dict)
+    clock: Clock = "wall"
+    parts_ns: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    memory_bytes: int | None = None
+    cores: tuple[int, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    warm_up_ms: float = 0.0
+    warm_up_inferences: int = 0
+    error: RowError | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Measured:
     """What was learnt of one engine at one batch size before something failed, if anything did.
@@ -65,11 +94,11 @@ class Measured:
     was_unsettled: bool = False
 
     @property
-    def timed(self) -> TimedRow | None:
+    def timed(self) -> Timing | None:
         """The plain samples of all processes, or None before any."""
         return self.timed_as(PLAIN)
 
-    def timed_as(self, way: Way) -> TimedRow | None:
+    def timed_as(self, way: Way) -> Timing | None:
         """Return the samples taken in one way by all processes, or None before any."""
         parts = [run.timed[way] for run in self.runs.values() if way in run.timed]
         return joined(parts) if parts else None
@@ -106,10 +135,18 @@ class Images:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What all steps of one measurement share; `energy_j` tells the joules that a row's device took so far."""
+    """What all steps of one measurement share.
+
+    Args:
+        images: what engines are scored on; the first images are those they are timed on.
+        config: batch sizes and the timing budget.
+        folder: the run's folder, for logs.
+        progress: told stage, engine and share done.
+        energy_j: tells the joules a device took so far, where something counts them.
+    """
 
     images: Images
     config: BenchConfig
     folder: Path
-    progress: Progress
-    energy_j: Joules
+    progress: Progress = lambda *_: None
+    energy_j: Joules = lambda _: None

@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from trtbench.bench.latency import side_by_side
+from trtbench.bench.interleave import side_by_side
+from trtbench.bench.measured import PLAIN
 from trtbench.bench.resampling import median_interval, ratio_interval
-from trtbench.bench.settling import settling
-from trtbench.bench.statistics import latency_summary, paired_ratio
-from trtbench.bench.timing import PLAIN
+from trtbench.bench.statistics import latency_summary, paired_ratio, settling
 from trtbench.rows import LatencyRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trtbench.bench.latency import TimedRow
-    from trtbench.bench.measured import Measured
-    from trtbench.bench.timing import Way
+    from trtbench.bench.interleave import Timing
+    from trtbench.bench.measured import Measured, Way
 
 ENQUEUE_BOUND = 0.8  # trtexec warns from this share on (samples/common/sampleReporting.cpp)
 _NS_PER_MS = 1e6
@@ -69,7 +67,7 @@ def is_enqueue_bound(parts_ms: Mapping[str, float]) -> bool | None:
     return parts_ms["enqueue"] > ENQUEUE_BOUND * parts_ms["compute"]
 
 
-def timed_ratio(first: TimedRow | None, second: TimedRow | None) -> tuple[float, float, float] | None:
+def timed_ratio(first: Timing | None, second: Timing | None) -> tuple[float, float, float] | None:
     """Return how many times as long `first` takes as `second`, with its 95 % interval, from blocks that ran together.
 
     Over several processes both they and their blocks are drawn anew; within one, the interval lies between order

@@ -21,7 +21,7 @@ from trtbench.store import write_atomically
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trtbench.bench.latency import TimedRow
+    from trtbench.bench.interleave import Timing
 
 _PERIOD_S = 0.25
 _STEAL = 0.05  # share of the time that a hypervisor took away, from which on samples are flagged
@@ -221,7 +221,7 @@ def readers_here(nvml: Any | None) -> list[Reader]:
     return found
 
 
-def throttled_samples(timed: TimedRow, readings: Sequence[Reading], *, device: str) -> int | None:
+def throttled_samples(timed: Timing, readings: Sequence[Reading], *, device: str) -> int | None:
     """Count the samples of a row in blocks during which its device was throttled; None where nobody looked.
 
     A reading speaks for the time since the one before it. Beside the reasons a device gives, a clock below 75 % of the
@@ -304,7 +304,7 @@ class Watch:
         """Return what each device did, as the report keeps it."""
         return summary(self._sampler.readings)
 
-    def throttled(self, timed: TimedRow, device: str) -> int | None:
+    def throttled(self, timed: Timing, device: str) -> int | None:
         """Count the samples of a row that were taken while its device held back."""
         return throttled_samples(timed, self._sampler.readings, device=_as_read(device))
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from trtbench.bench.latency import Budget, TimedRow, joined
+from trtbench.bench.interleave import Budget, Timing, joined
+from trtbench.bench.measure import time_side_by_side
+from trtbench.bench.measured import PLAIN
 from trtbench.bench.summary import timed_ratio
-from trtbench.bench.timing import PLAIN, time_side_by_side
 from trtbench.bench.workers import WORKER, Workers
 from trtbench.engines.base import place_of
 
@@ -53,7 +54,7 @@ def judge(low: float, high: float) -> Verdict:
     return "FASTER" if high < 1 - DIFFERENT_BEYOND else "AMBIGUOUS"
 
 
-def outcome(first: TimedRow, second: TimedRow) -> Outcome | None:
+def outcome(first: Timing, second: Timing) -> Outcome | None:
     """Compare two engines timed side by side; None where fewer than two blocks pair."""
     found = timed_ratio(second, first)
     if found is None:
@@ -75,7 +76,7 @@ def time_together(
     block_ms: float = BLOCK_MS,
     worker: str = WORKER,
     on_share: Callable[[float], None] | None = None,
-) -> dict[str, TimedRow]:
+) -> dict[str, Timing]:
     """Time engines side by side in fresh processes until every one is settled against the first, or a ceiling.
 
     There are at least `pairs` rounds over `process_pairs` processes of each engine. While an engine is AMBIGUOUS
@@ -97,8 +98,8 @@ def time_together(
         RowError: an engine cannot be loaded or timed.
     """
     rounds = -(-pairs // process_pairs)
-    budget = Budget(block_ms=block_ms, duration_s=1e-9, iterations=1, rounds=rounds)
-    taken: dict[str, list[TimedRow]] = {engine.name: [] for engine in engines}
+    budget = Budget(block_ms=block_ms, duration_s=1e-9, iterations=1, warm_up_ms=_WARM_UP_MS, rounds=rounds)
+    taken: dict[str, list[Timing]] = {engine.name: [] for engine in engines}
     for process in range(_CEILING * process_pairs):
         if process >= process_pairs and _all_settled(taken):
             break
@@ -111,7 +112,6 @@ def time_together(
                 batch_size=batch_size,
                 ways=(PLAIN,),
                 budget=budget,
-                warm_up_ms=_WARM_UP_MS,
                 threads=_threads(engines, settings),
                 process=process,
                 on_round=told,
@@ -137,7 +137,7 @@ def _threads(engines: Sequence[EngineFile], settings: Mapping[str, object]) -> i
     return max(int(str({**settings, **engine.settings}.get("threads", 1))) for engine in engines)
 
 
-def _all_settled(taken: Mapping[str, Sequence[TimedRow]]) -> bool:
+def _all_settled(taken: Mapping[str, Sequence[Timing]]) -> bool:
     first, *others = (joined(parts) for parts in taken.values())
     found = [outcome(first, other) for other in others]
     return all(one is not None and one.verdict != "AMBIGUOUS" for one in found)

@@ -207,3 +207,10 @@ def _read_line(pipe: IO[str], *, timeout_s: float | None) -> str:
         if not selector.select(timeout=timeout_s):
             raise TimeoutError(f"no answer within {timeout_s:.0f} s")
     return pipe.readline()
+
+
+def cores(threads: int) -> list[int]:
+    """Return the cores a timed worker is bound to: the last ones, the first being where the system is busiest."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    return sorted(os.sched_getaffinity(0))[-threads:]

@@ -148,7 +148,7 @@ def bench(
             mlflow=mlflow,
         )
         return
-    from trtbench.running.engine_file import bench_engine
+    from trtbench.running.bench import bench_engine
     from trtbench.suite import BenchConfig
 
     load = {"load": [_load_of(one) for one in scenario]} if scenario else {}

@@ -9,16 +9,19 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 
+from trtbench.data.batches import batches
 from trtbench.errors import GraphError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType
 
-    import numpy as np
     from numpy.typing import NDArray
+
+    from trtbench.records import Preprocessing
 
 _PROVIDER = "CPUExecutionProvider"
 
@@ -56,7 +59,7 @@ def run_reference(
 
 
 def run_reference_batches(
-    proto: onnx.ModelProto, batches: Iterator[Mapping[str, NDArray[Any]]], *, outputs: Sequence[str] = ()
+    proto: onnx.ModelProto, given: Iterator[Mapping[str, NDArray[Any]]], *, outputs: Sequence[str] = ()
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Run a graph as `run_reference` does, batch after batch in one session.
 
@@ -65,12 +68,20 @@ def run_reference_batches(
     """
     session = None
     wanted = list(outputs) or [item.name for item in proto.graph.output]
-    for inputs in batches:
+    for inputs in given:
         computed = [name for name in wanted if name not in inputs]
         with _refusals(proto):
             session = session or _session(_exposing(proto, computed))
             values = dict(zip(computed, session.run(computed, dict(inputs)) if computed else (), strict=True))
         yield {name: values[name] if name in values else inputs[name] for name in wanted}
+
+
+def exact_logits(
+    proto: onnx.ModelProto, images: NDArray[np.uint8], preprocessing: Preprocessing, *, size: int
+) -> NDArray[np.float32]:
+    """Return the logits (images, classes) of a graph run as `run_reference` does, `size` images at once."""
+    inputs = ({"input": one} for one in batches(images, preprocessing, size=size))
+    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(proto, inputs)])
 
 
 @contextlib.contextmanager

@@ -61,9 +61,12 @@ def counted(
     batch_size: int,
 ) -> GainsFacts:
     """Count what Q/DQ graphs get right in true arithmetic."""
+    import onnx
+
+    from trtbench.graph.reference import exact_logits
 
     def logits(graph: Ingredient) -> NDArray[np.float32]:
-        return _logits(graph.path(GRAPH), split, preprocessing, batch_size)
+        return exact_logits(onnx.load(graph.path(GRAPH)), split.images, preprocessing, size=batch_size)
 
     reference = logits(in_float)
     facts = GainsFacts(
@@ -114,16 +117,6 @@ def _gain_notes(gains: Artefact[GainsFacts] | None) -> tuple[str, ...]:
         f"{facts.with_all.logits_mse:.3g}, {without.logits_mse:.3g} without it"
         for name, without in facts.without.items()
     )
-
-
-def _logits(graph: Path, split: Split, preprocessing: Preprocessing, batch_size: int) -> NDArray[np.float32]:
-    import onnx
-
-    from trtbench.data import batches
-    from trtbench.graph.reference import run_reference_batches
-
-    inputs = ({"input": one} for one in batches(split.images, preprocessing, size=batch_size))
-    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(onnx.load(graph), inputs)])
 
 
 def _score(logits: Any, reference: Any, split: Split) -> Score:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.latency import TimedRow
+from trtbench.bench.interleave import Timing
 from trtbench.errors import ConfigError
 from trtbench.jsonable import to_jsonable
 from trtbench.report.document import validate_report
@@ -89,7 +89,7 @@ def write_raw(folder: Path, row: Row, measured: Measured) -> None:
     write_atomically(_path(folder, row), json.dumps(raw))
 
 
-def read_blocks(folder: Path, row: Row) -> TimedRow | None:
+def read_blocks(folder: Path, row: Row) -> Timing | None:
     """Return the plain samples of a row of the run in this folder; None where none were kept.
 
     Raises:
@@ -102,7 +102,7 @@ def read_blocks(folder: Path, row: Row) -> TimedRow | None:
         kept = json.loads(path.read_bytes()).get("samples", {}).get(_PLAIN)
         if kept is None:
             return None
-        return TimedRow(
+        return Timing(
             blocks=tuple(np.array(block, dtype=np.int64) for block in kept["blocks_ns"]),
             processes=tuple(kept["processes"]),
             spans=tuple((since, until) for since, until in kept["spans_ns"]),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from trtbench.bench.latency import TimedRow
+    from trtbench.bench.interleave import Timing
     from trtbench.decide.ratios import PairedRatio
     from trtbench.report.document import Recommendation, Report
     from trtbench.rows import Row
@@ -54,7 +54,7 @@ def decide_again(run: Path, changed: Callable[[Mapping[str, Any]], DecisionConfi
 
 
 def paired_from(
-    blocks: Mapping[str, TimedRow | None], *, finals: Mapping[str, TimedRow | None] | None = None
+    blocks: Mapping[str, Timing | None], *, finals: Mapping[str, Timing | None] | None = None
 ) -> PairedRatio:
     """Answer paired ratios from the raw blocks of a run, by row name.
 

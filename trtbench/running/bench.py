@@ -3,53 +3,54 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trtbench.bench.accuracy import score
 from trtbench.bench.measure import measure_engines
-from trtbench.bench.measured import EngineFile, Images, Progress
+from trtbench.bench.measured import Bench, EngineFile, Images, Progress, Run
 from trtbench.bench.statistics import holm
 from trtbench.bench.summary import latency_record, timed_ratio
 from trtbench.bench.telemetry import Watch
 from trtbench.engines.base import backend
+from trtbench.engines.sidecar import read_sidecar
 from trtbench.environment import collect_environment
-from trtbench.errors import RowError, TrtbenchError
+from trtbench.errors import ConfigError, RowError, TrtbenchError
 from trtbench.make.calibration import test_pixels
 from trtbench.make.engines import source
 from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, load_network
 from trtbench.precision import PLACEMENTS, PRECISIONS, Runtime
-from trtbench.progress import Event, Listener, nobody
+from trtbench.progress import Clock, Listener, nobody
 from trtbench.report.disk import write_raw
 from trtbench.rows import Row
 from trtbench.running.finalists import hold_finals
-from trtbench.running.plan import build_engines, status_of
-from trtbench.suite import BACKENDS, DenseVariant
+from trtbench.running.plan import built_engine, plan_engines, status_of
+from trtbench.store import storing
+from trtbench.suite import BACKENDS, DataConfig, DenseVariant, options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from trtbench.bench.latency import TimedRow
+    from trtbench.bench.interleave import Timing
     from trtbench.bench.measured import Measured
     from trtbench.engines.sidecar import Sidecar
     from trtbench.make.makings import Places
     from trtbench.rows import AccuracyRecord, LatencyRecord, Role, Status
     from trtbench.running.plan import BuiltEngine
-    from trtbench.suite import Suite
-
+    from trtbench.suite import BenchConfig, Suite
 
 _OF_THE_GRAPH = "scored is its graph, in exact arithmetic: the engine was not run"
-# What the row of an engine that was not run has of its sidecar, under the same name
+# What a row has of its sidecar, under the same name
 _OF_SIDECAR = (
     *("params", "macs", "widths", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "build_s"),
     *("achieved", "notes"),
@@ -67,9 +68,9 @@ class Results:
     """
 
     rows: tuple[Row, ...]
-    blocks: Mapping[str, TimedRow]
+    blocks: Mapping[str, Timing]
     telemetry: Mapping[str, Any]
-    finals: Mapping[str, TimedRow]
+    finals: Mapping[str, Timing]
     is_interrupted: bool = False
 
 
@@ -83,14 +84,15 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
         tell: told of progress.
     """
     makings = Makings(suite, places, tell=tell)
-    built = build_engines(makings)
+    built = [built_engine(makings, plan) for plan in plan_engines(suite)]
     session = _Session(makings, folder)
     found: list[Measured] = []
     true_correct: TrueCorrect = {}
     is_interrupted = False
     try:
-        session.measure(built, found)
-        true_correct = _true_arithmetic(makings, built, _Clock(tell))
+        with session.watch:
+            measure_engines(engine_files(built, suite), session.bench, found=found)
+        true_correct = _true_arithmetic(makings, built, Clock(tell))
         session.score_graphs(built)
     except KeyboardInterrupt:
         is_interrupted = True
@@ -114,19 +116,24 @@ class _Session:
 
     def __init__(self, makings: Makings, folder: Path) -> None:
         self._makings = makings
-        self._folder = folder
-        self._images = Images(
-            path=test_pixels(makings),
-            labels=makings.dataset.test.labels,
-            reference=_reference_or_none(makings),
-            classes=makings.dataset.classes,
-        )
         self.watch = Watch()
+        self.bench = Bench(
+            images=Images(
+                path=test_pixels(makings),
+                labels=makings.dataset.test.labels,
+                reference=_reference_or_none(makings),
+                classes=makings.dataset.classes,
+            ),
+            config=makings.suite.bench,
+            folder=folder,
+            progress=Clock(makings.tell),
+            energy_j=self.watch.energy_j,
+        )
         self._graphs: dict[str, AccuracyRecord] = {}
 
     def score_graphs(self, built: Sequence[BuiltEngine]) -> None:
         """Score the graphs of the engines that were built and are not run, in exact arithmetic."""
-        images, progress = self._images, _Clock(self._makings.tell)
+        images, progress = self.bench.images, Clock(self._makings.tell)
         waiting = [one.plan for one in built if one.status == "built"]
         for index, plan in enumerate(waiting):
             with contextlib.suppress(RowError):  # the row stands without a score
@@ -135,23 +142,9 @@ class _Session:
                 self._graphs[plan.name] = found
             progress("graphs", "of engines that are not run", (index + 1) / len(waiting))
 
-    def measure(self, built: Sequence[BuiltEngine], found: list[Measured]) -> None:
-        """Measure the engines that are there; what an interruption leaves is in `found`."""
-        suite = self._makings.suite
-        with self.watch:
-            measure_engines(
-                [_engine_file(one, suite) for one in built if one.status == "ok"],
-                self._images,
-                suite.bench,
-                folder=self._folder,
-                progress=_Clock(self._makings.tell),
-                found=found,
-                energy_j=self.watch.energy_j,
-            )
-
     def rows(
         self, built: Sequence[BuiltEngine], found: Sequence[Measured], true_correct: TrueCorrect
-    ) -> tuple[tuple[Row, ...], dict[str, TimedRow]]:
+    ) -> tuple[tuple[Row, ...], dict[str, Timing]]:
         """Return the rows of what was measured, then of the engines that are not there; and the blocks that pair."""
         engines = {one.plan.name: one for one in built}
         family = family_of(found, engines, throttled=self.watch.throttled, true_correct=true_correct)
@@ -160,7 +153,7 @@ class _Session:
             engine = engines[one.engine.name]
             assert engine.sidecar is not None, "an engine with status ok has a sidecar"
             row = row_of(one, engine.sidecar, family, role=engine.plan.role)
-            write_raw(self._folder, row, one)
+            write_raw(self.bench.folder, row, one)
             rows.append(row)
             if one.timed is not None and not one.is_alone:
                 blocks[row.name] = one.timed
@@ -175,29 +168,11 @@ class _Session:
 
     def again(
         self, built: Sequence[BuiltEngine], *, true_correct: TrueCorrect
-    ) -> tuple[tuple[Row, ...], dict[str, TimedRow]]:
+    ) -> tuple[tuple[Row, ...], dict[str, Timing]]:
         """Measure more engines; their raw samples go where those of the others are."""
-        found: list[Measured] = []
-        self.measure(built, found)
+        with self.watch:
+            found = measure_engines(engine_files(built, self._makings.suite), self.bench)
         return self.rows(built, found, true_correct)
-
-
-class _Clock:
-    """Passes progress on as events, and tells what a thing took when it is done."""
-
-    def __init__(self, tell: Listener) -> None:
-        self._tell = tell
-        self._since = time.monotonic()
-
-    def __call__(self, stage: str, item: str, share: float) -> None:
-        """Tell that this share of a stage is done; with the last one, what it took since the one before."""
-        self._tell(Event(stage=stage, item=item, state="progress", share=share))
-        if share >= 1:
-            now = time.monotonic()
-            self._tell(
-                Event(stage=stage, item="all" if stage == "score" else item, state="done", seconds=now - self._since)
-            )
-            self._since = now
 
 
 def _reference_or_none(makings: Makings) -> NDArray[np.float32] | None:
@@ -224,10 +199,18 @@ def reference_logits(makings: Makings) -> NDArray[np.float32]:
     return predict(network, dataset.test.images, dataset.preprocessing, device=makings.device)
 
 
-def _engine_file(built: BuiltEngine, suite: Suite) -> EngineFile:
-    assert built.path is not None, "an engine with status ok has a file"
-    settings = {key: getattr(suite.bench, key) for key in BACKENDS[built.plan.backend].settings}
-    return EngineFile(name=built.plan.name, backend=built.plan.backend, path=built.path, settings=settings)
+def engine_files(built: Sequence[BuiltEngine], suite: Suite) -> list[EngineFile]:
+    """Return the files of the engines that are there, each with the settings of the suite that its runtime knows."""
+    return [
+        EngineFile(
+            name=one.plan.name,
+            backend=one.plan.backend,
+            path=one.path,
+            settings={key: getattr(suite.bench, key) for key in BACKENDS[one.plan.backend].settings},
+        )
+        for one in built
+        if one.status == "ok" and one.path is not None
+    ]
 
 
 def _true_arithmetic(makings: Makings, built: Sequence[BuiltEngine], progress: Progress) -> TrueCorrect:
@@ -254,14 +237,12 @@ def true_logits(graph: Path, makings: Makings) -> NDArray[np.float32]:
     """Return the logits (images, classes) of a graph on the test split, each node computed as the standard has it."""
     import onnx
 
-    from trtbench.data import batches
     from trtbench.graph.half_check import rounding_graph
-    from trtbench.graph.reference import run_reference_batches
+    from trtbench.graph.reference import exact_logits
 
     dataset, size = makings.dataset, makings.suite.calibration.batch_size
-    inputs = ({"input": one} for one in batches(dataset.test.images, dataset.preprocessing, size=size))
     proto = rounding_graph(onnx.load(graph))  # half precision as a GPU computes it; other graphs as they are
-    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(proto, inputs)])
+    return exact_logits(proto, dataset.test.images, dataset.preprocessing, size=size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +259,7 @@ class Family:
     anchors: Mapping[int, Measured] = field(default_factory=dict)
     holm_p: Mapping[tuple[str, int], float] = field(default_factory=dict)
     true_correct: TrueCorrect = field(default_factory=dict)
-    throttled: Callable[[TimedRow, str], int | None] | None = None
+    throttled: Callable[[Timing, str], int | None] | None = None
 
 
 ALONE = Family()
@@ -288,7 +269,7 @@ def family_of(
     found: Sequence[Measured],
     engines: Mapping[str, BuiltEngine],
     *,
-    throttled: Callable[[TimedRow, str], int | None],
+    throttled: Callable[[Timing, str], int | None],
     true_correct: TrueCorrect,
 ) -> Family:
     """Return what the rows of one measurement know of one another."""
@@ -318,10 +299,12 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
         family: of what was measured beside it.
         role: in the decision.
     """
-    opening, run = measured.opening, measured.last_run
+    opening, run = measured.opening, measured.last_run or Run()
     device = opening.device if opening else sidecar.device
-    latencies = _latencies(measured, family, device)
     status, reason = _status(measured)
+    latencies = [latency_record(measured, way) for way in measured.ways if status == "ok"]
+    if latencies:
+        latencies[0] = _beside(latencies[0], measured, family, device)
     best = min((one.ms_per_image for one in latencies if one.scope == "device"), default=None)
     return Row(
         variant=sidecar.variant,
@@ -335,28 +318,23 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
         status=status,
         reason=reason,
         simulated=backend(sidecar.backend).is_simulated(),
-        params=sidecar.params,
-        macs=sidecar.macs,
-        widths=sidecar.widths,
-        sparsity=sidecar.sparsity,
-        engine_bytes=sidecar.engine_bytes,
-        weight_bytes=sidecar.weight_bytes,
-        engine_sha256=sidecar.engine_sha256,
-        build_s=sidecar.build_s,
         load_ms=opening.load_ms if opening else None,
         first_inference_ms=opening.first_inference_ms if opening else None,
         accuracy=_accuracy(measured, sidecar, family),
         latency=latencies[0] if latencies else None,
-        other_latencies=latencies[1:],
+        other_latencies=tuple(latencies[1:]),
         throughput_ips=1000 / best if best else None,
         memory_bytes=measured.memory_bytes,
         energy_j=measured.energy_j,
         loads=measured.loads,
-        achieved=sidecar.achieved,
-        cores=run.cores if run is not None else (),
-        settings={**(opening.settings if opening else {}), **(run.settings if run is not None else {})},
-        notes=tuple(dict.fromkeys((*sidecar.notes, *(run.notes if run is not None else ())))),
+        cores=run.cores,
+        settings={**(opening.settings if opening else {}), **run.settings},
+        **_of_sidecar(sidecar) | {"notes": tuple(dict.fromkeys((*sidecar.notes, *run.notes)))},
     )
+
+
+def _of_sidecar(sidecar: Sidecar) -> dict[str, Any]:
+    return {name: getattr(sidecar, name) for name in _OF_SIDECAR}
 
 
 def _status(measured: Measured) -> tuple[Status, str]:
@@ -381,20 +359,17 @@ def _accuracy(measured: Measured, sidecar: Sidecar, family: Family) -> AccuracyR
     return replace(record, true_arithmetic_correct=exact, tensorrt_graph_correct=forecast)
 
 
-def _latencies(measured: Measured, family: Family, device: str) -> tuple[LatencyRecord, ...]:
-    """Summarise each way of timing, the plain one first: with its ratio to the anchor, and what was throttled."""
+def _beside(latency: LatencyRecord, measured: Measured, family: Family, device: str) -> LatencyRecord:
+    """Add to the plain latency its ratio to the anchor, and how many samples were throttled."""
     timed = measured.timed
-    if measured.error is not None or timed is None:
-        return ()
-    latency, *others = (latency_record(measured, way) for way in measured.ways)
-    if family.throttled is not None:
+    if family.throttled is not None and timed is not None:
         latency = replace(latency, throttled_samples=family.throttled(timed, device))
     anchor = family.anchors.get(measured.batch_size)
     if anchor is not None and (found := timed_ratio(timed, anchor.timed)) is not None:
         ratio, low, high = found
         name = f"{anchor.engine.name} b{anchor.batch_size}"
         latency = replace(latency, ratio=ratio, ratio_ci95=(low, high), anchor=name)
-    return (latency, *others)
+    return latency
 
 
 def _absent_row(built: BuiltEngine, batch_size: int, *, graph: AccuracyRecord | None = None) -> Row:
@@ -414,7 +389,7 @@ def _absent_row(built: BuiltEngine, batch_size: int, *, graph: AccuracyRecord | 
     )
     if sidecar is None:
         return row
-    row = replace(row, **{name: getattr(sidecar, name) for name in _OF_SIDECAR})
+    row = replace(row, **_of_sidecar(sidecar))
     return row if graph is None else replace(row, accuracy=graph, notes=(*row.notes, _OF_THE_GRAPH))
 
 
@@ -425,3 +400,41 @@ def _device_of(runtime: str) -> str:
     except TrtbenchError:  # what cannot be asked needs a GPU; the driver may know one
         gpus = collect_environment().usable_gpus
         return gpus[0].name if gpus else "no device"
+
+
+def bench_engine(
+    engine: Path, source: str, config: BenchConfig, *, out: Path, tell: Listener = nobody
+) -> tuple[Row, ...]:
+    """Score and time one engine file on a test split, with the preprocessing of its sidecar.
+
+    Raises:
+        ConfigError: there is no such file, or it tells other classes apart than the images have.
+        SidecarError: its sidecar is absent or does not fit.
+    """
+    from trtbench.data import load_dataset
+
+    if not engine.is_file():
+        raise ConfigError(f"engine {engine}", expected="an engine file", got="nothing there", cure="`trtbench build`")
+    sidecar = read_sidecar(engine)
+    fit = sidecar.preprocessing
+    dataset = load_dataset(options(DataConfig, source=source, size=fit.size, mean=fit.mean, std=fit.std))
+    if dataset.num_classes != sidecar.num_classes:
+        raise ConfigError(
+            f"engine {engine}",
+            expected=f"images of {sidecar.num_classes} classes",
+            got=f"{dataset.num_classes} in {source}",
+            cure="give the --data it was trained on",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder) / "test.npy"
+        with storing(images):
+            np.save(images, dataset.test.images)
+        name = f"{sidecar.variant} {sidecar.shown_precision} {sidecar.backend}"
+        settings = {key: getattr(config, key) for key in BACKENDS[sidecar.backend].settings}
+        bench = Bench(
+            images=Images(path=images, labels=dataset.test.labels), config=config, folder=out, progress=Clock(tell)
+        )
+        measured = measure_engines(
+            [EngineFile(name=name, backend=sidecar.backend, path=engine, settings=settings)], bench
+        )
+    return tuple(row_of(one, sidecar) for one in measured)

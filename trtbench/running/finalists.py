@@ -18,14 +18,14 @@ from trtbench.running.plan import BuiltEngine
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from trtbench.bench.latency import TimedRow
+    from trtbench.bench.interleave import Timing
     from trtbench.make.engines import EnginePlan
     from trtbench.make.makings import Makings
     from trtbench.rows import Row
     from trtbench.suite import DecisionConfig
 
     # measures engines at every batch size of the suite: rows and raw blocks by row name
-    Measure = Callable[[Sequence[BuiltEngine]], tuple[Sequence[Row], Mapping[str, TimedRow]]]
+    Measure = Callable[[Sequence[BuiltEngine]], tuple[Sequence[Row], Mapping[str, Timing]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Finals:
     """What repeated builds showed: the rows of the finalists by name, and the raw blocks that pair them."""
 
     rows: Mapping[str, Row]
-    blocks: Mapping[str, TimedRow]
+    blocks: Mapping[str, Timing]
 
 
 def hold_finals(

@@ -77,12 +77,8 @@ def build_suite(suite: Suite, places: Places, *, tell: Listener = nobody) -> tup
         ConfigError: the suite's data or checkpoint cannot be used: no row can be made.
         StoreError: nothing can be written.
     """
-    return build_engines(Makings(suite, places, tell=tell))
-
-
-def build_engines(makings: Makings) -> tuple[BuiltEngine, ...]:
-    """Build every engine of the suite of these makings, as `build_suite` does."""
-    return tuple(_built(makings, plan) for plan in plan_engines(makings.suite))
+    makings = Makings(suite, places, tell=tell)
+    return tuple(built_engine(makings, plan) for plan in plan_engines(suite))
 
 
 def status_of(error: RowError | CapabilityError) -> Status:
@@ -92,7 +88,8 @@ def status_of(error: RowError | CapabilityError) -> Status:
     return "unsupported" if isinstance(error, (UnsupportedError, CapabilityError)) else "failed"
 
 
-def _built(makings: Makings, plan: EnginePlan) -> BuiltEngine:
+def built_engine(makings: Makings, plan: EnginePlan) -> BuiltEngine:
+    """Build one engine of the plan; one that fails says why and stops no other."""
     try:
         path, sidecar = build_engine(makings, plan)
     except (RowError, CapabilityError) as error:  # what this machine lacks, other runtimes may not need

@@ -14,7 +14,7 @@ from trtbench import __version__
 from trtbench._optional import version
 from trtbench.data import batches, spread
 from trtbench.environment.host import collect_host
-from trtbench.graph.reference import run_reference_batches
+from trtbench.graph.reference import exact_logits, run_reference_batches
 from trtbench.make.recipe import Book, Facts, Given, recipe
 from trtbench.studies.int8_drop import Effect, effect_of, powers, signal_to_noise_db
 
@@ -52,7 +52,7 @@ class Images:
 
     def logits(self, graph: onnx.ModelProto) -> NDArray[np.float32]:
         """Return what a graph computes of all images, (images, classes)."""
-        return np.concatenate([next(iter(one.values())) for one in run_reference_batches(graph, self.batches())])
+        return exact_logits(graph, self.split.images, self.preprocessing, size=self.batch_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

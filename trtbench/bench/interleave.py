@@ -43,6 +43,7 @@ class Budget:
         block_ms: length of one block; a block has at least one sample.
         duration_s: summed duration of the samples of each engine, at least.
         iterations: samples of each engine, at least.
+        warm_up_ms: how long each is warmed up before, at least.
         noise: go on until the 95 % interval of the median is at most this share of it to either side; None never does.
         ceiling_s: stop by then, however noisy.
         rounds: rounds at least.
@@ -51,13 +52,14 @@ class Budget:
     block_ms: float
     duration_s: float
     iterations: int
+    warm_up_ms: float = 0.0
     noise: float | None = None
     ceiling_s: float = 0.0
     rounds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TimedRow:
+class Timing:
     """Raw samples of one engine at one batch size.
 
     `blocks[r]` are the nanoseconds of round r, `processes[r]` is the number of the worker process that took them, and
@@ -78,10 +80,10 @@ class TimedRow:
         """The median of each round."""
         return np.array([np.median(block) for block in self.blocks])
 
-    def of_process(self, process: int) -> TimedRow:
+    def of_process(self, process: int) -> Timing:
         """Return the blocks of one process."""
         kept = [index for index, number in enumerate(self.processes) if number == process]
-        return TimedRow(
+        return Timing(
             blocks=tuple(self.blocks[index] for index in kept),
             processes=tuple(process for _ in kept),
             spans=tuple(self.spans[index] for index in kept),
@@ -97,16 +99,16 @@ class Pairs:
     processes: NDArray[np.int64]
 
 
-def joined(parts: Sequence[TimedRow]) -> TimedRow:
+def joined(parts: Sequence[Timing]) -> Timing:
     """Return the blocks of several processes as one row."""
-    return TimedRow(
+    return Timing(
         blocks=tuple(block for part in parts for block in part.blocks),
         processes=tuple(number for part in parts for number in part.processes),
         spans=tuple(span for part in parts for span in part.spans),
     )
 
 
-def side_by_side(first: TimedRow, second: TimedRow) -> Pairs:
+def side_by_side(first: Timing, second: Timing) -> Pairs:
     """Pair block i of one engine with block i of the other within each process both have; what is left over is not."""
     medians: list[tuple[NDArray[np.float64], NDArray[np.float64], int]] = []
     for process in sorted(set(first.processes) & set(second.processes)):
@@ -128,7 +130,7 @@ def measure_interleaved(
     seed: int | Sequence[int],
     process: int = 0,
     on_round: Callable[[float], None] | None = None,
-) -> dict[str, TimedRow | RowError]:
+) -> dict[str, Timing | RowError]:
     """Time every engine in interleaved blocks until each has what the budget asks for.
 
     Args:
@@ -141,7 +143,7 @@ def measure_interleaved(
     Returns:
         The raw samples of each engine, or the error that ended it; the others go on.
     """
-    result: dict[str, TimedRow | RowError] = {}
+    result: dict[str, Timing | RowError] = {}
     per_block: dict[str, int] = {}
     for name, engine in engines.items():
         try:
@@ -167,7 +169,7 @@ def measure_interleaved(
                 result[name] = error
                 del blocks[name]
     return result | {
-        name: TimedRow(blocks=tuple(taken), processes=(process,) * len(taken), spans=tuple(spans[name]))
+        name: Timing(blocks=tuple(taken), processes=(process,) * len(taken), spans=tuple(spans[name]))
         for name, taken in blocks.items()
     }
 

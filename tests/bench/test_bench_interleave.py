@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.latency import Budget, TimedRow, joined, measure_interleaved, side_by_side
+from trtbench.bench.interleave import Budget, Timing, joined, measure_interleaved, side_by_side
 from trtbench.bench.statistics import paired_ratio
 from trtbench.errors import RowError, WorkerError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.bench.latency import TimedEngine
+    from trtbench.bench.interleave import TimedEngine
 
 
 @dataclass
@@ -54,12 +54,12 @@ class _Engine:
 _BUDGET = Budget(block_ms=1.0, duration_s=0.05, iterations=30)
 
 
-def _measure(engines: Mapping[str, TimedEngine], **changes: Any) -> dict[str, TimedRow | RowError]:
+def _measure(engines: Mapping[str, TimedEngine], **changes: Any) -> dict[str, Timing | RowError]:
     return measure_interleaved(engines, replace(_BUDGET, **changes), seed=0)
 
 
-def _row(found: TimedRow | RowError) -> TimedRow:
-    assert isinstance(found, TimedRow)
+def _row(found: Timing | RowError) -> Timing:
+    assert isinstance(found, Timing)
     return found
 
 
@@ -70,7 +70,7 @@ def test_every_engine_gets_the_duration_and_the_samples_it_needs() -> None:
     found = _measure({"fast": fast, "slow": slow})
 
     for row in found.values():
-        assert isinstance(row, TimedRow)
+        assert isinstance(row, Timing)
         assert row.samples_ns.sum() >= 0.05e9
         assert len(row.samples_ns) >= 30
     assert set(fast.blocks) == {10}
@@ -80,7 +80,7 @@ def test_every_engine_gets_the_duration_and_the_samples_it_needs() -> None:
 def test_an_engine_slower_than_a_block_still_gives_its_samples() -> None:
     found = _measure({"slow": _Engine(_Clock(), 5e6)})["slow"]
 
-    assert isinstance(found, TimedRow)
+    assert isinstance(found, Timing)
     assert len(found.samples_ns) == 30
 
 
@@ -88,8 +88,8 @@ def test_the_paired_ratio_is_right_on_a_machine_that_drifts() -> None:
     clock = _Clock()
     found = _measure({"a": _Engine(clock, 2e5), "b": _Engine(clock, 1e5)}, duration_s=0.5)
     a, b = found["a"], found["b"]
-    assert isinstance(a, TimedRow)
-    assert isinstance(b, TimedRow)
+    assert isinstance(a, Timing)
+    assert isinstance(b, Timing)
     rounds = min(len(a.blocks), len(b.blocks))
 
     ratio, low, high = paired_ratio(a.block_medians_ns[:rounds], b.block_medians_ns[:rounds])
@@ -111,7 +111,7 @@ def test_an_engine_that_fails_does_not_stop_the_others() -> None:
 
     assert isinstance(found["at once"], WorkerError)
     assert isinstance(found["later"], WorkerError)
-    assert isinstance(found["never"], TimedRow)
+    assert isinstance(found["never"], Timing)
 
 
 def test_progress_rises_to_one() -> None:
@@ -180,8 +180,8 @@ def test_a_budget_of_rounds_is_kept_however_fast_they_are() -> None:
 
 
 def test_blocks_pair_within_their_process_only() -> None:
-    def row(process: int, *ns: int) -> TimedRow:
-        return TimedRow(
+    def row(process: int, *ns: int) -> Timing:
+        return Timing(
             blocks=tuple(np.array([one]) for one in ns),
             processes=(process,) * len(ns),
             spans=tuple((0, 1) for _ in ns),
