@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trtbench.decide.choose import choose
+from trtbench.decide.choose import MoreSamples, OtherLimit, OtherObjective, choose
 from trtbench.decide.limits import BrokenLimit, assess
-from trtbench.decide.what_if import MoreSamples, OtherLimit, OtherObjective
 from trtbench.report.document import read_report
 from trtbench.suite import DecisionConfig
 

@@ -12,7 +12,7 @@ from trtbench.data import normalise
 from trtbench.records import Preprocessing, Split
 from trtbench.suite import AugmentConfig
 from trtbench.train.augment import augmented_batch, crop_positions, cutout_mask
-from trtbench.train.images import DeviceImages, place
+from trtbench.train.evaluate import DeviceImages, place
 
 _OFF = AugmentConfig(crop_padding=0, flip=False, cutout=0)
 _PREPROCESSING = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), size=6)

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from trtbench.data import normalise
 from trtbench.errors import CapabilityError, ConfigError, DataError
 from trtbench.train import predict
-from trtbench.train.evaluate import score
-from trtbench.train.images import as_device, place
+from trtbench.train.evaluate import as_device, place, score
 
 if TYPE_CHECKING:
     from collections.abc import Callable

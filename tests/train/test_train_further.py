@@ -14,8 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from trtbench.suite import AugmentConfig, TrainConfig
 from trtbench.train import Hooks, fit
 from trtbench.train.augment import mixed
-from trtbench.train.average import Average
-from trtbench.train.optimise import climbed, make_optimizer
+from trtbench.train.optimise import Average, climbed, make_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

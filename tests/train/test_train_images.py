@@ -9,7 +9,7 @@ import torch
 from trtbench.data import normalise
 from trtbench.errors import DataError
 from trtbench.records import Preprocessing, Split
-from trtbench.train.images import place
+from trtbench.train.evaluate import place
 
 
 @pytest.mark.parametrize("is_channels_last", [False, True])

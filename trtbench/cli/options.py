@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trtbench.cli.fields import Section
+from trtbench.cli.given import Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

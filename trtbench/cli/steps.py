@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trtbench.cli.fields import Section
-from trtbench.cli.given import Given, Only, takes
+from trtbench.cli.given import Given, Only, Section, takes
 from trtbench.cli.options import (
     CALIBRATION,
     DATA,

@@ -6,22 +6,20 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from trtbench.bench.paired_drop import smallest_provable_drop
-from trtbench.decide.choose import choose
+from trtbench.decide.choose import MoreSamples, OtherLimit, OtherObjective, choose
 from trtbench.decide.limits import confidence_each
 from trtbench.decide.ratios import is_cpu
-from trtbench.decide.what_if import MoreSamples, OtherLimit, OtherObjective
 from trtbench.report.document import Loser, Recommendation
 from trtbench.report.units import fixed, megabytes, percent, significant, times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trtbench.decide.choose import Against, Choice
+    from trtbench.decide.choose import Against, Change, Choice
     from trtbench.decide.compare import BrokenGate
     from trtbench.decide.limits import Assessment, BrokenLimit, Obstacle
     from trtbench.decide.rank import Ranking
     from trtbench.decide.ratios import PairedRatio, Ratio
-    from trtbench.decide.what_if import Change
     from trtbench.rows import AccuracyRecord, Row
     from trtbench.suite import DecisionConfig, Objective
 

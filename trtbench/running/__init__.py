@@ -6,8 +6,7 @@ from trtbench.make.engines import EnginePlan
 from trtbench.make.makings import Places
 from trtbench.progress import Event
 from trtbench.running.bench import bench_suite
-from trtbench.running.outlook import Outlook, PlannedRow, outlook
-from trtbench.running.plan import BuiltEngine, build_suite, plan_engines
+from trtbench.running.plan import BuiltEngine, Outlook, PlannedRow, build_suite, outlook, plan_engines
 from trtbench.running.run import run_suite
 
 __all__ = [

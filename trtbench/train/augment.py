@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from trtbench.suite import AugmentConfig
-    from trtbench.train.images import DeviceImages
+    from trtbench.train.evaluate import DeviceImages
 
 
 def augmented_batch(

@@ -21,13 +21,11 @@ import torch
 from trtbench.errors import ConfigError, DataError, OutOfMemoryError, RowError
 from trtbench.models.counts import evaluating
 from trtbench.train.augment import augmented_batch, mixed
-from trtbench.train.average import Average
-from trtbench.train.evaluate import logits_of, score
+from trtbench.train.evaluate import DeviceImages, as_device, logits_of, place, score
 from trtbench.train.hooks import NO_HOOKS, Hooks
-from trtbench.train.images import DeviceImages, as_device, place
 from trtbench.train.logbook import EpochRecord, FitRecord, write_config, write_curves, write_history
 from trtbench.train.objective import Labels, loss_on, penalties
-from trtbench.train.optimise import climbed, make_optimizer, make_schedule
+from trtbench.train.optimise import Average, climbed, make_optimizer, make_schedule
 from trtbench.train.progress import (
     FILE_NAME,
     Progress,

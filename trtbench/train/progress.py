@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from trtbench.records import Dataset
     from trtbench.suite import TrainConfig
-    from trtbench.train.average import Average
+    from trtbench.train.optimise import Average
 
 
 FILE_NAME = "epoch.pt"
