@@ -68,7 +68,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/shellcheck docker/check .ci/run
+	$(BIN)/shellcheck docker/check tests/device/check .ci/run
 
 type: setup
 	$(BIN)/mypy
