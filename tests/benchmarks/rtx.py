@@ -34,6 +34,7 @@ NETWORKS = {
     "torchvision:mobilenet_v3_small": 64,
     "torchvision:shufflenet_v2_x1_0": 64,
     "torchvision:regnet_y_400mf": 64,
+    "resnet18_imagenet": 64,
 }
 TARGETS = ("sm89", "sm120")
 _HEAD = """# What TensorRT for RTX's compiler makes of our graphs
