@@ -163,6 +163,15 @@ def tensorrt_10_double() -> Iterator[ModuleType]:
 
 
 @pytest.fixture
+def tensorrt_rtx_double() -> Iterator[ModuleType]:
+    """The double of TensorRT for RTX 1.7, which has the GPU that the CUDA double has."""
+    from simulation import simulated
+
+    with simulated("rtx-1.7") as module:
+        yield module
+
+
+@pytest.fixture
 def tensorrt_11_double() -> Iterator[ModuleType]:
     """The double of 11.4 alone."""
     from simulation import simulated

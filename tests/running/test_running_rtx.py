@@ -59,6 +59,8 @@ _KINDS = """[
   {kind: nm, name: pattern, pattern: '2:4', fine_tune: false},
   {kind: fixed_point, name: eight, bits: 8, images: 16},
   {kind: codec, name: shared, clusters: 8},
+  {kind: qat, name: learnt},
+  {kind: dynamic_int8, name: dynamic},
 ]"""
 
 
@@ -70,8 +72,11 @@ def test_every_kind_of_network_is_built_in_every_precision(suite: Callable[..., 
     built = build_suite(suite(engines, variants=_KINDS), places)
 
     engines_of_rtx = [one for one in built if one.plan.backend == "tensorrt-rtx"]
-    assert len(engines_of_rtx) == 6 * 5
+    assert len(engines_of_rtx) == 8 * 5
     for one in engines_of_rtx:
+        if one.plan.variant.kind == "dynamic_int8":  # its ranges are taken at run time, by operators of ONNX Runtime's
+            assert "TensorRT's parser does not know DynamicQuantizeLinear" in one.reason
+            continue
         assert (one.status, one.plan.name) == ("built", one.plan.name), one.reason
         assert one.sidecar is not None
         target = "int8" if one.plan.precision.startswith("int8") else one.plan.precision

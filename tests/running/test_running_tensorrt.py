@@ -84,6 +84,23 @@ def test_an_engine_is_built_once_and_again_where_the_suite_asks_for_another_buil
     assert other.key != first.key
 
 
+@pytest.mark.usefixtures("tensorrt_rtx_double")
+def test_an_engine_of_rtx_is_scored_and_timed_on_a_gpu_that_it_is_for(suite: Make, places: Places) -> None:
+    wanted = suite("engines: [{backend: tensorrt-rtx, targets: [sm86, sm89], precisions: [int8]}]")
+
+    report, _ = run_suite(wanted, places, argv=["trtbench"], now=NOW)
+
+    rows = {row.name: row for row in report.rows if row.backend == "tensorrt-rtx"}
+    assert {(row.status, row.device, row.simulated) for row in rows.values()} == {("ok", "Simulated GPU", True)}
+    first = rows["dense int8 tensorrt-rtx b1"]
+    assert first.latency is not None
+    assert first.accuracy is not None
+    assert first.accuracy.correct == first.accuracy.true_arithmetic_correct
+    assert first.settings["cuda_graph"] is True
+    assert any("kernels were compiled on this GPU as it was opened" in note for note in first.notes)
+    assert len(list(places.engines.rglob("*.kernels"))) == 1
+
+
 @pytest.mark.usefixtures("tensorrt_11_double")
 def test_one_dynamic_profile_serves_every_batch_size(suite: Make, places: Places) -> None:
     wanted = suite("engines: [{backend: tensorrt, precisions: [fp16], profile: [1, 2, 4]}]")

@@ -37,12 +37,13 @@ class EngineFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """How an engine started: milliseconds to load it and to the first logits, where it runs, the settings in force."""
+    """How an engine started: milliseconds to load it and to the first logits, where it runs, and how."""
 
     load_ms: float
     first_inference_ms: float
     device: str
     settings: Mapping[str, Any]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -60,7 +60,7 @@ class Worker:
     def open(self, *, settings: dict[str, Any], batch: int = 1) -> dict[str, Any]:
         """Load the engine and run one batch.
 
-        Answer its load time, the time to the first logits, its device and the settings in force.
+        Answer its load time, the time to the first logits, its device, the settings in force and what there is to note.
         """
         start = time.perf_counter_ns()
         self._engine = self._runtime.open(self._path, self._sidecar, settings)
@@ -75,6 +75,7 @@ class Worker:
             "first_inference_ms": (first - loaded) / 1e6,
             "device": self._engine.device,
             "settings": dict(session.describe().settings),
+            "notes": list(session.describe().notes),
         }
 
     def score(self, *, batch: int, logits: str) -> dict[str, Any]:

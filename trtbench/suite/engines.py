@@ -41,7 +41,9 @@ BACKENDS: dict[str, BackendEntry] = {
         place="trtbench.engines.tensorrt.backend:TENSORRT", packages=("tensorrt",), settings=("cuda_graph",)
     ),
     "tensorrt-rtx": BackendEntry(
-        place="trtbench.engines.tensorrt_rtx.backend:TENSORRT_RTX", packages=("tensorrt_rtx_bindings",)
+        place="trtbench.engines.tensorrt_rtx.backend:TENSORRT_RTX",
+        packages=("tensorrt_rtx_bindings",),
+        settings=("cuda_graph",),
     ),
     "onnxruntime-tensorrt": BackendEntry(
         place=f"{_ORT}.tensorrt_provider:ONNXRUNTIME_TENSORRT", packages=("onnxruntime", "tensorrt")

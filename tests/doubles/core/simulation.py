@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _FOLDER = Path(__file__).parents[1]
-_OURS = ("trtbench.engines.cuda", "trtbench.engines.tensorrt")
-_REAL = ("tensorrt", "cupy", "pycuda", "simulated_cuda", "simulated_tensorrt", *_OURS)
+_OURS = ("trtbench.engines.cuda", "trtbench.engines.tensorrt", "trtbench.engines.tensorrt_rtx")
+_RTX = "tensorrt_rtx_bindings"
+_REAL = ("tensorrt", _RTX, "cupy", "pycuda", "simulated_cuda", "simulated_tensorrt", *_OURS)
 _PREFIXES = tuple(f"{each}." for each in _REAL)
-MAJORS = {"10.16": "trt10", "11.4": "trt11"}
+MAJORS = {"10.16": "trt10", "11.4": "trt11", "rtx-1.7": "rtx17"}
 
 
 @contextmanager
@@ -25,10 +26,10 @@ def simulated(version: str) -> Iterator[ModuleType]:
     """Make `import tensorrt` give the double of a version, and take all traces away afterwards.
 
     Args:
-        version: "10.16" or "11.4".
+        version: "10.16", "11.4" or "rtx-1.7".
 
     Yields:
-        The module `tensorrt`.
+        The module `tensorrt`, or TensorRT for RTX's.
     """
     folders = [str(_FOLDER / each) for each in (MAJORS[version], "cuda", "core")]
     path, pythonpath = list(sys.path), os.environ.get("PYTHONPATH")
@@ -37,7 +38,7 @@ def simulated(version: str) -> Iterator[ModuleType]:
     os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *([pythonpath] if pythonpath else [])])
     importlib.invalidate_caches()
     try:
-        yield importlib.import_module("tensorrt")
+        yield importlib.import_module(_RTX if version.startswith("rtx") else "tensorrt")
     finally:
         _taken_out()
         _put_back(before)

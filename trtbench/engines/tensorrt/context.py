@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from trtbench.errors import OutOfMemoryError, UnsupportedError
 
@@ -15,6 +15,38 @@ if TYPE_CHECKING:
 
 _DYNAMIC = -1
 _CURE = "build the engine again; if it stays, `trtbench gpu-info` shows the device"
+
+
+class Contexts(Protocol):
+    """How contexts of an engine are made, and what there is to note of all of them."""
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...  # noqa: D102  the class says it
+
+    def make(self, engine: trt.ICudaEngine, *, is_ours: bool) -> trt.IExecutionContext | None:
+        """Return a context in memory of the library's, or of ours to come; None where it refuses."""
+        ...
+
+    def keep(self) -> None:
+        """Keep what is worth it of what they made, before the engine is closed."""
+        ...
+
+
+class PlainContexts:
+    """Contexts as TensorRT makes them by itself."""
+
+    notes: tuple[str, ...] = ()
+
+    def make(self, engine: trt.ICudaEngine, *, is_ours: bool) -> trt.IExecutionContext | None:
+        """Return a context; None where it does not fit."""
+        import tensorrt as trt
+
+        if is_ours:
+            return engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        return engine.create_execution_context()
+
+    def keep(self) -> None:
+        """Keep nothing."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,7 +108,7 @@ def _profile(
     return least, usual, most
 
 
-def open_context(engine: trt.ICudaEngine, *, cuda: Cuda, profile: int, lines: LogLines) -> Context:
+def open_context(engine: trt.ICudaEngine, *, cuda: Cuda, profile: int, lines: LogLines, contexts: Contexts) -> Context:
     """Return a context at a profile, in TensorRT's memory or, where that does not fit, in ours.
 
     TensorRT's own is as large as the largest profile wants; ours is as large as this one wants, and CuPy's pool is
@@ -86,19 +118,20 @@ def open_context(engine: trt.ICudaEngine, *, cuda: Cuda, profile: int, lines: Lo
         OutOfMemoryError: ours does not fit either.
         EngineError: TensorRT gives no context, or refuses the profile.
     """
-    handle = engine.create_execution_context()
+    handle = contexts.make(engine, is_ours=False)
     if handle is not None:
         _prepare(handle, cuda=cuda, profile=profile, lines=lines)
-        return Context(handle=handle, scratch=None, memory_bytes=int(engine.device_memory_size_v2), notes=())
-    return _in_our_memory(engine, cuda=cuda, profile=profile, lines=lines)
+        taken = int(engine.device_memory_size_v2)
+        return Context(handle=handle, scratch=None, memory_bytes=taken, notes=contexts.notes)
+    return _in_our_memory(engine, cuda=cuda, profile=profile, lines=lines, contexts=contexts)
 
 
-def _in_our_memory(engine: trt.ICudaEngine, *, cuda: Cuda, profile: int, lines: LogLines) -> Context:
-    import tensorrt as trt
-
+def _in_our_memory(
+    engine: trt.ICudaEngine, *, cuda: Cuda, profile: int, lines: LogLines, contexts: Contexts
+) -> Context:
     why = "; ".join(lines.errors[-1:]) or "no reason told"
     cuda.trim()
-    handle = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    handle = contexts.make(engine, is_ours=True)
     if handle is None:
         raise lines.error("TensorRT's execution context", cure=_CURE)
     _prepare(handle, cuda=cuda, profile=profile, lines=lines)
@@ -106,7 +139,7 @@ def _in_our_memory(engine: trt.ICudaEngine, *, cuda: Cuda, profile: int, lines: 
     scratch = _allocate(cuda, wanted)
     handle.set_device_memory(scratch.ptr, wanted)
     note = f"the context works in {wanted} bytes of ours: TensorRT's own did not fit ({why})"
-    return Context(handle=handle, scratch=scratch, memory_bytes=wanted, notes=(note,))
+    return Context(handle=handle, scratch=scratch, memory_bytes=wanted, notes=(*contexts.notes, note))
 
 
 def _allocate(cuda: Cuda, wanted: int) -> DeviceBuffer:

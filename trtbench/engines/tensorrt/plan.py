@@ -11,7 +11,7 @@ from trtbench.engines.tensorrt.machine import sm_of
 from trtbench.jsonable import to_jsonable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import tensorrt as trt
@@ -46,7 +46,14 @@ class Loaded:
     lines: LogLines
 
 
-def load_plan(data: bytes, *, what: str, cure: str, is_version_compatible: bool) -> Loaded:
+def load_plan(
+    data: bytes,
+    *,
+    what: str,
+    cure: str,
+    is_version_compatible: bool,
+    check: Callable[[trt.Runtime, LogLines], None] | None = None,
+) -> Loaded:
     """Deserialise a plan.
 
     Args:
@@ -54,6 +61,7 @@ def load_plan(data: bytes, *, what: str, cure: str, is_version_compatible: bool)
         what: how a message calls it.
         cure: what to do where it does not load.
         is_version_compatible: it was built to be.
+        check: raises where the runtime that is to load it says that it cannot.
 
     Raises:
         DeviceError: TensorRT finds no device.
@@ -62,6 +70,8 @@ def load_plan(data: bytes, *, what: str, cure: str, is_version_compatible: bool)
     """
     lines = LogLines()
     runtime = create_runtime(make_logger(lines), lines)  # pybind11 keeps the logger with it
+    if check is not None:
+        check(runtime, lines)
     runtime.engine_host_code_allowed = is_version_compatible
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:

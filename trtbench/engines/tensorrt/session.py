@@ -10,7 +10,7 @@ import numpy as np
 
 from trtbench.engines.base import SessionFacts
 from trtbench.engines.cuda.loops import timed_by_clock, timed_by_events, timed_in_parts
-from trtbench.engines.tensorrt.context import choose_profile, open_context, require_true
+from trtbench.engines.tensorrt.context import PlainContexts, choose_profile, open_context, require_true
 from trtbench.engines.tensorrt.library import LogLines
 from trtbench.engines.tensorrt.tensors import (
     allocate,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from trtbench.engines.base import Parts, Scope
     from trtbench.engines.cuda.device import Cuda, Operation
     from trtbench.engines.sidecar import Sidecar
-    from trtbench.engines.tensorrt.context import Context
+    from trtbench.engines.tensorrt.context import Context, Contexts
 
 _log = logging.getLogger(__name__)
 # `clock`: "wall" is what a caller waits; "events" is what passes on the device, without the way to it and back.
@@ -56,6 +56,7 @@ class TensorrtEngine:
         sidecar: of the engine file.
         settings: `cuda_graph` and `clock`; the build's own come from the sidecar.
         lines: what the runtime's logger says.
+        contexts: how its sessions' contexts are made.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class TensorrtEngine:
         settings: Mapping[str, Any],
         *,
         lines: LogLines | None = None,
+        contexts: Contexts | None = None,
     ) -> None:
         self.device = sidecar.device
         self._engine: trt.ICudaEngine | None = engine
@@ -75,6 +77,7 @@ class TensorrtEngine:
         self._sidecar = sidecar
         self._settings = {**_DEFAULTS, **settings, **sidecar.settings}
         self._lines = lines or LogLines()
+        self._contexts = contexts or PlainContexts()
         self._sessions: list[TensorrtSession] = []
 
     def session(self, batch: int) -> TensorrtSession:
@@ -94,6 +97,7 @@ class TensorrtEngine:
             batch=batch,
             settings=self._settings,
             lines=self._lines,
+            contexts=self._contexts,
         )
         self._sessions.append(session)
         return session
@@ -104,6 +108,8 @@ class TensorrtEngine:
             return
         for session in self._sessions:
             session.close()
+        with self._cuda.current():
+            self._contexts.keep()
         self._engine = None
         self._runtime = None
         self._cuda.close()
@@ -125,12 +131,14 @@ class TensorrtSession:
         batch: int,
         settings: Mapping[str, Any],
         lines: LogLines,
+        contexts: Contexts,
     ) -> None:
         self._settings: dict[str, Any] = dict(settings)
         self._notes: tuple[str, ...] = ()
         self._engine = engine
         self._cuda = cuda
         self._lines = lines
+        self._contexts = contexts
         self._weight_bytes = sidecar.weight_bytes
         self._shape = (batch, *sidecar.preprocessing.input_shape)
         with cuda.current():
@@ -239,7 +247,9 @@ class TensorrtSession:
     def _open_context(self) -> Context:
         name = image_input(self._engine)
         profile = choose_profile(self._engine, name, shape=self._shape)
-        context = open_context(self._engine, cuda=self._cuda, profile=profile, lines=self._lines)
+        context = open_context(
+            self._engine, cuda=self._cuda, profile=profile, lines=self._lines, contexts=self._contexts
+        )
         self._notes = tuple(dict.fromkeys((*self._notes, *context.notes)))
         set_shape(_handle(context), name, shape=self._shape, lines=self._lines)
         return context

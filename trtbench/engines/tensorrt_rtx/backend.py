@@ -26,24 +26,31 @@ class TensorRtRtxBackend:
     takes_options = True
 
     def is_simulated(self) -> bool:
-        """Say whether the library is a test double: there is none, and no row of it is timed."""
-        return False
+        """Say whether the library is a test double, which says so itself."""
+        from trtbench import _optional
+        from trtbench.engines.tensorrt_rtx.build import PACKAGE
+
+        return bool(getattr(_optional.load(PACKAGE), "IS_SIMULATED", False))
 
     def facts(self, options: Mapping[str, Any] = NO_OPTIONS) -> BackendFacts:
-        """Return its version and the GPUs that an engine is for; the machine that builds it does not count.
+        """Return its version, what an engine is for, and the GPU that runs it where one is here.
+
+        What builds it does not count: one engine serves every machine that has a GPU among its targets.
 
         Raises:
             CapabilityError: it is absent.
         """
         from trtbench.engines.tensorrt_rtx.build import version_here
+        from trtbench.engines.tensorrt_rtx.run import gpu_for
 
-        targets = targets_of(options.get("targets", ()))
+        version, targets = version_here(), targets_of(options.get("targets", ()))
+        gpu, why_not_run = gpu_for(targets)
         return BackendFacts(
-            version=version_here(),
-            device=told(targets),
+            version=version,
+            device=gpu or told(targets),
             machine=f"any machine with a GPU of {', '.join(targets)}",
             usual_precisions=("fp32", "fp16", "int8", "int8+fp16"),
-            why_not_run=f"built for {told(targets)}, not run: trtbench runs no engine of TensorRT for RTX yet",
+            why_not_run=why_not_run,
         )
 
     def build(self, request: BuildRequest) -> BuildResult:
@@ -53,18 +60,10 @@ class TensorRtRtxBackend:
         return build_apart(request)
 
     def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> Engine:
-        """Refuse: no engine of it has been run.
+        """Load an engine whose sidecar was checked; see `run.open_engine`."""
+        from trtbench.engines.tensorrt_rtx.run import open_engine
 
-        Raises:
-            UnsupportedError: always.
-        """
-        from trtbench.errors import UnsupportedError
-
-        del settings
-        what = f"running {path.name}, built for {sidecar.device}"
-        raise UnsupportedError(
-            what, expected="another runtime", cure="take the file to an RTX GPU and NVIDIA's runtime"
-        )
+        return open_engine(path, sidecar, settings)
 
 
 TENSORRT_RTX: Backend = TensorRtRtxBackend()

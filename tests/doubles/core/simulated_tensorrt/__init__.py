@@ -1,4 +1,4 @@
-"""TensorRT as its Python API shows it, for one major at a time: what that major lacks is not there.
+"""TensorRT as its Python API shows it, for one major or for RTX at a time: what that lacks is not there.
 
 It holds clients to the orders and the failures of the real library and computes with ONNX Runtime on the CPU. It says
 nothing about speed or about the numbers of a real engine.
@@ -17,6 +17,7 @@ _ROOMS = (
     "config",
     "timing_cache",
     "builder",
+    "jit",
     "engine",
     "context",
     "inspector",

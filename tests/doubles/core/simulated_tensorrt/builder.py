@@ -6,10 +6,11 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import onnx
 from simulated_cuda import device
 from simulated_cuda.faults import CUDARuntimeError, is_asked_for
 
-from . import calibration, callbacks, facts, plan, timing_cache
+from . import calibration, callbacks, facts, jit, plan, timing_cache
 from .config import IBuilderConfig, IOptimizationProfile
 from .layers import Precisions, layers_of
 from .network import INetworkDefinition, inputs_of, shape_of
@@ -18,8 +19,6 @@ from .values import IHostMemory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import onnx
 
 _PHASE = "Building Engine"
 _PRECISION_FLAGS = ("FP16", "BF16", "INT8", "FP8", "INT4", "FP4")
@@ -34,7 +33,8 @@ class Builder:
 
     def __init__(self, logger: Any) -> None:
         try:
-            device.count()
+            if not facts.current().is_rtx:  # whose builder needs no device
+                device.count()
         except CUDARuntimeError as error:
             callbacks.error(
                 logger, f"createInferBuilder: Error Code 6: API Usage Error (CUDA initialization failure: {error})"
@@ -161,6 +161,8 @@ class _Build:
             return self._failed("Error Code 2: OutOfMemory (Requested size was 9663676416 bytes.)")
         layers = layers_of(self._model, self._precisions(scales))
         self._tune(layers)
+        if facts.current().is_rtx:
+            jit.tell(self._logger, layers, weight_bytes=_weight_bytes(self._model))
         self._step(1)
         data = plan.packed(self._header(layers, scales), self._model.SerializeToString())
         self._step(2)
@@ -256,16 +258,21 @@ class _Build:
             "version": facts.current().version,
             "flags": self._config._flag_names,
             "is_strongly_typed": self._network._is_strongly_typed,
-            "sm": "{}.{}".format(*device.compute_capability()),
+            "sm": "" if facts.current().is_rtx else "{}.{}".format(*device.compute_capability()),
             "hardware": self._config.hardware_compatibility_level.name,
             "verbosity": self._config.profiling_verbosity.name,
             "level": self._config.builder_optimization_level,
             "name": self._network.name,
             "profiles": profiles,
+            "targets": [each.name for each in self._config._targets],
             "scales": scales,
             "layers": layers,
             "memory": _scratch_bytes(layers, profiles),
         }
+
+
+def _weight_bytes(model: onnx.ModelProto) -> int:
+    return sum(onnx.numpy_helper.to_array(each).nbytes for each in model.graph.initializer)
 
 
 def _scratch_bytes(layers: list[dict[str, Any]], profiles: list[dict[str, Any]]) -> int:

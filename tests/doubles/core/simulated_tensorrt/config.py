@@ -60,6 +60,7 @@ class IBuilderConfig(Made):
         self._cache: Any = None
         self._calibrator: Any = None
         self._calibration_profile: Any = None
+        self._targets: list[Any] = []
 
     def __enter__(self) -> Self:
         return self
@@ -133,6 +134,23 @@ class IBuilderConfig(Made):
 
     def get_timing_cache(self) -> Any:
         return self._cache
+
+    @property
+    def num_compute_capabilities(self) -> int:
+        return len(self._targets)
+
+    @num_compute_capabilities.setter
+    def num_compute_capabilities(self, number: int) -> None:
+        self._targets = [kinds.ComputeCapability.CURRENT] * number
+
+    def set_compute_capability(self, compute_capability: Any, index: int) -> bool:
+        if compute_capability == kinds.ComputeCapability.NONE or not 0 <= index < len(self._targets):
+            return False
+        self._targets[index] = compute_capability
+        return True
+
+    def get_compute_capability(self, index: int) -> Any:
+        return self._targets[index]
 
     @property
     def int8_calibrator(self) -> Any:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Self
 from simulated_cuda import memory
 from simulated_cuda.faults import is_asked_for
 
-from . import callbacks
+from . import callbacks, facts, jit
 from .context import IExecutionContext
 from .execution import Network
 from .inspector import EngineInspector
 from .network import dtype_of, inputs_of, shape_of
-from .strict import Made, deprecated, kinds, strict
+from .strict import Enum, Made, deprecated, kinds, strict
 from .values import Dims, IHostMemory
 
 if TYPE_CHECKING:
@@ -131,7 +131,16 @@ class ICudaEngine(Made):
     def create_engine_inspector(self) -> Any:
         return EngineInspector._of(self)
 
-    def create_execution_context(self, strategy: Any = kinds.ExecutionContextAllocationStrategy.STATIC) -> Any:
+    def create_runtime_config(self) -> Any:
+        return jit.IRuntimeConfig._of()
+
+    def create_execution_context(
+        self, strategy: Any = kinds.ExecutionContextAllocationStrategy.STATIC, runtime_config: Any = None
+    ) -> Any:
+        config = runtime_config or (strategy if facts.current().is_rtx and not isinstance(strategy, Enum) else None)
+        if config is not None:
+            config._compile(self.name)
+            strategy = config.get_execution_context_allocation_strategy()
         is_ours = strategy == kinds.ExecutionContextAllocationStrategy.USER_MANAGED
         needed = self.device_memory_size_v2
         if not is_ours and (is_asked_for("oom-context") or needed > memory.free_bytes()):

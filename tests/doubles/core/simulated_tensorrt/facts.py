@@ -32,8 +32,13 @@ class Facts:
 
     @property
     def major(self) -> int:
-        """The first field of the version."""
-        return int(self.version.split(".")[0])
+        """The major of TensorRT whose API this is: that of RTX is 11's."""
+        return 11 if self.is_rtx else int(self.version.split(".")[0])
+
+    @property
+    def is_rtx(self) -> bool:
+        """Whether it is TensorRT for RTX."""
+        return "ComputeCapability" in self.classes
 
 
 _current: Facts | None = None
@@ -46,11 +51,27 @@ def load(api: str) -> None:
         ImportError: when other facts are loaded.
     """
     global _current  # noqa: PLW0603  one process has one TensorRT
-    read = json.loads((API / api).read_text(encoding="utf-8"))
+    read = read_api(api)
     found = Facts(read["version"], read["classes"], read["functions"], read["constants"])
     if _current is not None and _current.version != found.version:
         raise ImportError(f"TensorRT {_current.version} is loaded; {found.version} needs a process of its own")
     _current = found
+
+
+def read_api(name: str) -> dict[str, Any]:
+    """Read a file of facts; one that says what it has beside another, or lacks, is joined with that."""
+    own: dict[str, Any] = json.loads((API / name).read_text(encoding="utf-8"))
+    if "like" not in own:
+        return own
+    joined = read_api(own["like"]) | {"version": own["version"]}
+    for kind, fact in own["classes"].items():
+        known = joined["classes"].setdefault(kind, fact)
+        for part, members in fact.items():
+            known[part] = known[part] | members if isinstance(members, dict) else members
+    for kind, names in own["lacks"].items():
+        for each in names:
+            del joined["classes"][kind]["enum"][each]
+    return joined
 
 
 def current() -> Facts:

@@ -8,7 +8,7 @@ import onnx
 from simulated_cuda import device
 from simulated_cuda.faults import CUDARuntimeError, is_asked_for
 
-from . import callbacks, facts, plan
+from . import callbacks, facts, jit, plan
 from .engine import ICudaEngine
 from .strict import make_unusable, strict
 
@@ -40,6 +40,17 @@ class Runtime:
     @property
     def logger(self) -> Any:
         return self._logger
+
+    @property
+    def engine_header_size(self) -> int:
+        return 64
+
+    def get_engine_validity(self, buffer: Any) -> tuple[Any, int]:
+        try:
+            header, _ = plan.unpacked(bytes(buffer))
+        except plan.BrokenPlanError:
+            return jit.validity(None)
+        return jit.validity(header)
 
     def deserialize_cuda_engine(self, serialized_engine: Any) -> Any:
         try:
@@ -77,6 +88,8 @@ class Runtime:
 
 
 def _of_device(header: dict[str, Any]) -> str | None:
+    if facts.current().is_rtx:
+        return None if jit.validity(header)[1] == 0 else "the engine is for other devices"
     mine = "{}.{}".format(*device.compute_capability())
     newer = tuple(int(each) for each in mine.split(".")) >= (8, 0)
     if mine == header["sm"] or (header["hardware"] == "AMPERE_PLUS" and newer):
