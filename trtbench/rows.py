@@ -127,6 +127,7 @@ class Row:
     of the same engine with the copies in and out, or of several launches a sample. `energy_j` is of one image.
     `builds_p50_ms` are the medians of repeated builds, of which the row is the middle one. `achieved` is what its
     layers came to compute in, `settings` what the engine was opened with, `cores` those its process was bound to.
+    `engine_path` is the engine's file as the run named it, from the folder it ran in.
     """
 
     variant: str
@@ -147,6 +148,7 @@ class Row:
     engine_bytes: int | None = None
     weight_bytes: int | None = None
     engine_sha256: str | None = None
+    engine_path: str | None = None
     build_s: float | None = None
     load_ms: float | None = None
     first_inference_ms: float | None = None

@@ -172,6 +172,7 @@ def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     """Show a report's table, what strikes in it, and its answer."""
     from trtbench.report.remarks import observations, texts
     from trtbench.report.tables import rows_for_terminal
+    from trtbench.report.words import file_line
 
     if as_json:
         show_json(found)
@@ -184,6 +185,8 @@ def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     for line in texts(observations(here)):
         show(f"- {line}")
     show(found.decision.sentence)
+    if line := file_line(found.decision, run=str(folder)):
+        show(line)
     say(f"Report: {folder / 'report.html'}, report.md, report.csv")
 
 

@@ -364,6 +364,7 @@ COLUMNS = (
         shown_in=_FILES,
     ),
     # what was built and opened
+    _row("engine_path", "Engine file", lambda row: row.engine_path, shown_in=_FILES, align="left"),
     _row("sparse", "Sparse", lambda row: row.sparse, shown_in=_CSV),
     _row("build", "Build number", lambda row: row.build, shown_in=_CSV),
     _row("widths", "Widths", lambda row: row.widths, shown_in=_HTML_CSV, align="left"),

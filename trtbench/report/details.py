@@ -95,6 +95,15 @@ DETAILS = (
         is_folded=False,
     ),
     Detail(
+        name="files",
+        title="The files",
+        keys=(*ENGINE, "engine_path", "engine_sha256"),
+        lines=lambda rows: engine_lines(rows, lambda row: row.engine_path),
+        media=("md", "html"),
+        legend="From the folder that the run was started in. RUN being the folder of this report,"
+        " `trtbench ship RUN --row ROW --output bundle` makes one ready to be run.",
+    ),
+    Detail(
         name="load",
         title="Under load",
         keys=(

@@ -39,7 +39,7 @@ class Recommendation:
     `ratio` is the runner-up's objective over the winner's. `separable` is False where the interval of that ratio holds
     1, None where there is no runner-up or no interval. `closest` is named only where nothing qualifies. `pareto` are
     the comparable rows that no other beats in accuracy, latency and size together, latencies that cannot be told apart
-    counting as equal. `what_if` says what would change the choice.
+    counting as equal. `what_if` says what would change the choice. `engine_path` is the winner's file.
     """
 
     batch_size: int
@@ -59,6 +59,7 @@ class Recommendation:
     max_memory_mb: float | None = None
     min_throughput: float | None = None
     what_if: tuple[str, ...] = ()
+    engine_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

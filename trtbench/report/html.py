@@ -20,6 +20,7 @@ from trtbench.report.figures_style import DARK, tip_of
 from trtbench.report.remarks import caveats, footnotes, observations, texts
 from trtbench.report.tables import columns_of, row_lines
 from trtbench.report.units import significant
+from trtbench.report.words import file_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,6 +74,7 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
     shown = columns_of(ALL_ROWS, lines, "html")
     return template.render(
         report=report,
+        file=file_line(report.decision),
         headers=[(column.title, _style(column)) for column in shown],
         lines=[_entry(line, report, shown=shown) for line in lines],
         notes=marks.texts,

@@ -22,6 +22,7 @@ from trtbench.report.tables import (
     to_markdown,
 )
 from trtbench.report.units import significant
+from trtbench.report.words import file_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ def render_markdown(report: Report, *, plots: Mapping[str, str] | None = None) -
     parts = [
         f"# {report.run_id}",
         f"**{report.decision.sentence}**",
+        *filter(None, [file_line(report.decision)]),
         *_bullets(texts(observations(report.rows))),
         *_tables(report.rows),
         *(f"![{caption}]({path})" for path, caption in (plots or {}).items()),

@@ -77,7 +77,15 @@ def in_words(rows: Sequence[Row], choice: Choice) -> Recommendation:
         pareto=tuple(row.name for row in choice.pareto),
         losers=tuple(Loser(name=one.row.name, reason=_reason(one, choice)) for one in choice.losers),
         what_if=tuple(_change(change, choice) for change in choice.changes),
+        engine_path=ranking.winner.engine_path if ranking else None,
     )
+
+
+def file_line(decision: Recommendation, *, run: str = "RUN") -> str:
+    """Return where the winner's file is and how to run it; "" where there is none."""
+    if decision.engine_path is None:
+        return ""
+    return f"Its file: {decision.engine_path}. Run it: trtbench ship {run} --output bundle"
 
 
 def short_name(row: Row) -> str:

@@ -319,6 +319,7 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
         status=status,
         reason=reason,
         simulated=backend(sidecar.backend).is_simulated(),
+        engine_path=str(measured.engine.path),
         load_ms=opening.load_ms if opening else None,
         first_inference_ms=opening.first_inference_ms if opening else None,
         accuracy=_accuracy(measured, sidecar, family),
@@ -390,7 +391,7 @@ def _absent_row(built: BuiltEngine, batch_size: int, *, graph: AccuracyRecord | 
     )
     if sidecar is None:
         return row
-    row = replace(row, **_of_sidecar(sidecar))
+    row = replace(row, engine_path=str(built.path), **_of_sidecar(sidecar))
     return row if graph is None else replace(row, accuracy=graph, notes=(*row.notes, _OF_THE_GRAPH))
 
 

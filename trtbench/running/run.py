@@ -14,6 +14,7 @@ from trtbench.report.remarks import advice, texts
 from trtbench.report.words import recommend
 from trtbench.running.again import paired_from
 from trtbench.running.bench import bench_suite
+from trtbench.running.origin import write_origin
 from trtbench.store import storing
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def run_suite(
         telemetry=results.telemetry,
     )
     write_report(report, folder)
+    write_origin(folder, suite, places)
     _point_latest(places.runs, folder)
     tell(Event(stage="report", item=folder.name, state="done"))
     if results.is_interrupted:
