@@ -12,7 +12,7 @@ import pytest
 from trtbench.bench.load import bear, highest_that_holds, load_record, poisson_arrivals, serve_arrivals, serve_streams
 from trtbench.bench.workers import Workers
 from trtbench.engines.base import place_of
-from trtbench.errors import ConfigError
+from trtbench.errors import ConfigError, DeviceError
 from trtbench.suite import LoadConfig, options
 
 if TYPE_CHECKING:
@@ -46,6 +46,24 @@ def test_streams_keep_one_request_in_flight_each() -> None:
     assert len(found.latencies_ns) > 1.3 * 0.2 / 0.005 * 0.5
     assert found.latencies_ns.min() >= 5e6
     assert found.elapsed_ns >= 0.2e9
+
+
+class _Failing(_Sleeper):
+    """Fails at its third inference."""
+
+    def synchronize(self) -> None:
+        super().synchronize()
+        if self.launched == 3:
+            raise DeviceError("CUDA device 0", got="operation not permitted when stream is capturing")
+
+
+def test_what_one_of_several_streams_raises_is_raised_and_no_figure_is_told() -> None:
+    sessions = [_Sleeper(1), _Failing(1), _Sleeper(1)]
+
+    with pytest.raises(DeviceError, match="not permitted"):
+        serve_streams(sessions, duration_s=0.02)
+    with pytest.raises(DeviceError, match="not permitted"):
+        serve_arrivals([_Failing(1), _Sleeper(1)], np.zeros(30, dtype=np.int64))
 
 
 def test_a_request_that_waits_in_the_queue_is_as_late_as_the_queue_is_long() -> None:

@@ -137,15 +137,19 @@ class _HostMemory:
 class _HostCuda:
     """The seam to CUDA over host memory, so that ONNX Runtime's CPU provider can stand for the device."""
 
-    index, package, stream = 0, "host memory", 1
+    index, package = 0, "host memory"
 
-    def __init__(self) -> None:
+    def __init__(self, *, stream: int = 1) -> None:
+        self.stream = stream
         self.waits = 0
         self.buffers: list[_HostMemory] = []
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
         yield
+
+    def beside(self) -> _HostCuda:
+        return _HostCuda(stream=self.stream + 1)
 
     def allocate(self, nbytes: int) -> _HostMemory:
         self.buffers.append(_HostMemory(nbytes))
@@ -168,12 +172,15 @@ class _HostCuda:
 def on_host(float_graph: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[DeviceEngine, _HostCuda]:
     """An engine whose session runs on the CPU, with buffers of ours bound to it by address."""
     ort, seam = onnxruntime(), _HostCuda()
-    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={})
-    session = start(ort, float_graph, options, providers={CPU: {}})
+
+    def load(_: Cuda) -> Any:
+        options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={})
+        return start(ort, float_graph, options, providers={CPU: {}})
+
     made = cuda.DeviceSession
     monkeypatch.setattr(cuda, "DeviceSession", lambda *a, **k: made(*a, **k, memory="cpu"))
     host: Cuda = seam  # type: ignore[assignment]  # what a session needs of it
-    return DeviceEngine(session, cuda=host, device="GPU", num_classes=4, settings={"tf32": False}), seam
+    return DeviceEngine(load, cuda=host, device="GPU", num_classes=4, settings={"tf32": False}), seam
 
 
 def test_bound_buffers_carry_images_in_and_logits_out(
@@ -206,17 +213,17 @@ def test_each_sample_ends_with_a_wait_for_the_device(on_host: tuple[DeviceEngine
     assert seam.waits - before == 1 + 5
 
 
-def test_a_session_is_opened_on_our_stream_and_closed_to_the_cpu(
+def test_sessions_are_opened_on_streams_of_ours_each_its_own_and_closed_to_the_cpu(
     float_graph: Path, sidecar: Callable[..., Sidecar], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, Any] = {}
+    asked: list[dict[str, Any]] = []
 
     def opened(_: Any, source: Path, options: Any, *, providers: Any) -> Any:
-        asked.update(providers=providers, source=source, options=options)
-        return SimpleNamespace()
+        asked.append({"providers": providers, "source": source, "options": options})
+        return SimpleNamespace(number=len(asked))
 
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(cuda, "DeviceSession", lambda _, **more: given.update(more))
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(cuda, "DeviceSession", lambda one, **more: given.append({"number": one.number, **more}))
 
     monkeypatch.setattr(cuda, "open_cuda", _HostCuda)
     monkeypatch.setattr(cuda, "start", opened)
@@ -224,11 +231,15 @@ def test_a_session_is_opened_on_our_stream_and_closed_to_the_cpu(
 
     engine = ONNXRUNTIME_CUDA.open(float_graph, sidecar(device="GPU", settings={"tf32": False}), {"threads": 1})
 
-    assert asked["providers"] == {CUDA: {"device_id": "0", "use_tf32": "0", "user_compute_stream": "1"}}
-    assert asked["source"] == float_graph
+    assert asked[0]["providers"] == {CUDA: {"device_id": "0", "use_tf32": "0", "user_compute_stream": "1"}}
+    assert asked[0]["source"] == float_graph
     assert engine.device == "GPU"
     engine.session(1)
-    assert given["settings"] == {"threads": 1, "tf32": False}
+    engine.session(1)
+    assert given[0]["settings"] == {"threads": 1, "tf32": False}
+    assert [one["number"] for one in given] == [1, 2]
+    assert [one["cuda"].stream for one in given] == [1, 2]
+    assert asked[1]["providers"][CUDA]["user_compute_stream"] == "2"
 
 
 def test_a_cuda_engine_is_the_graph_itself(float_graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

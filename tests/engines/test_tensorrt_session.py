@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from trtbench.bench.worker import Worker, _noise
 from trtbench.errors import DeviceError, EngineError, OutOfMemoryError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -543,6 +545,46 @@ def test_an_engine_names_its_device_and_what_is_in_force(opened: Open) -> None:
     told = engine.session(1).describe()
     assert told.settings == {"cuda_graph": True, "clock": "wall", "threads": 1}
     assert (told.clock, told.notes) == ("wall", ())
+
+
+# -- several at once
+
+
+def test_streams_of_a_load_are_recorded_by_one_thread_and_each_session_has_its_own(
+    opened: Open, sidecar: Callable[..., Sidecar], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from simulated_cuda import streams
+
+    recorded: list[tuple[int, int]] = []
+    begin = streams.begin_capture
+
+    def begun(handle: int, *, mode: int) -> None:
+        recorded.append((handle, threading.get_ident()))
+        begin(handle, mode=mode)
+
+    monkeypatch.setattr(streams, "begin_capture", begun)
+    worker = Worker()
+    worker._engine, worker._sidecar, worker._images = opened(), sidecar(), _noise((3, 8, 8))
+
+    served = worker.load(batch=2, streams=4, duration_s=0.05, cores=[], rate=None, seed=0)
+
+    assert len({handle for handle, _ in recorded}) == len(recorded) == 4
+    assert {thread for _, thread in recorded} == {threading.get_ident()}
+    assert len(served["ns"]) >= 4
+
+
+@pytest.mark.parametrize("package", ["cupy", "pycuda"])
+def test_streams_do_not_wait_for_one_another(opened: Open, images: NDArray[np.float32], package: str) -> None:
+    from simulated_cuda import streams
+
+    engine = opened(package=package)
+    one, other = engine.session(1), engine.session(1)
+    one.copy_in(images[:1])
+    one.enqueue()
+    other.synchronize()
+
+    assert not streams.queue_of(one._cuda.stream).is_blocking
+    assert not streams.is_done(one._cuda.stream)
 
 
 # -- what TensorRT may refuse

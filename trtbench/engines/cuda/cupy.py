@@ -63,6 +63,10 @@ class CupyCuda:
         with _mapped(f"CUDA device {self.index}"), self._cupy.cuda.Device(self.index), self._stream:
             yield
 
+    def beside(self) -> CupyCuda:
+        """Return the same device with a stream of its own."""
+        return CupyCuda(self._cupy, index=self.index)
+
     def device(self) -> DeviceFacts:
         """Describe the device."""
         runtime = self._runtime

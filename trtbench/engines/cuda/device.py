@@ -2,7 +2,8 @@
 
 Both packages that drive it, CuPy and PyCUDA, use the device's primary context, the one that PyTorch and TensorRT use
 too, so that an address of one is good for all. Everything is queued on one non-default stream: the default stream waits
-for all others of its context, and what waits for it disturbs both the results of a capture and the times.
+for all others of its context, and what waits for it disturbs both the results of a capture and the times. Sessions that
+run at once have a stream each: CUDA lets one thread record a stream and no other touch it meanwhile.
 """
 
 from __future__ import annotations
@@ -98,6 +99,10 @@ class Cuda(Protocol):
         What allocates, queues or waits stands inside it. A thread that TensorRT calls back on may have another device
         current, or none.
         """
+        ...
+
+    def beside(self) -> Cuda:
+        """Return the same device with a stream of its own: what is queued on one does not wait for the other."""
         ...
 
     def device(self) -> DeviceFacts:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from trtbench.engines.cuda.device import DeviceBuffer, Event, Operation
 
+_NON_BLOCKING = (
+    1  # CU_STREAM_NON_BLOCKING of cuda.h, for which PyCUDA has no name: the default stream is not waited for
+)
+
 
 def open_pycuda(index: int) -> PycudaCuda:
     """Return a device by PyCUDA.
@@ -50,7 +54,7 @@ class PycudaCuda:
         self._device = driver.Device(index)
         self._context = _primary_context(driver, index)
         with self.current():
-            self._stream = driver.Stream()
+            self._stream = driver.Stream(_NON_BLOCKING)
         self.stream = int(self._stream.handle)
 
     @contextlib.contextmanager
@@ -67,6 +71,10 @@ class PycudaCuda:
             raise DeviceError(what, got=str(error), cure=cure) from error
         finally:
             driver.Context.pop()
+
+    def beside(self) -> PycudaCuda:
+        """Return the same device with a stream of its own."""
+        return PycudaCuda(self._driver, index=self.index)
 
     def device(self) -> DeviceFacts:
         """Describe the device."""

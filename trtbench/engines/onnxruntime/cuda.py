@@ -22,7 +22,7 @@ from trtbench.graph.reference import onnxruntime
 from trtbench.precision import PRECISIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -122,33 +122,54 @@ def open_on_device(
         EngineError: it does not load.
     """
     ort = onnxruntime()
-    cuda = open_cuda()
-    options = session_options(ort, level=getattr(ort.GraphOptimizationLevel, level), settings={})
-    on_stream = {name: {**one, "user_compute_stream": str(cuda.stream)} for name, one in providers.items()}
-    session = start(ort, path, options, providers=on_stream)
+
+    def load(cuda: Cuda) -> Any:
+        options = session_options(ort, level=getattr(ort.GraphOptimizationLevel, level), settings={})
+        on_stream = {name: {**one, "user_compute_stream": str(cuda.stream)} for name, one in providers.items()}
+        return start(ort, path, options, providers=on_stream)
+
     wanted = {**settings, **sidecar.settings}
-    return DeviceEngine(session, cuda=cuda, device=sidecar.device, num_classes=sidecar.num_classes, settings=wanted)
+    return DeviceEngine(load, cuda=open_cuda(), device=sidecar.device, num_classes=sidecar.num_classes, settings=wanted)
 
 
 class DeviceEngine:
-    """A loaded engine file; all its sessions share the loaded network and the stream."""
+    """A loaded engine file. ONNX Runtime ties a network to one stream, so each further session loads the file again.
 
-    def __init__(self, session: Any, *, cuda: Cuda, device: str, num_classes: int, settings: Mapping[str, Any]) -> None:
+    Args:
+        load: told the device and a stream, returns a session of ONNX Runtime that computes on it.
+        cuda: the device and the first session's stream.
+        device: as rows name it.
+        num_classes: of the logits.
+        settings: in force.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Cuda], Any],
+        *,
+        cuda: Cuda,
+        device: str,
+        num_classes: int,
+        settings: Mapping[str, Any],
+    ) -> None:
         self.device = device
         self._settings = settings
-        self._session = session
+        self._load = load
         self._cuda = cuda
+        self._first = load(cuda)
         self._num_classes = num_classes
 
     def session(self, batch: int) -> DeviceSession:
-        """Return a session at this batch size."""
+        """Return a session at this batch size, on a stream of its own."""
+        first, self._first = self._first, None
+        cuda = self._cuda if first is not None else self._cuda.beside()
         return DeviceSession(
-            self._session, cuda=self._cuda, batch=batch, num_classes=self._num_classes, settings=self._settings
+            first or self._load(cuda), cuda=cuda, batch=batch, num_classes=self._num_classes, settings=self._settings
         )
 
     def close(self) -> None:
         """Let go of the network, then of the stream that it computes on."""
-        self._session = None
+        self._first = None
         self._cuda.close()
 
 

@@ -1,4 +1,4 @@
-"""A loaded engine of TensorRT and its sessions: each has a context, buffers and a CUDA graph of its own."""
+"""A loaded engine of TensorRT and its sessions: each has a context, buffers, a stream and a CUDA graph of its own."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TensorrtEngine:
     Args:
         engine: of TensorRT.
         runtime: that deserialised it; it must outlive the engine.
-        cuda: the device and the stream; closed with the engine.
+        cuda: the device; each session has a stream beside its own, and it is closed with the engine.
         sidecar: of the engine file.
         settings: `cuda_graph` and `clock`; the build's own come from the sidecar.
         lines: what the runtime's logger says.
@@ -92,7 +92,7 @@ class TensorrtEngine:
             raise EngineError("engine", expected="an open one", got="a closed one", cure="open it again")
         session = TensorrtSession(
             self._engine,
-            cuda=self._cuda,
+            cuda=self._cuda.beside(),
             sidecar=self._sidecar,
             batch=batch,
             settings=self._settings,
@@ -234,7 +234,7 @@ class TensorrtSession:
         )
 
     def close(self) -> None:
-        """Free the graph, then the context, then the buffers: each uses the next."""
+        """Free the graph, then the context, then the buffers, then the stream: each uses the next."""
         if not self._is_open:
             return
         self._is_open = False
@@ -243,6 +243,7 @@ class TensorrtSession:
             self._launch = self._plain = _refuse
             self._context.close()
             self._tensors.free()
+        self._cuda.close()
 
     def _open_context(self) -> Context:
         name = image_input(self._engine)
