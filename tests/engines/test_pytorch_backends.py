@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +16,12 @@ import torch
 from trtbench.engines.base import BuildRequest, backend
 from trtbench.engines.pytorch import backends
 from trtbench.engines.pytorch.backends import COMPILE, CUDAGRAPH, EAGER, TorchBackend
-from trtbench.engines.pytorch.session import TorchSession
+from trtbench.engines.pytorch.session import AtPrecision, TorchSession
 from trtbench.errors import EngineError, UnsupportedError
 from trtbench.models import build_model, save_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -212,6 +214,41 @@ def test_a_compiled_network_gives_the_logits_of_eager(
     assert session.describe().settings["compiler"] == "inductor"
 
 
+_COMPILES = """
+import torch
+from trtbench.engines.pytorch.backends import _compiled
+with torch.inference_mode():
+    images = torch.randn(1, 3, 8, 8)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval()
+    torch.testing.assert_close(_compiled(network, images)(), network(images))
+print(torch.__version__)
+"""
+
+
+def _versions_of_torch() -> list[str]:
+    """Return the oldest PyTorch that the package allows, and the one that the container pins."""
+    root = Path(__file__).parents[2]
+    oldest = re.search(r'"torch>=([\d.]+)"', (root / "pyproject.toml").read_text(encoding="utf-8"))
+    pinned = re.search(
+        r"^torch==(\S+)", (root / "docker/constraints-cu12.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert oldest
+    assert pinned
+    return [f"{oldest[1]}.*", pinned[1]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", _versions_of_torch())
+def test_compile_starts_on_the_oldest_pytorch_and_on_the_containers(version: str) -> None:
+    root = Path(__file__).parents[2]
+    run = ["uv", "run", "--no-project", "--isolated", "--with", f"torch=={version}", "--with", str(root)]
+
+    found = subprocess.run([*run, "python", "-c", _COMPILES], capture_output=True, text=True, check=False)
+
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith(version.rstrip("*"))
+
+
 def test_compile_copies_the_checkpoint(trained: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
     result = COMPILE.build(_request(trained[0], tmp_path, "fp32"))
 
@@ -273,6 +310,71 @@ def test_a_graph_is_recorded_after_a_warm_up_on_another_stream_and_then_replayed
     assert session.copy_out().shape == (2, 1)
 
 
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keep tensors on the CPU and write down what is asked of streams: `1+` entered, `1-` left, `1.` waited for."""
+    calls: list[str] = []
+    zeros = torch.zeros
+
+    class Stream:
+        made = 0
+
+        def __init__(self, _device: torch.device) -> None:
+            Stream.made += 1
+            self.number = Stream.made
+
+        def synchronize(self) -> None:
+            calls.append(f"{self.number}.")
+
+    @contextlib.contextmanager
+    def entered(stream: Stream) -> Iterator[None]:
+        calls.append(f"{stream.number}+")
+        yield
+        calls.append(f"{stream.number}-")
+
+    monkeypatch.setattr(torch, "zeros", lambda *shape, **_: zeros(*shape))
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", entered)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "GPU")
+    monkeypatch.setattr(AtPrecision, "to", lambda self, _: self)
+    return calls
+
+
+def test_each_session_on_a_gpu_has_a_stream_of_its_own_and_waits_for_no_other(
+    on_gpu: list[str], sidecar: Callable[..., Sidecar], trained: tuple[Path, torch.nn.Module]
+) -> None:
+    engine = EAGER.open(trained[0], sidecar(), {})
+    one, other = engine.session(1), engine.session(1)
+    on_gpu.clear()
+
+    other.copy_in(np.zeros((1, 3, 8, 8), np.float32))
+    other.enqueue()
+    other.time(1, launches_per_sample=1, scope="device")
+    other.synchronize()
+    one.synchronize()
+
+    assert on_gpu == ["2.", "2+", "2-", "2+", "2-", "2+", "2.", "2.", "2-", "2.", "1."]
+
+
+@pytest.mark.parametrize(
+    ("precision", "layout"), [("fp32", "contiguous"), ("tf32", "channels_last"), ("fp16", "channels_last")]
+)
+@pytest.mark.usefixtures("on_gpu")
+def test_the_baseline_on_a_gpu_is_tuned_and_says_so(
+    sidecar: Callable[..., Sidecar],
+    trained: tuple[Path, torch.nn.Module],
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    layout: str,
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    settings = EAGER.open(trained[0], sidecar(precision=precision), {}).session(1).describe().settings
+
+    assert torch.backends.cudnn.benchmark
+    assert (settings["cudnn_benchmark"], settings["memory_format"]) == (True, layout)
+
+
 def test_what_breaks_a_capture_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     _Cuda(monkeypatch, error="operation not permitted when stream is capturing")
 
@@ -300,12 +402,14 @@ def test_each_session_is_compiled_in_one_piece_for_its_own_shape(
         return module
 
     monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setattr(torch.compiler.config, "force_disable_caches", False)
     engine = COMPILE.open(trained[0], sidecar(), {"threads": 1})
     engine.session(1)
     logits = _run(engine.session(2), np.zeros((2, 3, 8, 8), np.float32))
 
-    once = {"fullgraph": True, "dynamic": False, "backend": "inductor", "options": {"force_disable_caches": True}}
+    once = {"fullgraph": True, "dynamic": False, "backend": "inductor"}  # options: see the test in other environments
     assert asked == [once, once]
+    assert torch.compiler.config.force_disable_caches
     assert logits.shape == (2, 4)
 
 

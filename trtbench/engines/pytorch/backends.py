@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, partial_path, refuse_precision
-from trtbench.engines.pytorch.session import AtPrecision, TorchEngine
+from trtbench.engines.pytorch.session import AtPrecision, TorchEngine, memory_format
 from trtbench.errors import EngineError, UnsupportedError
 from trtbench.models import load_model
 from trtbench.precision import PRECISIONS
@@ -96,12 +96,16 @@ class TorchBackend:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_tf32
         network = load_model(sidecar.model, num_classes=sidecar.num_classes, checkpoint=path).model.eval()
         device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-        layout = "channels_last" if PRECISIONS[sidecar.precision].half else "contiguous"
+        layout = "channels_last" if memory_format(sidecar.precision) is torch.channels_last else "contiguous"
+        on_device: dict[str, Any] = {}
+        if device.type == "cuda":
+            # cuDNN tries its kernels for each shape in the first inference, as TensorRT does when it builds.
+            torch.backends.cudnn.benchmark = on_device["cudnn_benchmark"] = True
         return TorchEngine(
             AtPrecision(network, precision=sidecar.precision).to(device),
             device=device,
             name=self.facts().device,
-            settings={**wanted, "tf32": is_tf32, "memory_format": layout, **self._settings},
+            settings={**wanted, "tf32": is_tf32, "memory_format": layout, **on_device, **self._settings},
             input_shape=sidecar.preprocessing.input_shape,
             prepare=self._launch,
         )
@@ -172,9 +176,11 @@ def _compiled(network: torch.nn.Module, images: torch.Tensor) -> Launch:
     It is one piece of one shape: a part that fell back to eager would be timed under a wrong name. Inductor's caches
     are off, so that the first inference of every run costs what the first of all did.
     """
-    compiled = torch.compile(
-        network, fullgraph=True, dynamic=False, backend="inductor", options={"force_disable_caches": True}
-    )
+    from torch._inductor import config
+
+    # Not by torch.compile(options=...): from 2.10 to 2.13 it refuses a name that stands for another module's.
+    config.force_disable_caches = True
+    compiled = torch.compile(network, fullgraph=True, dynamic=False, backend="inductor")
     return _guarded(compiled, images)
 
 

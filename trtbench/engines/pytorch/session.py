@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from trtbench.engines.base import SessionFacts
 from trtbench.precision import PRECISIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -23,8 +24,17 @@ if TYPE_CHECKING:
     # Told a network and the input tensor of a session, returns what launches an inference of it.
     Prepare = Callable[[torch.nn.Module, torch.Tensor], Launch]
 
-# Tensor cores read half-precision convolutions in NHWC: in NCHW every layer would pay for two transpositions.
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def memory_format(precision: str) -> torch.memory_format:
+    """Return how activations lie in memory at a precision.
+
+    Tensor cores read convolutions in NHWC, in half precision and in TF32: in NCHW each layer would pay for two
+    transpositions.
+    """
+    uses_tensor_cores = PRECISIONS[precision].half or precision == "tf32"
+    return torch.channels_last if uses_tensor_cores else torch.contiguous_format
 
 
 class AtPrecision(torch.nn.Module):
@@ -34,7 +44,7 @@ class AtPrecision(torch.nn.Module):
         super().__init__()
         half = PRECISIONS[precision].half
         self._dtype = _DTYPES[half] if half else torch.float32
-        self._layout = torch.channels_last if half else torch.contiguous_format
+        self._layout = memory_format(precision)
         self._network = network.to(self._dtype).to(memory_format=self._layout)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -44,7 +54,7 @@ class AtPrecision(torch.nn.Module):
 
 
 class TorchSession:
-    """An input tensor of one batch size, and the logits of the last inference.
+    """An input tensor of one batch size, the logits of the last inference and, on a GPU, a stream of its own.
 
     Args:
         network: what is launched.
@@ -65,41 +75,46 @@ class TorchSession:
     ) -> None:
         self._settings = settings
         self._is_cuda = device.type == "cuda"
-        self._input = torch.zeros(shape, device=device)
+        self._stream: torch.cuda.Stream | None = (
+            torch.cuda.Stream(device) if self._is_cuda else None  # type: ignore[no-untyped-call]  # PyTorch's
+        )
         self._host_in = torch.zeros(shape, pin_memory=self._is_cuda)
-        self._output = torch.zeros(0, device=device)
-        with torch.inference_mode():
+        with self._here():
+            self._input = torch.zeros(shape, device=device)
+            self._output = torch.zeros(0, device=device)
             self._launch: Launch = prepare(network, self._input)
 
     def copy_in(self, images: NDArray[np.float32]) -> None:
         """Copy float32 images (batch, C, H, W) into the input tensor, when no copy of the last ones is under way."""
         self.synchronize()
         self._host_in.copy_(torch.from_numpy(images))
-        self._input.copy_(self._host_in, non_blocking=True)
+        with self._here():
+            self._input.copy_(self._host_in, non_blocking=True)
 
     def enqueue(self) -> None:
         """Launch one inference."""
-        with torch.inference_mode():
+        with self._here():
             self._output = self._launch()
 
     def synchronize(self) -> None:
         """Wait for everything launched; on the CPU an inference has ended when the call returns."""
-        if self._is_cuda:
-            torch.cuda.synchronize()
+        if self._stream is not None:
+            self._stream.synchronize()
 
     def copy_out(self) -> NDArray[np.float32]:
         """Return the float32 logits (batch, classes) as an array of the caller's own."""
-        return self._output.detach().to("cpu", torch.float32).numpy().copy()
+        with self._here():
+            return self._output.detach().to("cpu", torch.float32).numpy().copy()
 
     def time(self, samples: int, *, launches_per_sample: int = 1, scope: Scope = "device") -> NDArray[np.int64]:
         """Return `samples` durations in nanoseconds, each of `launches_per_sample` inferences and one wait.
 
         host-to-host adds the copies, on CUDA from and to page-locked memory, queued behind one another.
         """
-        operations = self._operations(scope) * launches_per_sample
         clock, wait = time.perf_counter_ns, self.synchronize
         durations = np.empty(samples, dtype=np.int64)
-        with torch.inference_mode():
+        with self._here():
+            operations = self._operations(scope) * launches_per_sample
             wait()
             for index in range(samples):
                 start = clock()
@@ -119,13 +134,18 @@ class TorchSession:
     def _operations(self, scope: Scope) -> tuple[Callable[[], object], ...]:
         if scope == "device":
             return (self._launch,)
-        with torch.inference_mode():
-            host_out = torch.zeros(self._launch().shape, pin_memory=self._is_cuda)
+        host_out = torch.zeros(self._launch().shape, pin_memory=self._is_cuda)
         launch, tensor, host_in = self._launch, self._input, self._host_in
         return (
             lambda: tensor.copy_(host_in, non_blocking=True),
             lambda: host_out.copy_(launch(), non_blocking=True),
         )
+
+    @contextlib.contextmanager
+    def _here(self) -> Iterator[None]:
+        """Compute without gradients, on this session's stream."""
+        with torch.inference_mode(), torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
+            yield
 
     def close(self) -> None:
         """Free the tensors."""
