@@ -233,7 +233,7 @@ def training(makings: Makings, output: Path) -> TrainedNetwork:
         seconds=fit.seconds,
         resumed_from=fit.resumed_from,
         history=tuple(json.loads((output / "history.json").read_bytes())["history"]),
-        notes=made.facts.notes,
+        notes=_notes(makings, made),
         **_counted(makings, output / WEIGHTS),
     )
 
@@ -402,7 +402,7 @@ def _network(makings: Makings) -> Artefact[NetworkFacts]:
 
 def _notes(makings: Makings, made: Artefact[NetworkFacts]) -> tuple[str, ...]:
     """Return what there is to say of the network a variant starts from, and of its own."""
-    return (*dense(makings).facts.notes, *made.facts.notes)
+    return tuple(dict.fromkeys((*dense(makings).facts.notes, *made.facts.notes)))
 
 
 def _copy(files: Mapping[Path, Path]) -> None:

@@ -10,7 +10,9 @@ import torch
 
 from trtbench.compress.codec import halve, pack_checkpoint, read_state, share_weights, unpack_checkpoint
 from trtbench.errors import CheckpointError, ConfigError
+from trtbench.models import save_model
 from trtbench.models.container import Grid, PackedState, save_packed, to_bytes
+from trtbench.models.masks import keep_zeros, set_to_zero
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,10 +78,23 @@ def test_packing_loses_nothing_unless_asked_to(tmp_path: Path) -> None:
     assert lossy.bytes < 0.4 * found.bytes
 
 
-def test_zeros_are_one_value_whatever_their_sign(tmp_path: Path) -> None:
-    torch.save({"w": -torch.zeros(4, 4)}, tmp_path / "net.pth")
-    found = read_state(tmp_path / "net.pth").values()["w"]
-    assert not torch.signbit(found).any()
+def test_a_packed_file_keeps_the_sign_of_zeros(tmp_path: Path) -> None:
+    weight = torch.where(_sparse() == 0, -0.0, _sparse())
+    torch.save({"w": weight}, tmp_path / "net.pth")
+    assert pack_checkpoint(tmp_path / "net.pth", output=tmp_path / "net.tbz").is_lossless
+    found = read_state(tmp_path / "net.tbz").values()["w"]
+    assert torch.equal(found.view(torch.int32), weight.view(torch.int32))
+
+
+def test_a_packed_file_keeps_what_a_file_of_ours_says_of_itself(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    mask = torch.eye(4, dtype=torch.bool)
+    keep_zeros(network, {"0": mask})
+    set_to_zero({"0": network.get_parameter("0.weight")}, {"0": mask})
+    save_model(tmp_path / "net.safetensors", network, name="mine", num_classes=4, metadata={})
+    pack_checkpoint(tmp_path / "net.safetensors", output=tmp_path / "net.tbz")
+    facts = read_state(tmp_path / "net.tbz").facts
+    assert (facts["name"], facts["masks"]) == ("mine", {"0": None})
 
 
 def test_a_packed_file_keeps_its_grids(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trtbench.compress.magnitude import global_percentile_masks, layer_masks, prunable_weights, zeros_of
+from trtbench.compress.magnitude import global_percentile_masks, layer_masks
 from trtbench.compress.method import Compressed, Context, compress
 from trtbench.compress.nm import has_pattern, largest_of_groups, sparse_layers
 from trtbench.compress.sparsity import draw_sparsity, layer_sparsities, sparsity_csv, sparsity_of, verify_masks
 from trtbench.errors import ConfigError, RowError
+from trtbench.models.masks import prunable_weights, zeros_of
 from trtbench.suite import AugmentConfig, NmVariant, TrainConfig, WeightsVariant
 from trtbench.train import Hooks, fit
 from trtbench.train.hooks import NO_HOOKS
@@ -68,14 +69,14 @@ class _Tune:
 
     def __call__(self, network: nn.Module, *, hooks: Hooks = NO_HOOKS, config: TrainConfig | None = None) -> Any:
         def before(model: nn.Module, epoch: int) -> None:
-            assert hooks.before_epoch is not None
-            hooks.before_epoch(model, epoch)
+            if hooks.before_epoch is not None:
+                hooks.before_epoch(model, epoch)
             self.before.append(sparsity_of(model))
             self.masks.append(zeros_of(model))
 
         def after(model: nn.Module, step: int) -> None:
-            assert hooks.after_step is not None
-            hooks.after_step(model, step)
+            if hooks.after_step is not None:
+                hooks.after_step(model, step)
             self.after.append(sparsity_of(model))
 
         watched = Hooks(key=hooks.key, before_epoch=before, after_step=after, first_best_epoch=hooks.first_best_epoch)
@@ -96,7 +97,7 @@ def _nm(**settings: Any) -> NmVariant:
 
 
 def _tuned(made: Compressed, context: Context) -> nn.Module:
-    context.tune(made.model, hooks=made.hooks)
+    context.tune(made.model)
     return made.model
 
 

@@ -114,13 +114,15 @@ def test_training_moves_the_weights_and_the_export_computes_what_was_trained(tmp
 
 def test_zero_weights_are_held_while_a_graph_learns(tmp_path: Path) -> None:
     proto, images = _exported("resnet20", tmp_path)
-    target = next(item for item in proto.graph.initializer if item.name == "layer1.0.conv1.weight")
+    layers = ("layer1.0.conv1",)
+    target = next(item for item in proto.graph.initializer if item.name == f"{layers[0]}.weight")
     array = numpy_helper.to_array(target).copy()
     array[:, ::2] = 0
     target.CopyFrom(numpy_helper.from_array(array, target.name))
 
     def tune(network: nn.Module, *, hooks: Hooks = NO_HOOKS, **_: Any) -> None:
-        assert hooks.key == held_zeros(network).key
+        assert isinstance(network, GraphNetwork)
+        assert hooks.key == held_zeros(network, layers).key
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=0.1)
         torch.autograd.backward(network(torch.from_numpy(images)).square().sum())
         optimizer.step()
@@ -128,7 +130,7 @@ def test_zero_weights_are_held_while_a_graph_learns(tmp_path: Path) -> None:
         hooks.after_step(network, 1)
 
     plan, amax = plan_qdq(proto), _ranges(proto, images, "tensorrt")
-    learnt = learn_int8(proto, plan, amax, tune=tune, is_sparse=True)
+    learnt = learn_int8(proto, plan, amax, tune=tune, sparse_layers=layers)
     found = next(numpy_helper.to_array(item) for item in learnt.graph.initializer if item.name == target.name)
     assert not found[:, ::2].any()
     assert not np.array_equal(found, array)

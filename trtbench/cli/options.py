@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,7 @@ MlflowOption = Annotated[
 ]
 
 MODEL = Section(key="model", part="ModelConfig", fields=("name", "checkpoint"), names={"name": "model"}, needs="name")
+TRAINED_MODEL = replace(MODEL, fields=(*MODEL.fields, "dense"))  # of verbs that may train what they are given
 DATA = Section(key="data", part="DataConfig", fields=("source", "size", "mean", "std"), names={"source": "data"})
 TRAIN = Section(key="model.train", part="TrainConfig")
 FINE_TUNE = Section(key="fine_tune", part="TrainConfig")

@@ -17,6 +17,7 @@ from trtbench.cli.options import (
     FINE_TUNE,
     MODEL,
     TRAIN,
+    TRAINED_MODEL,
     JsonOption,
     QuietOption,
     output_option,
@@ -58,7 +59,7 @@ def evaluate(given: Given, *, quiet: QuietOption = False, as_json: JsonOption = 
 
 
 @app.command()
-@takes(Section(key="variants", part="ChannelsVariant"), _BUDGET, DATA, MODEL)
+@takes(Section(key="variants", part="ChannelsVariant"), _BUDGET, DATA, TRAINED_MODEL)
 def prune(
     given: Given,
     *,
@@ -81,7 +82,7 @@ def prune(
 
 
 @app.command()
-@takes(TRAIN, DATA, MODEL)
+@takes(TRAIN, DATA, TRAINED_MODEL)
 def train(
     given: Given,
     *,
@@ -148,7 +149,7 @@ def calibrate(
 
 
 @app.command()
-@takes(_QAT_BUDGET, CALIBRATION, EXPORT, DATA, MODEL)
+@takes(_QAT_BUDGET, CALIBRATION, EXPORT, DATA, TRAINED_MODEL)
 def qat(
     given: Given,
     *,
@@ -185,7 +186,7 @@ def dynamic_int8(
 
 
 @app.command()
-@takes(Section(key="variants", part="FixedPointVariant"), _FEW_BITS_BUDGET, DATA, MODEL)
+@takes(Section(key="variants", part="FixedPointVariant"), _FEW_BITS_BUDGET, DATA, TRAINED_MODEL)
 def quantize(
     given: Given,
     *,
@@ -211,7 +212,7 @@ def quantize(
     Section(key="variants", part="NmVariant", but=("method",), rule=Only(with_="--method nm")),
     _BUDGET,
     DATA,
-    MODEL,
+    TRAINED_MODEL,
 )
 def sparsify(
     given: Given,

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trtbench.compress.magnitude import hold_zeros
 from trtbench.compress.method import Compressed, Context
 from trtbench.compress.torch_pruning import LEARNT, Cut, logits_of_noise, prune_in_place
 from trtbench.data import training_sample
 from trtbench.errors import ConfigError, RowError
 from trtbench.jsonable import to_jsonable
 from trtbench.models import conv_widths, count_macs, count_params, protected_layers
+from trtbench.models.masks import fit_masks
 from trtbench.precision import PRECISIONS
 
 if TYPE_CHECKING:
@@ -111,10 +111,8 @@ def remove_channels(network: nn.Module, config: ChannelsVariant, context: Contex
         round_to=config.round_to or 1,
         batches=labelled_batches(dataset) if config.importance in LEARNT else None,
     )
-    record = pruned.record
-    return Compressed(
-        model=pruned.model, facts={"prune": to_jsonable(record)}, notes=record.notes, hooks=hold_zeros(context)
-    )
+    fit_masks(pruned.model)
+    return Compressed(model=pruned.model, facts={"prune": to_jsonable(pruned.record)}, notes=pruned.record.notes)
 
 
 def labelled_batches(dataset: Dataset) -> list[tuple[Tensor, Tensor]]:

@@ -13,10 +13,10 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from trtbench.compress.magnitude import hold_zeros
 from trtbench.compress.method import Compressed, Context
 from trtbench.errors import CheckpointError, ConfigError
 from trtbench.jsonable import canonical_json
+from trtbench.models.checkpoints import facts_of
 from trtbench.models.container import (
     MAGIC,
     Grid,
@@ -45,7 +45,7 @@ _MATRIX_RANK = 2
 def read_state(path: Path) -> PackedState:
     """Read a checkpoint of any kind as the tensors that a container holds; a packed file keeps its grids.
 
-    A negative zero, which a mask leaves of a negative weight, becomes a zero: the network computes the same.
+    A file of ours keeps what it says of itself: its name, its masks, the rounding of its inputs.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -54,14 +54,15 @@ def read_state(path: Path) -> PackedState:
         with path.open("rb") as file:
             if file.read(len(MAGIC)) == MAGIC:
                 return load_packed(path, max_bytes=MAX_BYTES)
-    state = clean_state(read_content(path).value, path=path, max_bytes=MAX_BYTES)
+    content = read_content(path)
+    state = clean_state(content.value, path=path, max_bytes=MAX_BYTES)
     odd = {key: str(one.dtype) for key, one in state.tensors.items() if one.dtype not in (torch.float32, torch.int64)}
     if odd:
         key, kind = next(iter(odd.items()))
         raise CheckpointError(
             f"checkpoint {path}: {key}", expected="float or int64 numbers", got=kind, cure="leave that tensor out"
         )
-    return PackedState(tensors=without_negative_zeros(state.tensors))
+    return PackedState(tensors=state.tensors, facts=facts_of(content.metadata))
 
 
 def share_weights(state: PackedState, *, clusters: int, seed: int = 0) -> PackedState:
@@ -122,7 +123,7 @@ def _halved(tensor: Tensor) -> Tensor:
     return half if is_held else tensor
 
 
-def share(network: nn.Module, config: CodecVariant, context: Context) -> Compressed:
+def share(network: nn.Module, config: CodecVariant, _context: Context) -> Compressed:
     """Give a network the values that its packed file would give back, and count that file's bytes."""
     state = PackedState(tensors=without_negative_zeros(network.state_dict()))
     if config.clusters is not None:
@@ -135,7 +136,6 @@ def share(network: nn.Module, config: CodecVariant, context: Context) -> Compres
         model=network,
         facts={"packed_bytes": size, "ratio": dense / size},
         notes=(f"{size:,} bytes as a packed file, {dense / size:.1f} times less than in float32",),
-        hooks=hold_zeros(context),
         packed=lambda known: replace(state, facts=known),
     )
 

@@ -47,8 +47,7 @@ def symmetric(weight: Tensor, *, bits: int) -> Tensor:
 def _levels(weight: Tensor, *, lowest: Tensor, width: Tensor, bits: int) -> Tensor:
     top = 2**bits - 1
     level = torch.round((weight - lowest) / (width + _TINY) * top) / top
-    rounded: Tensor = (level * width + lowest) * (weight != 0)
-    return rounded
+    return torch.where(weight != 0, level * width + lowest, 0.0)
 
 
 SOURCE_SCHEMES: Mapping[str, Callable[..., Tensor]] = {"asymmetric": asymmetric, "symmetric": symmetric}

@@ -1,4 +1,4 @@
-"""Which weights go by their magnitude, how far at which time, and how zeros stay zero while a network learns.
+"""Which weights go by their magnitude, how far at which time, and how they stay gone while a network learns.
 
 A mask is bool, of its weight's shape, True where the weight stays.
 """
@@ -9,22 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 
 from trtbench.compress.method import Compressed, Context
-from trtbench.models.counts import CONVOLUTIONS
-from trtbench.train.hooks import NO_HOOKS, Hooks
+from trtbench.models.masks import Masks, prunable_weights, set_to_zero, zeros_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from trtbench.suite import DenseVariant
-
-
-Masks = dict[str, "Tensor"]
 
 
 def global_masks(weights: Mapping[str, Tensor], *, sparsity: float, rounds: int = 1) -> Masks:
@@ -88,47 +83,12 @@ def cubic_sparsity(sparsity: float, *, step: int, ramp: int) -> float:
     return float(sparsity * (1 - (1 - min(step, ramp) / ramp) ** 3))
 
 
-def apply_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
-    """Set to zero, in place, what the masks let go."""
-    for name, mask in masks.items():
-        weights[name].data.mul_(mask)
-
-
-def prunable_weights(model: nn.Module, *, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Return the weights of the convolutions and linear layers by the layer's name, in the order of the modules.
-
-    Args:
-        model: any network.
-        exclude: layers whose name contains one of these are left out.
-    """
-    return {
-        name: module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and not any(part in name for part in exclude)
-    }
-
-
-def zeros_of(model: nn.Module, *, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Return a mask for each prunable weight: True where it is not zero."""
-    return {name: weight.detach() != 0 for name, weight in prunable_weights(model, exclude=exclude).items()}
-
-
-def hold_zeros(context: Context) -> Hooks:
-    """Return the hooks that keep a sparse network's zeros; none for a network that is not."""
-    return HeldZeros().hooks if context.is_sparse else NO_HOOKS
-
-
 class HeldZeros:
-    """Multiplies the weights by a mask after every step; the masks are the zeros there are before an epoch."""
+    """Keeps what is zero before an epoch at zero after every step: the zeros of a schedule, which come as it learns."""
 
     def __init__(self, *, exclude: tuple[str, ...] = ()) -> None:
         self._exclude = exclude
-        self._masks: dict[str, Tensor] = {}
-
-    @property
-    def hooks(self) -> Hooks:
-        """The hooks for the fit loop."""
-        return Hooks(key=f"zeros held, but for {self._exclude}", before_epoch=self.take, after_step=self.hold)
+        self._masks: Masks = {}
 
     def take(self, model: nn.Module, _epoch: int = 0) -> None:
         """Read the masks off the weights."""
@@ -136,11 +96,9 @@ class HeldZeros:
 
     def hold(self, model: nn.Module, _step: int = 0) -> None:
         """Set to zero again what was zero."""
-        weights = prunable_weights(model, exclude=self._exclude)
-        for name, mask in self._masks.items():
-            weights[name].data.mul_(mask)
+        set_to_zero(prunable_weights(model, exclude=self._exclude), self._masks)
 
 
-def keep(network: nn.Module, _config: DenseVariant, context: Context) -> Compressed:
-    """Return the network; fine-tuned, the zeros of a sparse one stay."""
-    return Compressed(model=network, hooks=hold_zeros(context))
+def keep(network: nn.Module, _config: DenseVariant, _context: Context) -> Compressed:
+    """Return the network."""
+    return Compressed(model=network)

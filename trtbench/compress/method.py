@@ -47,7 +47,6 @@ class Context:
     dataset: Dataset
     budget: TrainConfig
     tune: Tune
-    is_sparse: bool = False  # the network comes from a variant whose zeros must stay
     device: str = "cpu"
 
 
@@ -59,7 +58,6 @@ class Compressed:
         model: in eval mode on the CPU.
         facts: values for JSON that tell what was done; they go into the record of the variant.
         notes: sentences for people.
-        hooks: what keeps the network compressed while it is fine-tuned afterwards.
         check: raises RowError where a network, after the step named, is not what the method promises.
         is_tuned: the method has done the fine-tuning itself.
         packed: gives what a packed file holds of the network, with the facts it is handed, if that is less.
@@ -68,7 +66,6 @@ class Compressed:
     model: nn.Module
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    hooks: Hooks = NO_HOOKS
     check: Check | None = None
     is_tuned: bool = False
     packed: Callable[[Mapping[str, Any]], PackedState] | None = None
@@ -80,13 +77,13 @@ class GraphContext:
 
     Args:
         tune: trains a network by the suite's budget, as in Context.
-        is_sparse: the graph comes from a variant whose zeros must stay.
+        sparse_layers: layers whose zero weights must stay.
         ranges: the clip threshold of every activation, of a kind that reads images; else nothing.
         exclude: names of nodes that stay in float.
     """
 
     tune: Tune
-    is_sparse: bool = False
+    sparse_layers: tuple[str, ...] = ()
     ranges: Mapping[str, float] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
 

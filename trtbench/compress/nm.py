@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from trtbench.compress.curvature import matrix_layers
-from trtbench.compress.magnitude import Masks, apply_masks, prunable_weights
 from trtbench.compress.sparsity import verify_masks
 from trtbench.compress.weights import Plan, finished, prune_second_order, training_images
 from trtbench.errors import ConfigError
 from trtbench.jsonable import to_jsonable
+from trtbench.models.masks import Masks, prunable_weights, set_to_zero
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,7 @@ def prune_nm(network: nn.Module, config: NmVariant, context: Context) -> Compres
     if config.method == "magnitude":
         weights = {name: weight for name, weight in prunable_weights(network).items() if name in layers}
         masks = {name: largest_of_groups(weight.detach().abs(), kept=kept, of=of) for name, weight in weights.items()}
-        apply_masks(weights, masks)
+        set_to_zero(weights, masks)
     else:
         images = training_images(context.dataset, count=config.images, seed=config.seed)
         masks = _by_curvature(network, layers, config, images)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from trtbench.compress.method import CompressedGraph, GraphContext
 from trtbench.graph.network import GraphNetwork
 from trtbench.graph.placement import plan_qdq
@@ -22,18 +20,20 @@ if TYPE_CHECKING:
     from trtbench.suite import QatVariant
 
 
-_MATRIX_RANK = 2
-
-
 def learn(proto: onnx.ModelProto, _config: QatVariant, context: GraphContext) -> CompressedGraph:
     """Train a float graph under the roundings of the Q/DQ pairs that TensorRT's placement gives it."""
     plan = plan_qdq(proto, exclude=context.exclude)
-    learnt = learn_int8(proto, plan, context.ranges, tune=context.tune, is_sparse=context.is_sparse)
+    learnt = learn_int8(proto, plan, context.ranges, tune=context.tune, sparse_layers=context.sparse_layers)
     return CompressedGraph(proto=learnt, notes=(f"learnt in INT8: {plan.summary}",))
 
 
 def learn_int8(
-    proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[str, float], *, tune: Tune, is_sparse: bool = False
+    proto: onnx.ModelProto,
+    plan: QdqPlan,
+    activation_amax: Mapping[str, float],
+    *,
+    tune: Tune,
+    sparse_layers: tuple[str, ...] = (),
 ) -> onnx.ModelProto:
     """Train a float graph under the roundings that `insert_qdq` will write into it.
 
@@ -46,7 +46,7 @@ def learn_int8(
         plan: where its Q/DQ pairs go.
         activation_amax: for each of `activation_tensors(plan)`.
         tune: trains the network.
-        is_sparse: whether zero weights are held.
+        sparse_layers: those whose zero weights are held.
 
     Returns:
         The float graph with the weights learnt: quantized by the same plan and ranges it computes what was trained.
@@ -55,18 +55,18 @@ def learn_int8(
         UnsupportedError: the graph has an operator that cannot be trained here.
     """
     network = GraphNetwork(proto, plan, activation_amax)
-    tune(network, hooks=held_zeros(network) if is_sparse else NO_HOOKS)
+    tune(network, hooks=held_zeros(network, sparse_layers) if sparse_layers else NO_HOOKS)
     return network.trained_graph()
 
 
-def held_zeros(network: nn.Module) -> Hooks:
-    """Return hooks that keep the zero weights of a graph at zero."""
-    masks = {name: value.detach() != 0 for name, value in network.named_parameters() if value.ndim >= _MATRIX_RANK}
+def held_zeros(network: GraphNetwork, layers: tuple[str, ...]) -> Hooks:
+    """Return hooks that keep the zero weights of these layers of a graph at zero."""
+    weights = network.weights_of(layers)
+    zeros = {name: weight.detach() == 0 for name, weight in weights.items()}
 
-    def hold(model: nn.Module, _step: int) -> None:
-        with torch.no_grad():
-            for name, value in model.named_parameters():
-                if name in masks:
-                    value.mul_(masks[name].to(value.device))
+    def hold(_model: nn.Module, _step: int) -> None:
+        for name, weight in network.weights_of(layers).items():
+            zeros[name] = zeros[name].to(weight.device)
+            weight.data.masked_fill_(zeros[name], 0.0)
 
-    return Hooks(key="zeros of the graph held", after_step=hold)
+    return Hooks(key=f"zeros of the graph held in {sorted(weights)}", after_step=hold)

@@ -91,6 +91,8 @@ def prune_by_curvature(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Let the cheapest weights go in several steps; after each the rest is solved anew and every cost is new.
 
+    What is zero to begin with stays zero.
+
     Each step takes the same share of what is left, for one step alone ranks weights that stand in for each other as if
     each were alone (of 1,017 images a ResNet-20 at 80 % got 104 right after 1 step, 822 after 6, 833 after 12).
 
@@ -104,8 +106,9 @@ def prune_by_curvature(
         The matrices and their masks by layer.
     """
     weights = {name: layer.weights for name, layer in layers.items()}
+    kept = {name: layer.weights != 0 for name, layer in layers.items()}
     masks = {name: torch.ones_like(layer.weights, dtype=torch.bool) for name, layer in layers.items()}
-    solved = {name: _dense_solution(layer) for name, layer in layers.items()}
+    solved = {name: _first_solution(layer) for name, layer in layers.items()}
     for step in range(1, steps + 1):
         costs = {
             name: weights[name].square() / solved[name].inverse_diagonal * layer.curvature[:, None]
@@ -113,12 +116,14 @@ def prune_by_curvature(
         }
         masks = choose(costs, masks, float(1 - (1 - sparsity) ** (step / steps)))
         for name, layer in layers.items():
-            solved[name] = solve_rows(layer.moments, layer.weights @ layer.moments, masks[name])
+            solved[name] = solve_rows(layer.moments, layer.weights @ layer.moments, masks[name] & kept[name])
             weights[name] = solved[name].weights
-    return weights, masks
+    return weights, {name: mask & kept[name] for name, mask in masks.items()}
 
 
-def _dense_solution(layer: Layer) -> Solution:
+def _first_solution(layer: Layer) -> Solution:
+    if not (kept := layer.weights != 0).all():
+        return solve_rows(layer.moments, layer.weights @ layer.moments, kept)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(layer.moments)).diagonal()
     return Solution(weights=layer.weights, inverse_diagonal=inverse.expand_as(layer.weights))
 

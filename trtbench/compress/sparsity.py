@@ -7,8 +7,8 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbench.compress.magnitude import prunable_weights
 from trtbench.errors import RowError
+from trtbench.models.masks import prunable_weights
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:

@@ -18,15 +18,11 @@ from trtbench.compress.batchnorm import better_on_validation, recalibrated
 from trtbench.compress.curvature import input_moments, matrix_layers, output_curvatures
 from trtbench.compress.magnitude import (
     HeldZeros,
-    Masks,
-    apply_masks,
     cubic_sparsity,
     global_masks,
     global_percentile_masks,
     layer_masks,
     linear_sparsity,
-    prunable_weights,
-    zeros_of,
 )
 from trtbench.compress.method import Compressed, Context
 from trtbench.compress.reconstruct import reconstruct_in_order
@@ -35,6 +31,7 @@ from trtbench.compress.sparsity import sparsity_of, verify_masks
 from trtbench.data import training_sample
 from trtbench.errors import ConfigError, RowError
 from trtbench.jsonable import sha256_of
+from trtbench.models.masks import Masks, keep_zeros, masks_of, prunable_weights, set_to_zero, zeros_of
 from trtbench.train.hooks import Hooks
 
 if TYPE_CHECKING:
@@ -60,7 +57,7 @@ def prune_weights(network: nn.Module, config: WeightsVariant, context: Context) 
     pruned = copy.deepcopy(network).eval()
     if config.method == "magnitude":
         masks = magnitude_masks(pruned, config)
-        apply_masks(prunable_weights(pruned), masks)
+        set_to_zero(prunable_weights(pruned), masks)
     else:
         masks = _by_curvature(pruned, config, context.dataset)
     verify_masks(pruned, masks, after="pruning")
@@ -91,17 +88,18 @@ def _while_learning(network: nn.Module, config: WeightsVariant, context: Context
     budget = context.budget
     steps = -(-len(context.dataset.train) // budget.batch_size)
     context.tune(network, hooks=schedule_hooks(config, budget=budget, steps_per_epoch=steps))
-    masks = zeros_of(network, exclude=config.exclude)
+    keep_zeros(network, zeros_of(network, exclude=config.exclude))
     return Compressed(
         model=network,
         facts={"sparsity": sparsity_of(network)},
-        check=partial(verify_masks, masks=masks),
+        check=partial(verify_masks, masks=masks_of(network)),
         is_tuned=True,
     )
 
 
 def finished(network: nn.Module, masks: Masks, config: WeightsVariant | NmVariant, dataset: Dataset) -> Compressed:
     """Choose the batch-norm statistics of a pruned network, and hand it over with its masks."""
+    keep_zeros(network, masks)
     notes: tuple[str, ...] = ()
     if config.batch_norm in {"recalibrate", "validation"}:
         images = training_images(dataset, count=config.images, seed=config.seed)
@@ -114,8 +112,7 @@ def finished(network: nn.Module, masks: Masks, config: WeightsVariant | NmVarian
         model=network,
         facts={"sparsity": sparsity_of(network)},
         notes=notes,
-        hooks=HeldZeros(exclude=config.exclude).hooks,
-        check=partial(verify_masks, masks=masks),
+        check=partial(verify_masks, masks=masks_of(network)),
     )
 
 
@@ -236,7 +233,7 @@ class Iterative:
             weights = prunable_weights(model, exclude=config.exclude)
             choose = layer_masks if config.scope == "layer" else global_percentile_masks
             share = linear_sparsity(config.target, epoch=epoch, ramp=config.ramp)
-            apply_masks(weights, choose(weights, sparsity=share))
+            set_to_zero(weights, choose(weights, sparsity=share))
         self._is_held = epoch >= config.ramp
         if self._is_held:
             self._held.take(model, epoch)
@@ -269,5 +266,5 @@ class Cubic:
         weights = prunable_weights(model, exclude=config.exclude)
         groups = [{name: weight} for name, weight in weights.items()] if config.scope == "layer" else [weights]
         for group in groups:
-            apply_masks(group, global_masks(group, sparsity=share))
+            set_to_zero(group, global_masks(group, sparsity=share))
         self._held.take(model)

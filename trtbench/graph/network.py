@@ -68,6 +68,11 @@ class GraphNetwork(nn.Module):
         else:
             self.register_buffer(slot, tensor)
 
+    def weights_of(self, layers: tuple[str, ...]) -> dict[str, Tensor]:
+        """Return the weights of these layers that the graph has, by the layer's name."""
+        slots = {layer: self._slots.get(f"{layer}.weight") for layer in layers}
+        return {layer: getattr(self, slot) for layer, slot in slots.items() if slot is not None}
+
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, H, W) to logits (N, classes)."""
         graph = self._proto.graph

@@ -108,6 +108,8 @@ def round_by_reconstruction(
 ) -> NDArray[np.float32]:
     """Return weights (outputs, inputs) on their grids, rounded for the least squared error of the outputs.
 
+    What is zero stays zero.
+
     Args:
         rows: the float weights.
         scales: (outputs,), the grid of each row.
@@ -119,13 +121,13 @@ def round_by_reconstruction(
 
 
 def _gptq(rows: NDArray[np.float32], scales: NDArray[np.float32], gram: NDArray[np.float64]) -> NDArray[np.float32]:
-    left, steps = rows.astype(np.float64), scales.astype(np.float64)
+    left, steps, kept = rows.astype(np.float64), scales.astype(np.float64), rows != 0
     damped = gram + np.eye(len(gram)) * (_DAMPING * np.trace(gram) / len(gram) or 1.0)
     # The paper's section 3.3: one Cholesky factor of the inverse holds every step's column.
     factor = np.linalg.cholesky(np.linalg.inv(damped)).T
     for index in range(left.shape[1]):
         exact = left[:, index].copy()
-        left[:, index] = np.clip(np.rint(exact / steps), -LEVELS - 1, LEVELS) * steps
+        left[:, index] = np.clip(np.rint(exact / steps), -LEVELS - 1, LEVELS) * steps * kept[:, index]
         error = (exact - left[:, index]) / factor[index, index]
         left[:, index + 1 :] -= error[:, None] * factor[index, index + 1 :]
     return left.astype(np.float32)

@@ -14,7 +14,6 @@ from trtbench.make.networks import (
     WEIGHTS,
     FitFacts,
     Training,
-    holds_zeros,
     told,
     training_for,
     variant_network,
@@ -130,7 +129,7 @@ def imported(folder: Path, *, graph: Given[Path], input_shape: tuple[int, int, i
     return GraphFacts()
 
 
-@recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("torch", "onnx"), version=1)
+@recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("torch", "onnx"), version=2)
 def compressed_graph(
     folder: Path,
     *,
@@ -138,7 +137,7 @@ def compressed_graph(
     variant: Variant,
     ranges: Ingredient | None,
     exclude: tuple[str, ...],
-    holds_zeros: bool,
+    network: Ingredient,
     architecture: Architecture,
     training: Training,
     on_epoch: Aside[OnEpoch],
@@ -147,11 +146,12 @@ def compressed_graph(
     import onnx
 
     from trtbench.compress.method import GraphContext, compress_graph
+    from trtbench.models.masks import masks_of
 
     fits: list[FitRecord] = []
     context = GraphContext(
         tune=training.tuner(folder, fits, architecture=architecture, on_epoch=on_epoch.value),
-        is_sparse=holds_zeros,
+        sparse_layers=tuple(masks_of(architecture.load(network.path(WEIGHTS)).model)),
         ranges={} if ranges is None else _amax(ranges),
         exclude=exclude,
     )
@@ -173,7 +173,7 @@ def equalised(folder: Path, *, graph: Ingredient) -> EqualisedFacts:
     return EqualisedFacts(pairs=found.pairs, clips=found.clips)
 
 
-@recipe(kind="qdq", facts=QdqFacts, content=(GRAPH,), packages=("onnx", "onnxruntime", "numpy"), version=1)
+@recipe(kind="qdq", facts=QdqFacts, content=(GRAPH,), packages=("onnx", "onnxruntime", "numpy"), version=2)
 def quantized(
     folder: Path,
     *,
@@ -302,7 +302,7 @@ def _method_graph(makings: Makings, variant: Variant) -> Artefact[GraphFacts]:
         variant=settled,
         ranges=ranges(makings, variant) if is_calibrated else None,
         exclude=makings.suite.calibration.exclude if is_calibrated else (),
-        holds_zeros=holds_zeros(makings.suite, variant),
+        network=variant_network(makings, before(variant)),
         architecture=makings.architecture,
         training=training,
         on_epoch=told(makings, training.config, item=variant.name),

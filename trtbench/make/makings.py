@@ -78,11 +78,14 @@ class Architecture:
             torch.manual_seed(seed)
             return build_model(self.name, num_classes=self.num_classes)
 
-    def load(self, checkpoint: Path) -> LoadedModel:
-        """Return the network with the weights of a checkpoint, in eval mode on the CPU, and what there is to note."""
+    def load(self, checkpoint: Path, *, is_dense: bool = False) -> LoadedModel:
+        """Return the network with the weights of a checkpoint, in eval mode on the CPU, and what there is to note.
+
+        Of a dense one no zeros are kept.
+        """
         from trtbench.models import load_model
 
-        return load_model(self.name, num_classes=self.num_classes, checkpoint=checkpoint)
+        return load_model(self.name, num_classes=self.num_classes, checkpoint=checkpoint, is_dense=is_dense)
 
 
 class Makings:

@@ -110,16 +110,16 @@ class Training:
         return tune
 
 
-@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=1)
+@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=2)
 def taken(
-    folder: Path, *, architecture: Architecture, checkpoint: Given[Path], preprocessing: Preprocessing
+    folder: Path, *, architecture: Architecture, checkpoint: Given[Path], is_dense: bool, preprocessing: Preprocessing
 ) -> NetworkFacts:
-    """Bring a checkpoint into our form."""
-    loaded = architecture.load(checkpoint.value)
+    """Bring a checkpoint into our form; of a dense one every weight may learn."""
+    loaded = architecture.load(checkpoint.value, is_dense=is_dense)
     return _saved(loaded.model, folder, architecture, preprocessing, notes=loaded.notes)
 
 
-@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=1)
+@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=2)
 def trained(folder: Path, *, architecture: Architecture, training: Training, on_epoch: Aside[OnEpoch]) -> NetworkFacts:
     """Train a network from the weights that the seed gives."""
     network = architecture.fresh(seed=training.config.seed)
@@ -128,19 +128,18 @@ def trained(folder: Path, *, architecture: Architecture, training: Training, on_
     return _saved(network, folder, architecture, training.dataset.preprocessing, fits=fits)
 
 
-@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=1)
+@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=2)
 def untrained(folder: Path, *, architecture: Architecture, seed: int, preprocessing: Preprocessing) -> NetworkFacts:
     """Take the weights that a seed gives, where there are no images to train on."""
     return _saved(architecture.fresh(seed=seed), folder, architecture, preprocessing)
 
 
-@recipe(kind="variant", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=2)
+@recipe(kind="variant", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=3)
 def compressed(
     folder: Path,
     *,
     start: Ingredient,
     variant: Variant,
-    holds_zeros: bool,
     architecture: Architecture,
     training: Training,
     on_epoch: Aside[OnEpoch],
@@ -148,7 +147,9 @@ def compressed(
     """Compress a network by the method of a variant, and train it as the variant asks."""
     from trtbench.compress.method import Context, compress
     from trtbench.compress.sparsity import write_sparsity
+    from trtbench.models.checkpoints import MASKS
     from trtbench.models.container import save_packed
+    from trtbench.models.masks import masks_to_facts
 
     fits: list[FitRecord] = []
     tune = training.tuner(folder, fits, architecture=architecture, on_epoch=on_epoch.value)
@@ -156,17 +157,21 @@ def compressed(
         dataset=training.dataset,
         budget=training.config,
         tune=tune,
-        is_sparse=holds_zeros,
         device=training.device,
     )
     with on_threads(training.threads):
         made = compress(architecture.load(start.path(WEIGHTS)).model, variant, context)
     if variant.fine_tune and not made.is_tuned:
-        tune(made.model, hooks=made.hooks)
+        tune(made.model)
     fit = training.dataset.preprocessing
     facts = _saved(made.model, folder, architecture, fit, notes=made.notes, fits=fits, method=made.facts)
     if made.packed is not None and (made.is_tuned or not variant.fine_tune):
-        known = {"name": architecture.name, "num_classes": architecture.num_classes, "preprocessing": fit.fingerprint}
+        known = {
+            "name": architecture.name,
+            "num_classes": architecture.num_classes,
+            "preprocessing": fit.fingerprint,
+            MASKS: masks_to_facts(made.model),
+        }
         save_packed(folder / PACKED, made.packed(known))
     if made.check is not None:
         saved = architecture.load(folder / WEIGHTS).model
@@ -189,7 +194,9 @@ def dense(makings: Makings) -> Artefact[NetworkFacts]:
     if not model.checkpoint.is_file():
         raise ConfigError(f"checkpoint {model.checkpoint}", expected="a file", cure="mend model.checkpoint")
     checkpoint = Given(model.checkpoint, key=file_sha256(model.checkpoint))
-    return makings.book.make(taken, "dense", architecture=architecture, checkpoint=checkpoint, preprocessing=fit)
+    return makings.book.make(
+        taken, "dense", architecture=architecture, checkpoint=checkpoint, is_dense=model.dense, preprocessing=fit
+    )
 
 
 def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts]:
@@ -205,7 +212,6 @@ def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts
         variant.name,
         start=start,
         variant=settled,
-        holds_zeros=holds_zeros(suite, variant),
         architecture=makings.architecture,
         training=training,
         on_epoch=told(makings, training.config, item=variant.name),
@@ -215,11 +221,6 @@ def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts
 def load_network(makings: Makings, artefact: Artefact[NetworkFacts]) -> Any:
     """Return the PyTorch network of an artefact, in eval mode on the CPU."""
     return makings.architecture.load(artefact.path(WEIGHTS)).model
-
-
-def holds_zeros(suite: Suite, variant: Variant) -> bool:
-    """Say whether a variant starts from one whose zeros are to stay."""
-    return any(one.makes_zeros for one in suite.lineage(variant)[:-1])
 
 
 def training_of(makings: Makings, budget: TrainConfig, *, teacher: Ingredient | None) -> Training:

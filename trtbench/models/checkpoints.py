@@ -13,6 +13,7 @@ from torch import Tensor
 from trtbench.errors import CheckpointError, ConfigError, StoreError
 from trtbench.jsonable import canonical_json
 from trtbench.models.files import FACTS, MAX_BYTES, read_content
+from trtbench.models.masks import inferred_masks, keep_zeros, masks_from_facts, masks_of, masks_to_facts, zeros_of
 from trtbench.models.rounding import grids_from_facts, grids_to_facts, input_grids, round_inputs
 from trtbench.models.states import clean_state
 from trtbench.models.widths import Request, compare, misfit_error, narrow, narrowed_layers, shapes_of
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from trtbench.models.names import Naming
+
+MASKS = "masks"  # of the facts of a file: the zeros that stay, by layer
 _SHOWN = 3
 
 
@@ -36,7 +40,9 @@ class LoadedModel:
     notes: tuple[str, ...]
 
 
-def load_model(name: str, *, num_classes: int, checkpoint: Path | None, in_channels: int = 3) -> LoadedModel:
+def load_model(
+    name: str, *, num_classes: int, checkpoint: Path | None, in_channels: int = 3, is_dense: bool = False
+) -> LoadedModel:
     """Build a network and fill it from a checkpoint, pruned or not.
 
     Args:
@@ -45,6 +51,7 @@ def load_model(name: str, *, num_classes: int, checkpoint: Path | None, in_chann
         checkpoint: a state dict, bare or wrapped, as a torch pickle or safetensors, or a packed file; None leaves
             fresh weights. No code of the file runs; files above 4 GB are refused.
         in_channels: channels of the images.
+        is_dense: let every weight learn; else the zeros of a pruned network stay zero in all that comes after.
 
     Raises:
         ConfigError: no such network.
@@ -62,8 +69,13 @@ def load_model(name: str, *, num_classes: int, checkpoint: Path | None, in_chann
         path=checkpoint,
         is_ordered=content.is_ordered,
     )
-    facts = _facts_of(content.metadata)
-    notes = (*_origin_note(facts, name=name), *state.notes, *_fill(model, state.tensors, request))
+    facts = facts_of(content.metadata)
+    naming, filled = _fill(model, state.tensors, request)
+    notes = (*_origin_note(facts, name=name), *state.notes, *filled)
+    if not is_dense:
+        notes += _keep_zeros(
+            model, facts, [key for key, theirs in naming.keys.items() if theirs in state.masked], checkpoint
+        )
     grids = grids_from_facts(
         facts.get("inputs", {}), layers=frozenset(one for one, _ in model.named_modules()), path=checkpoint
     )
@@ -86,7 +98,7 @@ def save_model(path: Path, model: nn.Module, *, name: str, num_classes: int, met
     Raises:
         StoreError: the file cannot be written.
     """
-    known = {"name": name, "num_classes": num_classes, "metadata": dict(metadata)}
+    known = {"name": name, "num_classes": num_classes, "metadata": dict(metadata), MASKS: masks_to_facts(model)}
     inputs = grids_to_facts(input_grids(model))
     facts = canonical_json(known | ({"inputs": inputs} if inputs else {}))
     state = model.state_dict().items()
@@ -104,7 +116,7 @@ def save_model(path: Path, model: nn.Module, *, name: str, num_classes: int, met
     write_atomically(path, data)
 
 
-def _facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:
+def facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return what a file of ours says of itself; nothing where it is another's."""
     facts: Any = None
     with contextlib.suppress(ValueError):
@@ -117,7 +129,27 @@ def _origin_note(facts: Mapping[str, Any], *, name: str) -> list[str]:
     return [f"saved as {saved!r}, loaded as {name!r}"] if isinstance(saved, str) and saved != name else []
 
 
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor], request: Request) -> list[str]:
+def _keep_zeros(model: nn.Module, facts: Mapping[str, Any], masked: list[str], path: Path) -> tuple[str, ...]:
+    """Let a network keep the zeros that its file says are masked, or that look so where it says nothing; and say it."""
+    odd: tuple[str, ...] = ()
+    if MASKS in facts:
+        masks, source = masks_from_facts(facts[MASKS], model, path=path), "by the masks of the file"
+    elif masked:
+        zeros, source = zeros_of(model), "by the masks of the file"
+        masks = {name: zeros[name] for name in zeros if f"{name}.weight" in masked}
+    else:
+        masks, odd = inferred_masks(model)
+        source = "which look pruned; --dense (model.dense) lets them learn"
+    keep_zeros(model, masks)
+    kept = masks_of(model)
+    weights = sum(mask.numel() for mask in kept.values())
+    share = sum(int((~mask).sum()) for mask in kept.values()) / max(1, weights)
+    said = f"zeros stay zero in {len(kept)} layers ({share:.1%} of their weights), {source}"
+    learns = f"zeros of {', '.join(odd[:_SHOWN])} may learn: they may be values of a grid"
+    return (*([said] if kept else []), *([learns] if odd else []))
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor], request: Request) -> tuple[Naming, list[str]]:
     naming, misfits = compare(model, shapes_of(tensors), request)
     if misfits:
         raise misfit_error(model, shapes_of(tensors), misfits, request)
@@ -130,7 +162,7 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], request: Request) -> 
     whole = model.state_dict()
     whole.update(state)
     model.load_state_dict(whole)
-    return [*naming.notes, *_narrowed_note(narrowed, request.name)]
+    return naming, [*naming.notes, *_narrowed_note(narrowed, request.name)]
 
 
 def _narrow(model: nn.Module, state: Mapping[str, Tensor], request: Request) -> None:

@@ -29,10 +29,14 @@ _NUMBERS = {"weight", "bias", "running_mean", "running_var"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """Tensors by key in the checkpoint's order: finite, dense, float32 (counters int64); and what was done to them."""
+    """Tensors by key in the checkpoint's order: finite, dense, float32 (counters int64); and what was done to them.
+
+    `masked` are those that came with a mask, which is multiplied in.
+    """
 
     tensors: dict[str, Tensor]
     notes: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
 
 
 def clean_state(content: Any, *, path: Path, max_bytes: int) -> State:
@@ -57,7 +61,7 @@ def clean_state(content: Any, *, path: Path, max_bytes: int) -> State:
     tensors, converted = _to_float32(tensors)
     notes += converted
     _check_finite(tensors, path=path)
-    return State(tensors=tensors, notes=tuple(notes))
+    return State(tensors=tensors, notes=tuple(notes), masked=tuple(masked))
 
 
 def _some(names: list[str], *, limit: int = 3) -> str:
@@ -124,7 +128,7 @@ def _merge_masks(tensors: dict[str, Tensor], *, path: Path) -> tuple[dict[str, T
                 cure="call torch.nn.utils.prune.remove before saving",
             )
     merged = {
-        **{base: tensors[f"{base}_orig"] * tensors[f"{base}_mask"] for base in masked},
+        **{base: tensors[f"{base}_orig"] * tensors[f"{base}_mask"] + 0.0 for base in masked},  # no zero is negative
         **{
             key: value
             for key, value in tensors.items()

@@ -71,6 +71,7 @@ class ModelConfig(Part):
         "resnet20", description="resnet20 | torchvision:NAME | timm:NAME | package.module:callable | onnx:PATH"
     )
     checkpoint: Path | None = Field(None, description="trained weights; a suite without them trains first")
+    dense: bool = Field(default=False, description="let the zero weights of a pruned checkpoint learn too")
     train: TrainConfig | None = Field(None, description="the budget of training from scratch")
 
     @field_validator("name")
@@ -85,6 +86,8 @@ class ModelConfig(Part):
     def _weights_come_from_somewhere(self) -> ModelConfig:
         if self.checkpoint is not None and self.train is not None:
             raise ValueError("a checkpoint or a training budget, not both")
+        if self.dense and self.checkpoint is None:
+            raise ValueError("a checkpoint with dense: fresh weights have no zeros")
         if self.checkpoint is None and self.train is None and not self.name.startswith("onnx:"):
             raise ValueError("a checkpoint or a training budget: untrained weights answer nothing")
         return self

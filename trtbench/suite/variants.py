@@ -30,14 +30,12 @@ class VariantPart(Part):
         makes: what comes of the method; nothing can go on from a graph, and PyTorch has no network of it.
         place: module:function of the method.
         packages: distributions whose version decides the result.
-        makes_zeros: its zero weights are to stay zero in all that comes after.
     """
 
     makes: ClassVar[Literal["network", "graph"]] = "network"
     usual_budget: ClassVar[TrainConfig | None] = None  # of a suite that says none and trains nothing else
     place: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
-    makes_zeros: ClassVar[bool] = False
 
     kind: str
     name: Name = Field(description="unique in the suite")
@@ -114,8 +112,6 @@ class ChannelsVariant(VariantPart):
 
 class SparseVariant(VariantPart):
     """What all variants share that set weights to zero and keep them there."""
-
-    makes_zeros: ClassVar[bool] = True
 
     method: Literal["magnitude", "second-order"] = Field("magnitude", description=_METHOD_HELP)
     passes: Literal[0, 1, 2, 3, 4] = Field(1, description="second-order: sequential reconstructions afterwards")

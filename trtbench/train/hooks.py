@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from trtbench.models.masks import masks_of, prunable_weights, set_to_zero
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,3 +36,23 @@ class Hooks:
 
 
 NO_HOOKS = Hooks(key="none")
+
+
+def holding_zeros(network: nn.Module, hooks: Hooks) -> Hooks:
+    """Return hooks that keep the masks of a network too, after each step of the others; the same where it has none."""
+    masks = masks_of(network)
+    if not masks:
+        return hooks
+
+    def hold(model: nn.Module, step: int) -> None:
+        if hooks.after_step is not None:
+            hooks.after_step(model, step)
+        weights = prunable_weights(model)
+        for name, mask in masks.items():
+            masks[name] = mask.to(weights[name].device)
+        set_to_zero(weights, masks)
+
+    digest = hashlib.sha256()
+    for name, mask in masks.items():
+        digest.update(name.encode() + mask.cpu().numpy().tobytes())
+    return replace(hooks, key=f"{hooks.key}, masks {digest.hexdigest()}", after_step=hold)

@@ -22,7 +22,7 @@ from trtbench.errors import ConfigError, DataError, OutOfMemoryError, RowError
 from trtbench.models.counts import evaluating
 from trtbench.train.augment import augmented_batch, mixed
 from trtbench.train.evaluate import DeviceImages, as_device, logits_of, place, score
-from trtbench.train.hooks import NO_HOOKS, Hooks
+from trtbench.train.hooks import NO_HOOKS, Hooks, holding_zeros
 from trtbench.train.logbook import EpochRecord, FitRecord, write_config, write_curves, write_history
 from trtbench.train.objective import Labels, loss_on, penalties
 from trtbench.train.optimise import Average, climbed, make_optimizer, make_schedule
@@ -65,10 +65,10 @@ def fit(
 ) -> FitRecord:
     """Train a network on `dataset.train` and leave it with the weights of its best epoch on `dataset.validation`.
 
-    Best means most right, then the lower loss, then the earlier epoch. After every epoch the whole state stands in
-    `folder/epoch.pt`; a second call with the same start weights, data and config goes on from there, and ends with the
-    same weights, bit for bit, as a run that was not interrupted. Torch's global random state neither decides anything
-    nor changes; the number of threads stays what it is.
+    What the network's masks let go stays zero. Best means most right, then the lower loss, then the earlier epoch.
+    After every epoch the whole state stands in `folder/epoch.pt`; a second call with the same start weights, data and
+    config goes on from there, and ends with the same weights, bit for bit, as a run that was not interrupted. Torch's
+    global random state neither decides anything nor changes; the number of threads stays what it is.
 
     Args:
         model: trained in place, moved to `device` where it stays, returned in evaluation mode, its weights contiguous.
@@ -89,6 +89,7 @@ def fit(
     """
     target = as_device(device)
     _check_budget(dataset, config, target, teacher=teacher)
+    hooks = holding_zeros(model, hooks)
     with _deterministic_convolutions(), _memory_of(target, config):
         task = _Task.prepare(model, dataset, config, target, teacher=teacher, hooks=hooks)
         _check_classes(model, task.validation, num_classes=dataset.num_classes)

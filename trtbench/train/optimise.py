@@ -143,7 +143,7 @@ class Average:
         self._average.update_parameters(model)
         if keeps_zeros:  # a weight that was pruned on the way would live on in the average
             for averaged, weight in zip(self._average.module.parameters(), model.parameters(), strict=True):
-                averaged.data.mul_(weight != 0)
+                averaged.data.masked_fill_(weight == 0, 0.0)
 
     def state(self) -> dict[str, Tensor]:
         """Return what resuming needs."""
