@@ -61,7 +61,7 @@ WALKS = {
     ),
     "An image to a count": (
         Moment(function="_decoded", since="load_dataset"),
-        Moment(function="_rgb"),
+        Moment(function="_read_into"),
         Moment(function="pixels", since="test_pixels"),
         Moment(function="WorkerProcess.ask", when=lambda own: own["do"] == "score"),
         Moment(function="normalise", within="Worker.score", worker=True),

@@ -120,7 +120,7 @@ class Store:
         self,
         kind: str,
         inputs: Mapping[str, Any],
-        maker: Callable[[Path], Mapping[str, Any]],
+        maker: Callable[[Path], Any],
         *,
         content: tuple[str, ...],
         label: str = "",

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from trtbench.compress.magnitude import global_percentile_masks, layer_masks
-from trtbench.compress.method import Compressed, Context, compress
+from trtbench.compress.method import Compressed, Context, method_of
 from trtbench.compress.nm import has_pattern, largest_of_groups, sparse_layers
 from trtbench.compress.sparsity import draw_sparsity, layer_sparsities, sparsity_csv, sparsity_of, verify_masks
 from trtbench.errors import ConfigError, RowError
 from trtbench.models.masks import prunable_weights, zeros_of
-from trtbench.suite import AugmentConfig, NmVariant, TrainConfig, WeightsVariant
+from trtbench.suite import AugmentConfig, NmVariant, TrainConfig, Variant, WeightsVariant
 from trtbench.train import Hooks, fit
 from trtbench.train.hooks import NO_HOOKS
 
@@ -86,6 +86,11 @@ class _Tune:
 @pytest.fixture
 def context(tiny_dataset: Dataset, tmp_path: Path) -> Context:
     return Context(dataset=tiny_dataset, budget=_BUDGET, tune=_Tune(tiny_dataset, tmp_path))
+
+
+def compress(network: nn.Module, config: Variant, context: Context) -> Compressed:
+    made: Compressed = method_of(config)(network, config, context)
+    return made
 
 
 def _weights(**settings: Any) -> WeightsVariant:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from trtbench.compress.method import Context, compress
+from trtbench.compress.method import Context, method_of
 from trtbench.data import normalise
 from trtbench.make.graphs import float_graph, half_graph, ranges
 from trtbench.make.makings import Makings
@@ -111,7 +111,7 @@ def test_a_method_sees_every_class_in_equal_numbers(suite: Any, places: Places, 
     context = Context(dataset=dataset, budget=makings.suite.fine_tune, tune=lambda *_, **__: None)
     network = load_network(makings, dense(makings))
 
-    counts = _seen_by_networks(_Seen(dataset.train, dataset), lambda: compress(network, config, context))
+    counts = _seen_by_networks(_Seen(dataset.train, dataset), lambda: method_of(config)(network, config, context))
 
     assert min(counts) >= 20
     assert max(counts) - min(counts) <= 1  # 640 is no multiple of 3

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from trtbench.compress.method import Compressed, Context
-from trtbench.compress.torch_pruning import LEARNT, Cut, logits_of_noise, prune_in_place
+from trtbench.compress.torch_pruning import LEARNT, Cut, Pruned, logits_of_noise, pruned_copy
 from trtbench.data import training_sample
 from trtbench.errors import ConfigError, RowError
 from trtbench.jsonable import to_jsonable
@@ -92,7 +91,12 @@ def prune_channels(
         )
     cut = Cut(config=config, input_shape=input_shape, round_to=round_to, batches=taken)
     dense = _count(model, input_shape)
-    result = _reach(model, cut, dense) if config.ratio is None else _at_ratio(model, cut, dense, ratio=config.ratio)
+    if config.ratio is None:
+        result = _reach(model, cut, dense)
+    else:
+        result = pruned_copy(model, cut, ratio=config.ratio)
+        if config.ratio:
+            _check_pruned(result.model, dense, cut)
     _check_outputs(model, result.model, input_shape)
     return PrunedModel(model=result.model, record=_record(model, result, dense, cut))
 
@@ -127,50 +131,39 @@ class _Count:
     macs: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Attempt:
-    """A pruned copy, and what torch-pruning warned of."""
-
-    model: nn.Module
-    ratio: float
-    count: _Count
-    warnings: tuple[str, ...]
-
-
 def _count(model: nn.Module, input_shape: tuple[int, int, int]) -> _Count:
     return _Count(params=count_params(model), macs=count_macs(model, input_shape))
 
 
-def _at_ratio(model: nn.Module, cut: Cut, dense: _Count, *, ratio: float) -> _Attempt:
-    attempt = _attempt(model, cut, ratio=ratio)
-    if ratio > 0 and attempt.count.params == dense.params:
-        raise RowError(
-            f"variant {cut.config.name!r}: ratio {ratio}",
-            expected="channels to prune",
-            got=f"none that torch-pruning finds and importance {cut.config.importance}, round_to {cut.round_to} let go",
-            cure="lower round_to, raise the ratio, choose importance l2 or another network",
-        )
-    return attempt
+def _check_pruned(model: nn.Module, dense: _Count, cut: Cut) -> None:
+    if count_params(model) < dense.params:
+        return
+    raise RowError(
+        f"variant {cut.config.name!r}: ratio {cut.config.ratio}",
+        expected="channels to prune",
+        got=f"none that torch-pruning finds and importance {cut.config.importance}, round_to {cut.round_to} let go",
+        cure="lower round_to, raise the ratio, choose importance l2 or another network",
+    )
 
 
-def _reach(model: nn.Module, cut: Cut, dense: _Count) -> _Attempt:
+def _reach(model: nn.Module, cut: Cut, dense: _Count) -> Pruned:
     """Find the attempt closest to the target and not above it, by bisection over the ratios."""
     kind, target = ("macs", cut.config.macs) if cut.config.macs is not None else ("params", cut.config.params)
     assert target is not None, "the suite gives exactly one target"
 
-    def share(attempt: _Attempt) -> float:
-        return float(getattr(attempt.count, kind) / getattr(dense, kind))
+    def share(attempt: Pruned) -> float:
+        return float(getattr(_count(attempt.model, cut.input_shape), kind) / getattr(dense, kind))
 
-    attempt = _attempt(model, cut, ratio=0.0)
+    attempt = pruned_copy(model, cut, ratio=0.0)
     if share(attempt) <= target:
         return attempt
     above, below = 0, _GRID - 1
-    attempt = _attempt(model, cut, ratio=below / _GRID)
+    attempt = pruned_copy(model, cut, ratio=below / _GRID)
     if share(attempt) > target:
         raise _unreachable(cut, kind=kind, target=target, least=share(attempt))
     while below - above > 1:
         middle = (above + below) // 2
-        candidate = _attempt(model, cut, ratio=middle / _GRID)
+        candidate = pruned_copy(model, cut, ratio=middle / _GRID)
         if share(candidate) > target:
             above = middle
         else:
@@ -187,12 +180,6 @@ def _unreachable(cut: Cut, *, kind: str, target: float, least: float) -> RowErro
     )
 
 
-def _attempt(model: nn.Module, cut: Cut, *, ratio: float) -> _Attempt:
-    twin = copy.deepcopy(model)
-    said = prune_in_place(twin, cut, ratio=ratio) if ratio > 0 else ()
-    return _Attempt(model=twin, ratio=ratio, count=_count(twin, cut.input_shape), warnings=said)
-
-
 def _check_outputs(model: nn.Module, pruned: nn.Module, input_shape: tuple[int, int, int]) -> None:
     before, after = logits_of_noise(model, input_shape), logits_of_noise(pruned, input_shape)
     if before.shape == after.shape and bool(torch.isfinite(after).all() or not torch.isfinite(before).all()):
@@ -205,8 +192,8 @@ def _check_outputs(model: nn.Module, pruned: nn.Module, input_shape: tuple[int, 
     )
 
 
-def _record(model: nn.Module, result: _Attempt, dense: _Count, cut: Cut) -> ChannelsRecord:
-    before, after = conv_widths(model), conv_widths(result.model)
+def _record(model: nn.Module, result: Pruned, dense: _Count, cut: Cut) -> ChannelsRecord:
+    before, after, count = conv_widths(model), conv_widths(result.model), _count(result.model, cut.input_shape)
     achieved = 1 - sum(after.values()) / sum(before.values()) if before else 0.0
     notes = (
         *_notes_on_reach(model, before, after),
@@ -217,9 +204,9 @@ def _record(model: nn.Module, result: _Attempt, dense: _Count, cut: Cut) -> Chan
         ratio=result.ratio,
         achieved_ratio=achieved,
         params_before=dense.params,
-        params_after=result.count.params,
+        params_after=count.params,
         macs_before=dense.macs,
-        macs_after=result.count.macs,
+        macs_after=count.macs,
         widths_before=before,
         widths_after=after,
         notes=notes if result.ratio > 0 else ("nothing was pruned: the target is the dense network",),

@@ -97,18 +97,7 @@ class CompressedGraph:
     notes: tuple[str, ...] = ()
 
 
-def compress(network: nn.Module, config: Variant, context: Context) -> Compressed:
-    """Apply the method of a variant to a network, which may be changed."""
-    found: Compressed = _method_of(config)(network, config, context)
-    return found
-
-
-def compress_graph(proto: onnx.ModelProto, config: Variant, context: GraphContext) -> CompressedGraph:
-    """Apply the method of a variant to a float graph, which is not changed."""
-    found: CompressedGraph = _method_of(config)(proto, config, context)
-    return found
-
-
-def _method_of(config: Variant) -> Any:
+def method_of(config: Variant) -> Any:
+    """Return the function that makes a variant: of a network, config and Context, or of a float graph likewise."""
     module, _, name = config.place.partition(":")
     return getattr(importlib.import_module(module), name)

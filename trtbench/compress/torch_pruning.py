@@ -1,4 +1,4 @@
-"""torch-pruning's only door: one pruning in place, by importance and scope; no targets, no records.
+"""torch-pruning's only door: one pruned copy, by importance and scope; no targets, no records.
 
 Fang et al., "DepGraph: Towards Any Structural Pruning" (2023): layers that share channels (a residual stream, a
 depthwise convolution and its neighbours) are ranked and cut together.
@@ -6,6 +6,8 @@ depthwise convolution and its neighbours) are ranked and cut together.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +23,7 @@ from trtbench.models.counts import evaluating
 from trtbench.models.widths import classifier_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor, nn
 
@@ -55,6 +57,8 @@ _IMPORTANCES: Mapping[str, Callable[[], Any]] = {
 
 
 LEARNT = ("taylor", "hessian")  # importances that look at training images
+# torch-pruning fills its default dicts in place, for every later pruner of the process.
+_FILLED = ("in_channel_groups", "out_channel_groups", "num_heads", "channel_groups")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,46 +71,13 @@ class Cut:
     batches: tuple[tuple[Tensor, Tensor], ...]
 
 
-def prune_in_place(model: nn.Module, cut: Cut, *, ratio: float) -> tuple[str, ...]:
-    """Prune a network; the classifier keeps its outputs, and each parameter learns or not as before.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """A pruned copy of a network, the share of the channels that was asked for, and what torch-pruning warned of."""
 
-    Args:
-        model: pruned in place; its modes are kept, its gradients are dropped.
-        cut: how.
-        ratio: share of the channels that go, in (0, 1).
-
-    Returns:
-        What torch-pruning warned of.
-
-    Raises:
-        RowError: torch-pruning cannot follow the network.
-    """
-    learns = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    model.requires_grad_(True)  # the dependencies are read off the graph of the gradients
-    with warnings.catch_warnings(record=True) as caught, evaluating(model):
-        warnings.simplefilter("always")
-        _run(model, cut, ratio=ratio)
-    model.zero_grad(set_to_none=True)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(learns[name])
-    return tuple(dict.fromkeys(f"torch-pruning: {' '.join(str(one.message).split())}" for one in caught))
-
-
-def _run(model: nn.Module, cut: Cut, *, ratio: float) -> None:
-    try:
-        with torch.enable_grad():
-            importance = _IMPORTANCES[cut.config.importance]()
-            pruner = _pruner(model, cut, importance, ratio=ratio)
-            for _ in range(cut.config.steps):
-                _take_gradients(model, cut.batches, importance)
-                pruner.step()
-    except Exception as error:
-        raise RowError(
-            f"variant {cut.config.name!r}: pruning {type(model).__name__}",
-            expected="a network whose channels torch-pruning can follow",
-            got=f"{type(error).__name__}: {error}",
-            cure="choose another network, or leave this variant out",
-        ) from error
+    model: nn.Module
+    ratio: float
+    warnings: tuple[str, ...] = ()
 
 
 class _Pruner(torch_pruning.BasePruner):  # type: ignore[misc]  # torch-pruning has no types
@@ -122,23 +93,57 @@ class _Pruner(torch_pruning.BasePruner):  # type: ignore[misc]  # torch-pruning 
         return current_channels - max(kept - kept % round_to, min(round_to, current_channels))
 
 
-def _pruner(model: nn.Module, cut: Cut, importance: Any, *, ratio: float) -> _Pruner:
-    device = next(model.parameters()).device
-    return _Pruner(
-        model,
-        torch.zeros(1, *cut.input_shape, device=device),
-        importance=importance,
-        global_pruning=cut.config.scope == "global",
-        pruning_ratio=ratio,
-        iterative_steps=cut.config.steps,
-        ignored_layers=_ignored(model, cut.input_shape),
-        round_to=cut.round_to,
-        # torch-pruning fills its default dicts in place, for every later pruner of the process.
-        in_channel_groups={},
-        out_channel_groups={},
-        num_heads={},
-        channel_groups={},
-    )
+def pruned_copy(model: nn.Module, cut: Cut, *, ratio: float) -> Pruned:
+    """Prune a copy of a network; the classifier keeps its outputs, and each parameter learns or not as before.
+
+    Args:
+        model: left as it is.
+        cut: how.
+        ratio: share of the channels that go, in [0, 1).
+
+    Raises:
+        RowError: torch-pruning cannot follow the network.
+    """
+    twin = copy.deepcopy(model)
+    if not ratio:
+        return Pruned(model=twin, ratio=ratio)
+    twin.requires_grad_(True)  # the dependencies are read off the graph of the gradients
+    importance = _IMPORTANCES[cut.config.importance]()
+    with warnings.catch_warnings(record=True) as caught, evaluating(twin), _followed(twin, cut), torch.enable_grad():
+        warnings.simplefilter("always")
+        pruner = _Pruner(
+            twin,
+            torch.zeros(1, *cut.input_shape, device=next(twin.parameters()).device),
+            importance=importance,
+            global_pruning=cut.config.scope == "global",
+            pruning_ratio=ratio,
+            iterative_steps=cut.config.steps,
+            ignored_layers=_ignored(twin, cut.input_shape),
+            round_to=cut.round_to,
+            **{name: {} for name in _FILLED},
+        )
+        for _ in range(cut.config.steps):
+            _take_gradients(twin, cut.batches, importance)
+            pruner.step()
+    twin.zero_grad(set_to_none=True)
+    learns = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    for name, parameter in twin.named_parameters():
+        parameter.requires_grad_(learns[name])
+    said = dict.fromkeys(f"torch-pruning: {' '.join(str(one.message).split())}" for one in caught)
+    return Pruned(model=twin, ratio=ratio, warnings=tuple(said))
+
+
+@contextlib.contextmanager
+def _followed(model: nn.Module, cut: Cut) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise RowError(
+            f"variant {cut.config.name!r}: pruning {type(model).__name__}",
+            expected="a network whose channels torch-pruning can follow",
+            got=f"{type(error).__name__}: {error}",
+            cure="choose another network, or leave this variant out",
+        ) from error
 
 
 def _ignored(model: nn.Module, input_shape: tuple[int, int, int]) -> list[nn.Module]:

@@ -61,17 +61,10 @@ def decode(paths: Sequence[Path], *, root: Path, size: int) -> NDArray[np.uint8]
 
 def _decoded(paths: Sequence[Path], *, root: Path, size: int) -> NDArray[np.uint8]:
     images = np.empty((len(paths), 3, size, size), np.uint8)
-
-    def read(item: tuple[int, Path]) -> str | None:
-        index, path = item
-        try:
-            images[index] = _rgb(path, size=size).transpose(2, 0, 1)
-        except _FAULTS as error:
-            return f"{path.relative_to(root)} ({_reason(error)})"
-        return None
-
     with ThreadPoolExecutor(_THREADS) as pool:
-        faults = [fault for fault in pool.map(read, enumerate(paths)) if fault is not None]
+        reasons = pool.map(_read_into, paths, images)
+        found = zip(paths, reasons, strict=True)
+        faults = [f"{path.relative_to(root)} ({reason})" for path, reason in found if reason is not None]
     if faults:
         more = f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
         raise DataError(
@@ -83,15 +76,21 @@ def _decoded(paths: Sequence[Path], *, root: Path, size: int) -> NDArray[np.uint
     return images
 
 
-def _rgb(path: Path, *, size: int) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        if image.mode in _DEEP_MODES:
-            raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
-        # Pillow warns when transparency is dropped straight from a palette; by way of RGBA the pixels are the same.
-        rgb = (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
+def _read_into(path: Path, pixels: NDArray[np.uint8]) -> str | None:
+    """Fill (3, size, size) pixels with an image, or return the reason why that cannot be."""
+    size = pixels.shape[1:]
+    try:
+        with Image.open(path) as image:
+            if image.mode in _DEEP_MODES:
+                return f"more than 8 bits a channel, mode {image.mode}"
+            # Pillow warns when transparency is dropped straight from a palette; by way of RGBA the pixels are the same.
+            rgb = (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
+        if rgb.size != size:
+            rgb = rgb.resize(size, Image.Resampling.BILINEAR)
+        pixels[:] = np.asarray(rgb).transpose(2, 0, 1)
+    except _FAULTS as error:
+        return _reason(error)
+    return None
 
 
 def _reason(error: Exception) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from trtbench.compress.method import CompressedGraph
     from trtbench.graph.half import HalfGraph, Method
     from trtbench.graph.half_check import HalfCheck
     from trtbench.make.makings import Architecture, Makings
@@ -145,7 +146,7 @@ def compressed_graph(
     """Make a graph of a float one by the method of a variant."""
     import onnx
 
-    from trtbench.compress.method import GraphContext, compress_graph
+    from trtbench.compress.method import GraphContext, method_of
     from trtbench.models.masks import masks_of
 
     fits: list[FitRecord] = []
@@ -155,7 +156,7 @@ def compressed_graph(
         ranges={} if ranges is None else _amax(ranges),
         exclude=exclude,
     )
-    made = compress_graph(onnx.load(graph.path(GRAPH)), variant, context)
+    made: CompressedGraph = method_of(variant)(onnx.load(graph.path(GRAPH)), variant, context)
     _save(folder, made.proto)
     fit = FitFacts.of(fits[-1]) if fits else None
     return GraphFacts(fit=fit, method=made.facts, notes=(*made.notes, *(fit.notes if fit else ())))

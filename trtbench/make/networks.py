@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from trtbench.compress.method import Tune
+    from trtbench.compress.method import Compressed, Tune
     from trtbench.make.makings import Architecture, Makings
     from trtbench.progress import Listener
     from trtbench.records import Dataset, Preprocessing
@@ -145,7 +145,7 @@ def compressed(
     on_epoch: Aside[OnEpoch],
 ) -> NetworkFacts:
     """Compress a network by the method of a variant, and train it as the variant asks."""
-    from trtbench.compress.method import Context, compress
+    from trtbench.compress.method import Context, method_of
     from trtbench.compress.sparsity import write_sparsity
     from trtbench.models.checkpoints import MASKS
     from trtbench.models.container import save_packed
@@ -160,7 +160,7 @@ def compressed(
         device=training.device,
     )
     with on_threads(training.threads):
-        made = compress(architecture.load(start.path(WEIGHTS)).model, variant, context)
+        made: Compressed = method_of(variant)(architecture.load(start.path(WEIGHTS)).model, variant, context)
     if variant.fine_tune and not made.is_tuned:
         tune(made.model)
     fit = training.dataset.preprocessing

@@ -23,14 +23,13 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from trtbench._optional import version as installed
 from trtbench.errors import RowError, StoreError
-from trtbench.jsonable import to_jsonable
 from trtbench.progress import Event, Listener, nobody
 from trtbench.records import Split
 from trtbench.store import Artefact
 from trtbench.suite import VariantPart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import ClassVar
 
@@ -244,17 +243,31 @@ class Book:
         key = self.store.key(recipe.kind, inputs)
         if key in self._failed:
             raise self._failed[key]
-        if key not in self._at_hand:
-            found = self.store.find(recipe.kind, inputs)
-            if found is None and self.is_dry:
-                return self._promise(recipe, item)
+        if key in self._at_hand:
+            return self._at_hand[key]
+        found = self.store.find(recipe.kind, inputs)
+        if found is None and self.is_dry:
+            return self._promise(recipe, item)
+        if found is None:
+            label = f"{self.label}/{item}"
+            self._tell_start(recipe, item, self.store.changed_inputs(recipe.kind, inputs, label=label))
             try:
-                made = self._reused(item, found) if found else self._made(recipe, item, inputs, *args, **kwargs)
+                found = self.store.make(
+                    recipe.kind,
+                    inputs,
+                    lambda folder: recipe.maker(folder, *args, **kwargs),
+                    content=recipe.content,
+                    label=label,
+                )
             except RowError as error:
                 self._failed[key] = error
                 raise
-            self._at_hand[key] = _typed(recipe, made)
-        return self._at_hand[key]
+            self.tell(Event(stage=recipe.kind, item=item, state="done", seconds=found.seconds))
+        elif not self.is_dry:
+            self.store.use(found)
+            self.tell(Event(stage=found.kind, item=item, state="cached", seconds=found.seconds))
+        self._at_hand[key] = made = _typed(recipe, found)
+        return made
 
     def find(self, recipe: Recipe[P, F], /, *_args: P.args, **kwargs: P.kwargs) -> Artefact[F] | None:
         """Return the artefact that these arguments make if it is there, telling nobody."""
@@ -268,29 +281,11 @@ class Book:
         self.missing.append((recipe.kind, item))
         return Promise(recipe.kind)
 
-    def _reused(self, item: str, found: Artefact[Any]) -> Artefact[Any]:
-        if not self.is_dry:
-            self.store.use(found)
-            self.tell(Event(stage=found.kind, item=item, state="cached", seconds=found.seconds))
-        return found
-
-    def _made(
-        self, recipe: Recipe[P, F], item: str, inputs: Mapping[str, Any], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Artefact[Any]:
-        label = f"{self.label}/{item}"
-        if changed := self.store.changed_inputs(recipe.kind, inputs, label=label):
+    def _tell_start(self, recipe: Recipe[P, F], item: str, changed: Sequence[str]) -> None:
+        if changed:
             detail = f"made again: {', '.join(changed)} changed"
             self.tell(Event(stage=recipe.kind, item=item, state="note", detail=detail))
         self.tell(Event(stage=recipe.kind, item=item, state="started"))
-        made = self.store.make(
-            recipe.kind,
-            inputs,
-            lambda folder: to_jsonable(recipe.maker(folder, *args, **kwargs)),
-            content=recipe.content,
-            label=label,
-        )
-        self.tell(Event(stage=recipe.kind, item=item, state="done", seconds=made.seconds))
-        return made
 
 
 def _typed(recipe: Recipe[P, F], artefact: Artefact[Any]) -> Artefact[F]:

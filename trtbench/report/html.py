@@ -46,7 +46,7 @@ _FONTS = re.compile(r"font-family: [^;]*;? ?")  # the page's font serves
 _POINTS = re.compile(r"[\d.]+")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """What a cell shows, and what it is sorted by; what has no value goes last. `style` names its CSS classes."""
 
@@ -76,7 +76,16 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
         report=report,
         file=file_line(report.decision),
         headers=[(column.title, _style(column)) for column in shown],
-        lines=[_entry(line, report, shown=shown) for line in lines],
+        lines=[
+            Entry(
+                name=line.row.name,
+                cells=tuple(Cell(column.cell(line), _sorted_by(column, line), _style(column)) for column in shown),
+                marks=tuple(line.marks.split()),
+                is_winner=line.row.name == report.decision.winner,
+                status=line.row.status,
+            )
+            for line in lines
+        ],
         notes=marks.texts,
         observations=texts(observations(report.rows)),
         caveats=texts(caveats(report.rows)),
@@ -127,18 +136,9 @@ def _style(column: Column) -> str:
     return " ".join(["word" if column.align == "left" else "number"] + ["aside"] * (column.key in _ASIDE))
 
 
-def _entry(line: Line, report: Report, *, shown: Sequence[Column]) -> Entry:
-    values = [column.value(line) for column in shown]
-    return Entry(
-        name=line.row.name,
-        cells=tuple(
-            Cell(text=column.cell(line), value="" if value is None else str(value), style=_style(column))
-            for column, value in zip(shown, values, strict=True)
-        ),
-        marks=tuple(line.marks.split()),
-        is_winner=line.row.name == report.decision.winner,
-        status=line.row.status,
-    )
+def _sorted_by(column: Column, line: Line) -> str:
+    value = column.value(line)
+    return "" if value is None else str(value)
 
 
 def _why(report: Report) -> list[tuple[str, str]]:

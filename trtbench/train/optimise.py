@@ -1,4 +1,4 @@
-"""Optimizers, schedules, sharpness-aware minimisation, averaged weights; schedules are torch's own and count batches."""
+"""Optimizers, schedules, sharpness-aware minimisation and averaged weights; schedules are torch's and count batches."""
 
 from __future__ import annotations
 
