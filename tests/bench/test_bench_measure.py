@@ -65,8 +65,9 @@ def test_every_engine_is_scored_and_timed_at_every_batch_size(
         assert one.accuracy.total == len(images.labels)
         assert isinstance(one.timed, Timing)
         assert len(one.timed.samples_ns) >= 30
-        assert one.memory_bytes is not None
-        assert one.memory_bytes > 1e6
+        assert one.host_memory_bytes is not None
+        assert one.host_memory_bytes > 1e6
+        assert one.device_memory_bytes is None  # unknown, and not the host's
         assert one.opening is not None
         assert one.opening.device == "simulated"
     assert found[0].predictions == found[1].predictions  # the padding of the last batch is not counted
@@ -193,8 +194,8 @@ def test_the_memory_of_a_worker_is_its_own_and_not_its_parents(
     found = _measure([fake_engine("small")], images, tmp_path)
 
     assert ballast.nbytes > 300e6
-    assert found[0].memory_bytes is not None
-    assert 5e6 < found[0].memory_bytes < 300e6
+    assert found[0].host_memory_bytes is not None
+    assert 5e6 < found[0].host_memory_bytes < 300e6
 
 
 def test_a_worker_asked_for_when_the_run_is_over_is_not_started(
@@ -385,7 +386,8 @@ def test_a_row_says_what_its_session_says_of_itself(
         {"cuda_graph": False},
         ["no CUDA graph"],
     )
-    assert answers[3]["memory_bytes"] == 7
+    assert answers[3]["device_memory_bytes"] == 7
+    assert answers[3]["host_memory_bytes"] > 1e6
 
 
 def test_what_is_known_when_someone_interrupts_is_kept(fake_engine: Make, images: Images, tmp_path: Path) -> None:

@@ -43,6 +43,9 @@ def _slowed(session: OnnxRuntimeSession, samples: int, spin_ns: int) -> NDArray[
     return np.array(durations, dtype=np.int64)
 
 
+_NO_MEMORY = {"device_memory_bytes": None, "host_memory_bytes": None}
+
+
 class TamperedWorker(Worker):
     """One open engine, honest unless it is told otherwise."""
 
@@ -57,9 +60,9 @@ class TamperedWorker(Worker):
         """Time as trtbench does, in a bare loop, or with the planted slow-down."""
         session: Any = self._session(batch)
         if scope == "bare":
-            return {"ns": _bare(session, samples).tolist(), "memory_bytes": None}
+            return {"ns": _bare(session, samples).tolist(), **_NO_MEMORY}
         if self._spin_ns:
-            return {"ns": _slowed(session, samples, self._spin_ns).tolist(), "memory_bytes": None}
+            return {"ns": _slowed(session, samples, self._spin_ns).tolist(), **_NO_MEMORY}
         return super().time(batch=batch, samples=samples, scope=scope, launches=launches)
 
 

@@ -28,7 +28,7 @@ def test_every_broken_limit_has_what_the_row_has_in_the_unit_of_the_limit() -> N
     assert FP32.accuracy is not None
     assert FP32.latency is not None
     row = replace(
-        FP32, engine_bytes=2_500_000, memory_bytes=30_000_000, throughput_ips=10.0,
+        FP32, engine_bytes=2_500_000, host_memory_bytes=30_000_000, throughput_ips=10.0,
         accuracy=replace(FP32.accuracy, drop_upper_pp=1.5), latency=replace(FP32.latency, p99_ms=4.0),
     )  # fmt: skip
     decision = DecisionConfig(max_drop_pp=1.5, max_engine_mb=2, max_p99_ms=3, max_memory_mb=20, min_throughput=11)

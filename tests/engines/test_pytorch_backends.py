@@ -338,6 +338,8 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "GPU")
     monkeypatch.setattr(AtPrecision, "to", lambda self, _: self)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 70_000)
     return calls
 
 
@@ -361,7 +363,7 @@ def test_each_session_on_a_gpu_has_a_stream_of_its_own_and_waits_for_no_other(
     ("precision", "layout"), [("fp32", "contiguous"), ("tf32", "channels_last"), ("fp16", "channels_last")]
 )
 @pytest.mark.usefixtures("on_gpu")
-def test_the_baseline_on_a_gpu_is_tuned_and_says_so(
+def test_the_baseline_on_a_gpu_is_tuned_and_tells_its_memory(
     sidecar: Callable[..., Sidecar],
     trained: tuple[Path, torch.nn.Module],
     monkeypatch: pytest.MonkeyPatch,
@@ -369,10 +371,11 @@ def test_the_baseline_on_a_gpu_is_tuned_and_says_so(
     layout: str,
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    settings = EAGER.open(trained[0], sidecar(precision=precision), {}).session(1).describe().settings
+    told = EAGER.open(trained[0], sidecar(precision=precision), {}).session(1).describe()
 
     assert torch.backends.cudnn.benchmark
-    assert (settings["cudnn_benchmark"], settings["memory_format"]) == (True, layout)
+    assert (told.settings["cudnn_benchmark"], told.settings["memory_format"]) == (True, layout)
+    assert told.memory_bytes == 70_000
 
 
 def test_what_breaks_a_capture_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

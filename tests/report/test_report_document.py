@@ -119,6 +119,20 @@ def test_a_row_of_an_older_report_is_read_into_its_fields(shown: str, fields: tu
     assert row.name == f"{first['variant']} {shown} {first['backend']} b{first['batch_size']}"
 
 
+@pytest.mark.parametrize(("backend", "of_device"), [("tensorrt", True), ("eager", False), ("onnxruntime-cuda", False)])
+def test_the_memory_of_an_older_report_is_read_as_that_of_where_its_runtime_took_it(
+    backend: str, *, of_device: bool
+) -> None:
+    raw = to_jsonable(REPORT)
+    for key in ("device_memory_bytes", "host_memory_bytes"):
+        del raw["rows"][0][key]
+    raw["rows"][0] |= {"backend": backend, "memory_bytes": 5}
+
+    row = validate_report(json.dumps(raw), origin="older").rows[0]
+
+    assert (row.device_memory_bytes, row.host_memory_bytes) == ((5, None) if of_device else (None, 5))
+
+
 def test_the_widths_of_an_older_report_are_read_where_it_calls_them_channels() -> None:
     raw = json.loads(GOLDEN.read_text(encoding="utf-8"))
     del raw["rows"][0]["widths"]

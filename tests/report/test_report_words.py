@@ -299,10 +299,10 @@ def test_every_other_row_has_its_reason() -> None:
             {"latency": replace(anchored(0.5), p99_ms=0.6)},
             "its p99 is 0.600 ms against a limit of 0.400 ms",
         ),
-        ({"max_memory_mb": 10.0}, {}, "its memory is unknown"),
+        ({"max_memory_mb": 10.0}, {"host_memory_bytes": 1}, "its memory is unknown"),
         (
             {"max_memory_mb": 10.0},
-            {"memory_bytes": 20_000_000},
+            {"device_memory_bytes": 20_000_000, "host_memory_bytes": 1},
             "it takes 20.0 MB of memory against a limit of 10.0 MB",
         ),
         ({"min_throughput": 900.0}, {}, "its throughput is unknown"),
@@ -320,7 +320,9 @@ def test_every_limit_is_kept_or_named(limit: dict[str, float], changes: dict[str
 
 def test_rows_within_every_limit_qualify() -> None:
     decision = DecisionConfig(max_drop_pp=2.0, max_p99_ms=0.7, max_memory_mb=30, min_throughput=700)
-    fine = replace(SMALL, latency=replace(anchored(0.5), p99_ms=0.7), memory_bytes=30_000_000, throughput_ips=700.0)
+    fine = replace(
+        SMALL, latency=replace(anchored(0.5), p99_ms=0.7), device_memory_bytes=30_000_000, throughput_ips=700.0
+    )
     found = recommend([fine], decision)
     assert found.winner == fine.name
     assert (found.max_p99_ms, found.max_memory_mb, found.min_throughput) == (0.7, 30, 700)

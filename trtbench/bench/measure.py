@@ -354,7 +354,8 @@ class _Timer:
         answer = self._worker.ask(
             "time", batch=self._batch_size, samples=samples, scope=self._way.scope, launches=self._launches
         )
-        self._run.memory_bytes = answer["memory_bytes"]
+        self._run.device_memory_bytes = answer["device_memory_bytes"]
+        self._run.host_memory_bytes = answer["host_memory_bytes"]
         return np.array(answer["ns"], dtype=np.int64)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trtbench.bench.interleave import Timing, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -65,7 +65,8 @@ class Run:
     launches: dict[Way, int] = field(default_factory=dict)
     clock: Clock = "wall"
     parts_ns: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    memory_bytes: int | None = None
+    device_memory_bytes: int | None = None
+    host_memory_bytes: int | None = None
     cores: tuple[int, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -116,9 +117,18 @@ class Measured:
         return next(reversed(self.runs.values()), None)
 
     @property
-    def memory_bytes(self) -> int | None:
-        """The most memory a process took."""
-        return max((run.memory_bytes for run in self.runs.values() if run.memory_bytes is not None), default=None)
+    def device_memory_bytes(self) -> int | None:
+        """The most that a process took of its device; None where nobody tells."""
+        return _most(run.device_memory_bytes for run in self.runs.values())
+
+    @property
+    def host_memory_bytes(self) -> int | None:
+        """The most memory that a process held."""
+        return _most(run.host_memory_bytes for run in self.runs.values())
+
+
+def _most(sizes: Iterable[int | None]) -> int | None:
+    return max((size for size in sizes if size is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,14 +127,17 @@ class Worker:
         """Answer that many durations in nanoseconds, each of so many launches.
 
         Before several short ones stands one that is not counted: the engines timed in between have filled the caches.
-        Beside them stands the memory it takes: of the device where the session tells, else the most this process took.
+        Beside them stands the memory it takes: of the device where the session tells, and the most this process held.
         """
         session = self._session(batch)
         if samples > 1:
             session.time(1, launches_per_sample=launches, scope=scope)
         found = session.time(samples, launches_per_sample=launches, scope=scope)
-        on_device = session.describe().memory_bytes
-        return {"ns": found.tolist(), "memory_bytes": _peak_memory_bytes() if on_device is None else on_device}
+        return {
+            "ns": found.tolist(),
+            "device_memory_bytes": session.describe().memory_bytes,
+            "host_memory_bytes": _peak_memory_bytes(),
+        }
 
     def parts(self, *, batch: int, samples: int) -> dict[str, Any]:
         """Answer the nanoseconds of each part of an inference by its name, where the runtime can tell them apart."""

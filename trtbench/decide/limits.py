@@ -137,7 +137,8 @@ def _megabytes(size: int | None) -> float | None:
 _VALUES: Mapping[LimitKey, Callable[[Row], float | None]] = {
     "max_engine_mb": lambda row: _megabytes(row.engine_bytes),
     "max_p99_ms": lambda row: None if row.latency is None else row.latency.p99_ms,
-    "max_memory_mb": lambda row: _megabytes(row.memory_bytes),
+    # Where it computes: a GPU's memory and a host's are two things, and what is not known breaks no limit unseen.
+    "max_memory_mb": lambda row: _megabytes(row.host_memory_bytes if is_cpu(row) else row.device_memory_bytes),
     "min_throughput": lambda row: row.throughput_ips,
 }
 # What a row must have been measured for, where a limit or the objective needs it

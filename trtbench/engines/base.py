@@ -128,7 +128,7 @@ class SessionFacts:
     Args:
         settings: in force.
         clock: what `time` reads.
-        memory_bytes: what it takes of a device; None where it is the process's memory, or nobody tells.
+        memory_bytes: what it takes of a device; None where it computes in the process's memory, or nobody tells.
         notes: what a reader of the row must know.
     """
 

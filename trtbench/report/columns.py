@@ -255,7 +255,17 @@ COLUMNS = (
     _row("params", "Params", lambda row: row.params, unit="M", text=_MILLIONS, shown_in=_FILES),
     _row("macs", "MACs", lambda row: row.macs, unit="M", text=_MILLIONS, shown_in=_FILES),
     _row("sparsity", "Zeros", lambda row: row.sparsity, unit="%", text=_PERCENT, shown_in=_HTML_CSV),
-    _row("memory_bytes", "Memory", lambda row: row.memory_bytes, unit="MB", text=_MB, shown_in=_HTML_CSV),
+    _row(
+        "device_memory_bytes",
+        "GPU memory",
+        lambda row: row.device_memory_bytes,
+        unit="MB",
+        text=_MB,
+        shown_in=_HTML_CSV,
+    ),
+    _row(
+        "host_memory_bytes", "Host memory", lambda row: row.host_memory_bytes, unit="MB", text=_MB, shown_in=_HTML_CSV
+    ),
     _row("energy_j", "J/image", lambda row: row.energy_j, text=_MS, shown_in=_HTML_CSV),
     _row("build_s", "Build", lambda row: row.build_s, unit="s", text=_MS, shown_in=_FILES),
     _row("load_ms", "Load", lambda row: row.load_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),

@@ -118,7 +118,7 @@ DETAILS = (
     Detail(
         name="cold",
         title="Cold start and memory",
-        keys=("name", "build_s", "load_ms", "first_inference_ms", "memory_bytes"),
+        keys=("name", "build_s", "load_ms", "first_inference_ms", "device_memory_bytes", "host_memory_bytes"),
         lines=lambda rows: row_lines([row for row in rows if row.load_ms is not None]),
         is_folded=False,
     ),

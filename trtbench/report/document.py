@@ -148,11 +148,14 @@ def _refuse(constant: str) -> None:
 
 
 def _lift_into_fields(raw: Any) -> None:
-    """Give each row its fields where reports of before have them: among its settings, in its precision, as channels."""
+    """Give each row its fields where reports of before have them: among its settings, in its precision, by old names."""
     rows = raw.get("rows")
     for row in rows if isinstance(rows, list) else ():
         if isinstance(row, dict) and "channels" in row:
             row.setdefault("widths", row.pop("channels"))
+        if isinstance(row, dict) and "memory_bytes" in row:  # of the device where TensorRT told, else of the process
+            is_of_device = str(row.get("backend")).startswith("tensorrt")
+            row.setdefault("device_memory_bytes" if is_of_device else "host_memory_bytes", row.pop("memory_bytes"))
         settings = row.get("settings") if isinstance(row, dict) else None
         if isinstance(settings, dict):
             among = {name: settings.pop(name) for name in AMONG_SETTINGS if name in settings}

@@ -75,6 +75,6 @@ class DecisionConfig(Part):
     max_engine_mb: PositiveFloat | None = Field(None, description="MB = 10^6 bytes")
     max_p99_ms: PositiveFloat | None = Field(None, description="largest accepted p99; needs 1,000 samples a row")
     max_memory_mb: PositiveFloat | None = Field(
-        None, description="peak memory of the engine's process; MB = 10^6 bytes"
+        None, description="memory where it computes: of the GPU, else of its process; MB = 10^6 bytes"
     )
     min_throughput: PositiveFloat | None = Field(None, description="least accepted images a second")

@@ -74,7 +74,7 @@ class TorchSession:
         settings: Mapping[str, Any],
     ) -> None:
         self._settings = settings
-        self._is_cuda = device.type == "cuda"
+        self._device, self._is_cuda = device, device.type == "cuda"
         self._stream: torch.cuda.Stream | None = (
             torch.cuda.Stream(device) if self._is_cuda else None  # type: ignore[no-untyped-call]  # PyTorch's
         )
@@ -116,6 +116,8 @@ class TorchSession:
         with self._here():
             operations = self._operations(scope) * launches_per_sample
             wait()
+            if self._is_cuda:
+                torch.cuda.reset_peak_memory_stats(self._device)
             for index in range(samples):
                 start = clock()
                 for operation in operations:
@@ -128,8 +130,13 @@ class TorchSession:
         """Return None: PyTorch's launches are not taken apart."""
 
     def describe(self) -> SessionFacts:
-        """Return the settings; what PyTorch's pool takes of a device is not the network's alone."""
-        return SessionFacts(settings=self._settings)
+        """Return the settings and, on a GPU, the most that was allocated while it was last timed.
+
+        That is weights, activations, inputs and outputs, as TensorRT's figure is; what the pool keeps beside them, and
+        the CUDA context, are left out.
+        """
+        taken = torch.cuda.max_memory_allocated(self._device) if self._is_cuda else None
+        return SessionFacts(settings=self._settings, memory_bytes=taken)
 
     def _operations(self, scope: Scope) -> tuple[Callable[[], object], ...]:
         if scope == "device":
