@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from importlib import metadata, util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbench.errors import CapabilityError
 
@@ -55,15 +55,3 @@ def load(package: str) -> ModuleType:
             got=str(error),
             cure=_CURES.get(package, f"pip install {package}"),
         ) from error
-
-
-def cupy_with_device() -> Any | None:
-    """Return CuPy when it is installed and sees a device, else None."""
-    if not is_installed("cupy"):
-        return None
-    try:
-        cupy = importlib.import_module("cupy")
-        # cupy.is_available() raises on 13.x without a driver; this spelling may too, at its first call.
-        return cupy if cupy.cuda.is_available() else None
-    except (ImportError, RuntimeError):
-        return None

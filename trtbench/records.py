@@ -1,9 +1,10 @@
-"""Frozen records of images that pass between rooms; they know nothing of where they come from or go to."""
+"""Frozen records of images and graphs that pass between rooms; they know nothing of where they come from or go to."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of kept facts at run time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -78,3 +79,17 @@ class Dataset:
     def sha256(self) -> str:
         """The sha256 (hex) of all three splits."""
         return sha256_of([self.train.sha256, self.validation.sha256, self.test.sha256, list(self.classes)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRecord:
+    """What came of an export; `max_abs_error` is the largest absolute difference of a logit from PyTorch's.
+
+    `operators` counts the nodes by operator, `weight_bytes` the initializers.
+    """
+
+    exporter: str
+    opset: int
+    operators: Mapping[str, int]
+    max_abs_error: float
+    weight_bytes: int

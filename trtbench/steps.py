@@ -22,7 +22,7 @@ from trtbench.make.graphs import GRAPH, before, float_graph, notes_of, quantized
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import PACKED, WEIGHTS, dense, variant_network
 from trtbench.progress import Listener, nobody
-from trtbench.records import Dataset, Preprocessing, Split
+from trtbench.records import Dataset, ExportRecord, Preprocessing, Split
 from trtbench.rows import AccuracyRecord
 from trtbench.running.bench import reference_logits, true_logits
 from trtbench.store import LISTING, file_sha256, write_atomically
@@ -149,18 +149,15 @@ class PackedNetwork(Scored):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportedGraph(Saved):
-    """A float graph; `max_abs_error` is the largest difference of a logit from PyTorch's."""
+class ExportedGraph(ExportRecord):
+    """A float graph as it was written: `path` is `output`."""
 
+    output: str
     path: str
     sha256: str
-    opset: int
     ir_version: int
-    exporter: str
-    operators: Mapping[str, int]
-    max_abs_error: float
     file_bytes: int
-    weight_bytes: int
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,14 +295,10 @@ def float_onnx(makings: Makings, output: Path) -> ExportedGraph:
         output=str(output),
         path=str(output),
         sha256=file_sha256(output),
-        opset=export.opset,
         ir_version=onnx.load(output, load_external_data=False).ir_version,
-        exporter=export.exporter,
-        operators=export.operators,
-        max_abs_error=export.max_abs_error,
         file_bytes=output.stat().st_size,
-        weight_bytes=export.weight_bytes,
         notes=notes_of(makings, variant),
+        **{one.name: getattr(export, one.name) for one in dataclasses.fields(export)},
     )
 
 

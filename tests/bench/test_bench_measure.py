@@ -198,6 +198,14 @@ def test_the_memory_of_a_worker_is_its_own_and_not_its_parents(
     assert 5e6 < found[0].host_memory_bytes < 300e6
 
 
+def test_a_worker_refuses_what_is_no_command() -> None:
+    unknown, private = _answers({"do": "dance"}, {"do": "_session", "batch": 1})
+
+    assert unknown["error"] == private["error"] == "WorkerError"
+    assert unknown["reason"].startswith("worker: expected a command out of prepare, open, score")
+    assert "'dance'" in unknown["reason"]
+
+
 def test_a_worker_asked_for_when_the_run_is_over_is_not_started(
     fake_engine: Make, images: Images, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from trtbench.engines.sidecar import check_engine, read_sidecar
 from trtbench.errors import EngineError, OutOfMemoryError, TrtbenchError, WorkerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -43,6 +43,12 @@ class Worker:
         self._engine: Engine | None = None
         self._sessions: dict[int, Session] = {}
         self._images: NDArray[np.uint8] = np.zeros((0, 3, 1, 1), dtype=np.uint8)
+
+    @property
+    def commands(self) -> Mapping[str, Callable[..., dict[str, Any]]]:
+        """What the parent may ask, by name."""
+        asked = (self.prepare, self.open, self.score, self.warm_up, self.time, self.parts, self.load, self.close)
+        return {command.__name__: command for command in asked}
 
     def prepare(self, *, backend: str, engine: str, images: str | None) -> dict[str, Any]:
         """Import the runtime, check the engine against its sidecar and map the images: all that is not timed.
@@ -234,11 +240,14 @@ def _peak_memory_bytes() -> int | None:
 
 def serve(commands: Iterable[str], *, kind: type[Worker] = Worker) -> Iterator[dict[str, Any]]:
     """Yield the answer of a worker of this kind to each command line until the input ends."""
-    worker = kind()
+    known = kind().commands
     for line in commands:
         command = json.loads(line)
+        do = command.pop("do")
         try:
-            answer = getattr(worker, command.pop("do"))(**command)
+            if do not in known:
+                raise WorkerError("worker", expected=f"a command out of {', '.join(known)}", got=repr(do))
+            answer = known[do](**command)
         except TrtbenchError as error:
             answer = {"error": type(error).__name__, "reason": str(error)}
         except MemoryError:

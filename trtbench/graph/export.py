@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import ast
 import copy
-import hashlib
 import io
 import warnings
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,10 +24,11 @@ from onnx import shape_inference
 from trtbench.errors import GraphError
 from trtbench.graph.reference import run_reference
 from trtbench.graph.simplify import simplify
+from trtbench.records import ExportRecord
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -58,24 +57,6 @@ _KNOWN_WARNINGS = (
 _SCOPES = "pkg.torch.onnx.name_scopes"  # written by the dynamo exporter: "['', 'layer1', 'layer1.0', 'relu_1']"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphRecord:
-    """An exported graph file: what is in it, and how far its logits are from PyTorch's.
-
-    `max_abs_error` is the largest absolute difference of a logit; `weight_bytes` counts the initializers.
-    """
-
-    path: str
-    sha256: str
-    opset: int
-    ir_version: int
-    exporter: str
-    operators: Mapping[str, int]
-    max_abs_error: float
-    file_bytes: int
-    weight_bytes: int
-
-
 def export_onnx(
     model: nn.Module,
     path: Path,
@@ -83,7 +64,7 @@ def export_onnx(
     input_shape: tuple[int, ...],
     config: ExportConfig,
     images: NDArray[np.float32] | None = None,
-) -> GraphRecord:
+) -> ExportRecord:
     """Write a network as one ONNX file with BatchNorm folded, and prove that it computes PyTorch's logits.
 
     The file has one float32 input `input` (batch, *input_shape) and one output `logits` (batch, classes); `batch` is
@@ -105,17 +86,12 @@ def export_onnx(
     expected = _logits(frozen, inputs)
     proto = _finished(_traced(frozen, inputs[0], config), opset=config.opset)
     error = _largest_error(proto, inputs, expected)
-    data = proto.SerializeToString(deterministic=True)
-    write_atomically(path, data)
-    return GraphRecord(
-        path=str(path),
-        sha256=hashlib.sha256(data).hexdigest(),
-        opset=config.opset,
-        ir_version=proto.ir_version,
+    write_atomically(path, proto.SerializeToString(deterministic=True))
+    return ExportRecord(
         exporter=config.exporter,
+        opset=config.opset,
         operators=dict(sorted(Counter(node.op_type for node in proto.graph.node).items())),
         max_abs_error=error,
-        file_bytes=len(data),
         weight_bytes=sum(onnx.numpy_helper.to_array(item).nbytes for item in proto.graph.initializer),
     )
 

@@ -21,6 +21,7 @@ from trtbench.make.networks import (
 from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
 from trtbench.make.refine import QdqOptions, quantize
 from trtbench.precision import PRECISIONS
+from trtbench.records import ExportRecord  # noqa: TC001  pydantic resolves the fields of facts at run time
 from trtbench.store import write_atomically
 from trtbench.suite import DenseVariant
 
@@ -46,22 +47,11 @@ _SHOWN_FINDINGS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportFacts(Facts):
-    """What came of an export; `max_abs_error` is the largest difference of a logit from PyTorch's."""
-
-    exporter: str
-    opset: int
-    operators: Mapping[str, int]
-    max_abs_error: float
-    weight_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphFacts(Facts):
     """What there is to say of a float graph, by the way it was made; `method` is what its method notes of itself."""
 
     notes: tuple[str, ...] = ()
-    export: ExportFacts | None = None
+    export: ExportRecord | None = None
     fit: FitFacts | None = None
     method: Mapping[str, Any] = field(default_factory=dict)
 
@@ -109,16 +99,7 @@ def exported(
     from trtbench.graph.export import export_onnx
 
     model = architecture.load(network.path(WEIGHTS)).model
-    record = export_onnx(model, folder / GRAPH, input_shape=input_shape, config=export)
-    return GraphFacts(
-        export=ExportFacts(
-            exporter=record.exporter,
-            opset=record.opset,
-            operators=record.operators,
-            max_abs_error=record.max_abs_error,
-            weight_bytes=record.weight_bytes,
-        )
-    )
+    return GraphFacts(export=export_onnx(model, folder / GRAPH, input_shape=input_shape, config=export))
 
 
 @recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "onnxruntime"), version=1)
