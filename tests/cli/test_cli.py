@@ -113,7 +113,6 @@ def test_build_bench_report_plan_and_store_work_on_one_suite(trtbench: Callable[
     assert trtbench("store list --json").json["artefacts"] == []
 
 
-@pytest.mark.whole
 def test_run_does_everything_and_answers_in_json(trtbench: Callable[[str], Answer], tiny: Path) -> None:
     found = trtbench(f"run {tiny} --json --quiet")
 

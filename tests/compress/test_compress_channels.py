@@ -17,6 +17,7 @@ from trtbench.models import build_model, conv_widths, count_macs, count_params, 
 from trtbench.suite import ChannelsVariant
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _SHAPE = (3, 32, 32)
@@ -91,7 +92,13 @@ def _prune(model: nn.Module, *, round_to: int = 1, **settings: Any) -> PrunedMod
     return prune_channels(model, _variant(**settings), input_shape=_SHAPE, round_to=round_to)
 
 
-@pytest.mark.parametrize(("ratio", "published"), _RESNET18.items())
+def _some(published: dict[float, Any]) -> Iterator[Any]:
+    """Every fourth ratio; the others among the slow tests."""
+    for number, values in enumerate(published.items()):
+        yield pytest.param(*values, marks=pytest.mark.slow if number % 4 else ())
+
+
+@pytest.mark.parametrize(("ratio", "published"), list(_some(_RESNET18)))
 def test_resnet18_has_the_published_parameters_and_macs(
     resnet18: nn.Module, ratio: float, published: tuple[float, float]
 ) -> None:
@@ -103,7 +110,7 @@ def test_resnet18_has_the_published_parameters_and_macs(
     }
 
 
-@pytest.mark.parametrize(("ratio", "published"), _RESNET20.items())
+@pytest.mark.parametrize(("ratio", "published"), list(_some(_RESNET20)))
 def test_resnet20_has_the_published_parameters_macs_and_widths(
     resnet20: nn.Module, ratio: float, published: tuple[float, float, tuple[int, int, int]]
 ) -> None:

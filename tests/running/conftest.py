@@ -71,7 +71,7 @@ variants: {variants}
 fine_tune: {{epochs: 1, batch_size: 9, lr: 0.01}}
 export: {{exporter: torchscript}}
 calibration: {{per_class: 4, method: minmax}}
-bench: {{batch_sizes: [1, 2], duration: 0.01, warm_up: 0, block_ms: 2, processes: 2}}
+bench: {{batch_sizes: [1, 2], duration: 0.01, warm_up: 0, block_ms: 2, processes: 1}}
 decision: {{max_drop_pp: 40}}
 {more}
 """

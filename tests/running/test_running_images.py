@@ -103,7 +103,13 @@ def _seen_by_networks(seen: _Seen, work: Callable[[], object]) -> list[int]:
     return seen.by_class
 
 
-@pytest.mark.parametrize("variant", _VARIANTS.values(), ids=_VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(text, id=name, marks=() if name in {"taylor", "second-order", "fixed point"} else pytest.mark.slow)
+        for name, text in _VARIANTS.items()
+    ],
+)
 def test_a_method_sees_every_class_in_equal_numbers(suite: Any, places: Places, variant: str) -> None:
     makings = Makings(suite(variant), places)
     (config,) = makings.suite.variants

@@ -34,10 +34,7 @@ _NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 def test_a_run_leaves_a_report_with_every_row(suite: Make, places: Places) -> None:
     told: list[Event] = []
 
-    text = suite()
-    once = text.model_copy(update={"bench": text.bench.model_copy(update={"processes": 1})})
-
-    report, folder = run_suite(once, places, argv=["trtbench", "run"], now=_NOW, tell=told.append)
+    report, folder = run_suite(suite(), places, argv=["trtbench", "run"], now=_NOW, tell=told.append)
 
     assert [row.status for row in report.rows] == ["ok"] * 6
     assert {row.role for row in report.rows} == {"candidate", "baseline"}
@@ -180,7 +177,10 @@ def test_a_run_that_is_interrupted_leaves_a_whole_report_of_what_it_had(suite: M
 
 
 def test_a_report_holds_what_was_watched_and_the_family_of_tests(suite: Make, places: Places) -> None:
-    report, folder = run_suite(suite(), places, argv=[], now=_NOW)
+    twice = suite()
+    twice = twice.model_copy(update={"bench": twice.bench.model_copy(update={"processes": 2})})
+
+    report, folder = run_suite(twice, places, argv=[], now=_NOW)
 
     assert report.telemetry["cpu"]["readings"] >= 1
     assert (folder / "raw" / "telemetry.json").exists()

