@@ -124,9 +124,9 @@ class Row:
 
     `sparse` says that 2:4 sparse weights may run on sparse tensor cores; `build` counts repeated builds from 1.
     `widths` are the output channels of each convolution. `latency` is of the inference alone; `other_latencies` are
-    of the same engine with the copies in and out, or of several launches a sample. `device_memory_bytes` are what it takes
-    of a GPU, None on a CPU and where nobody tells; `host_memory_bytes` the most its process held. `energy_j` is of one
-    image.
+    of the same engine with the copies in and out, or of several launches a sample. `device_memory_bytes` are what it
+    takes of a GPU, None on a CPU and where nobody tells; `host_memory_bytes` the most its process held. `energy_j` is
+    of one image.
     `builds_p50_ms` are the medians of repeated builds, of which the row is the middle one. `achieved` is what its
     layers came to compute in, `settings` what the engine was opened with, `cores` those its process was bound to.
     `engine_path` is the engine's file as the run named it, from the folder it ran in.

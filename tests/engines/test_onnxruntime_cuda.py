@@ -374,6 +374,35 @@ def test_a_plan_is_kept_with_what_runs_outside_of_it(
     assert (tmp_path / "engine.onnx").is_file()
 
 
+@pytest.mark.parametrize(
+    ("sm", "override", "achieved"),
+    [((8, 9), "", "fp32, TF32 allowed"), ((8, 9), "0", "fp32"), ((7, 5), "", "fp32")],
+)
+def test_fp32_by_the_tensorrt_provider_says_where_it_may_be_tf32(
+    float_graph: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    sm: tuple[int, int],
+    override: str,
+    achieved: str,
+) -> None:
+    gpu = Gpu(index=0, uuid="GPU-1", name="GPU", compute_capability=sm)
+    found = Environment(host=collect_environment().host, gpus=(gpu,))
+    monkeypatch.setattr(tensorrt_provider, "collect_environment", lambda: found)
+    plain = ONNXRUNTIME_TENSORRT.facts().version
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    _built_by_tensorrt(monkeypatch, ["EPContext"])
+
+    result = ONNXRUNTIME_TENSORRT.build(_request(float_graph, tmp_path, "fp32"))
+
+    assert (result.achieved, result.settings["tf32"]) == (achieved, achieved != "fp32")
+    assert bool(result.notes) == (achieved != "fp32")
+    assert (ONNXRUNTIME_TENSORRT.facts().version == plain) == (
+        override != "0"
+    )  # else the engine would not be built again
+
+
 def test_a_build_without_a_plan_is_an_error(float_graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _built_by_tensorrt(monkeypatch, [])
 

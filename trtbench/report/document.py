@@ -148,7 +148,7 @@ def _refuse(constant: str) -> None:
 
 
 def _lift_into_fields(raw: Any) -> None:
-    """Give each row its fields where reports of before have them: among its settings, in its precision, by old names."""
+    """Give each row its fields where reports of before have them: in its settings, in its precision, by old names."""
     rows = raw.get("rows")
     for row in rows if isinstance(rows, list) else ():
         if isinstance(row, dict) and "channels" in row:

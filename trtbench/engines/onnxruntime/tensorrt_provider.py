@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 _LEVEL = "ORT_DISABLE_ALL"
 _LIBRARY = "libnvinfer.so.10"
 _OTHER_LIBRARIES = ("libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
+_TF32_NOTE = (
+    "TensorRT may compute fp32 in TF32 here: ONNX Runtime's provider has no switch for it; "
+    "start the run with NVIDIA_TF32_OVERRIDE=0, or compare it with tf32 rows"
+)
 _CUDA_OPTIONS: Mapping[str, str] = {"device_id": "0", "use_tf32": "0"}
 
 
@@ -54,8 +59,9 @@ class TensorRtProviderBackend:
     def facts(self, options: Mapping[str, Any] = NO_OPTIONS) -> BackendFacts:  # noqa: ARG002  the same for all engines
         """Return what it is here: the versions of ONNX Runtime and of TensorRT both decide an engine."""
         package = collect_environment().package("tensorrt")
+        without = ", without TF32" if _is_tf32_forbidden() else ""
         return BackendFacts(
-            version=f"{onnxruntime().__version__}, {package or 'no TensorRT package'}",
+            version=f"{onnxruntime().__version__}, {package or 'no TensorRT package'}{without}",
             device=gpu_name(),
             machine=gpu_machine(),
             usual_precisions=self.precisions,
@@ -88,14 +94,15 @@ class TensorRtProviderBackend:
         finally:
             partial.unlink(missing_ok=True)
         low, high = _batches(request.options)
-        notes = [f"one TensorRT profile for batches {low} to {high}"] if low != high else []
+        tf32 = allows_tf32(collect_environment())
+        notes = [_TF32_NOTE] if tf32 and request.precision == "fp32" else []
+        notes += [f"one TensorRT profile for batches {low} to {high}"] if low != high else []
         notes += [f"{others} nodes run outside TensorRT, on CUDA"] if others else []
+        achieved = f"{request.precision}, TF32 allowed" if tf32 and request.precision == "fp32" else request.precision
         return BuildResult(
-            achieved=request.precision
-            if plans == 1 and not others
-            else f"{request.precision} in {plans} TensorRT parts",
+            achieved=achieved if plans == 1 and not others else f"{achieved} in {plans} TensorRT parts",
             weight_bytes=weight_bytes(request.source),  # the plan tells of none
-            settings={"tf32": False},
+            settings={"tf32": tf32},
             facts={"provider": TENSORRT, "provider_options": dict(given)},
             notes=tuple(notes),
         )
@@ -142,6 +149,15 @@ def build_options(options: BuildOptions, *, precision: str, image: tuple[str, in
     if options.timing_cache is not None:
         found |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(options.timing_cache)}
     return found
+
+
+def allows_tf32(environment: Environment) -> bool:
+    """Say whether TensorRT may compute float32 in TF32: its default from Ampere on, which the provider cannot undo."""
+    return not _is_tf32_forbidden() and any(gpu.compute_capability >= (8, 0) for gpu in environment.usable_gpus)
+
+
+def _is_tf32_forbidden() -> bool:
+    return os.environ.get("NVIDIA_TF32_OVERRIDE") == "0"  # NVIDIA's own switch: none of its libraries computes in TF32
 
 
 def context_nodes(proto: Any) -> tuple[int, int]:
