@@ -44,6 +44,7 @@ _ORDER = (
     "decide",
     "report",
     "running",
+    "shipping",
     "steps",
     "studies",
     "cli",

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from trtbench.cli import machine, reports, steps, studies, suite
+from trtbench.cli import machine, reports, ship, steps, studies, suite
 from trtbench.cli.options import PLAIN
 from trtbench.cli.screen import complain
 from trtbench.errors import TrtbenchError
@@ -21,7 +21,7 @@ _INTERRUPTED = 130
 def verbs() -> dict[str, typer.Typer]:
     """Return every verb by its name, each an application of its own."""
     found = {}
-    for module in (suite, steps, reports, studies, machine):
+    for module in (suite, steps, reports, ship, studies, machine):
         for command in module.app.registered_commands:
             found[command.name or command.callback.__name__.replace("_", "-")] = one = typer.Typer(**PLAIN)
             one.registered_commands.append(command)

@@ -112,5 +112,20 @@ def read_blocks(folder: Path, row: Row) -> Timing | None:
         raise ConfigError(f"samples {path}", expected="a whole file", got=repr(error), cure=cure) from error
 
 
+def read_predictions(folder: Path, row: Row) -> tuple[int, ...]:
+    """Return the first class of each test image as a row of the run in this folder gave it; () where none were kept.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    path = _path(folder, row)
+    try:
+        return tuple(json.loads(path.read_bytes())["predictions"])
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"samples {path}", expected="a whole file", got=repr(error), cure="remove it") from error
+
+
 def _path(folder: Path, row: Row) -> Path:
     return folder / "raw" / f"{row.name.replace(' ', '_')}.json"

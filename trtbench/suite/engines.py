@@ -25,6 +25,7 @@ class BackendEntry:
         placement: whose kernels the Q/DQ pairs of its int8 graphs are placed for: int8 means what the runtime computes.
         packages: the modules whose versions decide what its engines are.
         settings: keys of `bench` that its sessions take, beside `threads` and `spin`.
+        ships: the module of `shipping.templates` that runs its engines in a bundle; "" where none does.
     """
 
     place: str
@@ -32,6 +33,7 @@ class BackendEntry:
     placement: Runtime = "tensorrt"
     packages: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    ships: str = ""
 
 
 _ORT, _TORCH = "trtbench.engines.onnxruntime", "trtbench.engines.pytorch.backends"
@@ -46,11 +48,18 @@ BACKENDS: dict[str, BackendEntry] = {
         settings=("cuda_graph",),
     ),
     "onnxruntime-tensorrt": BackendEntry(
-        place=f"{_ORT}.tensorrt_provider:ONNXRUNTIME_TENSORRT", packages=("onnxruntime", "tensorrt")
+        place=f"{_ORT}.tensorrt_provider:ONNXRUNTIME_TENSORRT",
+        packages=("onnxruntime", "tensorrt"),
+        ships="onnxruntime",
     ),
-    "onnxruntime-cuda": BackendEntry(place=f"{_ORT}.cuda:ONNXRUNTIME_CUDA", packages=("onnxruntime",)),
+    "onnxruntime-cuda": BackendEntry(
+        place=f"{_ORT}.cuda:ONNXRUNTIME_CUDA", packages=("onnxruntime",), ships="onnxruntime"
+    ),
     "onnxruntime-cpu": BackendEntry(
-        place=f"{_ORT}.cpu:ONNXRUNTIME_CPU", placement="onnxruntime-cpu", packages=("onnxruntime",)
+        place=f"{_ORT}.cpu:ONNXRUNTIME_CPU",
+        placement="onnxruntime-cpu",
+        packages=("onnxruntime",),
+        ships="onnxruntime",
     ),
     "eager": BackendEntry(place=f"{_TORCH}:EAGER", is_baseline=True, packages=("torch",)),
     "eager-cudagraph": BackendEntry(place=f"{_TORCH}:CUDAGRAPH", is_baseline=True, packages=("torch",)),

@@ -1,0 +1,88 @@
+"""One small run, and the bundle of its INT8 row, for all tests of the room; a test that changes one takes a copy."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from short_cuts import save_blank, worker_here
+
+from trtbench.models import build_model, save_model
+from trtbench.running import Places, run_suite
+from trtbench.shipping import ship_row
+from trtbench.suite import parse_suite
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtbench.suite import Suite
+
+CLASSES = ("circle", "square", "star")
+ROW = "dense int8 onnxruntime-cpu b2"
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PATH/train and PATH/test with three classes of noise around a colour of their own."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 5)):
+        for index, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 100, (16, 16, 3), dtype=np.uint8)
+                pixels[..., index] += 120
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_suite(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    checkpoint = tmp_path_factory.mktemp("weights") / "resnet8.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_model("tiny_nets:resnet8", num_classes=len(CLASSES)).eval()
+    save_model(checkpoint, network, name="tiny_nets:resnet8", num_classes=len(CLASSES), metadata={})
+    return parse_suite(
+        f"""
+name: tiny
+data: {{source: 'folder:{images}', size: 16, validation: 0.25}}
+model: {{name: 'tiny_nets:resnet8', checkpoint: '{checkpoint}'}}
+variants: [{{kind: dense, name: dense}}]
+export: {{exporter: torchscript}}
+calibration: {{per_class: 3, method: minmax}}
+engines: [{{backend: onnxruntime-cpu}}]
+bench: {{batch_sizes: [1, 2], duration: 0.01, warm_up: 0, block_ms: 2, processes: 1, baselines: [eager]}}
+""",
+        origin="tiny.yaml",
+    )
+
+
+@pytest.fixture(scope="session")
+def small_run(small_suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of it, measured without worker processes and painting, as `in_short` does for one test."""
+    root = tmp_path_factory.mktemp("work")
+    places = Places(runs=root / "runs", engines=root / "engines")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trtbench.bench.workers.WorkerProcess", worker_here)
+        patch.setattr("trtbench.bench.worker._pin", list)
+        patch.setattr("matplotlib.figure.Figure.savefig", save_blank)
+        return run_suite(small_suite, places, argv=["trtbench", "run"], now=datetime(2026, 1, 2, tzinfo=UTC))[1]
+
+
+@pytest.fixture(scope="session")
+def shipped(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle as it was shipped: not to be changed."""
+    return ship_row(small_run, tmp_path_factory.mktemp("shipped") / "bundle", row=ROW, licence="MIT").folder
+
+
+@pytest.fixture
+def bundle(shipped: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(shipped, tmp_path / "bundle")

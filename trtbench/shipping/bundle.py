@@ -1,0 +1,161 @@
+"""A bundle: one engine with all that running it takes, sealed by checksums; here it is described, sealed and read."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields at run time
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from trtbench.errors import ConfigError
+from trtbench.jsonable import sha256_of, to_jsonable
+from trtbench.records import Preprocessing  # noqa: TC001  pydantic resolves the fields at run time
+from trtbench.rows import LatencyRecord  # noqa: TC001  likewise
+from trtbench.store import file_sha256, storing, write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BUNDLE = "bundle.json"
+_SCHEMA_VERSION = 1
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file knows
+_CURE = "ship it again: `trtbench ship RUN --output DIR`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What a fresh process found with the bundle alone, on the whole test split.
+
+    `flips` are images whose first class is not the one that the run noted, each between two logits that differ by at
+    most `margin` of the image's range of logits; None where the run noted none. `why_not` says what was not proven.
+    """
+
+    correct: int | None = None
+    total: int | None = None
+    flips: int | None = None
+    margin: float | None = None
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """What bundle.json says of its engine.
+
+    `batch_sizes` are those that were measured, `profile` the smallest, usual and largest batch of a dynamic engine.
+    `versions` are of the packages that the engine runs on. `correct` of `total` test images is what the run counted,
+    `drop_upper_pp` its bound of the drop. `limits` are those it was chosen under; `is_chosen` says that it is the row
+    that the run recommends. `files` has the sha256 of every other file.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    engine: str
+    row: str
+    variant: str
+    precision: str
+    achieved: str
+    backend: str
+    backend_version: str
+    versions: Mapping[str, str]
+    device: str
+    machine: str
+    model: str
+    batch_size: int
+    batch_sizes: tuple[int, ...]
+    profile: tuple[int, int, int] | None
+    settings: Mapping[str, Any]
+    preprocessing: Preprocessing
+    resample: str = "bilinear"
+    colour: str = "RGB"
+    classes: tuple[str, ...]
+    is_run: bool
+    is_chosen: bool
+    correct: int | None
+    total: int | None
+    drop_upper_pp: float | None
+    latency: LatencyRecord | None
+    limits: Mapping[str, Any]
+    run_id: str
+    suite_sha256: str
+    manifest_sha256: str | None
+    source_sha256: str
+    rebuild: str
+    licence: str | None = None
+    proof: Proof | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    schema_version: int = _SCHEMA_VERSION
+
+    def takes(self, batch: int) -> bool:
+        """Whether the engine runs at this batch size as it was measured."""
+        if self.profile is not None:
+            return self.profile[0] <= batch <= self.profile[2]
+        return batch in self.batch_sizes
+
+
+def seal(folder: Path, bundle: Mapping[str, Any]) -> None:
+    """Write bundle.json: the fields of a bundle, the sha256 of every other file of the folder, and its own.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    with storing(folder):
+        paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != BUNDLE)
+        files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
+    document = to_jsonable({**bundle, "files": files})
+    write_atomically(folder / BUNDLE, json.dumps({**document, "sha256": sha256_of(document)}, indent=1) + "\n")
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Return what a bundle says of itself, once it and all its files are found to be those that were shipped.
+
+    Raises:
+        ConfigError: there is none, or a file was changed; the message names it.
+    """
+    path = folder / BUNDLE
+    try:
+        document = json.loads(path.read_bytes())
+        said = document.pop("sha256")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        got = getattr(error, "strerror", None) or repr(error)
+        raise ConfigError(f"bundle {folder}: {BUNDLE}", expected="a whole one", got=got, cure=_CURE) from error
+    if sha256_of(document) != said:
+        raise ConfigError(f"bundle {folder}: {BUNDLE}", expected=f"sha256 {said}", got="a changed file", cure=_CURE)
+    try:
+        bundle = _adapter().validate_json(json.dumps(document), strict=True)
+    except ValidationError as error:
+        got = str(error.errors(include_url=False)[0])
+        what = f"bundle {folder}: {BUNDLE}"
+        raise ConfigError(what, expected=f"version {_SCHEMA_VERSION}", got=got, cure=_CURE) from error
+    for name, digest in bundle.files.items():
+        file = folder / name
+        if not file.is_file() or file_sha256(file) != digest:
+            got = "a changed file" if file.is_file() else "nothing"
+            raise ConfigError(f"bundle {folder}: {name}", expected=f"sha256 {digest}", got=got, cure=_CURE)
+    return bundle
+
+
+def zipped(folder: Path) -> Path:
+    """Write a bundle as one file beside its folder; equal bundles are equal bytes.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    target = folder.with_name(f"{folder.name}.zip")
+    partial = target.with_name(f".{target.name}.partial")
+    with storing(target):
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+            for path in sorted(one for one in folder.rglob("*") if one.is_file()):
+                entry = zipfile.ZipInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}", _EPOCH)
+                entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+                file.writestr(entry, path.read_bytes())
+        partial.replace(target)
+    return target
+
+
+@cache
+def _adapter() -> TypeAdapter[Bundle]:
+    return TypeAdapter(Bundle)

@@ -1,0 +1,95 @@
+"""The model card of a bundle: its README.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trtbench.report.tables import Table, to_markdown
+from trtbench.report.units import fixed, megabytes, percent, significant
+from trtbench.report.words import device_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from trtbench.report.document import Report
+    from trtbench.rows import Row
+    from trtbench.shipping.bundle import Proof
+
+
+def card(described: Mapping[str, Any], *, row: Row, report: Report) -> str:
+    """Return README.md of a bundle, whose fields are `described`."""
+    facts = to_markdown(Table.of(("what", "value"), list(_facts(described, row)), left=2))
+    packages = " ".join(f"'{name}=={number}'" for name, number in described["versions"].items())
+    parts = [
+        f"# {row.variant} {row.shown_precision}, {row.backend}",
+        report.decision.sentence if described["is_chosen"] else f"Not the row that run {report.run_id} recommends.",
+        facts,
+        "## Run it",
+        "    " + f"pip install {packages}" + "\n    python predict.py IMAGE... --top 3 --json",
+        "or, with trtbench, `trtbench predict . IMAGE...` and `trtbench.load(folder).predict(images)`.",
+        "## What is proven",
+        _proven(described["proof"]),
+        "## Build it for another machine",
+        "model.onnx is the graph the engine was built from; in this folder:",
+        f"    {described['rebuild']}",
+        "## Files",
+        _files(described),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(described: Mapping[str, Any], row: Row) -> Iterator[tuple[str, str]]:
+    fit, scored, latency = described["preprocessing"], row.accuracy, row.latency
+    yield "classes", f"{len(described['classes'])}: {', '.join(described['classes'][:20])}"
+    yield "network", described["model"]
+    yield "layers", described["achieved"]
+    yield "runs on", f"{device_words(row)} ({described['machine']}), {row.backend} {described['backend_version']}"
+    yield "batch", f"{described['batch_size']}; measured at {', '.join(map(str, described['batch_sizes']))}"
+    if scored is not None:
+        of_graph = "" if described["is_run"] else ", of its graph in exact arithmetic"
+        yield "top-1", f"{scored.correct} of {scored.total} ({percent(scored.top1)} %){of_graph}"
+    if scored is not None and scored.drop_upper_pp is not None:
+        yield "drop at most", f"{fixed(scored.drop_upper_pp)} pp (95 % confidence, this engine alone)"
+    if latency is not None:
+        yield "p50", f"{significant(latency.p50_ms)} ms"
+    if row.engine_bytes is not None:
+        yield "size", f"{megabytes(row.engine_bytes)} MB"
+    yield (
+        "input",
+        (
+            f"8-bit {described['colour']}, {fit['size']} x {fit['size']} (other sizes: {described['resample']}), "
+            f"(pixel / 255 - {list(fit['mean'])}) / {list(fit['std'])}, {fit['layout']} {fit['dtype']}"
+        ),
+    )
+    limits = {key: value for key, value in described["limits"].items() if value is not None}
+    yield "limits", ", ".join(f"{key} {value}" for key, value in limits.items())
+    yield "licence", described["licence"] or "not said by who shipped it"
+
+
+def _proven(proof: Proof) -> str:
+    if proof.why_not:
+        return f"Nothing here: {proof.why_not}. The logits of golden.npz are the graph's, in exact arithmetic."
+    if proof.flips is None:
+        flips = "The run noted no first classes to compare with."
+    elif proof.flips == 0:
+        flips = "Not one has another first class than the run noted."
+    else:
+        flips = (
+            f"{proof.flips} have another first class than the run noted, each a near-tie: its two logits differ by at"
+            f" most {proof.margin:g} of the image's range."
+        )
+    return (
+        f"A fresh process with nothing but these files got {proof.correct} of {proof.total} test images right, as many"
+        f" as the run. {flips}"
+    )
+
+
+def _files(described: Mapping[str, Any]) -> str:
+    told = {
+        described["engine"]: "the engine, with its sidecar beside it",
+        "bundle.json": "all of this for programs, with the sha256 of every file and of itself",
+        "predict.py, runtime.py": "run it with NumPy, Pillow and the runtime alone",
+        "golden.npz": "ten test images as pixels and as input, their labels and the engine's logits",
+        "report.json": "the row as the run had it, for `trtbench compare`",
+    }
+    return "\n".join(f"- `{name}`: {words}" for name, words in told.items())

@@ -1,0 +1,79 @@
+"""The proof of a bundle: a fresh process scores the test split with nothing but what the bundle holds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbench.errors import GateError
+from trtbench.shipping.bundle import Proof
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from trtbench.records import Split
+
+MARGIN = 1e-3  # of an image's range of logits: what another order of sums moves on a GPU, far above any on a CPU
+_CURE = "build and run the suite again: this engine, or these images, are not those of the run"
+
+
+def prove(
+    folder: Path, test: Split, *, batch: int, correct: int, noted: Sequence[int]
+) -> tuple[Proof, NDArray[np.float32]]:
+    """Score the test split in a fresh process that knows the bundle alone; return the proof and the logits.
+
+    Args:
+        folder: of the bundle.
+        test: the images and their labels.
+        batch: at which the engine was measured.
+        correct: what the run counted.
+        noted: the first class of each image as the run noted it; () where it noted none.
+
+    Raises:
+        GateError: the process fails, the count is another, or an image flips that is no near-tie.
+    """
+    logits = scored(folder, test.images, batch=batch)
+    first = logits.argmax(axis=1)
+    found = int((first == test.labels).sum())
+    flipped = np.flatnonzero(first != np.asarray(noted)) if noted else np.empty(0, np.int64)
+    far = [int(one) for one in flipped if _lead(logits[one]) > MARGIN]
+    if found != correct or far:
+        got = f"{found}" + (f", and image {far[0]} flips beyond {MARGIN:g} of its logits" if far else "")
+        expected = f"{correct} of {len(test)} images right, as the run counted"
+        raise GateError(f"bundle {folder.name}", expected=expected, got=got, cure=_CURE)
+    flips = len(flipped) if noted else None
+    return Proof(correct=found, total=len(test), flips=flips, margin=MARGIN), logits
+
+
+def scored(folder: Path, images: NDArray[np.uint8], *, batch: int) -> NDArray[np.float32]:
+    """Return the logits that a bundle's own predict.py gives of uint8 images (N, C, H, W), in a process of its own.
+
+    Raises:
+        GateError: it fails; with its last words.
+    """
+    with tempfile.TemporaryDirectory(prefix="trtbench-") as scratch:
+        pixels, logits = Path(scratch) / "pixels.npy", Path(scratch) / "logits.npy"
+        np.save(pixels, images)
+        # -E and -s: neither PYTHONPATH nor the user's own packages are there; -B: no bytecode goes into the bundle.
+        command = [sys.executable, "-E", "-s", "-B", str(folder.absolute() / "predict.py")]
+        command += ["--pixels", str(pixels), "--logits", str(logits), "--batch", str(batch)]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if run.returncode:
+            words = run.stderr.strip().splitlines()[-1:] or ["no last words"]
+            got = f"exit code {run.returncode} ({words[0]})"
+            raise GateError(f"bundle {folder.name}: predict.py", expected="logits", got=got, cure=_CURE)
+        found: NDArray[np.float32] = np.load(logits)
+        return found
+
+
+def _lead(logits: NDArray[np.float32]) -> float:
+    """Return by how much the first class leads, as a share of the range of the logits."""
+    second, first = np.sort(logits)[-2:]
+    return float((first - second) / max(float(first - logits.min()), np.finfo(np.float32).tiny))

@@ -1,0 +1,333 @@
+"""From a run to a bundle: the row, its engine, what that was built from, and all that running it takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbench._optional import version
+from trtbench.engines.base import backend
+from trtbench.engines.sidecar import check_engine, read_sidecar, write_sidecar
+from trtbench.errors import ConfigError, GateError, SidecarError, TrtbenchError
+from trtbench.jsonable import sha256_of, to_jsonable
+from trtbench.make.engines import source
+from trtbench.make.graphs import GRAPH
+from trtbench.make.makings import Makings
+from trtbench.make.recipe import Absent
+from trtbench.progress import Event, Listener, nobody
+from trtbench.report.disk import read_predictions
+from trtbench.report.document import Report, read_report
+from trtbench.running.again import find_engines
+from trtbench.running.origin import read_origin
+from trtbench.running.plan import plan_engines
+from trtbench.shipping.bundle import Bundle, Proof, read_bundle, seal, zipped
+from trtbench.shipping.card import card
+from trtbench.shipping.prove import prove
+from trtbench.store import file_sha256, storing, write_atomically
+from trtbench.suite import BACKENDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from trtbench.engines.sidecar import Sidecar
+    from trtbench.rows import Row
+    from trtbench.running.origin import Origin
+
+_GOLDEN = 10
+_AGAIN = "build the suite again: `trtbench build SUITE`, then `trtbench run SUITE`"
+_REBUILD_ON_CPU = (
+    'python -c "import onnxruntime as ort; o = ort.SessionOptions();'
+    " o.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC;"
+    " o.optimized_model_filepath = '{engine}';"
+    " ort.InferenceSession('model.onnx', o, providers=['CPUExecutionProvider'])\""
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipped:
+    """A bundle that was written: its folder, what it says of itself, and the file it was packed into, if it was."""
+
+    folder: Path
+    bundle: Bundle
+    zip: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cargo:
+    """What goes into a bundle: the row of a report, its engine file, and the suite that both came of."""
+
+    run: Path
+    report: Report
+    row: Row
+    engine: Path
+    sidecar: Sidecar
+    origin: Origin
+    makings: Makings
+    graph: Path
+    why_not_run: str
+
+
+def ship_row(
+    run: Path,
+    output: Path,
+    *,
+    row: str | None = None,
+    engines: Sequence[Path] = (),
+    licence: str | None = None,
+    zips: bool = False,
+    tell: Listener = nobody,
+) -> Shipped:
+    """Write the bundle of a row, and prove it; one that is not proven is not left behind.
+
+    Args:
+        run: a run's folder, or its report.json.
+        output: the folder to write; nothing may be there.
+        row: as in `decision.winner`; by default the one that the run recommends.
+        engines: folders to look for the engine's file in, where it is no longer where the run had it.
+        licence: of the weights, as its identifier; nothing knows it but the user.
+        zips: pack it into one file too.
+        tell: told of progress.
+
+    Raises:
+        ConfigError: there is no such run, row or engine, it cannot be shipped, or something is there already.
+        GateError: the run recommends no row, or the bundle does not score what the run did.
+        StoreError: it cannot be written.
+    """
+    if output.exists():
+        raise ConfigError(f"--output {output}", expected="nothing there", cure="choose another, or remove it")
+    cargo = _cargo(run, row, engines)
+    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    tell(Event(stage="ship", item=cargo.row.name, state="started"))
+    try:
+        with storing(partial):
+            partial.mkdir(parents=True)
+        _load(partial, cargo, licence=licence, tell=tell)
+        with storing(output):
+            partial.replace(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    tell(Event(stage="ship", item=cargo.row.name, state="done", detail=str(output)))
+    return Shipped(folder=output, bundle=read_bundle(output), zip=zipped(output) if zips else None)
+
+
+def _load(folder: Path, cargo: _Cargo, *, licence: str | None, tell: Listener) -> None:
+    """Fill a bundle, prove it, and seal it."""
+    row, test = cargo.row, cargo.makings.dataset.test
+    described = _described(cargo, licence=licence)
+    with storing(folder):
+        shutil.copyfile(cargo.engine, folder / described["engine"])
+        shutil.copyfile(cargo.graph, folder / GRAPH)
+    write_sidecar(folder / described["engine"], cargo.sidecar)
+    write_atomically(folder / "report.json", _report_of(cargo))
+    for name, template in (("predict.py", "predict"), ("runtime.py", BACKENDS[row.backend].ships)):
+        text = (resources.files("trtbench.shipping.templates") / f"{template}.py").read_text(encoding="utf-8")
+        write_atomically(folder / name, text)
+    seal(folder, described)
+    if cargo.why_not_run:
+        proof, logits = Proof(why_not=f"not proven: {cargo.why_not_run}"), None
+    else:
+        tell(Event(stage="prove", item=row.name, state="started"))
+        assert row.accuracy is not None, "an engine that runs was scored"
+        noted = read_predictions(_folder(cargo.run), row)
+        proof, logits = prove(folder, test, batch=row.batch_size, correct=row.accuracy.correct, noted=noted)
+        tell(Event(stage="prove", item=row.name, state="done", detail=f"{proof.correct} of {proof.total} again"))
+    _write_golden(folder, cargo, logits)
+    described["proof"] = proof
+    write_atomically(folder / "README.md", card(described, row=row, report=cargo.report))
+    seal(folder, described)
+
+
+def _cargo(run: Path, name: str | None, engines: Sequence[Path]) -> _Cargo:
+    report = read_report(run)
+    row = _row(report, name)
+    origin = read_origin(run)
+    engine = _engine(row, origin, engines)
+    sidecar = read_sidecar(engine)
+    makings = Makings(origin.suite, origin.places, is_dry=True)
+    return _Cargo(
+        run=run,
+        report=report,
+        row=row,
+        engine=engine,
+        sidecar=sidecar,
+        origin=origin,
+        makings=makings,
+        graph=_graph(makings, sidecar),
+        why_not_run=_why_not_run(engine, sidecar, row),
+    )
+
+
+def _row(report: Report, name: str | None) -> Row:
+    """Return the row of this name, or the one that a report recommends, if it can be shipped.
+
+    Raises:
+        GateError: none is recommended.
+        ConfigError: there is none of this name, or it is none to ship.
+    """
+    wanted = report.decision.winner if name is None else name
+    if wanted is None:
+        raise GateError("ship", expected="a row within every limit", got="none", cure="name one with --row")
+    row = next((one for one in report.rows if one.name == wanted), None)
+    names = [one.name for one in report.rows if BACKENDS[one.backend].ships and one.status in {"ok", "built"}]
+    if row is None or row.name not in names:
+        got = repr(wanted) if row is None else f"{wanted}, of status {row.status} on {row.backend}"
+        raise ConfigError("--row", expected=" or ".join(names) or "a row to ship", got=got, cure="name one of these")
+    return row
+
+
+def _engine(row: Row, origin: Origin, folders: Sequence[Path]) -> Path:
+    """Return the engine file of a row: where the run had it, or anywhere in the folders.
+
+    Raises:
+        ConfigError: it is in none of them.
+    """
+    named = Path(row.engine_path or "")
+    for path in (origin.folder / named, named):
+        if path.is_file() and file_sha256(path) == row.engine_sha256:
+            return path
+    found = find_engines([*folders, origin.places.engines]).get(row.engine_sha256 or "")
+    if found is None or file_sha256(found) != row.engine_sha256:
+        what = f"engine of {row.name}"
+        raise ConfigError(what, expected=f"a file of sha256 {row.engine_sha256}", got="none", cure=_AGAIN)
+    return found
+
+
+def _graph(makings: Makings, sidecar: Sidecar) -> Path:
+    """Return the graph that an engine was built from.
+
+    Raises:
+        ConfigError: it is no longer in the store, or the suite now makes another.
+    """
+    plans = plan_engines(makings.suite)
+    name = (sidecar.variant, sidecar.precision, sidecar.backend, sidecar.sparse)
+    plan = next(
+        (one for one in plans if (one.variant.name, one.precision, one.backend, one.config.sparse) == name), None
+    )
+    what = f"graph of {sidecar.variant} {sidecar.shown_precision}"
+    try:
+        made = None if plan is None else source(makings, plan)
+        if made is not None and made.sha256 == sidecar.source_sha256:
+            return made.path(GRAPH)
+    except Absent:
+        made = None
+    got = "none" if made is None else "another"
+    raise ConfigError(what, expected=f"the one that it was built from in {makings.places.store}", got=got, cure=_AGAIN)
+
+
+def _why_not_run(engine: Path, sidecar: Sidecar, row: Row) -> str:
+    """Return why an engine cannot run here; "" where it can."""
+    if row.status == "built":
+        return row.reason or "it was not run"
+    try:
+        facts = backend(sidecar.backend).facts(sidecar.options)
+        check_engine(engine, sidecar, machine=facts.machine)
+    except SidecarError as error:
+        return str(error)
+    except TrtbenchError as error:  # the runtime or its device is absent
+        return str(error)
+    return facts.why_not_run
+
+
+def _described(cargo: _Cargo, *, licence: str | None) -> dict[str, Any]:
+    """Return the fields of the bundle, but its proof and its files."""
+    row, sidecar, report, suite = cargo.row, cargo.sidecar, cargo.report, cargo.origin.suite
+    scored, is_run = row.accuracy, row.status == "ok"
+    profile = sidecar.options.get("profile")
+    packages = (*BACKENDS[row.backend].packages, "numpy", "pillow")
+    fields = {
+        "engine": f"engine{cargo.engine.suffix}",
+        "row": row.name,
+        "variant": row.variant,
+        "precision": row.precision,
+        "achieved": sidecar.achieved,
+        "backend": row.backend,
+        "backend_version": sidecar.backend_version,
+        "versions": {name: found for name in packages if (found := version(name)) is not None},
+        "device": row.device,
+        "machine": sidecar.machine,
+        "model": sidecar.model,
+        "batch_size": row.batch_size,
+        "batch_sizes": suite.bench.batch_sizes,
+        "profile": None if profile is None else tuple(profile),
+        "settings": row.settings or sidecar.settings,
+        "preprocessing": sidecar.preprocessing,
+        "classes": cargo.makings.dataset.classes,
+        "is_run": is_run,
+        "is_chosen": row.name == report.decision.winner,
+        "correct": scored.correct if scored is not None else None,
+        "total": scored.total if scored is not None else None,
+        "drop_upper_pp": scored.drop_upper_pp if scored is not None else None,
+        "latency": row.latency,
+        "limits": report.suite.get("decision", {}),
+        "run_id": report.run_id,
+        "suite_sha256": sha256_of(report.suite),
+        "manifest_sha256": sidecar.calibration_sha256,
+        "source_sha256": sidecar.source_sha256,
+        "rebuild": _rebuild(sidecar, cargo),
+        "licence": licence,
+    }
+    described: dict[str, Any] = to_jsonable(Bundle(**fields))
+    return described
+
+
+def _rebuild(sidecar: Sidecar, cargo: _Cargo) -> str:
+    """Return the line that, in a bundle's folder on another machine, builds the engine of its model.onnx."""
+    engine = f"engine{cargo.engine.suffix}"
+    if line := sidecar.facts.get("trtexec"):
+        parts = [part for part in line.split() if not part.startswith(("--timingCacheFile", "--onnx", "--saveEngine"))]
+        return " ".join([parts[0], f"--onnx={GRAPH}", f"--saveEngine={engine}", *parts[1:]])
+    if sidecar.backend == "onnxruntime-cpu":
+        return _REBUILD_ON_CPU.format(engine=engine)
+    return f"cp {GRAPH} {engine}" if sidecar.backend == "onnxruntime-cuda" else sidecar.rebuild
+
+
+def _report_of(cargo: _Cargo) -> str:
+    """Return the run's report with the row alone, and the anchor that its ratio is to: `trtbench compare` reads it."""
+    row = cargo.row
+    anchor = row.latency.anchor if row.latency is not None else None
+    rows = tuple(one for one in cargo.report.rows if one.name in {row.name, anchor})
+    return json.dumps(to_jsonable(replace(cargo.report, rows=rows)), indent=1) + "\n"
+
+
+def _write_golden(folder: Path, cargo: _Cargo, logits: NDArray[np.float32] | None) -> None:
+    """Write ten test images, class-balanced, as pixels and as input, with their labels and their logits.
+
+    Of an engine that is not run here the logits are the graph's, in exact arithmetic.
+    """
+    from trtbench.data.batches import spread
+    from trtbench.data.preprocess import normalise
+
+    dataset = cargo.makings.dataset
+    chosen = spread(dataset.test.labels, count=_GOLDEN)
+    images = dataset.test.images[chosen]
+    inputs = normalise(images, dataset.preprocessing)
+    if logits is None:
+        import onnx
+
+        from trtbench.graph.half_check import rounding_graph
+        from trtbench.graph.reference import run_reference
+
+        wanted = next(iter(run_reference(rounding_graph(onnx.load(cargo.graph)), {"input": inputs}).values()))
+    else:
+        wanted = logits[chosen]
+    with storing(folder):
+        np.savez(
+            folder / "golden.npz",
+            images=images.transpose(0, 2, 3, 1),
+            inputs=inputs,
+            logits=wanted,
+            labels=dataset.test.labels[chosen],
+        )
+
+
+def _folder(run: Path) -> Path:
+    return run if run.is_dir() else run.parent
