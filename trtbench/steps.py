@@ -21,6 +21,7 @@ from trtbench.make.gains import calibration_notes
 from trtbench.make.graphs import GRAPH, before, float_graph, notes_of, quantized_graph, ranges
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import PACKED, WEIGHTS, dense, variant_network
+from trtbench.make.overlap import overlap_notes
 from trtbench.progress import Listener, nobody
 from trtbench.records import Dataset, ExportRecord, Preprocessing, Split
 from trtbench.rows import AccuracyRecord
@@ -230,7 +231,7 @@ def training(makings: Makings, output: Path) -> TrainedNetwork:
         seconds=fit.seconds,
         resumed_from=fit.resumed_from,
         history=tuple(json.loads((output / "history.json").read_bytes())["history"]),
-        notes=_notes(makings, made),
+        notes=(*overlap_notes(makings), *_notes(makings, made)),
         **_counted(makings, output / WEIGHTS),
     )
 

@@ -44,6 +44,26 @@ class Disjointness:
     test: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeats:
+    """How many images of a set stand in another by their very pixels, and how many besides as the same photo."""
+
+    exact: int
+    near: int
+
+    @property
+    def images(self) -> int:
+        """How many stand there at all."""
+        return self.exact + self.near
+
+
+def repeats(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> Repeats:
+    """Count the images that stand among others too."""
+    exact = {i for i, _ in _equal_pairs(images, others)}
+    near = {i for i, _ in near_duplicates(images, others)} - exact
+    return Repeats(exact=len(exact), near=len(near))
+
+
 def find_leaks(dataset: Dataset, candidates: Sequence[int] | NDArray[np.int64]) -> tuple[Leak, ...]:
     """Return every pair of a candidate and a validation or test image that are the same, sorted by candidate.
 

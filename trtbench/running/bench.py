@@ -27,6 +27,7 @@ from trtbench.make.engines import source
 from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, load_network
+from trtbench.make.overlap import overlap_notes
 from trtbench.precision import PLACEMENTS, PRECISIONS, Runtime
 from trtbench.progress import Clock, Listener, nobody
 from trtbench.report.disk import write_raw
@@ -64,13 +65,15 @@ class Results:
     """What a measurement left: a row for each engine and batch size, and the raw blocks by row name.
 
     `finals` are the blocks of repeated builds, which pair with one another only. `telemetry` is what the devices did
-    meanwhile; `is_interrupted` says that someone stopped it, and the rows that were not reached are skipped.
+    meanwhile; `notes` are of the images; `is_interrupted` says that someone stopped it, and the rows that were not
+    reached are skipped.
     """
 
     rows: tuple[Row, ...]
     blocks: Mapping[str, Timing]
     telemetry: Mapping[str, Any]
     finals: Mapping[str, Timing]
+    notes: tuple[str, ...] = ()
     is_interrupted: bool = False
 
 
@@ -85,6 +88,7 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
     """
     makings = Makings(suite, places, tell=tell)
     built = [built_engine(makings, plan) for plan in plan_engines(suite)]
+    notes = overlap_notes(makings)
     session = _Session(makings, folder)
     found: list[Measured] = []
     true_correct: TrueCorrect = {}
@@ -107,6 +111,7 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
         blocks=blocks,
         telemetry=session.watch.summary(),
         finals=finals.blocks if finals is not None else {},
+        notes=notes,
         is_interrupted=is_interrupted,
     )
 

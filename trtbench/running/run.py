@@ -66,7 +66,7 @@ def run_suite(
         rows=results.rows,
         decision=recommend(results.rows, suite.decision, paired=paired_from(results.blocks, finals=results.finals)),
         stages=stages.seconds,
-        notes=(*interrupted, *texts(advice(results.rows, results.telemetry, facts))),
+        notes=(*interrupted, *results.notes, *texts(advice(results.rows, results.telemetry, facts))),
         telemetry=results.telemetry,
     )
     write_report(report, folder)
