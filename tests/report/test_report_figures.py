@@ -18,7 +18,7 @@ from PIL import Image
 
 from trtbench.report.charts import batch_figure, class_figure, latency_figure, samples_figure, size_figure
 from trtbench.report.document import read_report
-from trtbench.report.figures import draw_plots
+from trtbench.report.figures import draw_figures, images
 from trtbench.report.figures_style import kind, marker
 from trtbench.report.scatter import accuracy_figure, place_labels
 
@@ -51,7 +51,7 @@ def overlaps(boxes: Sequence[Box]) -> bool:
 
 @pytest.fixture(scope="module")
 def plots() -> dict[str, Image.Image]:
-    return {plot.path: Image.open(io.BytesIO(plot.png)) for plot in draw_plots(ROWS, DECISION)}
+    return {plot.path: Image.open(io.BytesIO(plot.png)) for plot in images(draw_figures(ROWS, DECISION))}
 
 
 def test_a_report_has_three_images_of_a_size_to_read(plots: dict[str, Image.Image]) -> None:
@@ -85,7 +85,7 @@ def test_only_the_decision_s_batch_and_one_device_are_drawn_together() -> None:
     by_batch = accuracy_figure(gpu, replace(DECISION, batch_size=32))
     assert by_batch
     assert "batch 32, on cuda:0" in by_batch.axes[0].get_title(loc="left")
-    mixed, alone = draw_plots([*ROWS, *gpu], DECISION), draw_plots(gpu, DECISION)
+    mixed, alone = images(draw_figures([*ROWS, *gpu], DECISION)), images(draw_figures(gpu, DECISION))
     assert [plot.png for plot in mixed] == [plot.png for plot in alone]
 
 
@@ -148,12 +148,12 @@ def test_the_bars_of_a_file_add_up_to_its_size() -> None:
 
 def test_without_numbers_nothing_is_drawn() -> None:
     empty = [replace(row, accuracy=None, latency=None, engine_bytes=None) for row in ROWS]
-    assert draw_plots(empty, DECISION) == ()
-    assert draw_plots([replace(row, status="failed") for row in ROWS], DECISION) == ()
+    assert images(draw_figures(empty, DECISION)) == ()
+    assert images(draw_figures([replace(row, status="failed") for row in ROWS], DECISION)) == ()
 
 
 def test_the_same_rows_draw_the_same_bytes(plots: dict[str, Image.Image]) -> None:
-    again = draw_plots(ROWS, DECISION)
+    again = images(draw_figures(ROWS, DECISION))
     assert all(Image.open(io.BytesIO(plot.png)).tobytes() == plots[plot.path].tobytes() for plot in again)
 
 

@@ -35,7 +35,6 @@ _SUMMARY = "=== Performance summary ==="
 _QPS = re.compile(r"\bThroughput:\s*([\d.eE+-]+) qps")
 _GPU_TIME = re.compile(r"\bGPU Compute Time:\s*(.+)")
 _FIGURE = re.compile(r"(min|max|mean|median|percentile\((\d+)%\))\s*=\s*([\d.eE+-]+) ms")
-_VERSION = re.compile(r"\[TensorRT v(\d+)\]")
 _FAULT = re.compile(r"\[E\]\s*(.+)")
 _TOLD_FAULTS = 3
 

@@ -68,11 +68,6 @@ def share_of_a_round(sparsity: float, rounds: int) -> float:
     return float(1 - (1 - sparsity) ** (1 / rounds))
 
 
-def sparsity_of_rounds(share: float, rounds: int) -> float:
-    """Return what is gone after `rounds` rounds that each take this share of what is left: 1 - (1 - g)^n."""
-    return float(1 - (1 - share) ** rounds)
-
-
 def linear_sparsity(sparsity: float, *, epoch: int, ramp: int) -> float:
     """Return the sparsity before an epoch, counted from 1, growing evenly over `ramp` epochs (study 002, step 12)."""
     return sparsity * min(epoch, ramp) / ramp

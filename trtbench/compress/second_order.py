@@ -129,7 +129,7 @@ def _first_solution(layer: Layer) -> Solution:
 
 
 def cheapest_of_all(costs: Mapping[str, Tensor], masks: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-    """Keep the dearest weights of all layers together, so that `sparsity` of all are gone; none comes back."""
+    """Keep the most salient weights of all layers together, so that `sparsity` of all are gone; none comes back."""
     every = torch.cat([torch.where(masks[name], cost, -torch.inf).reshape(-1) for name, cost in costs.items()])
     keep = len(every) - round(sparsity * len(every))
     keeps = torch.zeros_like(every, dtype=torch.bool)
@@ -139,5 +139,5 @@ def cheapest_of_all(costs: Mapping[str, Tensor], masks: Mapping[str, Tensor], sp
 
 
 def cheapest_of_each(costs: Mapping[str, Tensor], masks: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-    """Keep the dearest weights of each layer, so that `sparsity` of each are gone; none comes back."""
+    """Keep the most salient weights of each layer, so that `sparsity` of each are gone; none comes back."""
     return {name: cheapest_of_all({name: cost}, {name: masks[name]}, sparsity)[name] for name, cost in costs.items()}

@@ -298,12 +298,12 @@ def _decoded(content: bytes, cache: Path) -> str:
 
 def _notes(matched: MatchedScales) -> tuple[str, ...]:
     zeros = [tensor for tensor, scale in matched.scales.items() if scale == 0]
-    told = (
+    changes = (
         ("tensors of the cache the placement asks no scale of", matched.unused),
         ("tensors by the cache's name", tuple(f"{ours} = {theirs}" for ours, theirs in matched.renamed.items())),
         ("tensors that were 0 on all images", tuple(zeros)),
     )
-    return tuple(f"{len(names)} {what}: {_listed(names)}" for what, names in told if names)
+    return tuple(f"{len(names)} {what}: {_listed(names)}" for what, names in changes if names)
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ from trtbench.make.networks import (
     WEIGHTS,
     FitFacts,
     Training,
-    told,
+    epoch_listener,
     training_for,
     variant_network,
 )
@@ -287,7 +287,7 @@ def _method_graph(makings: Makings, variant: Variant) -> Artefact[GraphFacts]:
         network=variant_network(makings, before(variant)),
         architecture=makings.architecture,
         training=training,
-        on_epoch=told(makings, training.config, item=variant.name),
+        on_epoch=epoch_listener(makings, training.config, item=variant.name),
     )
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from trtbench.compress.method import Compressed, Tune
     from trtbench.make.makings import Architecture, Makings
-    from trtbench.progress import Listener
     from trtbench.records import Dataset, Preprocessing
     from trtbench.store import Artefact
     from trtbench.suite import Suite, Variant
@@ -189,7 +188,7 @@ def dense(makings: Makings) -> Artefact[NetworkFacts]:
             seed = model.train.seed
             return makings.book.make(untrained, "dense", architecture=architecture, seed=seed, preprocessing=fit)
         training = training_of(makings, model.train, teacher=None)
-        on_epoch = told(makings, model.train, item="dense")
+        on_epoch = epoch_listener(makings, model.train, item="dense")
         return makings.book.make(trained, "dense", architecture=architecture, training=training, on_epoch=on_epoch)
     if not model.checkpoint.is_file():
         raise ConfigError(f"checkpoint {model.checkpoint}", expected="a file", cure="mend model.checkpoint")
@@ -214,7 +213,7 @@ def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts
         variant=settled,
         architecture=makings.architecture,
         training=training,
-        on_epoch=told(makings, training.config, item=variant.name),
+        on_epoch=epoch_listener(makings, training.config, item=variant.name),
     )
 
 
@@ -243,19 +242,16 @@ def training_for(makings: Makings, variant: Variant) -> Training:
     return replace(training, dataset=keeping(makings.dataset), device="cpu", threads=1)
 
 
-def told(makings: Makings, budget: TrainConfig, *, item: str) -> Aside[OnEpoch]:
-    """Return who is told of the epochs of a training."""
-    return Aside(follow_training(makings.tell, item=item, epochs=budget.epochs))
-
-
-def follow_training(tell: Listener, *, item: str, epochs: int) -> OnEpoch:
-    """Return what tells of each epoch of a training, as `fit` takes it for `on_epoch`."""
+def epoch_listener(makings: Makings, budget: TrainConfig, *, item: str) -> Aside[OnEpoch]:
+    """Return what passes on each epoch of a training, as `fit` takes it for `on_epoch`."""
 
     def follow(epoch: EpochRecord) -> None:
-        detail = f"epoch {epoch.epoch}/{epochs}, validation {100 * epoch.val_correct / epoch.val_total:.1f} %"
-        tell(Event(stage="train", item=item, state="progress", detail=detail, share=epoch.epoch / epochs))
+        done = f"epoch {epoch.epoch}/{budget.epochs}"
+        detail = f"{done}, validation {100 * epoch.val_correct / epoch.val_total:.1f} %"
+        share = epoch.epoch / budget.epochs
+        makings.tell(Event(stage="train", item=item, state="progress", detail=detail, share=share))
 
-    return follow
+    return Aside(follow)
 
 
 @contextlib.contextmanager

@@ -194,10 +194,10 @@ def misfit_error(
         return _count_error(f"classifier {classifier!r}", misfits[0], request, counted="classes", dimension=0)
     if layers == {f"{first}.weight"} and misfits[0].differs_in(1):
         return _count_error(f"convolution {first!r}", misfits[0], request, counted="image channels", dimension=1)
-    told = [f"{misfit.layer}: expected {misfit.expected}, got {misfit.got}" for misfit in misfits[:_SHOWN]]
+    shown = [f"{misfit.layer}: expected {misfit.expected}, got {misfit.got}" for misfit in misfits[:_SHOWN]]
     more = f"; and {len(misfits) - _SHOWN} more" if len(misfits) > _SHOWN else ""
     return CheckpointError(
-        f"checkpoint {request.path} does not fit {request.name}: {'; '.join(told)}{more}", cure=_cure(shapes, request)
+        f"checkpoint {request.path} does not fit {request.name}: {'; '.join(shown)}{more}", cure=_cure(shapes, request)
     )
 
 

@@ -121,9 +121,9 @@ def report_summary(report: Report) -> str:
     """Return the summary of a run: the same table as in the terminal."""
     table = rows_for_terminal(report.rows)
     notes = [*table.notes, *texts(observations(report.rows)), *report.notes]
-    told = "\n".join(f"- {' '.join(note.split())}" for note in notes)
+    listed = "\n".join(f"- {' '.join(note.split())}" for note in notes)
     head = f"### trtbench: {report.suite.get('name', report.run_id)}"
-    return f"{head}\n\n**{report.decision.sentence}**\n\n{to_markdown(table)}\n\n{told}\n\n"
+    return f"{head}\n\n**{report.decision.sentence}**\n\n{to_markdown(table)}\n\n{listed}\n\n"
 
 
 def comparison_summary(comparisons: Sequence[Comparison], *, broken: Sequence[str]) -> str:

@@ -96,11 +96,6 @@ def images(drawings: Sequence[Drawing]) -> tuple[Plot, ...]:
     return tuple(Plot(path=f"plots/{one.name}.png", caption=one.caption, png=png(one.figure)) for one in shown)
 
 
-def draw_plots(rows: Sequence[Row], decision: Recommendation) -> tuple[Plot, ...]:
-    """Draw the images of report.md: those of the first GPU, else of the CPU."""
-    return images(draw_figures(rows, decision))
-
-
 def _of_device(rows: Sequence[Row], decision: Recommendation, *, samples: Samples, number: int) -> Iterator[Drawing]:
     size = decision.batch_size
     at_size = [row for row in rows if row.batch_size == size]

@@ -227,18 +227,18 @@ def colour_variable(colour: str) -> str:
 def _settle(element: ET.Element, *, name: str) -> None:
     """Take off namespaces, make names unique, let colours follow the page, and tell what the element is."""
     element.tag = _local(element.tag)
-    told = tip_of(element.get("id", ""))
-    if told is not None:
+    text = tip_of(element.get("id", ""))
+    if text is not None:
         del element.attrib["id"]
-        element.attrib |= {"class": "tip", "role": "img", "aria-label": told}
+        element.attrib |= {"class": "tip", "role": "img", "aria-label": text}
     if element.get("id", "").startswith("matplotlib.axis"):
         element.set("aria-hidden", "true")  # the table below the figure reads better
     attributes = {_local(key): _attribute(_local(key), value, name=name) for key, value in element.attrib.items()}
     element.attrib.clear()
     element.attrib.update(attributes)
-    if told is not None:
+    if text is not None:
         title = ET.Element("title")
-        title.text = told
+        title.text = text
         element.insert(0, title)
 
 

@@ -112,18 +112,18 @@ def _words(cell: Cell | None) -> str:
 def _changes(columns: Sequence[Machine]) -> list[str]:
     """Tell where another row wins than on the first machine."""
     first, *others = columns
-    told = [f"{_WINNER} ships {first.winner or 'nothing'} on {first.machine}."]
+    lines = [f"{_WINNER} ships {first.winner or 'nothing'} on {first.machine}."]
     for column in others:
         verb = "keeps the winner" if column.winner == first.winner else "changes winner"
-        told.append(f"{verb} on {column.machine}: {column.winner or 'nothing qualifies'}.")
-    return told
+        lines.append(f"{verb} on {column.machine}: {column.winner or 'nothing qualifies'}.")
+    return lines
 
 
 def _doubts(reports: Sequence[Report]) -> list[str]:
     """Tell what makes columns hard to compare."""
-    told = []
+    lines = []
     if len({(one.decision.max_drop_pp, one.decision.objective, one.decision.batch_size) for one in reports}) > 1:
-        told.append("The reports were decided under different limits or objectives; winners are each report's own.")
+        lines.append("The reports were decided under different limits or objectives; winners are each report's own.")
     if len({str(one.suite.get("name")) for one in reports}) > 1:
-        told.append("The reports come from different suites; equal names may stand for different networks.")
-    return told
+        lines.append("The reports come from different suites; equal names may stand for different networks.")
+    return lines

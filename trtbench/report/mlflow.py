@@ -79,9 +79,9 @@ def _log(
     mlflow: Any, client: Any, run_id: str, *, params: Mapping[str, str], metrics: Mapping[str, float], since: int
 ) -> None:
     entities = mlflow.entities
-    told = [entities.Param(key, value[:_LONGEST]) for key, value in params.items()]
-    for start in range(0, len(told), _PARAMS_AT_ONCE):
-        client.log_batch(run_id, params=told[start : start + _PARAMS_AT_ONCE])
+    logged = [entities.Param(key, value[:_LONGEST]) for key, value in params.items()]
+    for start in range(0, len(logged), _PARAMS_AT_ONCE):
+        client.log_batch(run_id, params=logged[start : start + _PARAMS_AT_ONCE])
     client.log_batch(run_id, metrics=[entities.Metric(key, value, since, 0) for key, value in metrics.items()])
 
 

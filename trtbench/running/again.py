@@ -137,10 +137,10 @@ def find_engines(folders: Sequence[Path]) -> dict[str, Path]:
 def _engine_sha256(sidecar: Path) -> str | None:
     """Return what a file that may be a sidecar says of its engine; a worker checks that it is so."""
     try:
-        told = json.loads(sidecar.read_bytes())
+        document = json.loads(sidecar.read_bytes())
     except (OSError, ValueError):
         return None
-    sha256 = told.get("engine_sha256") if isinstance(told, dict) else None
+    sha256 = document.get("engine_sha256") if isinstance(document, dict) else None
     return sha256 if isinstance(sha256, str) else None
 
 

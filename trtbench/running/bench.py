@@ -311,7 +311,7 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
     if latencies:
         latencies[0] = _beside(latencies[0], measured, family, device)
     best = min((one.ms_per_image for one in latencies if one.scope == "device"), default=None)
-    told = opening.notes if opening else ()
+    opened = opening.notes if opening else ()
     return Row(
         variant=sidecar.variant,
         precision=sidecar.precision,
@@ -337,7 +337,7 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
         loads=measured.loads,
         cores=run.cores,
         settings={**(opening.settings if opening else {}), **run.settings},
-        **_of_sidecar(sidecar) | {"notes": tuple(dict.fromkeys((*sidecar.notes, *told, *run.notes)))},
+        **_of_sidecar(sidecar) | {"notes": tuple(dict.fromkeys((*sidecar.notes, *opened, *run.notes)))},
     )
 
 

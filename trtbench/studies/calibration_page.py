@@ -11,7 +11,7 @@ from trtbench.jsonable import to_jsonable
 from trtbench.report.figures import png
 from trtbench.report.figures_style import GREY, colours, new_figure, quieten
 from trtbench.report.tables import Table, to_markdown
-from trtbench.report.units import fixed, significant
+from trtbench.report.units import ABSENT, fixed, signed, significant
 from trtbench.store import write_atomically
 from trtbench.studies.calibration import BALANCED, balance_effects, spreads
 
@@ -90,9 +90,9 @@ def balance_table(found: Study) -> Table:
             one.method,
             one.sampling,
             str(one.per_class),
-            f"{one.mean_images:+.1f}",
-            "-" if one.ci95_images is None else f"{one.ci95_images[0]:+.1f} to {one.ci95_images[1]:+.1f}",
-            "-" if one.mean_db is None else f"{one.mean_db:+.2f}",
+            signed(one.mean_images),
+            ABSENT if one.ci95_images is None else " to ".join(map(signed, one.ci95_images)),
+            signed(one.mean_db, decimals=2),
         )
         for one in balance_effects(found.points)
     )
@@ -111,8 +111,8 @@ def _sentences(found: Study) -> Iterator[str]:
             least, most = balanced[0], balanced[-1]
             yield (
                 f"{method}, balanced: against FP32, which gets {found.float_correct} of {found.images} right, "
-                f"{least.mean_correct - found.float_correct:+.1f} images at {least.per_class} per class and "
-                f"{most.mean_correct - found.float_correct:+.1f} at {most.per_class}, means over {most.seeds} seeds"
+                f"{signed(least.mean_correct - found.float_correct)} images at {least.per_class} per class and "
+                f"{signed(most.mean_correct - found.float_correct)} at {most.per_class}, means over {most.seeds} seeds"
             )
         effects = [one for one in balance_effects(found.points) if one.method == method]
         for sampling in dict.fromkeys(one.sampling for one in effects):
@@ -123,7 +123,7 @@ def _balance_sentence(method: str, sampling: str, effects: list[BalanceEffect]) 
     for_it = [one for one in effects if one.ci95_images is not None and one.ci95_images[0] > 0]
     against = [one for one in effects if one.ci95_images is not None and one.ci95_images[1] < 0]
     mean = sum(one.mean_images for one in effects) / len(effects)
-    told = f"{method}, balanced against {sampling}: {mean:+.1f} images on average over {len(effects)} sizes"
+    claim = f"{method}, balanced against {sampling}: {signed(mean)} images on average over {len(effects)} sizes"
     sizes = ", ".join(str(one.per_class) for one in for_it)
     worse = ", ".join(str(one.per_class) for one in against)
     proof = [
@@ -131,7 +131,7 @@ def _balance_sentence(method: str, sampling: str, effects: list[BalanceEffect]) 
         f"worse at {worse} per class" if worse else "",
     ]
     said = " and ".join(part for part in proof if part) or "at no size is the difference beyond chance"
-    return f"{told}; {said} (95 % intervals over seeds, one a size: of twenty, one strays by chance)"
+    return f"{claim}; {said} (95 % intervals over seeds, one a size: of twenty, one strays by chance)"
 
 
 def study_figure(found: Study) -> Figure:

@@ -77,9 +77,10 @@ def verdict(found: Explanation) -> str:
     """Say what to keep in higher precision, and what that was measured to do."""
     proof = "proven" if found.final_test.drop_upper_pp <= found.max_drop_pp else "not proven"
     kept = found.exclusion.nodes
-    layers = f"{len(kept)} of {len(found.layers)} layers ({100 * found.exclusion.macs_share:.1f} % of the MACs)"
+    share = fixed(100 * found.exclusion.macs_share, decimals=1)
+    layers = f"{len(kept)} of {len(found.layers)} layers ({share} % of the MACs)"
     before = f"With all layers in INT8 the drop is {_drop(found.all_quantized)} on validation"
-    after = f"on test it is {_drop(found.final_test)}, at most {found.final_test.drop_upper_pp:.2f} pp"
+    after = f"on test it is {_drop(found.final_test)}, at most {fixed(found.final_test.drop_upper_pp)} pp"
     limit = f"that it is within {found.max_drop_pp:g} pp is {proof} there"
     if not kept:
         return f"{before}, within {found.max_drop_pp:g} pp: no layer needs higher precision; {after}: {limit}."
@@ -93,10 +94,10 @@ def caveats(found: Explanation) -> tuple[str, ...]:
     """Say what the validation images cannot tell."""
     if found.validation_float_correct < found.validation_images:
         return ()
-    told = (
+    warning = (
         "FP32 gets every validation image right: it was most likely trained on them, so counts there say little of new"
     )
-    return (f"{told} images; the signal-to-noise ratios do not depend on it.",)
+    return (f"{warning} images; the signal-to-noise ratios do not depend on it.",)
 
 
 def split_table(found: Explanation) -> Table:
@@ -119,7 +120,7 @@ def split_table(found: Explanation) -> Table:
             _signed(-split.activations_images),
             _signed(-split.together_images),
             str(split.both.correct),
-            f"{split.both.drop_pp:.2f} (<= {split.both.drop_upper_pp:.2f})",
+            f"{fixed(split.both.drop_pp)} (<= {fixed(split.both.drop_upper_pp)})",
             _decibels(split.both.logits_snr_db),
         )
         for split in found.splits
@@ -202,7 +203,7 @@ def _fields(record: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _drop(effect: Effect) -> str:
-    return f"{effect.drop_pp:.2f} pp ({effect.correct} of {effect.total} right)"
+    return f"{fixed(effect.drop_pp)} pp ({effect.correct} of {effect.total} right)"
 
 
 def _signed(images: int) -> str:

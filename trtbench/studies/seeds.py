@@ -11,6 +11,7 @@ from scipy import stats
 
 from trtbench.errors import ConfigError
 from trtbench.progress import Listener, nobody
+from trtbench.report.units import percent
 from trtbench.steps import step, training
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def train_seeds(suite: Suite, *, seeds: int, output: Path, tell: Listener = nobo
     test = spread_of([run.correct / run.total for run in runs])
     validation = spread_of([run.val_correct / run.val_total for run in runs])
     sentence = (
-        f"{seeds} seeds: {100 * test.mean:.2f} % of the test images right, deviation {100 * test.deviation:.2f} pp, "
-        f"95 % interval of the mean {100 * test.ci95[0]:.2f} to {100 * test.ci95[1]:.2f} %"
+        f"{seeds} seeds: {percent(test.mean)} % of the test images right, deviation {percent(test.deviation)} pp, "
+        f"95 % interval of the mean {percent(test.ci95[0])} to {percent(test.ci95[1])} %"
     )
     return SeedStudy(runs=tuple(runs), test=test, validation=validation, sentence=sentence)
 
