@@ -148,27 +148,41 @@ def _refuse(constant: str) -> None:
 
 
 def _lift_into_fields(raw: Any) -> None:
-    """Give each row its fields where reports of before have them: in its settings, in its precision, by old names."""
+    """Give each row its fields where older reports have them: by other names, among its settings, in its precision."""
     rows = raw.get("rows")
     for row in rows if isinstance(rows, list) else ():
-        if isinstance(row, dict) and "channels" in row:
-            row.setdefault("widths", row.pop("channels"))
-        if isinstance(row, dict) and "memory_bytes" in row:  # of the device where TensorRT told, else of the process
-            is_of_device = str(row.get("backend")).startswith("tensorrt")
-            row.setdefault("device_memory_bytes" if is_of_device else "host_memory_bytes", row.pop("memory_bytes"))
-        settings = row.get("settings") if isinstance(row, dict) else None
-        if isinstance(settings, dict):
-            among = {name: settings.pop(name) for name in AMONG_SETTINGS if name in settings}
-            row |= {name: value for name, value in among.items() if not row.get(name)}
-        if isinstance(row, dict) and isinstance(row.get("precision"), str):
-            precision, sparse, build = read_shown(row["precision"])  # as in "int8+sparse#2"
-            if precision == "int8-ort":
-                raise ConfigError(
-                    "a row in int8-ort",
-                    expected="int8, which on onnxruntime-cpu now is what int8-ort was",
-                    cure="run the suite again",
-                )
-            row.update({"sparse": sparse, "build": build} | row | {"precision": precision})
+        if isinstance(row, dict):
+            _rename(row)
+            _lift_settings(row)
+            _lift_precision(row)
+
+
+def _rename(row: dict[str, Any]) -> None:
+    if "channels" in row:
+        row.setdefault("widths", row.pop("channels"))
+    if "memory_bytes" in row:  # of the device where TensorRT told, else of the process
+        is_of_device = str(row.get("backend")).startswith("tensorrt")
+        row.setdefault("device_memory_bytes" if is_of_device else "host_memory_bytes", row.pop("memory_bytes"))
+
+
+def _lift_settings(row: dict[str, Any]) -> None:
+    settings = row.get("settings")
+    if isinstance(settings, dict):
+        among = {name: settings.pop(name) for name in AMONG_SETTINGS if name in settings}
+        row |= {name: value for name, value in among.items() if not row.get(name)}
+
+
+def _lift_precision(row: dict[str, Any]) -> None:
+    if not isinstance(row.get("precision"), str):
+        return
+    precision, sparse, build = read_shown(row["precision"])  # as in "int8+sparse#2"
+    if precision == "int8-ort":
+        raise ConfigError(
+            "a row in int8-ort",
+            expected="int8, which on onnxruntime-cpu now is what int8-ort was",
+            cure="run the suite again",
+        )
+    row.update({"sparse": sparse, "build": build} | row | {"precision": precision})
 
 
 def _check_version(raw: Any, *, origin: str) -> None:
