@@ -15,6 +15,7 @@ from trtbench.bench.trtexec import (
     crosscheck,
     find_trtexec,
     measure,
+    measure_alone,
     parse_trtexec,
     run_trtexec,
     trtexec_command,
@@ -130,12 +131,15 @@ def test_a_trtexec_on_the_path_is_found(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_both_sides_are_told_the_same(tmp_path: Path, sidecar: Callable[..., Sidecar]) -> None:
     flags = Flags(batch=8, warm_up_ms=50, duration_s=1.5)
+    ten, eleven = (sidecar(facts=_FACTS, backend_version=one) for one in ("10.16.1.11", "11.1.0.106"))
 
-    command = trtexec_command("trtexec", tmp_path / "e.plan", sidecar(facts=_FACTS), flags)
-    plain = trtexec_command(
-        "trtexec", tmp_path / "e.plan", sidecar(facts=_FACTS), replace(flags, cuda_graph=False, spin=False)
-    )
+    command = trtexec_command("trtexec", tmp_path / "e.plan", ten, flags)
+    plain = trtexec_command("trtexec", tmp_path / "e.plan", ten, replace(flags, cuda_graph=False, spin=False))
+    of_11 = trtexec_command("trtexec", tmp_path / "e.plan", eleven, flags)
+    plain_11 = trtexec_command("trtexec", tmp_path / "e.plan", eleven, replace(flags, cuda_graph=False, spin=False))
 
+    assert of_11 == command[:-3]
+    assert plain_11 == [*of_11, "--noCudaGraph", "--noSpinWait"]
     assert command[1:] == [
         f"--loadEngine={tmp_path / 'e.plan'}",
         "--useProfile=1",
@@ -195,6 +199,7 @@ def test_our_side_has_a_median_of_single_launches_and_a_throughput_of_many() -> 
     assert figures.p99_ms == 0.2
     assert figures.batches_per_s == pytest.approx(5000)
     assert figures.samples == 100
+    assert measure_alone(session, Flags(batch=2, warm_up_ms=1, duration_s=0.02)) == 0.2
 
 
 def test_few_samples_are_taken_at_least_of_a_slow_engine() -> None:
@@ -214,6 +219,16 @@ def test_five_percent_is_the_limit_either_way(ours: float, difference: float, is
 
     assert found.difference == pytest.approx(difference)
     assert found.is_close == is_close
+    assert found.alone_difference is None
+
+
+def test_what_a_report_shows_is_held_to_trtexec_too() -> None:
+    same = Figures(median_ms=1.0, p99_ms=1.0, batches_per_s=1000.0, alone_ms=1.0)
+    found = CrossCheck(ours=replace(same, alone_ms=1.06), theirs=same, flags=Flags(), settings={}, command="trtexec")
+
+    assert found.difference == 0
+    assert found.alone_difference == pytest.approx(0.06)
+    assert not found.is_close
 
 
 def test_an_engine_of_another_runtime_is_refused(tmp_path: Path, sidecar: Callable[..., Sidecar]) -> None:

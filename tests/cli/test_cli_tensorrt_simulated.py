@@ -105,7 +105,7 @@ def engine(tmp_path: Path) -> Path:
 def _trtexec(folder: Path, *, ms: float) -> str:
     """Write a `trtexec` that keeps its arguments and tells that time."""
     path = folder / "trtexec"
-    path.write_text(f'#!/bin/sh\necho "$@" > {folder}/arguments\ncat <<EOF\n{_SUMMARY.format(ms=ms)}EOF\n')
+    path.write_text(f'#!/bin/sh\necho "$@" >> {folder}/arguments\ncat <<EOF\n{_SUMMARY.format(ms=ms)}EOF\n')
     path.chmod(0o755)
     return str(path)
 
@@ -150,9 +150,13 @@ def test_crosscheck_states_both_figures_and_warns_where_they_differ(
     assert code == 0
     assert "1000000.0000" in out
     assert "trtbench's median is -100.0% from trtexec's" in out
-    assert "warning: the medians differ by more than 5%" in err
-    arguments = (tmp_path / "arguments").read_text().split()
-    assert {"--useProfile=1", "--shapes=input:2x3x8x8", "--useCudaGraph", "--useSpinWait"} <= set(arguments)
+    assert "one at a time, as in a report, it takes" in out
+    assert "warning: the figures differ by more than 5%" in err
+    overlapped, alone = (line.split() for line in (tmp_path / "arguments").read_text().splitlines())
+    assert {"--useProfile=1", "--shapes=input:2x3x8x8"} <= set(overlapped)
+    assert alone == [*overlapped, "--exposeDMA"]
+    is_10 = read_sidecar(engine).backend_version.startswith("10.")
+    assert ({"--useCudaGraph", "--useSpinWait", "--noDataTransfers"} <= set(overlapped)) == is_10
 
 
 def test_crosscheck_as_json_and_without_a_graph(trtbench: Run, engine: Path, tmp_path: Path) -> None:
@@ -164,7 +168,11 @@ def test_crosscheck_as_json_and_without_a_graph(trtbench: Run, engine: Path, tmp
     assert found["ours"]["samples"] >= 30
     assert found["is_close"] is False
     assert found["settings"]["cuda_graph"] is False
+    is_10 = read_sidecar(engine).backend_version.startswith("10.")
     assert "--useCudaGraph" not in found["command"]
+    assert ("--noCudaGraph --noSpinWait" in found["command"]) != is_10  # 11 launches a graph unless it is told not to
+    assert found["theirs"]["alone_ms"] > 0
+    assert found["ours"]["alone_ms"] > 0
 
 
 def test_crosscheck_says_where_our_side_ran_without_the_graph_that_was_asked_for(

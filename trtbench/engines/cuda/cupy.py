@@ -194,6 +194,10 @@ class CupyEvent:
         self.handle = cuda.Event()
         self.record: Operation = partial(self.handle.record, stream)
 
+    def wait(self) -> None:
+        """Wait until the stream has passed it."""
+        self.handle.synchronize()
+
     def ns_since(self, start: Event) -> int:
         """Return the nanoseconds between two events that the stream has passed."""
         return round(float(self._cuda.get_elapsed_time(start.handle, self.handle)) * 1e6)

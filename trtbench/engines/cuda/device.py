@@ -73,6 +73,10 @@ class Event(Protocol):
     handle: Any
     record: Operation
 
+    def wait(self) -> None:
+        """Wait until the stream has passed it."""
+        ...
+
     def ns_since(self, start: Event) -> int:
         """Return the nanoseconds between two events that the stream has passed; CUDA resolves about 500."""
         ...

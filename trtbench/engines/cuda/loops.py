@@ -10,9 +10,13 @@ import numpy as np
 from trtbench.engines.base import Parts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from trtbench.engines.cuda.device import Cuda, Operation
+
+_IN_FLIGHT = 2
 
 
 def timed_by_clock(cuda: Cuda, operations: tuple[Operation, ...], *, samples: int) -> NDArray[np.int64]:
@@ -32,25 +36,40 @@ def timed_by_clock(cuda: Cuda, operations: tuple[Operation, ...], *, samples: in
 
 
 def timed_by_events(cuda: Cuda, operations: tuple[Operation, ...], *, samples: int) -> NDArray[np.int64]:
-    """Return `samples` durations in nanoseconds, each between two events on the stream: what passes on the device."""
-    begin, end, synchronize = cuda.event(), cuda.event(), cuda.synchronize
+    """Return `samples` durations in nanoseconds, each between two events on the stream: what passes on the device.
+
+    Two are in flight, as `trtexec` has it: an event that an idle device meets is passed at once, so that the launch of
+    what follows would be counted.
+    """
+    slots = [(cuda.event(), cuda.event()) for _ in range(_IN_FLIGHT)]
     durations = np.empty(samples, dtype=np.int64)
-    for index in range(samples):
-        begin.record()
+
+    def queue(slot: int, _: int) -> None:
+        slots[slot][0].record()
         for operation in operations:
             operation()
-        end.record()
-        synchronize()
+        slots[slot][1].record()
+
+    def read(slot: int, index: int) -> None:
+        begin, end = slots[slot]
+        end.wait()
         durations[index] = end.ns_since(begin)
+
+    _overlapped(queue, read, samples=samples)
     return durations
 
 
 def timed_in_parts(cuda: Cuda, *, upload: Operation, launch: Operation, download: Operation, samples: int) -> Parts:
-    """Return how long each part of `samples` inferences took: on the device by events, on the host by the clock."""
+    """Return how long each part of `samples` inferences took: on the device by events, on the host by the clock.
+
+    Two are in flight here too.
+    """
     clock = time.perf_counter_ns
     h2d, enqueue, compute, d2h = (np.empty(samples, dtype=np.int64) for _ in range(4))
-    begin, copied, computed, end = (cuda.event() for _ in range(4))
-    for index in range(samples):
+    slots = [tuple(cuda.event() for _ in range(4)) for _ in range(_IN_FLIGHT)]
+
+    def queue(slot: int, index: int) -> None:
+        begin, copied, computed, end = slots[slot]
         begin.record()
         upload()
         copied.record()
@@ -60,8 +79,28 @@ def timed_in_parts(cuda: Cuda, *, upload: Operation, launch: Operation, download
         computed.record()
         download()
         end.record()
-        cuda.synchronize()
+
+    def read(slot: int, index: int) -> None:
+        begin, copied, computed, end = slots[slot]
+        end.wait()
         h2d[index] = copied.ns_since(begin)
         compute[index] = computed.ns_since(copied)
         d2h[index] = end.ns_since(computed)
+
+    _overlapped(queue, read, samples=samples)
     return Parts(h2d=h2d, enqueue=enqueue, compute=compute, d2h=d2h)
+
+
+def _overlapped(queue: Callable[[int, int], None], read: Callable[[int, int], None], *, samples: int) -> None:
+    """Queue one inference more than are read, each before the one before it is waited for.
+
+    Args:
+        queue: told a slot and the number of a sample, queues it; the first one's number is taken by the second.
+        read: told the same, waits for it and reads its events.
+        samples: how many are read: the first of all met an idle device and is left out.
+    """
+    for place in range(samples + 2):
+        if place <= samples:
+            queue(place % _IN_FLIGHT, max(place - 1, 0))
+        if place >= _IN_FLIGHT:
+            read((place - 1) % _IN_FLIGHT, place - _IN_FLIGHT)

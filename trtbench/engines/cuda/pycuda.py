@@ -182,6 +182,10 @@ class PycudaEvent:
         self.handle = event
         self.record: Operation = partial(event.record, stream)
 
+    def wait(self) -> None:
+        """Wait until the stream has passed it."""
+        self.handle.synchronize()
+
     def ns_since(self, start: Event) -> int:
         """Return the nanoseconds between two events that the stream has passed."""
         return round(float(self.handle.time_since(start.handle)) * 1e6)
