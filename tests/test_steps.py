@@ -14,6 +14,7 @@ from trtbench.bench.accuracy import score
 from trtbench.cli import main
 from trtbench.errors import ConfigError
 from trtbench.make.calibration import manifest
+from trtbench.make.gains import calibration_record
 from trtbench.make.graphs import float_graph, quantized_graph, ranges
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import dense, variant_network
@@ -238,10 +239,15 @@ def test_a_step_equals_its_suite_when_it_evaluates(run: Run, suite: Say, tmp_pat
     assert (found["correct"], found["total"]) == (counted.correct, counted.total)
 
 
-def test_a_step_calibrates_by_the_method_of_a_suite_that_says_nothing(run: Run, suite: Say) -> None:
+def test_a_step_calibrates_by_the_method_that_auto_takes_and_says_how_near_fp32_it_comes(
+    run: Run, suite: Say, tmp_path: Path
+) -> None:
     found = run(f"calibrate --per-class 1 --set export.exporter=torchscript {_ONE} --output made")
 
-    assert found["method"] == suite("").calibration.method
+    said = suite("export: {exporter: torchscript}\ncalibration: {per_class: 1}")
+    assert said.calibration.method == "auto"
+    made = calibration_record(_made(said, tmp_path), said.variants[0], runtime="tensorrt")
+    assert (found["method"], found["snr_db"], found["agreement"]) == (made.method, made.snr_db, made.agreement)
 
 
 def test_training_again_takes_what_is_there_and_an_interrupted_one_goes_on(tmp_path: Path) -> None:

@@ -52,6 +52,22 @@ class AccuracyRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRecord:
+    """How the ranges of an INT8 graph were found, and how near it comes to the float one without any label.
+
+    `mse_tensors` have mse's threshold where entropy's would have clipped too much. `images` are training images that
+    calibrated nothing. `snr_db` is of the logits less their mean over the classes; None without noise. `agreement` is
+    the share of images that get the same class.
+    """
+
+    method: str
+    snr_db: float | None
+    agreement: float
+    images: int
+    mse_tensors: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyRecord:
     """What the raw samples of one row say; a sample is one synchronised inference of a whole batch.
 
@@ -154,6 +170,7 @@ class Row:
     build_s: float | None = None
     load_ms: float | None = None
     first_inference_ms: float | None = None
+    calibration: CalibrationRecord | None = None
     accuracy: AccuracyRecord | None = None
     latency: LatencyRecord | None = None
     other_latencies: tuple[LatencyRecord, ...] = ()

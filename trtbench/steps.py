@@ -17,7 +17,7 @@ import numpy as np
 from trtbench.bench.accuracy import score
 from trtbench.errors import ConfigError
 from trtbench.make.calibration import manifest
-from trtbench.make.gains import calibration_notes
+from trtbench.make.gains import calibration_notes, calibration_record
 from trtbench.make.graphs import GRAPH, before, float_graph, notes_of, quantized_graph, ranges
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import PACKED, WEIGHTS, dense, variant_network
@@ -184,13 +184,15 @@ class LearntGraph(Scored):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibrated(Saved):
-    """Ranges of so many tensors, by which method, from which images or which cache."""
+    """Ranges of so many tensors, by which method, from which images or which cache; and how near FP32 they come."""
 
     tensors: int
     method: str
     images: int | None = None
     manifest_sha256: str | None = None
     cache_sha256: str | None = None
+    snr_db: float | None = None
+    agreement: float | None = None
 
 
 def accuracy(makings: Makings, output: None) -> Evaluated:  # noqa: ARG001  there is nothing to write
@@ -350,6 +352,7 @@ def calibration(makings: Makings, output: Path) -> Calibrated:
     """
     variant = makings.suite.variants[0]
     chosen, found = manifest(makings), ranges(makings, variant)
+    record = calibration_record(makings, variant, runtime="tensorrt")
     _copy(
         {
             output / "manifest.json": chosen.path("manifest.json"),
@@ -362,7 +365,9 @@ def calibration(makings: Makings, output: Path) -> Calibrated:
         images=chosen.facts.images,
         tensors=found.facts.tensors,
         manifest_sha256=chosen.facts.sha256,
-        method=makings.suite.calibration.method,
+        method=record.method,
+        snr_db=record.snr_db,
+        agreement=record.agreement,
         notes=tuple(calibration_notes(makings, variant, precision="int8", runtime="tensorrt")),
     )
 

@@ -16,7 +16,15 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from trtbench.calibrate import ranges
-from trtbench.calibrate.ranges import ALL_ZERO_AMAX, BINS, Histogram, collect_ranges, observe
+from trtbench.calibrate.ranges import (
+    ALL_ZERO_AMAX,
+    BINS,
+    Histogram,
+    collect_ranges,
+    guarded_entropy,
+    observe,
+    thresholds,
+)
 from trtbench.errors import CalibrationError, ConfigError
 from trtbench.graph.reference import onnxruntime
 
@@ -456,3 +464,52 @@ def test_the_module_needs_neither_torch_nor_a_runtime() -> None:
     code = "import sys, trtbench.calibrate.ranges; print({'torch', 'onnxruntime', 'cupy', 'onnx'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# --- entropy that is kept from collapsing
+
+
+def _with_a_tail() -> Histogram:
+    """Return many values below 1 and a few up to 8, which entropy clips away."""
+    tail = np.random.default_rng(0).uniform(4, 8, 100)
+    values = np.concatenate([np.tile(np.linspace(-1, 1, 2_001), 50), tail])
+    return observe(Histogram(), values.astype(np.float32), tensor="x")
+
+
+def test_entropy_gives_way_to_mse_where_it_clips_what_matters() -> None:
+    histograms = {"x": _with_a_tail(), "y": observe(Histogram(), _sample("normal"), tensor="y")}
+    entropy, mse = (thresholds(histograms, method=method) for method in ("entropy", "mse"))
+
+    found, given_way = guarded_entropy(histograms)
+
+    assert entropy["x"] < 2
+    assert mse["x"] > 7
+    assert found == {"x": mse["x"], "y": entropy["y"]}
+    assert given_way == ("x",)
+
+
+@pytest.mark.parametrize("name", ["relu", "normal", "laplace", "uniform"])
+def test_entropy_stays_within_three_decibels_on_benign_values(name: str) -> None:
+    values = _sample(name)
+    histograms = {"x": observe(Histogram(), values, tensor="x")}
+
+    assert guarded_entropy(histograms) == (thresholds(histograms, method="entropy"), ())
+
+
+def test_a_tensor_of_zeros_has_no_error_to_compare() -> None:
+    zeros = {"x": observe(Histogram(), np.zeros(4, np.float32), tensor="x")}
+
+    assert guarded_entropy(zeros) == ({"x": ALL_ZERO_AMAX}, ())
+
+
+def test_the_squared_error_is_that_of_rounding_and_clipping_each_centre() -> None:
+    histogram = _with_a_tail()
+    counts = np.asarray(histogram.counts[: histogram.used], np.float64)
+    centres = np.arange(histogram.used) + 0.5
+
+    errors = ranges._squared_errors(histogram, np)
+
+    for bins in (200, 777, histogram.used):
+        step = bins / 127
+        rounded = np.clip(np.floor(centres / step + 0.5), 0, 127) * step
+        assert errors[bins - 128] == pytest.approx((counts * (rounded - centres) ** 2).sum(), rel=1e-6)

@@ -223,7 +223,7 @@ def test_the_help_of_an_option_is_its_fields_description(
     told = " ".join(capsys.readouterr().out.split())
 
     assert "How activations become scales" in told
-    assert "percentile, entropy, mse). [default: mse]" in told
+    assert "percentile, entropy, mse). [default: auto]" in told
     assert "--equalise / --no-equalise" in told
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from trtbench.engines.sidecar import check_engine, read_sidecar, sidecar_path, write_sidecar
 from trtbench.errors import SidecarError
+from trtbench.rows import CalibrationRecord
 from trtbench.store import file_sha256
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def _edit(engine: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def test_a_sidecar_reads_back_as_it_was_written(engine: Path, sidecar: Make) -> None:
-    made = sidecar(notes=("one", "two"), settings={"threads": 1}, params=7)
+    calibrated = CalibrationRecord(method="mse", snr_db=31.5, agreement=0.99, images=100)
+    made = sidecar(notes=("one", "two"), settings={"threads": 1}, params=7, calibration=calibrated)
 
     write_sidecar(engine, made)
 

@@ -84,6 +84,7 @@ _VALUES: dict[str, Any] = {
     "Runtime": "tensorrt",
     "Split": _split(1),
     "Training": Training(dataset=_DATASET, config=TrainConfig(), teacher=_artefact("t"), device="cpu", threads=1),
+    "WeightClip": "mse",
     "Variant": FixedPointVariant(kind="fixed_point", name="v", after="u"),
     "bool": True,
     "float": 99.9,

@@ -18,7 +18,7 @@ from trtbench.report.document import read_report
 from trtbench.report.html import ALL_ROWS, render_html
 from trtbench.report.markdown import render_markdown
 from trtbench.report.tables import BUILT, ENGINES, FAILURES, LATENCIES, SCATTER, SIZES, TERMINAL, row_lines, to_csv
-from trtbench.rows import AccuracyRecord, LatencyRecord, LoadRecord, Row
+from trtbench.rows import AccuracyRecord, CalibrationRecord, LatencyRecord, LoadRecord, Row
 
 if TYPE_CHECKING:
     from trtbench.report.columns import Line, Medium
@@ -47,6 +47,7 @@ FULL = replace(
     other_latencies=(replace(LATENCY, scope="host-to-host"), replace(LATENCY, mode="throughput")),
     loads=(LOAD,),
     settings={"threads": 1},
+    calibration=CalibrationRecord(method="entropy", snr_db=30.0, agreement=0.99, images=100),
 )
 
 
@@ -84,12 +85,16 @@ def _changed(record: type, field: str) -> Row:
     if record is AccuracyRecord:
         assert FULL.accuracy is not None
         return replace(FULL, accuracy=replace(FULL.accuracy, **{field: _another(kind, getattr(FULL.accuracy, field))}))
+    if record is CalibrationRecord:
+        held_by = FULL.calibration
+        assert held_by is not None
+        return replace(FULL, calibration=replace(held_by, **{field: _another(kind, getattr(held_by, field))}))
     if record is LatencyRecord:
         assert FULL.latency is not None
         return replace(FULL, latency=replace(FULL.latency, **{field: _another(kind, getattr(FULL.latency, field))}))
     if record is LoadRecord:
         return replace(FULL, loads=(replace(LOAD, **{field: _another(kind, getattr(LOAD, field))}),))
-    held: dict[str, Any] = {"accuracy": None, "latency": None, "loads": (), "other_latencies": ()}
+    held: dict[str, Any] = {"accuracy": None, "latency": None, "loads": (), "other_latencies": (), "calibration": None}
     if field in held:
         return replace(FULL, **{field: held[field]})
     return replace(FULL, **{field: _another(kind, getattr(FULL, field))})
@@ -99,7 +104,7 @@ def _changed(record: type, field: str) -> Row:
     ("record", "field"),
     [
         (record, field.name)
-        for record in (Row, AccuracyRecord, LatencyRecord, LoadRecord)
+        for record in (Row, AccuracyRecord, CalibrationRecord, LatencyRecord, LoadRecord)
         for field in dataclasses.fields(record)
     ],
     ids=lambda one: one if isinstance(one, str) else one.__name__,

@@ -8,10 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
+from trtbench.calibrate.judgement import judge, nearest
+from trtbench.calibrate.manifest import load_manifest
 from trtbench.graph.reference import run_reference
-from trtbench.make.calibration import manifest
-from trtbench.make.gains import calibration_notes
-from trtbench.make.graphs import calibrated_graph, float_graph, quantized_graph
+from trtbench.make.calibration import calibration_set, judges, manifest
+from trtbench.make.gains import calibration_notes, calibration_record
+from trtbench.make.graphs import calibrated_graph, float_graph, quantized_graph, ranges
 from trtbench.make.makings import Makings
 from trtbench.make.refine import _within_memory
 from trtbench.running.plan import build_suite
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from trtbench.make.calibration import CalibrationSet
     from trtbench.running import Places
     from trtbench.suite import Suite
 
@@ -132,3 +135,42 @@ calibration: {method: moving-average, weights: mse, equalise: true, rounding: gp
     assert config.equalise
     assert config.bias_correction
     assert not config.allow_short
+
+
+def test_auto_takes_the_method_nearest_to_the_float_graph_on_images_that_did_not_calibrate(
+    suite: Make, places: Places
+) -> None:
+    plain = suite()
+    makings = Makings(_with(plain, method="auto", per_class=4), places)
+    variant = plain.variants[0]
+    images, judging = (set(load_manifest(one.manifest.path("manifest.json")).indices) for one in _sets(makings))
+    found = ranges(makings, variant).facts
+
+    assert len(judging) == 15  # nine of each class train, four calibrate
+    assert not images & judging
+    assert set(found.judged) == {"entropy", "mse", "percentile", "minmax"}
+    assert found.method == nearest(found.judged)
+    assert {one.images for one in found.judged.values()} == {15}
+
+    same = ranges(Makings(_with(plain, method=found.method, per_class=4), places), variant)
+    assert found.given_way or same.sha256 == ranges(makings, variant).sha256
+
+
+def test_a_row_says_how_near_its_own_graph_comes(suite: Make, places: Places) -> None:
+    makings = Makings(_with(suite(), method="minmax", per_class=9), places)
+    variant = makings.suite.variants[0]
+    fused = quantized_graph(makings, variant, runtime="onnxruntime-cpu").path("model.onnx")
+
+    found = calibration_record(makings, variant, runtime="onnxruntime-cpu")
+
+    assert (found.method, found.images) == ("minmax", 27)  # all calibrate, so all judge
+    in_int8, in_float = (judges(makings).logits(onnx.load(one)) for one in (fused, _float(makings)))
+    assert found.snr_db == judge(in_int8, in_float).snr_db
+
+
+def _float(makings: Makings) -> Path:
+    return float_graph(makings, makings.suite.variants[0]).path("model.onnx")
+
+
+def _sets(makings: Makings) -> tuple[CalibrationSet, CalibrationSet]:
+    return calibration_set(makings), judges(makings)

@@ -45,6 +45,9 @@ def test_a_run_leaves_a_report_with_every_row(suite: Make, places: Places) -> No
     assert int8.accuracy is not None
     assert int8.accuracy.true_arithmetic_correct is not None
     assert int8.accuracy.tensorrt_graph_correct is not None
+    assert int8.calibration is not None
+    assert (int8.calibration.method, int8.calibration.images) == ("minmax", 15)
+    assert {row.calibration for row in report.rows if row.precision == "fp32"} == {None}
     fp32 = next(row for row in report.rows if (row.precision, row.backend) == ("fp32", "onnxruntime-cpu"))
     assert fp32.accuracy is not None
     assert fp32.accuracy.drop_pp == 0

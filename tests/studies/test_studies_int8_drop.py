@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from trtbench.bench.paired_drop import drop_upper_bound
+from trtbench.calibrate.judgement import powers, signal_to_noise_db
 from trtbench.studies.int8_drop import (
     DropSplit,
     Effect,
@@ -14,8 +15,6 @@ from trtbench.studies.int8_drop import (
     LayerEffect,
     cheapest_exclusion,
     effect_of,
-    powers,
-    signal_to_noise_db,
 )
 
 if TYPE_CHECKING:

@@ -18,6 +18,8 @@ from trtbench.errors import CalibrationError, ConfigError, StoreError
 from trtbench.jsonable import sha256_of, to_jsonable
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from trtbench.records import Dataset
 
 SCHEMA_VERSION: Final = 1
@@ -71,7 +73,13 @@ class CalibrationManifest:
 
 
 def make_manifest(
-    dataset: Dataset, *, per_class: int | None = None, total: int | None = None, seed: int, allow_short: bool = False
+    dataset: Dataset,
+    *,
+    per_class: int | None = None,
+    total: int | None = None,
+    seed: int,
+    allow_short: bool = False,
+    but: Collection[int] = (),
 ) -> CalibrationManifest:
     """Sample training images, balanced by class, of which none stands in validation or test.
 
@@ -83,6 +91,7 @@ def make_manifest(
         total: images in all.
         seed: the same seed gives the same manifest.
         allow_short: take the classes that have too few images as they are; `short_notes` names them.
+        but: indices that serve for something else, and are not drawn.
 
     Raises:
         ConfigError: not exactly one of `per_class` and `total`.
@@ -97,7 +106,7 @@ def make_manifest(
             per_class=per_class,
             total=total,
             seed=seed,
-            exclude=sorted(excluded),
+            exclude=sorted({*excluded, *but}),
             allow_short=allow_short,
         ).tolist()
         leaks = find_leaks(dataset, sorted(set(indices) - is_clean))

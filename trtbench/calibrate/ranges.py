@@ -33,6 +33,7 @@ _LEVEL_BITS = 7
 LEVELS = 2**_LEVEL_BITS  # int8 magnitudes 0 to 127
 _FLOAT32_EXPONENT = 100  # BINS / 2^exponent is a normal float32 then
 _PART = 2**15  # values that the CPU counts at a time: what lies between stays in its cache, on pages it already has
+GUARD_RATIO = 10**0.3  # 3 dB: benign tensors lie 0.15 to 1.9 dB above the least error, those that collapse 27 to 28
 # The threshold of a tensor that is 0 everywhere. Any would do; this one's scale is a normal number in FP32 and FP16.
 ALL_ZERO_AMAX = 1.0
 
@@ -61,6 +62,15 @@ def collect_ranges(
         ConfigError: the method or the percentile cannot be.
     """
     _search(method, percentile=percentile)  # refused before any image is run
+    return thresholds(collect_histograms(activations, xp=xp), method=method, percentile=percentile, xp=xp)
+
+
+def collect_histograms(activations: Iterable[Mapping[str, Any]], *, xp: Any = np) -> dict[str, Histogram]:
+    """Observe each tensor of a stream of batches; the ranges of every method come from what this keeps.
+
+    Raises:
+        CalibrationError: as `collect_ranges` does.
+    """
     histograms: dict[str, Histogram] = {}
     for index, batch in enumerate(activations):
         if index and batch.keys() != histograms.keys():
@@ -74,7 +84,21 @@ def collect_ranges(
             histograms[tensor] = observe(histograms.get(tensor, Histogram()), values, tensor=tensor, xp=xp)
     if not histograms:
         raise CalibrationError("calibration", expected="at least one batch", got="none", cure="add images")
-    return thresholds(histograms, method=method, percentile=percentile, xp=xp)
+    return histograms
+
+
+def guarded_entropy(histograms: Mapping[str, Histogram], *, xp: Any = np) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return the thresholds of `entropy`, but of `mse` where entropy's squared error is far above; and these tensors.
+
+    The divergence may have two minima almost as low, of which one clips most of what the layer behind reads.
+    """
+    given_way = tuple(
+        tensor
+        for tensor, histogram in histograms.items()
+        if histogram.counts is not None and _excess_error(histogram, xp) > GUARD_RATIO
+    )
+    entropy, mse = (thresholds(histograms, method=method, xp=xp) for method in ("entropy", "mse"))
+    return {tensor: mse[tensor] if tensor in given_way else entropy[tensor] for tensor in histograms}, given_way
 
 
 def thresholds(
@@ -243,7 +267,18 @@ def _divergence(candidates: Any, counts: Any, running: tuple[Any, Any, Any], xp:
 
 
 def _mean_squared_error(histogram: Histogram, xp: Any) -> float:
-    """Return the threshold with the least squared error of rounding to steps of threshold / 127 and clipping.
+    """Return the threshold with the least squared error of rounding to steps of threshold / 127 and clipping."""
+    return float(LEVELS + _last_least(_squared_errors(histogram, xp)))
+
+
+def _excess_error(histogram: Histogram, xp: Any) -> float:
+    """Return the squared error of entropy's threshold over the least one."""
+    errors = _squared_errors(histogram, xp)
+    return float(errors[int(_entropy(histogram, xp)) - LEVELS] / errors.min())
+
+
+def _squared_errors(histogram: Histogram, xp: Any) -> Any:
+    """Return the squared error of each threshold of LEVELS, LEVELS + 1, ... bins up to those in use.
 
     Bin j stands for its centre, j + 1/2. For candidate i the step is s = i / 127; code k takes the centres in
     [(k - 1/2) s, (k + 1/2) s), and the last code all beyond. With running sums of h, h x and h x^2 the error of a code
@@ -255,12 +290,11 @@ def _mean_squared_error(histogram: Histogram, xp: Any) -> float:
     zeroth, first = _running(counts, xp), _running(counts * centres, xp)
     codes = xp.arange(LEVELS)
     values = candidates[:, None] / (LEVELS - 1) * codes[None, :]
-    # The sum of h x^2 over all codes is the same for each candidate and left out.
     starts = xp.ceil(candidates[:, None] / (LEVELS - 1) * (codes[None, :] - 0.5) - 0.5).astype(xp.int64)
     starts = xp.clip(starts, 0, histogram.used)
     ends = xp.concatenate([starts[:, 1:], xp.full((len(candidates), 1), histogram.used)], axis=1)
-    error = (values * (values * (zeroth[ends] - zeroth[starts]) - 2 * (first[ends] - first[starts]))).sum(axis=1)
-    return float(candidates[_last_least(error)])
+    moved = (values * (values * (zeroth[ends] - zeroth[starts]) - 2 * (first[ends] - first[starts]))).sum(axis=1)
+    return moved + (counts * centres**2).sum()
 
 
 def _running(values: Any, xp: Any) -> Any:

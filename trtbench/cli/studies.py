@@ -36,7 +36,8 @@ app = typer.Typer()
 
 _Precision = Annotated[str, typer.Option(hidden=True, help="int8 alone; once it chose the placement too.")]
 _WHOSE = "Whose kernels the Q/DQ pairs are placed for: tensorrt or onnxruntime-cpu"
-_METHODS = "entropy, mse, percentile, minmax or moving-average"
+_METHODS = "entropy, mse, percentile, minmax or moving-average; mse where the suite has auto"
+_MEASURED = "mse"  # a study varies the images and not the method, which auto would choose anew for each sample
 _ONE_MODEL = Only(with_="--model", cure="add --model, or set it in the suite")
 _MODEL = replace(MODEL, needs="", has_defaults=False, rule=_ONE_MODEL)
 _DATA = replace(DATA, rule=_ONE_MODEL)
@@ -130,7 +131,7 @@ def calibration_study(
     config = StudyConfig(
         per_class=_counts("--per-class", per_class),
         seeds=seeds,
-        methods=tuple(method or (suite.calibration.method,)),
+        methods=tuple(method or (_MEASURED if suite.calibration.method == "auto" else suite.calibration.method,)),
         placement=_placement(placement, precision) or "tensorrt",
         split=split,
     )

@@ -10,6 +10,7 @@ from trtbench.errors import SidecarError
 from trtbench.jsonable import to_jsonable
 from trtbench.precision import PRECISIONS, read_shown, shown_precision
 from trtbench.records import Preprocessing
+from trtbench.rows import CalibrationRecord
 from trtbench.store import file_sha256, write_atomically
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Sidecar:
         machine: the device the engine was built for; it is loaded nowhere else.
         weight_bytes: bytes of weights inside the file; the rest of `engine_bytes` is the graph.
         widths: output channels of each convolution, where the network's source is known.
+        calibration: how the ranges of an INT8 graph were found, where the runtime does not find them itself.
         options: what the suite asked of the build, for runtimes that take options.
         settings: what the session that runs the engine needs to know.
         facts: what else the runtime says of the build: versions, flags, profiles, layer precisions.
@@ -51,6 +53,7 @@ class Sidecar:
     weight_bytes: int
     source_sha256: str
     calibration_sha256: str | None
+    calibration: CalibrationRecord | None = None
     preprocessing: Preprocessing
     model: str
     num_classes: int
@@ -110,10 +113,12 @@ def read_sidecar(engine: Path) -> Sidecar:
         values = {name: value for name, value in written.items() if name in known}
         kept = document["preprocessing"]
         preprocessing = Preprocessing(**{**kept, "mean": tuple(kept["mean"]), "std": tuple(kept["std"])})
+        calibration = document.get("calibration")
         sidecar = Sidecar(
             **{
                 **values,
                 "preprocessing": preprocessing,
+                "calibration": calibration and CalibrationRecord(**calibration),
                 "notes": tuple(document["notes"]),
                 "widths": tuple(document.get("widths", document.get("channels", ()))),  # as older ones say
             }

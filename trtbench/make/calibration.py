@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of facts at run time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbench.calibrate.judgement import Judgement  # noqa: TC001  likewise
 from trtbench.calibrate.leaks import check_leak
 from trtbench.calibrate.manifest import load_manifest, make_manifest, save_manifest, short_notes, verify_manifest
 from trtbench.calibrate.ranges import ALL_ZERO_AMAX
@@ -22,19 +24,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import onnx
     from numpy.typing import NDArray
 
     from trtbench.calibrate.manifest import CalibrationManifest
+    from trtbench.calibrate.ranges import Histogram
     from trtbench.engines.tensorrt.caches import MatchedScales
+    from trtbench.graph.view import WeightClip
     from trtbench.make.makings import Makings
     from trtbench.records import Dataset, Preprocessing, Split
     from trtbench.store import Artefact
     from trtbench.suite import Method
 
+_GRAPH = "model.onnx"
 _MANIFEST = "manifest.json"
 _PIXELS = "images.npy"
 _DEFAULT_PER_CLASS = 50  # source study 001: 500 images of CIFAR-10
 _TOLD = 5  # names a note lists
+_HELD_OUT = 100  # images that judge: few, so that it is cheap; one of them is 1 % of agreement
+_GUARDED: Method = "entropy"
+_JUDGED: tuple[Method, ...] = ("mse", "percentile", "minmax")  # beside it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +57,16 @@ class ManifestFacts(Facts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangesFacts(Facts):
-    """How many tensors have a range."""
+    """How many tensors have a range, and by which method.
+
+    Where `auto` chose it, `judged` has what each method came to, and `given_way` counts the tensors on which entropy's
+    error was so large that it took mse's threshold.
+    """
 
     tensors: int
+    method: str
+    judged: Mapping[str, Judgement] = field(default_factory=dict)
+    given_way: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +92,13 @@ class CalibrationSet:
         chosen = load_manifest(self.manifest.path(_MANIFEST)).indices
         return batches(self.train.images, self.preprocessing, size=size or self.batch_size, chosen=chosen)
 
+    def logits(self, graph: onnx.ModelProto) -> NDArray[np.float32]:
+        """Return what a graph computes of them, (images, classes), its Q/DQ pairs fused as this CPU fuses them."""
+        from trtbench.engines.onnxruntime import iterate_graph_activations
+
+        output = graph.graph.output[0].name
+        return np.concatenate([one[output] for one in iterate_graph_activations(graph, (output,), self.batches())])
+
 
 @recipe(kind="manifest", facts=ManifestFacts, content=(_MANIFEST,), packages=("numpy",), version=1)
 def sampled(
@@ -96,8 +119,20 @@ def committed(
     return _kept(manifest.value, folder, per_class=per_class)
 
 
+@recipe(kind="manifest", facts=ManifestFacts, content=(_MANIFEST,), packages=("numpy",), version=1)
+def held_out(folder: Path, *, dataset: Dataset, manifest: Ingredient) -> ManifestFacts:
+    """Choose training images that calibrate nothing, to judge by; where all calibrate, the calibration images."""
+    calibrating = load_manifest(manifest.path(_MANIFEST))
+    used, seed = calibrating.indices, calibrating.seed
+    try:
+        chosen = make_manifest(dataset, total=_HELD_OUT, seed=seed, allow_short=True, but=used)
+    except DataError:
+        chosen = calibrating
+    return _kept(chosen, folder, per_class=None)
+
+
 @recipe(
-    kind="ranges", facts=RangesFacts, content=("ranges.json",), packages=("onnx", "onnxruntime", "numpy"), version=1
+    kind="ranges", facts=RangesFacts, content=("ranges.json",), packages=("onnx", "onnxruntime", "numpy"), version=2
 )
 def collected(
     folder: Path,
@@ -109,22 +144,51 @@ def collected(
     exclude: tuple[str, ...],
 ) -> RangesFacts:
     """Find the clip threshold of every activation that a placement may quantize."""
+    from trtbench.calibrate.ranges import thresholds
+
+    options: dict[str, Any] = {} if percentile is None else {"percentile": percentile}
+    amax = thresholds(_observed(graph, images, exclude), method=method, **options)
+    return _ranges_kept(folder, amax, RangesFacts(tensors=len(amax), method=method))
+
+
+@recipe(
+    kind="ranges", facts=RangesFacts, content=("ranges.json",), packages=("onnx", "onnxruntime", "numpy"), version=1
+)
+def judged(
+    folder: Path,
+    *,
+    graph: Ingredient,
+    images: CalibrationSet,
+    judges: CalibrationSet,
+    percentile: float,
+    weights: WeightClip,
+    exclude: tuple[str, ...],
+) -> RangesFacts:
+    """Find the thresholds by several methods in one pass, and keep those whose INT8 graph comes nearest to the float.
+
+    The INT8 graph is that of ONNX Runtime's CPU kernels, which quantizes most; the images are others than those that
+    calibrate.
+    """
     import onnx
 
-    from trtbench.calibrate.ranges import collect_ranges
-    from trtbench.engines.onnxruntime import iterate_activations
-    from trtbench.graph.placement import activation_tensors, plan_qdq
-    from trtbench.precision import PLACEMENTS
+    from trtbench.calibrate.judgement import judge, nearest
+    from trtbench.calibrate.ranges import guarded_entropy, thresholds
+    from trtbench.graph.placement import plan_qdq
+    from trtbench.graph.qdq import insert_qdq
 
-    path = graph.path("model.onnx")
-    proto = onnx.load(path)
-    plans = [plan_qdq(proto, exclude=exclude, runtime=runtime) for runtime in PLACEMENTS]
-    tensors = tuple(dict.fromkeys(tensor for plan in plans for tensor in activation_tensors(plan)))
-    found = iterate_activations(path, tensors, images.batches())
-    options: dict[str, Any] = {} if percentile is None else {"percentile": percentile}
-    amax = collect_ranges(found, method=method, **options)
-    write_atomically(folder / "ranges.json", json.dumps(amax, indent=1, sort_keys=True))
-    return RangesFacts(tensors=len(amax))
+    observed = _observed(graph, images, exclude)
+    guarded, given_way = guarded_entropy(observed)
+    found: dict[str, dict[str, float]] = {_GUARDED: guarded}
+    found |= {method: thresholds(observed, method=method, percentile=percentile) for method in _JUDGED}
+    proto = onnx.load(graph.path(_GRAPH))
+    plan, reference = plan_qdq(proto, exclude=exclude, runtime="onnxruntime-cpu"), judges.logits(proto)
+    judgements: dict[str, Judgement] = {
+        method: judge(judges.logits(insert_qdq(proto, plan, amax, weights=weights)), reference)
+        for method, amax in found.items()
+    }
+    best = nearest(judgements)
+    amax, count = found[best], len(given_way) if best == _GUARDED else 0
+    return _ranges_kept(folder, amax, RangesFacts(tensors=len(amax), method=best, judged=judgements, given_way=count))
 
 
 @recipe(kind="images", facts=PixelsFacts, content=(_PIXELS,), version=1)
@@ -169,14 +233,32 @@ def calibration_set(makings: Makings) -> CalibrationSet:
     )
 
 
+def judges(makings: Makings) -> CalibrationSet:
+    """Return the training images that INT8 graphs are judged on beside the float one."""
+    used = manifest(makings)
+    chosen = makings.book.make(held_out, f"{makings.suite.name}/held out", dataset=makings.dataset, manifest=used)
+    return replace(calibration_set(makings), manifest=chosen)
+
+
 def ranges_of(makings: Makings, graph: Artefact[Any], item: str) -> Artefact[RangesFacts]:
     """Return the ranges of a float graph by the suite's method."""
-    config = makings.suite.calibration
+    config, images = makings.suite.calibration, calibration_set(makings)
+    if config.method == "auto":
+        return makings.book.make(
+            judged,
+            item,
+            graph=graph,
+            images=images,
+            judges=judges(makings),
+            percentile=config.percentile,
+            weights=config.weights,
+            exclude=config.exclude,
+        )
     return makings.book.make(
         collected,
         item,
         graph=graph,
-        images=calibration_set(makings),
+        images=images,
         method=config.method,
         percentile=config.percentile if config.method == "percentile" else None,
         exclude=config.exclude,
@@ -193,6 +275,27 @@ def test_pixels(makings: Makings) -> Path:
     """Return the file of the test split's pixels, for worker processes to map."""
     made = makings.book.make(pixels, makings.dataset.name, split=makings.dataset.test, manifest=None)
     return made.path(_PIXELS)
+
+
+def _observed(graph: Ingredient, images: CalibrationSet, exclude: tuple[str, ...]) -> dict[str, Histogram]:
+    """Observe every activation that a placement may quantize."""
+    import onnx
+
+    from trtbench.calibrate.ranges import collect_histograms
+    from trtbench.engines.onnxruntime import iterate_activations
+    from trtbench.graph.placement import activation_tensors, plan_qdq
+    from trtbench.precision import PLACEMENTS
+
+    path = graph.path(_GRAPH)
+    proto = onnx.load(path)
+    plans = [plan_qdq(proto, exclude=exclude, runtime=runtime) for runtime in PLACEMENTS]
+    tensors = tuple(dict.fromkeys(tensor for plan in plans for tensor in activation_tensors(plan)))
+    return collect_histograms(iterate_activations(path, tensors, images.batches()))
+
+
+def _ranges_kept(folder: Path, amax: Mapping[str, float], facts: RangesFacts) -> RangesFacts:
+    write_atomically(folder / "ranges.json", json.dumps(amax, indent=1, sort_keys=True))
+    return facts
 
 
 def _kept(manifest: CalibrationManifest, folder: Path, *, per_class: int | None) -> ManifestFacts:

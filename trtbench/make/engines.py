@@ -14,7 +14,7 @@ from trtbench.engines.sidecar import Sidecar, check_engine, read_sidecar, write_
 from trtbench.errors import SidecarError
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.make.calibration import calibration_pixels, manifest
-from trtbench.make.gains import calibration_notes
+from trtbench.make.gains import calibration_notes, calibration_record
 from trtbench.make.graphs import GRAPH, HalfFacts, float_graph, half_graph, notes_of, quantized_graph
 from trtbench.make.networks import WEIGHTS, variant_network
 from trtbench.make.recipe import Absent
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbench.make.makings import Makings, Places
-    from trtbench.rows import Role
+    from trtbench.rows import CalibrationRecord, Role
     from trtbench.store import Artefact
     from trtbench.suite import Variant
 
@@ -177,6 +177,7 @@ def _build(
         build_s=build_s,
         settings=result.settings,
         facts=result.facts,
+        calibration=_calibration_record(makings, plan),
         notes=(*_notes(makings, plan, made_from), *result.notes),
         rebuild=f"trtbench build {makings.suite.origin}",
     )
@@ -234,6 +235,13 @@ def _network_facts(makings: Makings, plan: EnginePlan) -> dict[str, Any]:
     facts = variant_network(makings, plan.variant).facts
     widths = tuple(facts.widths.values())
     return {"params": facts.params, "macs": facts.macs, "widths": widths, "sparsity": facts.sparsity}
+
+
+def _calibration_record(makings: Makings, plan: EnginePlan) -> CalibrationRecord | None:
+    """Return how the Q/DQ graph behind an engine was calibrated."""
+    if not PRECISIONS[plan.precision].is_int8 or PRECISIONS[plan.precision].calibrates_itself:
+        return None
+    return calibration_record(makings, plan.variant, runtime=BACKENDS[plan.backend].placement)
 
 
 def _notes(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]) -> Iterator[str]:

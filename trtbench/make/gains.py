@@ -1,4 +1,4 @@
-"""What each calibration option brought: the INT8 graph with it and without it, on the validation images."""
+"""What calibration came to: how near an INT8 graph is to the float one, and what each option brought on validation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbench.calibrate.judgement import Judgement, judge
 from trtbench.jsonable import to_jsonable
-from trtbench.make.calibration import manifest
-from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
+from trtbench.make.calibration import judges, manifest
+from trtbench.make.graphs import GRAPH, calibrated_graph, float_graph, quantized_graph, ranges
 from trtbench.make.recipe import Facts, Ingredient, recipe
 from trtbench.precision import PRECISIONS
+from trtbench.rows import CalibrationRecord
 from trtbench.store import write_atomically
 from trtbench.suite import CalibrationConfig
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from trtbench.make.calibration import CalibrationSet
     from trtbench.make.makings import Makings
     from trtbench.precision import Runtime
     from trtbench.records import Preprocessing, Split
@@ -77,6 +80,34 @@ def counted(
     )
     write_atomically(folder / "gains.json", json.dumps(to_jsonable(facts), indent=1))
     return facts
+
+
+@recipe(kind="judgement", facts=Judgement, content=(), packages=("onnx", "onnxruntime"), version=1)
+def weighed(_folder: Path, *, in_float: Ingredient, quantized: Ingredient, judges: CalibrationSet) -> Judgement:
+    """Compare the logits of an INT8 graph with those of the float one on images that did not calibrate."""
+    import onnx
+
+    in_int8, reference = (judges.logits(onnx.load(graph.path(GRAPH))) for graph in (quantized, in_float))
+    return judge(in_int8, reference)
+
+
+def calibration_record(makings: Makings, variant: Variant, *, runtime: Runtime) -> CalibrationRecord:
+    """Return by which method a Q/DQ graph is calibrated, and how near it comes to the float one."""
+    found = makings.book.make(
+        weighed,
+        f"{variant.name}/int8 for {runtime}",
+        in_float=calibrated_graph(makings, variant),
+        quantized=quantized_graph(makings, variant, runtime=runtime),
+        judges=judges(makings),
+    ).facts
+    by = ranges(makings, variant).facts
+    return CalibrationRecord(
+        method=by.method,
+        mse_tensors=by.given_way,
+        snr_db=found.snr_db,
+        agreement=found.agreement,
+        images=found.images,
+    )
 
 
 def option_gains(makings: Makings, variant: Variant, *, runtime: Runtime) -> Artefact[GainsFacts] | None:

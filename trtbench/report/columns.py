@@ -11,7 +11,7 @@ from trtbench.report.units import ABSENT, fixed, megabytes, millions, percent, s
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from trtbench.rows import AccuracyRecord, LatencyRecord, LoadRecord, Row
+    from trtbench.rows import AccuracyRecord, CalibrationRecord, LatencyRecord, LoadRecord, Row
 
     Value = str | float | bool | tuple[float, ...] | Mapping[str, Any] | None
 
@@ -84,6 +84,13 @@ def _row(key: str, header: str, take: Callable[[Row], Value], **faces: Unpack[_F
 def _accuracy(key: str, header: str, take: Callable[[AccuracyRecord], Value], **faces: Unpack[_Faces]) -> Column:
     def value(line: Line) -> Value:
         return None if line.row.accuracy is None else take(line.row.accuracy)
+
+    return Column(key=key, header=header, value=value, **faces)
+
+
+def _calibration(key: str, header: str, take: Callable[[CalibrationRecord], Value], **faces: Unpack[_Faces]) -> Column:
+    def value(line: Line) -> Value:
+        return None if line.row.calibration is None else take(line.row.calibration)
 
     return Column(key=key, header=header, value=value, **faces)
 
@@ -162,6 +169,10 @@ def _setting(value: Any) -> str:
 
 def _settings(_: Line, settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {_setting(value)}" for key, value in settings.items())
+
+
+def _method(found: CalibrationRecord) -> str:
+    return found.method if not found.mse_tensors else f"{found.method}, mse for {found.mse_tensors} tensors"
 
 
 def _short(_: Line, sha256: str) -> str:
@@ -325,6 +336,20 @@ COLUMNS = (
         text=_FIXED,
         shown_in=_CSV,
     ),
+    # how it was calibrated
+    _calibration("calibration_method", "Calibrated by", _method, shown_in=_FILES, align="left"),
+    _calibration(
+        "calibration_snr_db", "Logits' SNR", lambda found: found.snr_db, unit="dB", text=_FIXED, shown_in=_FILES
+    ),
+    _calibration(
+        "calibration_agreement",
+        "Same class as FP32",
+        lambda found: found.agreement,
+        unit="%",
+        text=_PERCENT,
+        shown_in=_FILES,
+    ),
+    _calibration("calibration_images", "Held-out images", lambda found: found.images, shown_in=_FILES),
     # how it was timed
     _latency("mode", "Mode", lambda found: found.mode, shown_in=_FILES, align="left"),
     _latency("launches_per_sample", "Launches", lambda found: found.launches_per_sample, shown_in=_FILES),

@@ -102,6 +102,20 @@ DETAILS = (
         media=("md", "html"),
         legend="From the folder that the run was started in. RUN being the folder of this report,"
         " `trtbench ship RUN --row ROW --output bundle` makes one ready to be run.",
+        is_folded=False,
+    ),
+    Detail(
+        name="calibration",
+        title="Calibration of INT8",
+        keys=(
+            *ENGINE,
+            *("calibration_method", "calibration_snr_db", "calibration_agreement", "calibration_images"),
+        ),
+        lines=lambda rows: engine_lines(rows, lambda row: row.calibration),
+        media=("md", "html"),
+        legend="Beside the float graph on training images that did not calibrate: no label, no test image is looked at."
+        " The signal-to-noise ratio is of the logits less their mean over the classes.",
+        is_folded=False,
     ),
     Detail(
         name="load",

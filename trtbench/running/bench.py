@@ -54,7 +54,7 @@ _OF_THE_GRAPH = "scored is its graph, in exact arithmetic: the engine was not ru
 # What a row has of its sidecar, under the same name
 _OF_SIDECAR = (
     *("params", "macs", "widths", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "build_s"),
-    *("achieved", "notes"),
+    *("achieved", "calibration", "notes"),
 )
 # by variant and placement: what the int8 graph gets right in true arithmetic
 TrueCorrect = Mapping[tuple[str, Runtime], int]
@@ -327,6 +327,7 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
         engine_path=str(measured.engine.path),
         load_ms=opening.load_ms if opening else None,
         first_inference_ms=opening.first_inference_ms if opening else None,
+        calibration=sidecar.calibration,
         accuracy=_accuracy(measured, sidecar, family),
         latency=latencies[0] if latencies else None,
         other_latencies=tuple(latencies[1:]),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from trtbench.bench.paired_drop import drop_upper_bound
+from trtbench.calibrate.judgement import powers, signal_to_noise_db
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -164,17 +163,6 @@ def effect_of(logits: NDArray[np.float32], reference: NDArray[np.float32], label
         agreement=float((found == wanted).mean()),
         logits_snr_db=signal_to_noise_db(*powers(reference, logits)),
     )
-
-
-def powers(reference: NDArray[np.float32], values: NDArray[np.float32]) -> tuple[float, float]:
-    """Return the sums of squares of the reference and of the difference; sums over batches add up."""
-    wide = reference.astype(np.float64)
-    return float(np.square(wide).sum()), float(np.square(values - wide).sum())
-
-
-def signal_to_noise_db(signal: float, noise: float) -> float | None:
-    """Return 10 log10(signal / noise), of powers; None without noise, and without a signal."""
-    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
 
 
 def cheapest_exclusion(

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 
 from trtbench.bench.workers import Workers
+from trtbench.calibrate.judgement import powers, signal_to_noise_db
 from trtbench.data import spread
 from trtbench.engines.base import place_of
 from trtbench.engines.onnxruntime.cpu import integer_convolutions
@@ -27,7 +28,7 @@ from trtbench.make.engines import build_engine
 from trtbench.make.graphs import GRAPH, quantized_graph
 from trtbench.make.recipe import Book, Facts, Given, recipe
 from trtbench.records import Split
-from trtbench.studies.int8_drop import KernelEffect, effect_of, powers, signal_to_noise_db
+from trtbench.studies.int8_drop import KernelEffect, effect_of
 from trtbench.studies.truth import given_graph
 from trtbench.suite import BACKENDS
 

@@ -12,11 +12,12 @@ import numpy as np
 
 from trtbench import __version__
 from trtbench._optional import version
+from trtbench.calibrate.judgement import powers, signal_to_noise_db
 from trtbench.data import batches, spread
 from trtbench.environment.host import collect_host
 from trtbench.graph.reference import exact_logits, run_reference_batches
 from trtbench.make.recipe import Book, Facts, Given, recipe
-from trtbench.studies.int8_drop import Effect, effect_of, powers, signal_to_noise_db
+from trtbench.studies.int8_drop import Effect, effect_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,6 +13,7 @@ from trtbench.precision import PrecisionName, Runtime  # noqa: TC001  likewise
 from trtbench.suite.base import Part, PositiveInt, unique
 
 Method = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
+AskedMethod = Literal["auto", "minmax", "moving-average", "percentile", "entropy", "mse"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,9 @@ class CalibrationConfig(Part):
 
     per_class: PositiveInt | None = Field(None, description="images of each class")
     total: PositiveInt | None = Field(None, description="images in all, spread evenly over the classes")
-    method: Method = Field("mse", description="how activations become scales; mse has the least error on validation")
+    method: AskedMethod = Field(
+        "auto", description="how activations become scales; auto judges the methods on held-out training images"
+    )
     percentile: Annotated[float, Field(gt=50, le=100)] = Field(
         99.99, description="method percentile: how many of the magnitudes stay below the threshold"
     )

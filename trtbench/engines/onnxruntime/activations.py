@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from trtbench.engines.onnxruntime.sessions import CPU, session_options, start
+from trtbench.environment.host import collect_host
 from trtbench.graph.reference import onnxruntime
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def iterate_graph_activations(
     inputs = {item.name for item in proto.graph.input}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known | inputs)
     workers = min(_WORKERS, os.cpu_count() or 1)
-    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={"threads": 1})
+    settings = {"threads": 1, "x64quantprecision": not collect_host().cpu.has_int8_dot}
+    # One level up, convolutions are blocked by channels: activations of odd widths that are outputs are lost there.
+    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, settings=settings)
     session = start(ort, proto.SerializeToString(), options, providers={CPU: {}})
     name = session.get_inputs()[0].name
     computed = [tensor for tensor in tensors if tensor not in inputs]
