@@ -131,3 +131,14 @@ def test_the_sweep_has_a_column_for_each_batch_size_and_gaps_where_none_was_time
     assert table.headers == ("Engine", "b1 images/s", "b8 images/s", "b9 images/s", "Knee", "Faster than dense from")
     assert [line[0] for line in table.cells] == ["dense fp32 onnxruntime-cpu", "other fp32 onnxruntime-cpu"]
     assert table.cells[1][1] == "-"
+
+
+def test_what_passes_on_the_gpu_stands_beside_the_wall_clock_that_holds_the_launch() -> None:
+    row = next(row for row in ROWS if row.latency)
+    assert row.latency is not None
+    on_gpu = replace(row, latency=replace(row.latency, parts_ms={"compute": 0.123}))
+
+    headers = latency_table((on_gpu,), MARKS).headers
+
+    assert headers[headers.index("p50 ms") + 1] == "Compute ms"
+    assert "Compute ms" not in latency_table((row,), MARKS).headers

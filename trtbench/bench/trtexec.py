@@ -2,8 +2,8 @@
 
 Two figures are compared, without copies. Of the device: `trtexec` reads "GPU Compute Time" off CUDA events around each
 enqueue with a second inference queued behind it, and so does our session when its clock is "events". And by the wall
-clock, one inference at a time, launch and wake-up included: what a report's p50 is. Of that `trtexec` tells the mean, the
-reciprocal of its throughput under `--exposeDMA`, which takes the second inference away.
+clock, one inference at a time, launch and wake-up included: what a report's p50 is. Of that `trtexec` tells the mean:
+the reciprocal of its throughput under `--exposeDMA`, which takes the second inference away.
 """
 
 from __future__ import annotations
