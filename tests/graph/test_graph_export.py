@@ -272,15 +272,6 @@ def test_an_invalid_graph_is_refused() -> None:
         _finished(_traced(20, operator="Concat"), opset=20)
 
 
-def test_given_images_are_compared_instead_of_noise(tmp_path: Path) -> None:
-    images = np.zeros((3, *_SHAPE), np.float32)
-    config = ExportConfig(exporter="torchscript")
-    assert export_onnx(_trained(), tmp_path / "n.onnx", input_shape=_SHAPE, config=config, images=images).opset == 20
-    for bad in (images[:1], images[:, :, :4]):
-        with pytest.raises(GraphError, match="at least 2 of shape"):
-            export_onnx(_trained(), tmp_path / "n.onnx", input_shape=_SHAPE, config=config, images=bad)
-
-
 def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError):

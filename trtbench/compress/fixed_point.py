@@ -122,7 +122,7 @@ class FixedPoint:
         known = {**facts, "inputs": inputs} if inputs else facts
         return PackedState(tensors={**without_negative_zeros(state), **self.grids}, facts=known)
 
-    def record(self, config: FixedPointVariant, *, notes: tuple[str, ...] = ()) -> FixedPointRecord:
+    def record(self, config: FixedPointVariant) -> FixedPointRecord:
         """Count what the quantized weights take."""
         state = self.packed(facts={})
         names = [name for name in weight_layers(self.model) if name not in self.float_layers]
@@ -135,7 +135,6 @@ class FixedPoint:
             layers=len(names),
             float_layers=self.float_layers,
             bits_per_weight=8 * sum(sizes.values()) / max(count, 1),
-            notes=notes,
         )
 
 
