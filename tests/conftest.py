@@ -84,7 +84,7 @@ def in_short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     import torch
     from short_cuts import save_blank, worker_here
 
-    monkeypatch.setattr("trtbench.bench.workers.WorkerProcess", worker_here)
+    monkeypatch.setattr("trtbench.bench.processes.WorkerProcess", worker_here)
     monkeypatch.setattr("trtbench.bench.worker._pin", list)  # the cores asked for, and none taken from other tests
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_blank)
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32

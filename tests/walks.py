@@ -153,7 +153,7 @@ bench: {{batch_sizes: [1], duration: 0.01, warm_up: 0, block_ms: 2, processes: 1
 def run(folder: Path) -> None:
     """Run the tiny suite with both sides traced."""
     from trtbench.bench import measure
-    from trtbench.bench.workers import Workers
+    from trtbench.bench.processes import Workers
     from trtbench.running import Places, run_suite
     from trtbench.suite import load_suite
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trtbench.bench.measured import EngineFile, Images
+from trtbench.bench.records import EngineFile, Images
 from trtbench.engines.base import BuildRequest
 from trtbench.engines.fake import FAKE
 from trtbench.engines.sidecar import write_sidecar

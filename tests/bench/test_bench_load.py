@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from trtbench.bench.load import bear, highest_that_holds, load_record, poisson_arrivals, serve_arrivals, serve_streams
-from trtbench.bench.workers import Workers
+from trtbench.bench.processes import Workers
 from trtbench.engines.base import place_of
 from trtbench.errors import ConfigError, DeviceError
 from trtbench.suite import LoadConfig, options
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trtbench.bench.measured import EngineFile, Images
+    from trtbench.bench.records import EngineFile, Images
     from trtbench.rows import LoadRecord
 
 

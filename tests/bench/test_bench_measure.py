@@ -12,10 +12,10 @@ import pytest
 
 from trtbench.bench.interleave import Timing
 from trtbench.bench.measure import groups, measure_engines
-from trtbench.bench.measured import Bench
+from trtbench.bench.processes import Workers, cores
+from trtbench.bench.records import Bench
 from trtbench.bench.summary import latency_record, timed_ratio
 from trtbench.bench.worker import serve
-from trtbench.bench.workers import Workers, cores
 from trtbench.engines.base import Parts, SessionFacts, place_of
 from trtbench.engines.fake import FakeBackend, FakeSession
 from trtbench.errors import OutOfMemoryError, RowError, SidecarError, WorkerError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from trtbench.bench.measured import EngineFile, Images, Measured
+    from trtbench.bench.records import EngineFile, Images, Measured
 
     Make = Callable[..., EngineFile]
 
@@ -450,7 +450,7 @@ def test_a_worker_that_fails_after_it_was_timed_is_an_error_of_its_row(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from trtbench.bench.workers import WorkerProcess
+    from trtbench.bench.processes import WorkerProcess
 
     honest = WorkerProcess.ask
 

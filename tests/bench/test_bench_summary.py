@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trtbench.bench.interleave import Timing
-from trtbench.bench.measured import PLAIN, EngineFile, Measured, Opening, Run, Way
+from trtbench.bench.records import PLAIN, EngineFile, Measured, Opening, Run, Way
 from trtbench.bench.statistics import is_settled, settling
 from trtbench.bench.summary import is_enqueue_bound, latency_record, timed_ratio
 

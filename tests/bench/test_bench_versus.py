@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trtbench.bench.measured import EngineFile
+    from trtbench.bench.records import EngineFile
 
     Make = Callable[..., EngineFile]
 

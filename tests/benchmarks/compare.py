@@ -24,7 +24,7 @@ from trtbench.jsonable import to_jsonable
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
-    from trtbench.bench.measured import EngineFile
+    from trtbench.bench.records import EngineFile
 
 _BATCH_SIZES = (1, 32)
 _TRIALS = 5  # of each engine and batch size: 20 in all

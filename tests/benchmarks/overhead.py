@@ -18,8 +18,8 @@ import numpy as np
 
 from tests.benchmarks.subjects import build_subjects
 from trtbench.bench.interleave import Budget, Timing, joined, measure_interleaved, side_by_side
+from trtbench.bench.processes import Workers, cores
 from trtbench.bench.resampling import ratio_interval
-from trtbench.bench.workers import Workers, cores
 from trtbench.engines.base import place_of
 from trtbench.environment import collect_environment
 from trtbench.jsonable import to_jsonable
@@ -28,8 +28,8 @@ from trtbench.store import write_atomically
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from trtbench.bench.measured import EngineFile
-    from trtbench.bench.workers import WorkerProcess
+    from trtbench.bench.processes import WorkerProcess
+    from trtbench.bench.records import EngineFile
 
 _LIMIT = 1.02
 

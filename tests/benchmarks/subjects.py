@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trtbench.bench.measured import EngineFile
+from trtbench.bench.records import EngineFile
 from trtbench.models import build_model, save_model
 from trtbench.running import Places, build_suite
 from trtbench.suite import parse_suite

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from trtbench.bench.interleave import Timing
-from trtbench.bench.measured import PLAIN, EngineFile, Measured, Run
+from trtbench.bench.records import PLAIN, EngineFile, Measured, Run
 from trtbench.engines.base import BuildRequest
 from trtbench.engines.fake import FAKE
 from trtbench.engines.sidecar import Sidecar, write_sidecar

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from trtbench.bench.interleave import Timing
-from trtbench.bench.measured import PLAIN, EngineFile, Measured, Run
+from trtbench.bench.records import PLAIN, EngineFile, Measured, Run
 from trtbench.engines.sidecar import Sidecar
 from trtbench.errors import WorkerError
 from trtbench.make.engines import EnginePlan

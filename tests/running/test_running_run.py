@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trtbench.bench.measured import Measured
+    from trtbench.bench.records import Measured
     from trtbench.running import Places
     from trtbench.suite import Suite
 

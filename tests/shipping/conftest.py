@@ -70,7 +70,7 @@ def small_run(small_suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> P
     root = tmp_path_factory.mktemp("work")
     places = Places(runs=root / "runs", engines=root / "engines")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trtbench.bench.workers.WorkerProcess", worker_here)
+        patch.setattr("trtbench.bench.processes.WorkerProcess", worker_here)
         patch.setattr("trtbench.bench.worker._pin", list)
         patch.setattr("matplotlib.figure.Figure.savefig", save_blank)
         return run_suite(small_suite, places, argv=["trtbench", "run"], now=datetime(2026, 1, 2, tzinfo=UTC))[1]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from trtbench.bench.workers import cores
+from trtbench.bench.processes import cores
 from trtbench.rows import LoadRecord
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.bench.workers import WorkerProcess
+    from trtbench.bench.processes import WorkerProcess
     from trtbench.suite import LoadConfig
 
 _SPIN_NS = 200_000  # the last stretch before a request is due is spun: sleeping is not that exact

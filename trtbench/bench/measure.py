@@ -13,9 +13,9 @@ import numpy as np
 from trtbench.bench.accuracy import score
 from trtbench.bench.interleave import Budget, Timing, measure_interleaved
 from trtbench.bench.load import bear
-from trtbench.bench.measured import PLAIN, Bench, EngineFile, Measured, Opening, Run, Way
+from trtbench.bench.processes import Workers, cores
+from trtbench.bench.records import PLAIN, Measured, Opening, Run, Way
 from trtbench.bench.statistics import is_settled
-from trtbench.bench.workers import Workers, cores
 from trtbench.engines.base import place_of
 from trtbench.errors import OutOfMemoryError, RowError, WorkerError
 from trtbench.store import storing
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.bench.measured import EngineFile
-    from trtbench.bench.workers import WorkerProcess
+    from trtbench.bench.processes import WorkerProcess
+    from trtbench.bench.records import Bench, EngineFile
     from trtbench.suite import BenchConfig
 
 _ENERGY_S = 1.0  # NVML's counter steps every 20 to 100 ms
@@ -55,11 +55,11 @@ def measure_engines(
     found += [Measured(engine=engine, batch_size=size) for engine in engines for size in config.batch_sizes]
     together = groups([engine.name for engine in engines], alive=config.alive)
     for index, names in enumerate(together):
-        rows = [one for one in found if one.engine.name in names]
+        group = [one for one in found if one.engine.name in names]
         for process in range(config.processes):
             share = (index * config.processes + process, len(together) * config.processes)
-            _measure_process(rows, bench, process=index * config.processes + process, share=share)
-        _settle([one for one in rows if one.engine.name != names[0] or not index], rows, bench, number=index)
+            _measure_process(group, bench, process=index * config.processes + process, share=share)
+        _settle([one for one in group if one.engine.name != names[0] or not index], group, bench, number=index)
     for number, one in enumerate([one for one in found if _deserves_another_try(one, is_only=len(found) == 1)]):
         one.error, one.is_alone = None, True
         one.runs.clear()
@@ -78,25 +78,25 @@ def groups(names: Sequence[str], *, alive: int | None) -> list[list[str]]:
     return [[anchor, *others[index::number]] for index in range(number)]
 
 
-def _deserves_another_try(row: Measured, *, is_only: bool) -> bool:
+def _deserves_another_try(one: Measured, *, is_only: bool) -> bool:
     """Whether a row failed by a crash, or by memory that it would have had alone."""
-    if isinstance(row.error, OutOfMemoryError):
+    if isinstance(one.error, OutOfMemoryError):
         return not is_only
-    return isinstance(row.error, WorkerError) and row.opening is not None
+    return isinstance(one.error, WorkerError) and one.opening is not None
 
 
-def _measure_process(rows: Sequence[Measured], bench: Bench, *, process: int, share: tuple[int, int]) -> None:
+def _measure_process(group: Sequence[Measured], bench: Bench, *, process: int, share: tuple[int, int]) -> None:
     """Start a fresh process of each engine that has not failed, score the first of each, time all of them."""
-    waiting, config = [one for one in rows if one.error is None], bench.config
+    waiting, config = [one for one in group if one.error is None], bench.config
     with Workers() as workers:
         is_first = any(one.opening is None for one in waiting)
-        for done, engine_rows, worker in start_all(workers, waiting, bench):
-            if worker is not None and engine_rows[0].opening is None:
-                score_engine(workers, worker, engine_rows, bench)
+        for done, own, worker in start_all(workers, waiting, bench):
+            if worker is not None and own[0].opening is None:
+                score_engine(workers, worker, own, bench)
             elif worker is not None:
-                open_engine(workers, worker, engine_rows, bench)
+                open_engine(workers, worker, own, bench)
             if is_first:
-                bench.progress("score", engine_rows[0].engine.name, done)
+                bench.progress("score", own[0].engine.name, done)
         for size in config.batch_sizes:
             at_size = [one for one in waiting if one.batch_size == size and one.error is None]
             runs = time_side_by_side(
@@ -122,9 +122,9 @@ def _tell_round(bench: Bench, size: int, share: tuple[int, int], part: float) ->
     bench.progress("time", f"batch {size}", (done + part) / total)
 
 
-def _load_all(workers: Workers, rows: Sequence[Measured], bench: Bench) -> None:
+def _load_all(workers: Workers, group: Sequence[Measured], bench: Bench) -> None:
     """Put the loads of the suite on each row in turn, and count its energy, once it was timed."""
-    for index, one in enumerate(rows):
+    for index, one in enumerate(group):
         worker = workers.alive(one.engine.name)
         if worker is None or one.error is not None:
             continue
@@ -138,23 +138,23 @@ def _load_all(workers: Workers, rows: Sequence[Measured], bench: Bench) -> None:
             workers.drop(one.engine.name)
             one.error = error
         if bench.config.load:
-            bench.progress("load", f"batch {one.batch_size}", (index + 1) / len(rows))
+            bench.progress("load", f"batch {one.batch_size}", (index + 1) / len(group))
 
 
-def _count_energy(worker: WorkerProcess, row: Measured, bench: Bench) -> None:
+def _count_energy(worker: WorkerProcess, one: Measured, bench: Bench) -> None:
     """Run an engine for a second by itself, and divide the joules its device took by the images."""
-    assert row.opening is not None, "rows that were timed were opened"
-    timed = row.timed
-    before = bench.energy_j(row.opening.device)
+    assert one.opening is not None, "what was timed was opened"
+    timed = one.timed
+    before = bench.energy_j(one.opening.device)
     if before is None or timed is None:
         return
     samples = max(1, round(_ENERGY_S * 1e9 / float(timed.block_medians_ns.mean())))
-    worker.ask("time", batch=row.batch_size, samples=samples, scope="device")
-    after = bench.energy_j(row.opening.device)
-    row.energy_j = None if after is None else (after - before) / ((samples + 1) * row.batch_size)
+    worker.ask("time", batch=one.batch_size, samples=samples, scope="device")
+    after = bench.energy_j(one.opening.device)
+    one.energy_j = None if after is None else (after - before) / ((samples + 1) * one.batch_size)
 
 
-def _settle(candidates: Sequence[Measured], rows: Sequence[Measured], bench: Bench, *, number: int) -> None:
+def _settle(candidates: Sequence[Measured], group: Sequence[Measured], bench: Bench, *, number: int) -> None:
     """Time once more, in a fresh process, the rows of a device of their own that a process left unsettled.
 
     The anchor runs beside them, so that ratios still pair. On CPUs, which others use too, nothing is gained by it.
@@ -162,7 +162,7 @@ def _settle(candidates: Sequence[Measured], rows: Sequence[Measured], bench: Ben
     unsettled = [one for one in candidates if one.error is None and not _is_on_cpu(one) and _unsettled_in(one)]
     if not unsettled:
         return
-    anchors = [one for one in rows if one.engine.name == rows[0].engine.name and one.error is None]
+    anchors = [one for one in group if one.engine.name == group[0].engine.name and one.error is None]
     sizes = {one.batch_size for one in unsettled}
     beside = [one for one in anchors if one.batch_size in sizes and one not in unsettled]
     process = _SETTLING + number
@@ -174,16 +174,16 @@ def _settle(candidates: Sequence[Measured], rows: Sequence[Measured], bench: Ben
                 del one.runs[bad]
 
 
-def _is_on_cpu(row: Measured) -> bool:
-    return row.opening is None or row.opening.device.lower().startswith("cpu")
+def _is_on_cpu(one: Measured) -> bool:
+    return one.opening is None or one.opening.device.lower().startswith("cpu")
 
 
-def _unsettled_in(row: Measured) -> list[int]:
-    return [number for number, run in row.runs.items() if not is_settled(run.timed[PLAIN].samples_ns)]
+def _unsettled_in(one: Measured) -> list[int]:
+    return [number for number, run in one.runs.items() if not is_settled(run.timed[PLAIN].samples_ns)]
 
 
 def start_all(
-    workers: Workers, rows: Sequence[Measured], bench: Bench
+    workers: Workers, group: Sequence[Measured], bench: Bench
 ) -> Iterator[tuple[float, list[Measured], WorkerProcess | None]]:
     """Start a worker for each engine, some at once, since importing a runtime is not timed; yield them one by one.
 
@@ -191,7 +191,7 @@ def start_all(
         The share that this engine ends, its rows, and its worker; None where it did not start, as its rows then say.
     """
     by_engine: dict[str, list[Measured]] = {}
-    for one in rows:
+    for one in group:
         by_engine.setdefault(one.engine.name, []).append(one)
     pool = ThreadPoolExecutor(max_workers=_STARTING_AT_ONCE)
     try:
@@ -202,14 +202,14 @@ def start_all(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def score_engine(workers: Workers, worker: WorkerProcess, rows: Sequence[Measured], bench: Bench) -> None:
+def score_engine(workers: Workers, worker: WorkerProcess, group: Sequence[Measured], bench: Bench) -> None:
     """Open an engine and score it at each batch size."""
     images = bench.images
     try:
-        opening = Opening(**_open(worker, rows[0].engine, bench))
+        opening = Opening(**_open(worker, group[0].engine, bench))
         # The logits travel by files outside the run's folder, gone afterwards.
         with tempfile.TemporaryDirectory(prefix="trtbench-", ignore_cleanup_errors=True) as scratch:
-            for one in rows:
+            for one in group:
                 one.opening = opening
                 path = Path(scratch) / f"{one.batch_size}.npy"
                 worker.ask("score", batch=one.batch_size, logits=str(path))
@@ -218,26 +218,26 @@ def score_engine(workers: Workers, worker: WorkerProcess, rows: Sequence[Measure
                 one.accuracy = score(logits, images.labels, reference=images.reference, names=images.classes)
                 one.predictions = logits.argmax(axis=1).tolist()
     except RowError as error:
-        _give_up(workers, rows, error)
+        _give_up(workers, group, error)
 
 
-def open_engine(workers: Workers, worker: WorkerProcess, rows: Sequence[Measured], bench: Bench) -> None:
+def open_engine(workers: Workers, worker: WorkerProcess, group: Sequence[Measured], bench: Bench) -> None:
     """Open an engine that was scored in another process."""
     try:
-        _open(worker, rows[0].engine, bench)
+        _open(worker, group[0].engine, bench)
     except RowError as error:
-        _give_up(workers, rows, error)
+        _give_up(workers, group, error)
 
 
-def _start(workers: Workers, rows: Sequence[Measured], bench: Bench) -> WorkerProcess | None:
-    engine = rows[0].engine
+def _start(workers: Workers, group: Sequence[Measured], bench: Bench) -> WorkerProcess | None:
+    engine = group[0].engine
     log = bench.folder / "logs" / f"{engine.name.replace(' ', '_')}.log"
     try:
         place, images = place_of(engine.backend), str(bench.images.path)
         preparing = {"backend": place, "engine": str(engine.path), "images": images}
         return workers.start(engine.name, log=log, preparing=preparing)
     except RowError as error:
-        for one in rows:
+        for one in group:
             one.error = error
         return None
 
@@ -247,9 +247,9 @@ def _open(worker: WorkerProcess, engine: EngineFile, bench: Bench) -> dict[str, 
     return worker.ask("open", settings=settings, batch=min(bench.config.batch_sizes))
 
 
-def _give_up(workers: Workers, rows: Sequence[Measured], error: RowError) -> None:
-    workers.drop(rows[0].engine.name)
-    for one in rows:
+def _give_up(workers: Workers, group: Sequence[Measured], error: RowError) -> None:
+    workers.drop(group[0].engine.name)
+    for one in group:
         one.error = error
 
 

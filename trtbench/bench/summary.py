@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from trtbench.bench.interleave import side_by_side
-from trtbench.bench.measured import PLAIN
+from trtbench.bench.records import PLAIN
 from trtbench.bench.resampling import median_interval, ratio_interval
 from trtbench.bench.statistics import latency_summary, paired_ratio, settling
 from trtbench.rows import LatencyRecord
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trtbench.bench.interleave import Timing
-    from trtbench.bench.measured import Measured, Way
+    from trtbench.bench.records import Measured, Way
 
 ENQUEUE_BOUND = 0.8  # trtexec warns from this share on (samples/common/sampleReporting.cpp)
 _NS_PER_MS = 1e6

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Literal
 
 from trtbench.bench.interleave import Budget, Timing, joined
 from trtbench.bench.measure import time_side_by_side
-from trtbench.bench.measured import PLAIN
+from trtbench.bench.processes import WORKER, Workers
+from trtbench.bench.records import PLAIN
 from trtbench.bench.summary import timed_ratio
-from trtbench.bench.workers import WORKER, Workers
 from trtbench.engines.base import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from trtbench.bench.measured import EngineFile
+    from trtbench.bench.records import EngineFile
 
 Verdict = Literal["SAME", "FASTER", "SLOWER", "AMBIGUOUS"]
 

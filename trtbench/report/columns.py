@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from trtbench.decide.ratios import dense_fp32_of, eager_of, is_cpu, speed_up
@@ -77,33 +78,40 @@ class _Faces(TypedDict, total=False):
     align: Align
 
 
-def _row(key: str, header: str, take: Callable[[Row], Value], **faces: Unpack[_Faces]) -> Column:
-    return Column(key=key, header=header, value=lambda line: take(line.row), **faces)
+def _row(key: str, header: str, take: Callable[[Row], Value] | None = None, **faces: Unpack[_Faces]) -> Column:
+    """Return a column of a row: of the field that its key names, or what `take` makes of the row."""
+    read = take or attrgetter(key)
+    return Column(key=key, header=header, value=lambda line: read(line.row), **faces)
 
 
-def _accuracy(key: str, header: str, take: Callable[[AccuracyRecord], Value], **faces: Unpack[_Faces]) -> Column:
-    def value(line: Line) -> Value:
-        return None if line.row.accuracy is None else take(line.row.accuracy)
-
-    return Column(key=key, header=header, value=value, **faces)
-
-
-def _calibration(key: str, header: str, take: Callable[[CalibrationRecord], Value], **faces: Unpack[_Faces]) -> Column:
-    def value(line: Line) -> Value:
-        return None if line.row.calibration is None else take(line.row.calibration)
-
-    return Column(key=key, header=header, value=value, **faces)
+def _accuracy(
+    key: str, header: str, take: Callable[[AccuracyRecord], Value] | None = None, **faces: Unpack[_Faces]
+) -> Column:
+    read = _of_record(lambda line: line.row.accuracy, take or attrgetter(key))
+    return Column(key=key, header=header, value=read, **faces)
 
 
-def _latency(key: str, header: str, take: Callable[[LatencyRecord], Value], **faces: Unpack[_Faces]) -> Column:
-    def value(line: Line) -> Value:
-        return None if line.latency is None else take(line.latency)
+def _calibration(
+    key: str, header: str, take: Callable[[CalibrationRecord], Value] | None = None, **faces: Unpack[_Faces]
+) -> Column:
+    read = _of_record(lambda line: line.row.calibration, take or attrgetter(key.removeprefix("calibration_")))
+    return Column(key=key, header=header, value=read, **faces)
 
-    return Column(key=key, header=header, value=value, **faces)
+
+def _latency(
+    key: str, header: str, take: Callable[[LatencyRecord], Value] | None = None, **faces: Unpack[_Faces]
+) -> Column:
+    read = _of_record(lambda line: line.latency, take or attrgetter(key))
+    return Column(key=key, header=header, value=read, **faces)
 
 
-def _load(key: str, header: str, take: Callable[[LoadRecord], Value], **faces: Unpack[_Faces]) -> Column:
-    return Column(key=key, header=header, value=lambda line: None if line.load is None else take(line.load), **faces)
+def _load(key: str, header: str, take: Callable[[LoadRecord], Value] | None = None, **faces: Unpack[_Faces]) -> Column:
+    read = _of_record(lambda line: line.load, take or attrgetter(key.removeprefix("load_")))
+    return Column(key=key, header=header, value=read, **faces)
+
+
+def _of_record(record: Callable[[Line], Any], read: Callable[[Any], Value]) -> Callable[[Line], Value]:
+    return lambda line: None if record(line) is None else read(record(line))
 
 
 def _number(write: Callable[[Any], str]) -> Callable[[Line, Any], str]:
@@ -200,55 +208,55 @@ _CSV: frozenset[Medium] = frozenset({"csv"})
 
 COLUMNS = (
     # what report.csv has had from the first, in its order
-    _row("variant", "Variant", lambda row: row.variant, align="left"),
-    _row("precision", "Precision", lambda row: row.precision, text=_shown_precision, align="left"),
-    _row("backend", "Backend", lambda row: row.backend, shown_in=_FILES, align="left"),
-    _row("device", "Device", lambda row: row.device, shown_in=_FILES, align="left"),
+    _row("variant", "Variant", align="left"),
+    _row("precision", "Precision", text=_shown_precision, align="left"),
+    _row("backend", "Backend", shown_in=_FILES, align="left"),
+    _row("device", "Device", shown_in=_FILES, align="left"),
     Column(
         key="batch_size",
         header="Batch",
         value=lambda line: line.row.batch_size,
         text=lambda line, size: ", ".join(str(row.batch_size) for row in line.alike) or str(size),
     ),
-    _row("role", "Role", lambda row: row.role, shown_in=_HTML_CSV, align="left"),
-    _row("status", "Status", lambda row: row.status, align="left"),
-    _row("reason", "Reason", lambda row: row.reason, shown_in=frozenset({"md", "csv"}), align="left"),
-    _row("simulated", "Simulated", lambda row: row.simulated, shown_in=_CSV),
-    _accuracy("top1", "Top-1", lambda found: found.top1, unit="%", text=_top1),
+    _row("role", "Role", shown_in=_HTML_CSV, align="left"),
+    _row("status", "Status", align="left"),
+    _row("reason", "Reason", shown_in=frozenset({"md", "csv"}), align="left"),
+    _row("simulated", "Simulated", shown_in=_CSV),
+    _accuracy("top1", "Top-1", unit="%", text=_top1),
     _accuracy("top1_low", "Top-1 low", lambda found: found.ci95[0], unit="%", text=_PERCENT, shown_in=_CSV),
     _accuracy("top1_high", "Top-1 high", lambda found: found.ci95[1], unit="%", text=_PERCENT, shown_in=_CSV),
-    _accuracy("top5", "Top-5", lambda found: found.top5, unit="%", text=_PERCENT, shown_in=_HTML_CSV),
-    _accuracy("correct", "Right", lambda found: found.correct, shown_in=_HTML_CSV),
-    _accuracy("total", "Images", lambda found: found.total, shown_in=_HTML_CSV),
-    _accuracy("drop_pp", "Drop", lambda found: found.drop_pp, unit="pp", text=_drop, shown_in=_FILES),
-    _accuracy("drop_upper_pp", "Drop <=", lambda found: found.drop_upper_pp, unit="pp", text=_FIXED, shown_in=_NOT_MD),
-    _accuracy("mcnemar_p", "McNemar p", lambda found: found.mcnemar_p, text=_MS, shown_in=_HTML_CSV),
-    _accuracy("lost", "Lost", lambda found: found.lost, shown_in=_HTML_CSV),
-    _accuracy("gained", "Gained", lambda found: found.gained, shown_in=_HTML_CSV),
-    _accuracy("mcnemar_holm_p", "McNemar p (Holm)", lambda found: found.mcnemar_holm_p, text=_MS, shown_in=_FILES),
-    _accuracy("agreement", "Agreement", lambda found: found.agreement, unit="%", text=_PERCENT, shown_in=_HTML_CSV),
-    _accuracy("worst_class", "Worst class", lambda found: found.worst_class, shown_in=_FILES, align="left"),
-    _accuracy("ece", "ECE", lambda found: found.ece, text=_THREE, shown_in=_FILES),
-    _latency("scope", "Scope", lambda found: found.scope, shown_in=_FILES, align="left"),
-    _latency("clock", "Clock", lambda found: found.clock, shown_in=_HTML_CSV, align="left"),
-    _latency("p50_ms", "p50", lambda found: found.p50_ms, unit="ms", text=_MS),
+    _accuracy("top5", "Top-5", unit="%", text=_PERCENT, shown_in=_HTML_CSV),
+    _accuracy("correct", "Right", shown_in=_HTML_CSV),
+    _accuracy("total", "Images", shown_in=_HTML_CSV),
+    _accuracy("drop_pp", "Drop", unit="pp", text=_drop, shown_in=_FILES),
+    _accuracy("drop_upper_pp", "Drop <=", unit="pp", text=_FIXED, shown_in=_NOT_MD),
+    _accuracy("mcnemar_p", "McNemar p", text=_MS, shown_in=_HTML_CSV),
+    _accuracy("lost", "Lost", shown_in=_HTML_CSV),
+    _accuracy("gained", "Gained", shown_in=_HTML_CSV),
+    _accuracy("mcnemar_holm_p", "McNemar p (Holm)", text=_MS, shown_in=_FILES),
+    _accuracy("agreement", "Agreement", unit="%", text=_PERCENT, shown_in=_HTML_CSV),
+    _accuracy("worst_class", "Worst class", shown_in=_FILES, align="left"),
+    _accuracy("ece", "ECE", text=_THREE, shown_in=_FILES),
+    _latency("scope", "Scope", shown_in=_FILES, align="left"),
+    _latency("clock", "Clock", shown_in=_HTML_CSV, align="left"),
+    _latency("p50_ms", "p50", unit="ms", text=_MS),
     _latency("p50_low_ms", "p50 low", lambda found: _end(found.p50_ci95_ms, 0), unit="ms", text=_MS, shown_in=_CSV),
     _latency("p50_high_ms", "p50 high", lambda found: _end(found.p50_ci95_ms, 1), unit="ms", text=_MS, shown_in=_CSV),
-    _latency("p90_ms", "p90", lambda found: found.p90_ms, unit="ms", text=_MS, shown_in=_FILES),
-    _latency("p95_ms", "p95", lambda found: found.p95_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),
-    _latency("p99_ms", "p99", lambda found: found.p99_ms, unit="ms", text=_MS, shown_in=_FILES),
-    _latency("mean_ms", "Mean", lambda found: found.mean_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),
-    _latency("max_ms", "Max", lambda found: found.max_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),
-    _latency("cov", "CoV", lambda found: found.cov, text=_THREE, shown_in=_HTML_CSV),
+    _latency("p90_ms", "p90", unit="ms", text=_MS, shown_in=_FILES),
+    _latency("p95_ms", "p95", unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _latency("p99_ms", "p99", unit="ms", text=_MS, shown_in=_FILES),
+    _latency("mean_ms", "Mean", unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _latency("max_ms", "Max", unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _latency("cov", "CoV", text=_THREE, shown_in=_HTML_CSV),
     _latency("samples", "Samples", lambda found: found.n, shown_in=_HTML_CSV),
-    _latency("verdict", "Verdict", lambda found: found.verdict, shown_in=_HTML_CSV, align="left"),
-    _latency("throttled_samples", "Throttled", lambda found: found.throttled_samples, shown_in=_HTML_CSV),
-    _latency("ms_per_image", "ms/image", lambda found: found.ms_per_image, text=_MS, shown_in=_FILES),
-    _row("throughput_ips", "images/s", lambda row: row.throughput_ips, text=_MS, shown_in=_HTML_CSV),
-    _latency("ratio", "Time over the anchor's", lambda found: found.ratio, text=_ratio, shown_in=_HTML_CSV),
+    _latency("verdict", "Verdict", shown_in=_HTML_CSV, align="left"),
+    _latency("throttled_samples", "Throttled", shown_in=_HTML_CSV),
+    _latency("ms_per_image", "ms/image", text=_MS, shown_in=_FILES),
+    _row("throughput_ips", "images/s", text=_MS, shown_in=_HTML_CSV),
+    _latency("ratio", "Time over the anchor's", text=_ratio, shown_in=_HTML_CSV),
     _latency("ratio_low", "Ratio low", lambda found: _end(found.ratio_ci95, 0), text=_THREE, shown_in=_CSV),
     _latency("ratio_high", "Ratio high", lambda found: _end(found.ratio_ci95, 1), text=_THREE, shown_in=_CSV),
-    _latency("anchor", "Anchor", lambda found: found.anchor, shown_in=_HTML_CSV, align="left"),
+    _latency("anchor", "Anchor", shown_in=_HTML_CSV, align="left"),
     Column(
         key="times_as_fast_as_eager",
         header="vs eager",
@@ -261,48 +269,25 @@ COLUMNS = (
         value=lambda line: speed_up(line.row, dense_fp32_of(line.row, line.rows)),
         text=_TIMES,
     ),
-    _row("engine_bytes", "File", lambda row: row.engine_bytes, unit="MB", text=_MB),
-    _row("weight_bytes", "Weights", lambda row: row.weight_bytes, unit="MB", text=_MB, shown_in=_FILES),
-    _row("params", "Params", lambda row: row.params, unit="M", text=_MILLIONS, shown_in=_FILES),
-    _row("macs", "MACs", lambda row: row.macs, unit="M", text=_MILLIONS, shown_in=_FILES),
-    _row("sparsity", "Zeros", lambda row: row.sparsity, unit="%", text=_PERCENT, shown_in=_HTML_CSV),
-    _row(
-        "device_memory_bytes",
-        "GPU memory",
-        lambda row: row.device_memory_bytes,
-        unit="MB",
-        text=_MB,
-        shown_in=_HTML_CSV,
-    ),
-    _row(
-        "host_memory_bytes", "Host memory", lambda row: row.host_memory_bytes, unit="MB", text=_MB, shown_in=_HTML_CSV
-    ),
-    _row("energy_j", "J/image", lambda row: row.energy_j, text=_MS, shown_in=_HTML_CSV),
-    _row("build_s", "Build", lambda row: row.build_s, unit="s", text=_MS, shown_in=_FILES),
-    _row("load_ms", "Load", lambda row: row.load_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),
-    _row(
-        "first_inference_ms",
-        "First inference",
-        lambda row: row.first_inference_ms,
-        unit="ms",
-        text=_MS,
-        shown_in=_HTML_CSV,
-    ),
-    _row("achieved", "Layers achieved", lambda row: row.achieved, shown_in=_FILES, align="left"),
-    _row("engine_sha256", "sha256", lambda row: row.engine_sha256, text=_short, shown_in=_HTML_CSV, align="left"),
+    _row("engine_bytes", "File", unit="MB", text=_MB),
+    _row("weight_bytes", "Weights", unit="MB", text=_MB, shown_in=_FILES),
+    _row("params", "Params", unit="M", text=_MILLIONS, shown_in=_FILES),
+    _row("macs", "MACs", unit="M", text=_MILLIONS, shown_in=_FILES),
+    _row("sparsity", "Zeros", unit="%", text=_PERCENT, shown_in=_HTML_CSV),
+    _row("device_memory_bytes", "GPU memory", unit="MB", text=_MB, shown_in=_HTML_CSV),
+    _row("host_memory_bytes", "Host memory", unit="MB", text=_MB, shown_in=_HTML_CSV),
+    _row("energy_j", "J/image", text=_MS, shown_in=_HTML_CSV),
+    _row("build_s", "Build", unit="s", text=_MS, shown_in=_FILES),
+    _row("load_ms", "Load", unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _row("first_inference_ms", "First inference", unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _row("achieved", "Layers achieved", shown_in=_FILES, align="left"),
+    _row("engine_sha256", "sha256", text=_short, shown_in=_HTML_CSV, align="left"),
     _row("notes", "Notes", lambda row: "; ".join(row.notes), shown_in=_CSV, align="left"),
     # what is said of a row by other columns together, or with less room
-    _row("name", "Row", lambda row: row.name, shown_in=_PAGES, align="left"),
+    _row("name", "Row", shown_in=_PAGES, align="left"),
     _row("runs_on", "Backend", lambda row: row.backend, text=_on_cpu, shown_in=frozenset({"terminal"}), align="left"),
-    Column(
-        key="marks",
-        header="Note",
-        value=lambda line: line.marks,
-        shown_in=frozenset({"terminal", "md"}),
-    ),
-    _latency(
-        "p50_ci95_ms", "95 % interval", lambda found: found.p50_ci95_ms, unit="ms", text=_interval, shown_in=_HTML
-    ),
+    Column(key="marks", header="Note", value=lambda line: line.marks, shown_in=frozenset({"terminal", "md"})),
+    _latency("p50_ci95_ms", "95 % interval", unit="ms", text=_interval, shown_in=_HTML),
     _accuracy(
         "worst_class_drop_pp",
         "Its drop",
@@ -313,109 +298,55 @@ COLUMNS = (
     ),
     _row("rest_bytes", "The rest", _rest_bytes, unit="MB", text=_MB, shown_in=_HTML),
     # how it was scored
-    _accuracy("is_chance", "Chance level", lambda found: found.is_chance, shown_in=_HTML_CSV),
-    _accuracy(
-        "true_arithmetic_correct",
-        "Right in true arithmetic",
-        lambda found: found.true_arithmetic_correct,
-        shown_in=_HTML_CSV,
-    ),
-    _accuracy(
-        "tensorrt_graph_correct",
-        "Right in TensorRT's graph",
-        lambda found: found.tensorrt_graph_correct,
-        shown_in=_HTML_CSV,
-    ),
-    _accuracy("per_class", "Right by class", lambda found: found.per_class, shown_in=_HTML_CSV, align="left"),
-    _accuracy("class_totals", "Images by class", lambda found: found.class_totals, shown_in=_HTML_CSV, align="left"),
-    _accuracy(
-        "class_drops_pp",
-        "Drop by class",
-        lambda found: found.class_drops_pp,
-        unit="pp",
-        text=_FIXED,
-        shown_in=_CSV,
-    ),
+    _accuracy("is_chance", "Chance level", shown_in=_HTML_CSV),
+    _accuracy("true_arithmetic_correct", "Right in true arithmetic", shown_in=_HTML_CSV),
+    _accuracy("tensorrt_graph_correct", "Right in TensorRT's graph", shown_in=_HTML_CSV),
+    _accuracy("per_class", "Right by class", shown_in=_HTML_CSV, align="left"),
+    _accuracy("class_totals", "Images by class", shown_in=_HTML_CSV, align="left"),
+    _accuracy("class_drops_pp", "Drop by class", unit="pp", text=_FIXED, shown_in=_CSV),
     # how it was calibrated
     _calibration("calibration_method", "Calibrated by", _method, shown_in=_FILES, align="left"),
-    _calibration(
-        "calibration_snr_db", "Logits' SNR", lambda found: found.snr_db, unit="dB", text=_FIXED, shown_in=_FILES
-    ),
-    _calibration(
-        "calibration_agreement",
-        "Same class as FP32",
-        lambda found: found.agreement,
-        unit="%",
-        text=_PERCENT,
-        shown_in=_FILES,
-    ),
-    _calibration("calibration_images", "Held-out images", lambda found: found.images, shown_in=_FILES),
+    _calibration("calibration_snr_db", "Logits' SNR", unit="dB", text=_FIXED, shown_in=_FILES),
+    _calibration("calibration_agreement", "Same class as FP32", unit="%", text=_PERCENT, shown_in=_FILES),
+    _calibration("calibration_images", "Held-out images", shown_in=_FILES),
     # how it was timed
-    _latency("mode", "Mode", lambda found: found.mode, shown_in=_FILES, align="left"),
-    _latency("launches_per_sample", "Launches", lambda found: found.launches_per_sample, shown_in=_FILES),
-    _latency("min_ms", "Min", lambda found: found.min_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),
-    _latency(
-        "p50_by_process_ms",
-        "p50 of each process",
-        lambda found: found.p50_by_process_ms,
-        unit="ms",
-        text=_MS,
-        shown_in=_HTML_CSV,
-    ),
-    _latency("halves", "Half over half", lambda found: found.halves, text=_THREE, shown_in=_HTML_CSV),
-    _latency(
-        "blocks_within",
-        "Blocks within 5 %",
-        lambda found: found.blocks_within,
-        unit="%",
-        text=_PERCENT,
-        shown_in=_HTML_CSV,
-    ),
-    _latency("was_unsettled", "Timed again", lambda found: found.was_unsettled, shown_in=_HTML_CSV),
-    _latency("warm_up_ms", "Warm-up", lambda found: found.warm_up_ms, unit="ms", text=_MS, shown_in=_HTML_CSV),
-    _latency("warm_up_inferences", "Warm-up runs", lambda found: found.warm_up_inferences, shown_in=_HTML_CSV),
+    _latency("mode", "Mode", shown_in=_FILES, align="left"),
+    _latency("launches_per_sample", "Launches", shown_in=_FILES),
+    _latency("min_ms", "Min", unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _latency("p50_by_process_ms", "p50 of each process", unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _latency("halves", "Half over half", text=_THREE, shown_in=_HTML_CSV),
+    _latency("blocks_within", "Blocks within 5 %", unit="%", text=_PERCENT, shown_in=_HTML_CSV),
+    _latency("was_unsettled", "Timed again", shown_in=_HTML_CSV),
+    _latency("warm_up_ms", "Warm-up", unit="ms", text=_MS, shown_in=_HTML_CSV),
+    _latency("warm_up_inferences", "Warm-up runs", shown_in=_HTML_CSV),
     _latency("h2d_ms", "Copy in", lambda found: found.parts_ms.get("h2d"), unit="ms", text=_MS, shown_in=_FILES),
     _latency("enqueue_ms", "Launch", lambda found: found.parts_ms.get("enqueue"), unit="ms", text=_MS, shown_in=_FILES),
     _latency(
         "compute_ms", "Compute", lambda found: found.parts_ms.get("compute"), unit="ms", text=_MS, shown_in=_FILES
     ),
     _latency("d2h_ms", "Copy out", lambda found: found.parts_ms.get("d2h"), unit="ms", text=_MS, shown_in=_FILES),
-    _latency("is_enqueue_bound", "Launch-bound", lambda found: found.is_enqueue_bound, shown_in=_FILES),
-    _row(
-        "host_to_host_p50_ms",
-        "host-to-host p50",
-        _host_to_host_p50_ms,
-        unit="ms",
-        text=_MS,
-        shown_in=_FILES,
-    ),
+    _latency("is_enqueue_bound", "Launch-bound", shown_in=_FILES),
+    _row("host_to_host_p50_ms", "host-to-host p50", _host_to_host_p50_ms, unit="ms", text=_MS, shown_in=_FILES),
     _row("throughput_mode_ms_per_image", "throughput ms/image", _throughput_mode_ms, text=_MS, shown_in=_HTML_CSV),
-    _row(
-        "builds_p50_ms",
-        "p50 of each build",
-        lambda row: row.builds_p50_ms,
-        unit="ms",
-        text=_MS,
-        shown_in=_FILES,
-    ),
+    _row("builds_p50_ms", "p50 of each build", unit="ms", text=_MS, shown_in=_FILES),
     # what was built and opened
-    _row("engine_path", "Engine file", lambda row: row.engine_path, shown_in=_FILES, align="left"),
-    _row("sparse", "Sparse", lambda row: row.sparse, shown_in=_CSV),
-    _row("build", "Build number", lambda row: row.build, shown_in=_CSV),
-    _row("widths", "Widths", lambda row: row.widths, shown_in=_HTML_CSV, align="left"),
-    _row("settings", "Opened with", lambda row: row.settings, text=_settings, shown_in=_HTML, align="left"),
-    _row("cores", "Cores", lambda row: row.cores, shown_in=_HTML_CSV, align="left"),
+    _row("engine_path", "Engine file", shown_in=_FILES, align="left"),
+    _row("sparse", "Sparse", shown_in=_CSV),
+    _row("build", "Build number", shown_in=_CSV),
+    _row("widths", "Widths", shown_in=_HTML_CSV, align="left"),
+    _row("settings", "Opened with", text=_settings, shown_in=_HTML, align="left"),
+    _row("cores", "Cores", shown_in=_HTML_CSV, align="left"),
     # how it bears a load
-    _load("load_scenario", "Load", lambda found: found.scenario, shown_in=_PAGES, align="left"),
-    _load("load_streams", "In flight", lambda found: found.streams, shown_in=_PAGES),
-    _load("load_rate", "Due a second", lambda found: found.rate, text=_MS, shown_in=_PAGES),
+    _load("load_scenario", "Load", shown_in=_PAGES, align="left"),
+    _load("load_streams", "In flight", shown_in=_PAGES),
+    _load("load_rate", "Due a second", text=_MS, shown_in=_PAGES),
     _load("load_requests", "Requests", lambda found: found.n, shown_in=_PAGES),
-    _load("load_throughput_ips", "images/s", lambda found: found.throughput_ips, text=_MS, shown_in=_PAGES),
-    _load("load_p50_ms", "p50", lambda found: found.p50_ms, unit="ms", text=_MS, shown_in=_PAGES),
-    _load("load_p90_ms", "p90", lambda found: found.p90_ms, unit="ms", text=_MS, shown_in=_PAGES),
-    _load("load_p99_ms", "p99", lambda found: found.p99_ms, unit="ms", text=_MS, shown_in=_PAGES),
-    _load("load_max_ms", "Max", lambda found: found.max_ms, unit="ms", text=_MS, shown_in=_PAGES),
-    _load("load_p99_limit_ms", "p99 limit", lambda found: found.p99_limit_ms, unit="ms", text=_MS, shown_in=_PAGES),
-    _load("load_holds", "Limit holds", lambda found: found.holds, shown_in=_PAGES),
+    _load("load_throughput_ips", "images/s", text=_MS, shown_in=_PAGES),
+    _load("load_p50_ms", "p50", unit="ms", text=_MS, shown_in=_PAGES),
+    _load("load_p90_ms", "p90", unit="ms", text=_MS, shown_in=_PAGES),
+    _load("load_p99_ms", "p99", unit="ms", text=_MS, shown_in=_PAGES),
+    _load("load_max_ms", "Max", unit="ms", text=_MS, shown_in=_PAGES),
+    _load("load_p99_limit_ms", "p99 limit", unit="ms", text=_MS, shown_in=_PAGES),
+    _load("load_holds", "Limit holds", shown_in=_PAGES),
 )
 COLUMN = {column.key: column for column in COLUMNS}

@@ -18,7 +18,7 @@ from trtbench.store import write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtbench.bench.measured import Measured
+    from trtbench.bench.records import Measured
     from trtbench.report.charts import Samples
     from trtbench.report.document import Report
     from trtbench.rows import Row

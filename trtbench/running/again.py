@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from trtbench.bench.measured import EngineFile
+from trtbench.bench.records import EngineFile
 from trtbench.bench.summary import timed_ratio
 from trtbench.bench.versus import PAIRS, PROCESS_PAIRS, Outcome, judge, outcome, time_together
 from trtbench.decide.compare import (

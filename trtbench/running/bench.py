@@ -14,7 +14,7 @@ import numpy as np
 
 from trtbench.bench.accuracy import score
 from trtbench.bench.measure import measure_engines
-from trtbench.bench.measured import Bench, EngineFile, Images, Progress, Run
+from trtbench.bench.records import Bench, EngineFile, Images, Progress, Run
 from trtbench.bench.statistics import holm
 from trtbench.bench.summary import latency_record, timed_ratio
 from trtbench.bench.telemetry import Watch
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.bench.interleave import Timing
-    from trtbench.bench.measured import Measured
+    from trtbench.bench.records import Measured
     from trtbench.engines.sidecar import Sidecar
     from trtbench.make.makings import Places
     from trtbench.rows import AccuracyRecord, LatencyRecord, Role, Status

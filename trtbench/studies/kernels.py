@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from trtbench.bench.workers import Workers
+from trtbench.bench.processes import Workers
 from trtbench.calibrate.judgement import powers, signal_to_noise_db
 from trtbench.data import spread
 from trtbench.engines.base import place_of

@@ -9,8 +9,8 @@ from collections import deque
 from typing import IO, TYPE_CHECKING, Any
 
 from trtbench import errors
+from trtbench.bench.processes import WORKER, WorkerProcess
 from trtbench.bench.worker import serve
-from trtbench.bench.workers import WORKER, WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
