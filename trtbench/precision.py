@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 HalfType = Literal["fp16", "bf16"]
+Codes = Literal["int8", "fp8"]
 Runtime = Literal["tensorrt", "onnxruntime-cpu"]
 
 
@@ -17,8 +18,8 @@ class Precision:
     Args:
         name: as suites, rows, sidecars and files have it.
         graph: what its engines are built from: the float graph, one in half precision, or one of Q/DQ pairs.
-        half: the half type that it computes in, where its layers are not INT8.
-        is_int8: it computes in INT8, so that calibration images decide it.
+        half: the half type that it computes in, where its layers are not quantized.
+        codes: what its quantized layers compute in: calibration images decide them.
         halves: of a half graph: the precision whose Q/DQ graph it is made from.
         explicit: of INT8 that a runtime calibrates itself: the precision that says the same in Q/DQ pairs.
         needs_ampere: a GPU before SM 8.0 only imitates it.
@@ -27,10 +28,15 @@ class Precision:
     name: str
     graph: Literal["float", "half", "qdq"] = "float"
     half: HalfType | None = None
-    is_int8: bool = False
+    codes: Codes | None = None
     halves: str | None = None
     explicit: str | None = None
     needs_ampere: bool = False
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether its quantized layers compute in INT8."""
+        return self.codes == "int8"
 
     @property
     def calibrates_itself(self) -> bool:
@@ -43,7 +49,7 @@ class Precision:
 
         NVIDIA, Deep Learning Performance guide, "Tensor Core requirements"; INT8 kernels of CPUs work on as many.
         """
-        return 16 if self.is_int8 else 8
+        return 16 if self.codes else 8
 
 
 _ALL = (
@@ -51,10 +57,12 @@ _ALL = (
     Precision(name="tf32", needs_ampere=True),
     Precision(name="fp16", graph="half", half="fp16"),
     Precision(name="bf16", graph="half", half="bf16", needs_ampere=True),
-    Precision(name="int8", graph="qdq", is_int8=True),
-    Precision(name="int8+fp16", graph="half", half="fp16", is_int8=True, halves="int8"),
-    Precision(name="int8-implicit", is_int8=True, explicit="int8"),
-    Precision(name="int8-implicit+fp16", half="fp16", is_int8=True, explicit="int8+fp16"),
+    Precision(name="int8", graph="qdq", codes="int8"),
+    Precision(name="int8+fp16", graph="half", half="fp16", codes="int8", halves="int8"),
+    Precision(name="fp8", graph="qdq", codes="fp8"),
+    Precision(name="fp8+fp16", graph="half", half="fp16", codes="fp8", halves="fp8"),
+    Precision(name="int8-implicit", codes="int8", explicit="int8"),
+    Precision(name="int8-implicit+fp16", half="fp16", codes="int8", explicit="int8+fp16"),
 )
 PRECISIONS = {one.name: one for one in _ALL}
 PLACEMENTS: tuple[Runtime, ...] = get_args(Runtime)  # whose kernels the Q/DQ pairs of an int8 graph are placed for

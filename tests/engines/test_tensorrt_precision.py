@@ -11,7 +11,7 @@ from trtbench.errors import UnsupportedError
 
 TEN = Abilities(version="10.16.1.11", has_calibrator=True, has_weak_typing=True)
 ELEVEN = Abilities(version="11.4.0.106", has_calibrator=False, has_weak_typing=False)
-AMPERE, TURING = (8, 0), (7, 5)
+ADA, AMPERE, TURING = (8, 9), (8, 0), (7, 5)
 
 
 @pytest.mark.parametrize("abilities", [TEN, ELEVEN], ids=["10", "11"])
@@ -28,7 +28,7 @@ def test_every_explicit_precision_is_strongly_typed_without_precision_flags(
 
 @pytest.mark.parametrize("precision", BUILDABLE)
 def test_tf32_is_set_where_it_is_asked_for_and_cleared_everywhere_else(precision: str) -> None:
-    plan = plan_precision(precision, abilities=TEN, options=BuildOptions(), compute_capability=AMPERE)
+    plan = plan_precision(precision, abilities=TEN, options=BuildOptions(), compute_capability=ADA)
 
     assert ("TF32" in plan.flags) == (precision == "tf32")
     assert ("TF32" in plan.cleared) == (precision != "tf32")
@@ -43,7 +43,7 @@ def test_implicit_precisions_are_weakly_typed_by_flags_and_calibrated(precision:
     assert plan.flags == flags
     assert not plan.is_strongly_typed
     assert plan.needs_calibrator
-    assert not plan.has_quantizers
+    assert plan.codes is None
 
 
 @pytest.mark.parametrize(
@@ -56,18 +56,30 @@ def test_tensorrt_11_refuses_implicit_precisions_with_reason_and_cure(precision:
 
 def test_a_graph_of_the_right_types_is_asked_for() -> None:
     plans = {
-        name: plan_precision(name, abilities=TEN, options=BuildOptions(), compute_capability=AMPERE)
-        for name in BUILDABLE
+        name: plan_precision(name, abilities=TEN, options=BuildOptions(), compute_capability=ADA) for name in BUILDABLE
     }
 
     assert {name: plan.element_type for name, plan in plans.items() if plan.element_type} == {
         "fp16": "FLOAT16",
         "bf16": "BFLOAT16",
         "int8+fp16": "FLOAT16",
+        "fp8+fp16": "FLOAT16",
     }
-    assert [name for name, plan in plans.items() if plan.has_quantizers] == ["int8", "int8+fp16"]
+    assert {name: plan.codes for name, plan in plans.items() if plan.codes} == {
+        "int8": "int8",
+        "int8+fp16": "int8",
+        "fp8": "fp8",
+        "fp8+fp16": "fp8",
+    }
+    assert plans["fp8+fp16"].target == "fp8"
     assert {plan.target for name, plan in plans.items() if name.startswith("int8")} == {"int8"}
     assert plans["bf16"].target == "bf16"
+
+
+@pytest.mark.parametrize("precision", ["fp8", "fp8+fp16"])
+def test_fp8_is_refused_before_ada(precision: str) -> None:
+    with pytest.raises(UnsupportedError, match=r"on SM 8\.0.*FP8 tensor cores need SM 8\.9"):
+        plan_precision(precision, abilities=ELEVEN, options=BuildOptions(), compute_capability=AMPERE)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])

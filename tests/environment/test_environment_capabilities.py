@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # NVIDIA's support matrices: which precision each generation has in hardware at a useful rate
 _EXPECTED = {
     "H100": {"fp16", "bf16", "tf32", "int8", "fp8", "2:4", "amp", "tensorrt"},
-    "B200": {"fp16", "bf16", "tf32", "int8", "fp8", "2:4", "amp", "tensorrt"},
+    "B200": {"fp16", "bf16", "tf32", "int8", "fp8", "fp4", "2:4", "amp", "tensorrt"},
     "L4": {"fp16", "bf16", "tf32", "int8", "fp8", "2:4", "amp", "tensorrt"},
     "A100": {"fp16", "bf16", "tf32", "int8", "2:4", "amp", "tensorrt"},
     "T4": {"fp16", "int8", "amp", "tensorrt"},
@@ -46,6 +46,13 @@ def test_every_verdict_has_a_reason_and_every_no_a_cure(name: str, gpu: Callable
     for one in capabilities(gpu(name)):
         assert one.reason
         assert bool(one.cure) is not one.is_available
+
+
+def test_fp8_names_the_rows_that_use_it_and_fp4_says_that_none_does(gpu: Callable[..., Gpu]) -> None:
+    reasons = {one.name: one.reason for one in capabilities(gpu("B200"))}
+
+    assert "fp8 and fp8+fp16" in reasons["fp8"]
+    assert "no row does" in reasons["fp4"]
 
 
 def test_int8_by_dp4a_is_told_from_tensor_cores(gpu: Callable[..., Gpu]) -> None:

@@ -70,7 +70,7 @@ def test_channel_counts_are_held_to_what_the_precision_computes_at_once() -> Non
     odd = _row("odd", 1.0, widths=(12, 16, 20, 24))
     assert misaligned_widths(odd) == (12, 20)
     for precision in PRECISIONS.values():
-        expected = (12, 20, 24) if precision.is_int8 else (12, 20)
+        expected = (12, 20, 24) if precision.codes else (12, 20)
         named = replace(odd, precision=precision.name)
         assert misaligned_widths(named) == expected
         assert misaligned_widths(replace(named, sparse=True, build=2)) == expected

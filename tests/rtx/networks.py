@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trtbench.graph.export import export_onnx
+from trtbench.graph.fp8 import insert_fp8, plan_fp8
 from trtbench.graph.half import to_half
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
@@ -34,6 +35,13 @@ def network(name: str, *, size: int) -> nn.Module:
     with torch.no_grad():
         made.train()(torch.randn(8, 3, size, size))
     return made.eval()
+
+
+def fp8_graphs(proto: onnx.ModelProto) -> tuple[Mapping[str, onnx.ModelProto], QdqPlan]:
+    """Return the FP8 graphs of a float graph, and where their pairs went."""
+    plan = plan_fp8(proto)
+    quantized = insert_fp8(proto, plan, dict.fromkeys(activation_tensors(plan), _RANGE))
+    return {"fp8": quantized, "fp8+fp16": to_half(quantized, dtype="fp16").proto}, plan
 
 
 def graphs(model: nn.Module, folder: Path, *, size: int) -> tuple[Mapping[str, onnx.ModelProto], QdqPlan]:

@@ -95,6 +95,8 @@ def test_layers_of_later_profiles_are_not_counted_again(request_of: Make) -> Non
     [
         ("int8", {"targets": ("sm75", "sm89")}, "precision 'int8' for sm75"),
         ("bf16", {"targets": ("sm75",)}, "no BF16 there"),
+        ("fp8", {"targets": ("sm86", "sm89")}, "for sm86: got no FP8 there.*`targets: .sm89, sm120, sm121.`"),
+        ("fp8+fp16", {}, "for sm80, sm86: got no FP8 there"),
         ("fp16", {"sparse": True}, "sparse: true on tensorrt-rtx: got no effect"),
         ("fp16", {"hardware_compatible": True}, "name the GPUs by `targets`"),
         ("fp16", {"version_compatible": True}, "bound to its version"),

@@ -9,12 +9,13 @@ import pytest
 
 from tests.rtx.compiler import Options, compiled, parsed
 from tests.rtx.mutations import subjects
+from tests.rtx.networks import fp8_graphs, network
 from tests.rtx.networks import graphs as graphs_of
-from tests.rtx.networks import network
 from trtbench.engines.tensorrt.inspector import report_layers
 from trtbench.engines.tensorrt_rtx.layer_text import inspector_json
 from trtbench.graph.lint import lint
 from trtbench.models import model_names
+from trtbench.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +34,8 @@ _BUILT = {
     "resnet20_a": (("int8", "SM89"),),
     "mobilenet_v2_cifar": (("int8", "SM89"),),
 }
-_LARGE = ("resnet18", "resnet18_imagenet")  # as resnet18_3x3, with other stems
+_BUILT_IN_FP8 = {"resnet20": (("fp8", "SM120"), ("fp8+fp16", "SM89"))}
+_LARGE = ("resnet18", "resnet18_imagenet", "resnet18_3x3")
 _SIZES = {"mobilenet_v2": 64, "resnet18_imagenet": 64}
 
 
@@ -46,10 +48,10 @@ def _require_as_planned(
         assert (found.exit_code, found.faults) == (0, ())
         assert found.plan_bytes, found.log
         report = report_layers(inspector_json(found.layers), convolutions=planned)
-        if precision.startswith("int8"):
-            assert dict.fromkeys(planned, "int8") == report.convolutions
+        if codes := PRECISIONS[precision].codes:
+            assert dict.fromkeys(planned, codes) == report.convolutions
         else:
-            assert "int8" not in report.by_precision
+            assert not {"int8", "fp8"} & set(report.by_precision)
 
 
 @pytest.mark.slow
@@ -59,6 +61,8 @@ def test_a_network_is_built_as_planned_in_every_precision_for_two_gpus(name: str
     graphs, plan = graphs_of(network(name, size=size), tmp_path, size=size)
 
     _require_as_planned(graphs, plan, builds=_ALL)
+    eights, plan = fp8_graphs(graphs["fp32"])
+    _require_as_planned(eights, plan, builds=[(name, target) for name in eights for target in ("SM89", "SM120")])
 
 
 @pytest.mark.parametrize(
@@ -68,10 +72,23 @@ def test_every_precision_of_a_shipped_network_is_parsed(name: str, tmp_path: Pat
     size = _SIZES.get(name, 32)
     graphs, plan = graphs_of(network(name, size=size), tmp_path, size=size)
 
-    assert {precision: lint(graph) for precision, graph in graphs.items() if lint(graph)} == {}
-    found = parsed([graph.SerializeToString() for graph in graphs.values()])
-    assert [(one.is_parsed, one.faults) for one in found] == [(True, ())] * len(graphs)
+    eights, fp8_plan = fp8_graphs(graphs["fp32"])
+    made = [*graphs.values(), *eights.values()]
+
+    assert [found for graph in made for found in lint(graph)] == []
+    found = parsed([graph.SerializeToString() for graph in made])
+    assert [(one.is_parsed, one.faults) for one in found] == [(True, ())] * len(made)
     _require_as_planned(graphs, plan, builds=_BUILT.get(name, ()))
+    _require_as_planned(eights, fp8_plan, builds=_BUILT_IN_FP8.get(name, ()))
+
+
+def test_fp8_for_a_gpu_without_it_is_refused_by_the_builder_in_these_words(tmp_path: Path) -> None:
+    eights, _ = fp8_graphs(graphs_of(network("resnet20", size=32), tmp_path, size=32)[0]["fp32"])
+
+    found = compiled(eights["fp8"].SerializeToString(), Options(targets=("SM86", "SM89")))
+
+    assert (found.is_parsed, found.plan_bytes) == (True, 0)
+    assert any("Cannot compile for target(s) sm86, because the model contains" in line for line in found.log)
 
 
 def test_the_recorded_layers_are_those_that_the_builder_lists() -> None:

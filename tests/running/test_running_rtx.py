@@ -22,7 +22,7 @@ pytestmark = pytest.mark.rtx
 
 _ENGINES = """
 engines:
-- {backend: tensorrt-rtx, targets: [sm89], precisions: [fp16, int8]}
+- {backend: tensorrt-rtx, targets: [sm89], precisions: [fp16, int8, fp8]}
 - {backend: onnxruntime-cpu, precisions: [fp32]}
 """
 
@@ -45,7 +45,10 @@ def test_an_engine_for_an_absent_gpu_is_built_and_not_ranked(suite: Callable[...
     assert exact is not None
     assert exact.agreement is not None
     assert exact.agreement > 0.8
-    assert [cells[1] for cells in built_table(found.rows).cells] == ["fp16", "int8"]
+    assert [cells[1] for cells in built_table(found.rows).cells] == ["fp16", "int8", "fp8"]
+    eight = rows["dense fp8 tensorrt-rtx b1"]
+    assert eight.achieved == "fp8 in 8 of 9 convolutions"  # the first has three channels
+    assert eight.accuracy is not None
     assert not failure_table(found.rows).cells
     obstacles = {one.row.name: one.obstacle for one in assess(found.rows, asked.decision)}
     assert obstacles[built.name] == "status"

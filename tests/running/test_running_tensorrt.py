@@ -101,6 +101,23 @@ def test_an_engine_of_rtx_is_scored_and_timed_on_a_gpu_that_it_is_for(suite: Mak
     assert len(list(places.engines.rglob("*.kernels"))) == 1
 
 
+@pytest.mark.usefixtures("tensorrt_double")
+def test_fp8_is_a_row_where_the_gpu_has_it_and_refused_elsewhere(
+    suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = suite("engines: [{backend: tensorrt, precisions: [fp8, fp8+fp16]}]")
+    built = build_suite(wanted, places)
+
+    assert [one.status for one in built if one.plan.role == "candidate"] == ["ok", "ok"]
+    assert {one.sidecar.achieved for one in built if one.sidecar and one.plan.role == "candidate"} == {
+        "fp8 in 8 of 9 convolutions"
+    }
+    monkeypatch.setenv("TRTBENCH_DOUBLE_SM", "8.6")
+    refused = build_suite(wanted, places)[0]
+    assert refused.status == "unsupported"
+    assert "FP8 tensor cores need SM 8.9, this is SM 8.6" in refused.reason
+
+
 @pytest.mark.usefixtures("tensorrt_11_double")
 def test_one_dynamic_profile_serves_every_batch_size(suite: Make, places: Places) -> None:
     wanted = suite("engines: [{backend: tensorrt, precisions: [fp16], profile: [1, 2, 4]}]")

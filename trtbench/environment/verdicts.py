@@ -18,18 +18,25 @@ if TYPE_CHECKING:
 FIRST_SM_OF_TENSORRT = (7, 5)
 # What TensorRT for RTX can be told to build for, by name; there is no Hopper and no data-centre Blackwell among them.
 RtxTarget = Literal["sm75", "sm80", "sm86", "sm89", "sm120", "sm121"]
-CAPABILITIES = ("fp16", "bf16", "tf32", "int8", "fp8", "2:4", "amp", "tensorrt")
+CAPABILITIES = ("fp16", "bf16", "tf32", "int8", "fp8", "fp4", "2:4", "amp", "tensorrt")
 
 # name -> (first compute capability, what comes with it). Sources: CUDA C++ Programming Guide, "Compute Capabilities",
-# for the formats of the tensor cores (Volta FP16, Ampere BF16 and TF32, Ada FP8); Mishra et al. 2021, "Accelerating
-# Sparse Deep Neural Networks", for 2:4; PyTorch, "Automatic Mixed Precision", which gains through tensor cores only.
+# for the formats of the tensor cores (Volta FP16, Ampere BF16 and TF32, Ada FP8, Blackwell FP4); Mishra et al. 2021,
+# "Accelerating Sparse Deep Neural Networks", for 2:4; PyTorch, "Automatic Mixed Precision", which gains through tensor
+# cores only.
 _FIRST_SM: dict[str, tuple[Version, str]] = {
     "bf16": ((8, 0), "BF16 tensor cores"),
     "tf32": ((8, 0), "TF32 tensor cores"),
     "fp8": ((8, 9), "FP8 tensor cores"),
+    "fp4": ((10, 0), "FP4 tensor cores"),
     "2:4": ((8, 0), "sparse tensor cores"),
     "amp": ((7, 0), "tensor cores for autocast"),
     "tensorrt": (FIRST_SM_OF_TENSORRT, "TensorRT 10.5 and later"),
+}
+# what trtbench makes of it, where a name alone would promise more or less
+_USES = {
+    "fp8": ": the precisions fp8 and fp8+fp16 of TensorRT",
+    "fp4": ": TensorRT takes matrix products in it and no convolutions, so that no row does",
 }
 REQUIREMENTS = ("gpu", *CAPABILITIES)
 TENSORRT_MAJORS = (10, 11)
@@ -67,7 +74,7 @@ def capability(name: str, *, gpu: Gpu) -> Capability:
         return _int8(gpu)
     first, what = _FIRST_SM[name]
     if gpu.compute_capability >= first:
-        return _yes(name, f"{what}, from SM {_text(first)} on")
+        return _yes(name, f"{what}, from SM {_text(first)} on{_USES.get(name, '')}")
     return _no(name, f"{what} need SM {_text(first)}, this is SM {gpu.sm}", first=first)
 
 

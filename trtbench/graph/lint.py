@@ -44,7 +44,8 @@ _TEN = "TensorRT 10.1"  # its parser's public source (onnx-tensorrt), read
 _RTX = "TensorRT-RTX 1.7"  # parser and builder, run: tests/rtx
 _GUIDE = "TensorRT 10 and 11"  # NVIDIA's guide to explicit quantization, read
 _ONNX = "ONNX"  # the operators' definitions, read
-_OTHER_CODES = frozenset({TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT4E2M1, TensorProto.INT4})
+_OTHER_CODES = frozenset({TensorProto.FLOAT4E2M1, TensorProto.INT4})  # beside INT8 and FP8, which a precision names
+_CODES = _OTHER_CODES | {TensorProto.FLOAT8E4M3FN}
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 _FIRST_MIXED_OPSET = 23  # an FP32 scale of FP16 values since
 _SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
@@ -195,7 +196,7 @@ def _misread_type(seen: GraphView) -> Breaches:
     for node in _quantizers(seen):
         if len(node.input) > 2:  # noqa: PLR2004  x, scale, zero point
             kind = types.get(node.input[2], TensorProto.INT8)
-            if kind != TensorProto.INT8 and kind in CONSTANT_TYPES - _OTHER_CODES:
+            if kind != TensorProto.INT8 and kind in CONSTANT_TYPES - _CODES:
                 yield node_name(node), f"zero point of {_spelled(kind)}; TensorRT reads int8"
         elif node.op_type == "QuantizeLinear" and attribute(node, "output_dtype") is None:
             yield node_name(node), "no zero point, which means uint8; TensorRT reads int8"
@@ -215,7 +216,7 @@ def _output_type(seen: GraphView) -> Breaches:
         zero_point = types.get(node.input[2]) if len(node.input) > 2 else None  # noqa: PLR2004  x, scale, zero point
         if wanted is not None and zero_point is not None and zero_point != wanted:
             yield node_name(node), f"output_dtype {_spelled(wanted)}, zero point of {_spelled(zero_point)}"
-        elif wanted is not None and wanted not in {zero_point, TensorProto.INT8, *_OTHER_CODES}:
+        elif wanted is not None and wanted not in {zero_point, TensorProto.INT8, *_CODES}:
             yield node_name(node), f"output_dtype {_spelled(wanted)}; TensorRT writes int8"
 
 
@@ -224,7 +225,7 @@ def _other_code(seen: GraphView) -> Breaches:
     for node in _quantizers(seen):
         kinds = {*(types.get(tensor) for tensor in (node.input[0], *node.input[2:])), attribute(node, "output_dtype")}
         for kind in sorted(kinds & _OTHER_CODES):
-            yield node_name(node), f"{_spelled(kind)}; an int8 row is of int8"
+            yield node_name(node), f"{_spelled(kind)}; a row is of int8 or FP8"
 
 
 def _operand_type(seen: GraphView) -> Breaches:

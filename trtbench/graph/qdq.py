@@ -54,7 +54,7 @@ def insert_qdq(
     Raises:
         GraphError: a range is missing, or no positive number; or a weight is not finite.
     """
-    _require_ranges(plan, activation_amax)
+    require_ranges(plan, activation_amax)
     quantized = onnx.ModelProto()
     quantized.CopyFrom(proto)
     del quantized.graph.node[:]
@@ -161,7 +161,12 @@ def _weight_scales(
         yield weight_name(point.tensor, point.axis), scales
 
 
-def _require_ranges(plan: QdqPlan, activation_amax: Mapping[str, float]) -> None:
+def require_ranges(plan: QdqPlan, activation_amax: Mapping[str, float]) -> None:
+    """Refuse ranges that make no scale.
+
+    Raises:
+        GraphError: one is missing, or no positive number.
+    """
     wanted = activation_tensors(plan)
     if missing := [tensor for tensor in wanted if tensor not in activation_amax]:
         raise GraphError(

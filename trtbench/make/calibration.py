@@ -240,10 +240,13 @@ def judges(makings: Makings) -> CalibrationSet:
     return replace(calibration_set(makings), manifest=chosen)
 
 
-def ranges_of(makings: Makings, graph: Artefact[Any], item: str) -> Artefact[RangesFacts]:
-    """Return the ranges of a float graph by the suite's method."""
+def ranges_of(
+    makings: Makings, graph: Artefact[Any], item: str, *, method: Method | None = None
+) -> Artefact[RangesFacts]:
+    """Return the ranges of a float graph by a method, by default the suite's."""
     config, images = makings.suite.calibration, calibration_set(makings)
-    if config.method == "auto":
+    chosen = method or config.method
+    if chosen == "auto":
         return makings.book.make(
             judged,
             item,
@@ -259,8 +262,8 @@ def ranges_of(makings: Makings, graph: Artefact[Any], item: str) -> Artefact[Ran
         item,
         graph=graph,
         images=images,
-        method=config.method,
-        percentile=config.percentile if config.method == "percentile" else None,
+        method=chosen,
+        percentile=config.percentile if chosen == "percentile" else None,
         exclude=config.exclude,
     )
 

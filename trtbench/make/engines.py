@@ -15,7 +15,7 @@ from trtbench.errors import SidecarError
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.make.calibration import calibration_pixels, manifest
 from trtbench.make.gains import calibration_notes, calibration_record
-from trtbench.make.graphs import GRAPH, HalfFacts, float_graph, half_graph, notes_of, quantized_graph
+from trtbench.make.graphs import GRAPH, HalfFacts, float_graph, fp8_graph, half_graph, notes_of, quantized_graph
 from trtbench.make.networks import WEIGHTS, variant_network
 from trtbench.make.recipe import Absent
 from trtbench.precision import PRECISIONS, shown_precision
@@ -75,6 +75,8 @@ def source(makings: Makings, plan: EnginePlan) -> Artefact[Any]:
         return variant_network(makings, plan.variant)
     if PRECISIONS[plan.precision].graph == "half":
         return half_graph(makings, plan.variant, precision=plan.precision, method=plan.config.half)
+    if PRECISIONS[plan.precision].codes == "fp8":
+        return fp8_graph(makings, plan.variant)
     if PRECISIONS[plan.precision].graph == "qdq":
         return quantized_graph(makings, plan.variant, runtime=BACKENDS[plan.backend].placement)
     return float_graph(makings, plan.variant)
@@ -116,7 +118,7 @@ def engine_identity(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]
     """Return all that decides a build, as the sidecar names it."""
     runtime, suite = backend(plan.backend), makings.suite
     precision, config = PRECISIONS[plan.precision], suite.calibration
-    calibrated_on = manifest(makings) if precision.is_int8 else None
+    calibrated_on = manifest(makings) if precision.codes else None
     options = to_jsonable(plan.options(suite.bench.batch_sizes)) if runtime.takes_options else {}
     if not options.get("targets"):  # engines of before there were any keep their keys
         options.pop("targets", None)
@@ -252,7 +254,7 @@ def _notes(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]) -> Iter
         yield from notes_of(makings, plan.variant)
     if isinstance(made_from.facts, HalfFacts):
         yield from made_from.facts.notes
-    if PRECISIONS[plan.precision].is_int8:
+    if PRECISIONS[plan.precision].codes == "int8":
         runtime = BACKENDS[plan.backend].placement
         yield from calibration_notes(makings, plan.variant, precision=plan.precision, runtime=runtime)
 

@@ -186,6 +186,26 @@ def quantized(
     return QdqFacts(placement=plan.summary)
 
 
+@recipe(kind="qdq", facts=QdqFacts, content=(GRAPH,), packages=("onnx", "numpy"), version=1)
+def quantized_fp8(
+    folder: Path, *, graph: Ingredient, ranges: Ingredient, exclude: tuple[str, ...], name: Aside[str]
+) -> QdqFacts:
+    """Put FP8 pairs into a float graph, before the layers that have FP8 kernels."""
+    import onnx
+
+    from trtbench.graph.fp8 import insert_fp8, plan_fp8
+
+    proto = onnx.load(graph.path(GRAPH))
+    plan = plan_fp8(proto, exclude=exclude)
+    if not plan.weights:
+        reasons = "; ".join(dict.fromkeys(layer.reason for layer in plan.layers))
+        cure = "ask for int8+fp16 or fp16"
+        raise GraphError(f"FP8 graph of {name.value}", expected="a layer that has FP8 kernels", got=reasons, cure=cure)
+    made = insert_fp8(proto, plan, _amax(ranges))
+    _save(folder, made)
+    return QdqFacts(placement=plan.summary)
+
+
 @recipe(kind="half", facts=HalfFacts, content=(GRAPH,), packages=("onnx", "onnxruntime", "numpy"), version=1)
 def halved(folder: Path, *, graph: Ingredient, dtype: HalfType, images: CalibrationSet) -> HalfFacts:
     """Convert a float or Q/DQ graph to half precision by our rules, its input and output float32."""
@@ -249,12 +269,28 @@ def quantized_graph(makings: Makings, variant: Variant, *, runtime: Runtime = "t
     )
 
 
+def fp8_graph(makings: Makings, variant: Variant) -> Artefact[QdqFacts]:
+    """Return the graph of a variant with FP8 pairs, where TensorRT has kernels for them.
+
+    A range is the largest magnitude: FP8 codes stand closer where values are small, so that clipping gains nothing.
+    """
+    graph = calibrated_graph(makings, variant)
+    return makings.book.make(
+        quantized_fp8,
+        f"{variant.name}/fp8",
+        graph=graph,
+        ranges=ranges_of(makings, graph, f"{variant.name}/fp8", method="minmax"),
+        exclude=makings.suite.calibration.exclude,
+        name=Aside(variant.name),
+    )
+
+
 def half_graph(makings: Makings, variant: Variant, *, precision: str, method: Method) -> Artefact[HalfFacts]:
-    """Return the graph of a variant in fp16, bf16 or int8+fp16 (Q/DQ with FP16 scales)."""
+    """Return the graph of a variant in fp16, bf16, int8+fp16 or fp8+fp16 (Q/DQ with FP16 scales)."""
     asked = PRECISIONS[precision]
     assert asked.half is not None, "a half graph is of a half type"
     if asked.halves is not None:
-        graph: Artefact[Any] = quantized_graph(makings, variant)
+        graph: Artefact[Any] = (fp8_graph if asked.codes == "fp8" else quantized_graph)(makings, variant)
     else:
         graph = float_graph(makings, variant)
     converter = autocast if method == "modelopt" and not asked.halves else halved  # AutoCast takes no Q/DQ graph

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Okabe & Ito, "Color Universal Design" (2008), without black and without yellow, which fades on white
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = dict(zip(PRECISIONS, ("o", "p", "^", "v", "s", "D", "X", "P"), strict=True))
+_MARKERS = dict(zip(PRECISIONS, ("o", "p", "^", "v", "s", "D", "h", "*", "X", "P"), strict=True))
 GREY = "#595959"
 PALE = "#BFBFBF"
 GRID = "#E6E6E6"

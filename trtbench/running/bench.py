@@ -28,7 +28,7 @@ from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, load_network
 from trtbench.make.overlap import overlap_notes
-from trtbench.precision import PLACEMENTS, PRECISIONS, Runtime
+from trtbench.precision import PLACEMENTS, Runtime
 from trtbench.progress import Clock, Listener, nobody
 from trtbench.report.disk import write_raw
 from trtbench.rows import Row
@@ -235,7 +235,7 @@ def _true_arithmetic(makings: Makings, built: Sequence[BuiltEngine], progress: P
 
 
 def _is_int8(built: BuiltEngine) -> bool:
-    return built.status == "ok" and PRECISIONS[built.plan.precision].graph == "qdq"
+    return built.status == "ok" and built.plan.precision == "int8"
 
 
 def true_logits(graph: Path, makings: Makings) -> NDArray[np.float32]:

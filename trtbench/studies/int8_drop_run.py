@@ -17,7 +17,7 @@ from trtbench.graph.ablation import only, quantized_nodes, ranges_of_all, with_r
 from trtbench.graph.placement import plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.make.graphs import GRAPH, calibrated_graph, quantized_graph, ranges
-from trtbench.precision import PLACEMENTS, PRECISIONS
+from trtbench.precision import PLACEMENTS
 from trtbench.progress import Countdown
 from trtbench.running.plan import plan_engines
 from trtbench.studies.int8_drop import DropSplit, Explanation, LayerEffect, cheapest_exclusion
@@ -154,7 +154,7 @@ def _int8_engines(makings: Makings, variant: Variant) -> dict[Runtime, EnginePla
     """Return the engines that a suite builds of a variant's Q/DQ graphs, one a placement, in the suite's order."""
     found: dict[Runtime, EnginePlan] = {}
     for plan in plan_engines(makings.suite):
-        if plan.variant == variant and PRECISIONS[plan.precision].graph == "qdq":
+        if plan.variant == variant and plan.precision == "int8":
             found.setdefault(BACKENDS[plan.backend].placement, plan)
     if not found:
         raise ConfigError(

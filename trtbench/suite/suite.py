@@ -100,9 +100,9 @@ class Suite(Part):
 
     @property
     def builds_int8(self) -> bool:
-        """Whether any engine of the suite is INT8; a runtime's usual precisions hold it."""
+        """Whether any engine is INT8, or FP8 with its equal steps; a runtime's usual precisions hold it."""
         return any(
-            engine.precisions is None or any(PRECISIONS[name].is_int8 for name in engine.precisions)
+            engine.precisions is None or any(PRECISIONS[name].codes for name in engine.precisions)
             for engine in self.engines
         )
 

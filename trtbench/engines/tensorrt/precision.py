@@ -14,7 +14,7 @@ from trtbench.engines.base import refuse_precision
 from trtbench.environment import Gpu
 from trtbench.environment.verdicts import capability
 from trtbench.errors import UnsupportedError
-from trtbench.precision import PRECISIONS, HalfType, Precision
+from trtbench.precision import PRECISIONS, Codes, HalfType, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ class PrecisionPlan:
         flags: names of the builder flags to set.
         cleared: names of the builder flags to clear.
         needs_calibrator: TensorRT chooses the INT8 ranges by itself, from images it is fed.
-        has_quantizers: the graph must, or must not, hold Q/DQ nodes.
+        codes: what the graph's Q/DQ nodes must make; None where it must hold none.
         element_type: the ONNX element type that the graph must hold, or "".
     """
 
@@ -52,13 +52,13 @@ class PrecisionPlan:
     flags: tuple[str, ...]
     cleared: tuple[str, ...]
     needs_calibrator: bool
-    has_quantizers: bool
+    codes: Codes | None
     element_type: str
 
     @property
     def target(self) -> str:
         """The precision that a convolution has where the request was met."""
-        return "int8" if PRECISIONS[self.precision].is_int8 else self.precision
+        return PRECISIONS[self.precision].codes or self.precision
 
 
 def plan_precision(
@@ -81,7 +81,7 @@ def plan_precision(
         flags=flags,
         cleared=() if "TF32" in flags else ("TF32",),
         needs_calibrator=asked.calibrates_itself,
-        has_quantizers=asked.is_int8 and not asked.calibrates_itself,
+        codes=None if asked.calibrates_itself else asked.codes,
         element_type=_TYPES[asked.half] if asked.graph == "half" and asked.half else "",
     )
 
@@ -103,7 +103,7 @@ def _refuse_implicit(asked: Precision, *, abilities: Abilities) -> None:
 def _refuse_silicon(asked: Precision, *, options: BuildOptions, compute_capability: tuple[int, int]) -> None:
     """Refuse what the GPU would compute as something else in silence: TF32 before Ampere is plain FP32."""
     gpu = Gpu(index=0, uuid="", name="", compute_capability=compute_capability)
-    wanted = [asked.name] if asked.needs_ampere else []
+    wanted = [asked.name] if asked.needs_ampere else ["fp8"] if asked.codes == "fp8" else []
     for name in (*wanted, *(["2:4"] if options.sparse else [])):
         if not (found := capability(name, gpu=gpu)).is_available:
             what = f"precision {asked.name!r}" if name != "2:4" else "sparse: true"

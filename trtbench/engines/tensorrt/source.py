@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _TOLD_FINDINGS = 10
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _TOLD_ERRORS = 10
+_FP8 = "FLOAT8E4M3FN"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +96,16 @@ def _refuse_types(source: Source, plan: PrecisionPlan) -> None:
     if plan.element_type and plan.element_type not in source.element_types:
         cure = "convert the graph first: `trtbench build` does so"
         raise GraphError(what, expected=f"a graph with {plan.element_type} weights or casts", got="none", cure=cure)
-    if plan.has_quantizers and not source.quantizers:
+    if plan.codes and not source.quantizers:
         cure = "quantize it first: `trtbench calibrate` inserts Q/DQ nodes"
         raise GraphError(what, expected="Q/DQ nodes on its activations", got="none", cure=cure)
-    if source.quantizers and not plan.has_quantizers:
+    if source.quantizers and not plan.codes:
         got = f"{source.quantizers} Q/DQ nodes"
         cure = "ask for int8, or give the float graph" + ("; a calibrator is passed over" * plan.needs_calibrator)
         raise GraphError(what, expected="a graph without Q/DQ nodes", got=got, cure=cure)
+    found = "fp8" if _FP8 in source.element_types else "int8"
+    if plan.codes and plan.codes != found:
+        raise GraphError(what, expected=f"codes of {plan.codes}", got=f"codes of {found}", cure=f"ask for {found}")
 
 
 def _refuse_findings(proto: onnx.ModelProto, *, name: str) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trtbench.engines.base import Backend, BuildRequest, BuildResult, Engine
     from trtbench.engines.sidecar import Sidecar
 
-_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8+fp16")
+_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8+fp16", "fp8", "fp8+fp16")
 
 
 class TensorRtRtxBackend:

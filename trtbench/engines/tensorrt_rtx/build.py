@@ -43,6 +43,10 @@ _NOISE = re.compile(r"catchCudaError|differs from one already registered")
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
 _ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
 _ALLOWED_SHARE = 2  # of the weights in a file that is all there is to it
+_FP8_NOTE = (
+    "FP8 on TensorRT for RTX: a kernel that rescales follows each convolution, and NVIDIA's guide names FP8 for matrix "
+    "products only; it may be slower than fp16"
+)
 _INT8_NOTE = (
     "INT8 on TensorRT for RTX: a kernel that rescales follows each convolution, NVIDIA's support matrix does not list "
     "INT8 convolutions, and it may be slower than fp16"
@@ -225,8 +229,8 @@ def _name_targets(config: Any, targets: tuple[str, ...]) -> None:
 
 
 def _notes(plan: PrecisionPlan, file_bytes: int, weight_bytes: int) -> Iterator[str]:
-    if PRECISIONS[plan.precision].is_int8:
-        yield _INT8_NOTE
+    if codes := PRECISIONS[plan.precision].codes:
+        yield _INT8_NOTE if codes == "int8" else _FP8_NOTE
     if weight_bytes and file_bytes > _ALLOWED_SHARE * weight_bytes:
         yield f"{weight_bytes} of the file's {file_bytes} bytes are weights; the rest is kernels" + (
             ", and zeros that pad depthwise convolutions over a whole batch"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NAMES: tuple[str, ...] = get_args(RtxTarget)
 _TURING = "sm75"
+_FIRST_FP8 = (8, 9)
 # Several targets in one engine cost bytes only; Turing, which lacks most, would be all of them's measure.
 USUAL = tuple(name for name in NAMES if name != _TURING)
 # What has no effect ahead of time, or needs a GPU's driver to be built.
@@ -45,10 +46,14 @@ def refuse(precision: str, options: BuildOptions) -> None:
     """Refuse what an engine would lack in silence.
 
     Raises:
-        UnsupportedError: Turing is among the targets and computes the precision in floats, or an option has no effect.
+        UnsupportedError: a target lacks the precision, or computes it in floats, or an option has no effect.
     """
-    asked = PRECISIONS[precision]
-    if _TURING in targets_of(options.targets) and (asked.is_int8 or asked.needs_ampere):
+    asked, targets = PRECISIONS[precision], targets_of(options.targets)
+    if asked.codes == "fp8" and (lacking := [one for one in targets if compute_capability(one) < _FIRST_FP8]):
+        what = f"precision {precision!r} for {', '.join(lacking)}"
+        able = ", ".join(name for name in NAMES if compute_capability(name) >= _FIRST_FP8)
+        raise UnsupportedError(what, got="no FP8 there", cure=f"name GPUs that compute it: `targets: [{able}]`")
+    if _TURING in targets and (asked.is_int8 or asked.needs_ampere):
         got = "INT8 convolutions become FP16 or FP32 there" if asked.is_int8 else "no BF16 there"
         cure = "leave sm75 out of the targets, or ask it for fp16"
         raise UnsupportedError(f"precision {precision!r} for sm75", got=got, cure=cure)

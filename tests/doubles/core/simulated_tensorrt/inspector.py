@@ -13,6 +13,7 @@ _FORMATS = {
     "INT8": ("Thirty-two wide channel vectorized row major Int8 format", "kCHW32", "Int8"),
     "FP16": ("Channel major FP16 format where channel % 8 == 0", "kHWC8", "Half"),
     "BF16": ("Channel major BF16 format where channel % 8 == 0", "kHWC8", "BFloat16"),
+    "FP8": ("Row major linear FP8 format", "kLINEAR", "FP8"),
     "FP32": ("Row major linear FP32", "kLINEAR", "Float"),
 }
 _DATATYPES = {"FLOAT": "Float", "HALF": "Half", "BF16": "BFloat16", "INT8": "Int8", "INT32": "Int32", "INT64": "Int64"}

@@ -13,7 +13,7 @@ from .values import IHostMemory
 
 _MAGIC = b"simulated-runtime-cache\n"
 _TYPES = {"CaskConvolution": "correlation", "gemm": "gemm", "Reformat": "kgen", "CaskPooling": "maxpool"}
-_DATATYPES = {"INT8": "Int8", "FP16": "Half", "BF16": "BFloat16", "FP32": "Float"}
+_DATATYPES = {"INT8": "Int8", "FP16": "Half", "BF16": "BFloat16", "FP8": "FP8", "FP32": "Float"}
 
 
 @strict("IRuntimeCache")

@@ -18,6 +18,7 @@ _PRECISIONS: dict[int, str] = {
     onnx.TensorProto.FLOAT16: "FP16",
     onnx.TensorProto.BFLOAT16: "BF16",
     onnx.TensorProto.INT8: "INT8",
+    onnx.TensorProto.FLOAT8E4M3FN: "FP8",
 }
 _MATRIX = {
     "Conv": "Convolution",
@@ -123,7 +124,7 @@ def _is_fused_qdq(node: onnx.NodeProto, view: _View) -> bool:
 def _precision(node: onnx.NodeProto, view: _View, precisions: Precisions) -> str:
     data = [each for each in node.input[:2] if each]
     if node.op_type in _MATRIX and len(data) > 1 and all(view.is_dequantized(each) for each in data):
-        return "INT8"
+        return _PRECISIONS.get(view.elem_type(view.producers[data[0]].input[0]), "INT8")
     if not precisions.is_strongly_typed and node.op_type in _MATRIX and data[0] in precisions.int8_tensors:
         return "INT8"
     if node.op_type in _POOLS and view.is_dequantized(data[0]):
@@ -136,14 +137,14 @@ def _layer(chain: list[onnx.NodeProto], view: _View, precisions: Precisions) -> 
     first, last = chain[0], chain[-1]
     precision = _precision(first, view, precisions)
     after = view.consumers[last.output[0]]
-    quantized = precision == "INT8" and any(each.op_type == "QuantizeLinear" for each in after)
-    out = "INT8" if quantized or (first.op_type == "QuantizeLinear") else _output(last, view, precisions)
+    quantized = precision in {"INT8", "FP8"} and any(each.op_type == "QuantizeLinear" for each in after)
+    out = precision if quantized else "INT8" if first.op_type == "QuantizeLinear" else _output(last, view, precisions)
     layer = {
         "name": " + ".join(each.name or each.output[0] for each in chain),
         "kind": _kind(first),
         "parameter": _MATRIX.get(first.op_type, first.op_type),
         "precision": precision,
-        "inputs": [_tensor(first.input[0], "INT8" if precision == "INT8" else precision, view)],
+        "inputs": [_tensor(first.input[0], precision, view)],
         "outputs": [_tensor(last.output[0], out, view)],
     }
     if first.op_type in _QDQ:
