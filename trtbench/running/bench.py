@@ -327,7 +327,6 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
         engine_path=str(measured.engine.path),
         load_ms=opening.load_ms if opening else None,
         first_inference_ms=opening.first_inference_ms if opening else None,
-        calibration=sidecar.calibration,
         accuracy=_accuracy(measured, sidecar, family),
         latency=latencies[0] if latencies else None,
         other_latencies=tuple(latencies[1:]),
