@@ -12,8 +12,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Bundle": "trtbench.shipping",
     "Dataset": "trtbench.records",
     "Places": "trtbench.make.makings",
+    "Prediction": "trtbench.shipping",
+    "Predictor": "trtbench.shipping",
     "Preprocessing": "trtbench.records",
     "Report": "trtbench.report",
     "Row": "trtbench.rows",
@@ -26,16 +29,19 @@ _HOMES = {
     "export_onnx": "trtbench.graph.export",
     "fit": "trtbench.train",
     "gpu_info": "trtbench.environment",
+    "load": "trtbench.shipping",
     "load_dataset": "trtbench.data",
     "load_model": "trtbench.models",
     "load_suite": "trtbench.suite",
     "parse_suite": "trtbench.suite",
     "predict": "trtbench.train",
     "prune_channels": "trtbench.compress",
+    "read_bundle": "trtbench.shipping",
     "read_report": "trtbench.report",
     "recommend": "trtbench.report",
     "run_suite": "trtbench.running",
     "save_model": "trtbench.models",
+    "ship_row": "trtbench.shipping",
     "step": "trtbench.steps",
     "write_report": "trtbench.report",
 }

@@ -1,17 +1,28 @@
-"""Verbs from the decision to the device: ship a row as a bundle."""
+"""Verbs from the decision to the device: ship a row as a bundle, and say what it sees."""
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trtbench.cli.options import JsonOption, QuietOption, RunArgument, output_option
 from trtbench.cli.screen import Screen, say, show, show_json
+from trtbench.errors import DataError
+from trtbench.progress import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trtbench.shipping import Prediction
 
 app = typer.Typer()
 _LATEST = Path("runs/latest")
+_AT_ONCE = 256  # images decoded at a time, at least: a pool of threads reads them
+_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 @app.command()
@@ -44,3 +55,68 @@ def ship(
     elif proof is not None:
         show(f"{found.bundle.row}: {found.folder}, proven: {proof.correct} of {proof.total} right, as the run counted")
     say(f"Run it: python {found.folder / 'predict.py'} IMAGE; what it is: {found.folder / 'README.md'}")
+
+
+@app.command()
+def predict(
+    engine: Annotated[Path, typer.Argument(metavar="BUNDLE|ENGINE", help="A bundle, or an engine with its sidecar.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES...", help="Files, folders, patterns; - reads a list of them.")
+    ],
+    *,
+    top: Annotated[int, typer.Option(min=1, help="Classes to name, the likeliest first.")] = 1,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images at once [default: as it was shipped].")] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is on images; where their folders bear the names of classes, count what is right."""
+    from trtbench.shipping import load
+
+    paths = _listed(images)
+    found: list[Prediction] = []
+    with Screen(is_quiet=quiet) as screen, load(engine, batch=batch) as predictor:
+        step = max(_AT_ONCE, predictor.batch)
+        begun = time.perf_counter()
+        for start in range(0, len(paths), step):
+            found += predictor.predict(paths[start : start + step], top=top)
+            share = len(found) / len(paths)
+            screen(Event(stage="predict", item=f"{len(paths)} images", state="progress", share=share))
+        rate = len(paths) / (time.perf_counter() - begun)
+        labels = [path.parent.name for path in paths]
+        right = sum(one.label == label for one, label in zip(found, labels, strict=True))
+        counted = {"correct": right, "total": len(paths)} if set(labels) <= set(predictor.classes) else {}
+    if as_json:
+        show_json({"images": _told(paths, found), "images_per_s": rate, **counted})
+        return
+    for path, one in zip(paths, found, strict=True):
+        show(f"{path}: {', '.join(f'{label} {share:.3f}' for label, share in one.top)}")
+    say(f"{len(paths)} images, {rate:.0f} a second" + (f", {right} right" if counted else ""))
+
+
+def _told(paths: Sequence[Path], found: Sequence[Prediction]) -> list[dict[str, Any]]:
+    return [
+        {"image": str(path), "top": [{"class": label, "probability": share} for label, share in one.top]}
+        for path, one in zip(paths, found, strict=True)
+    ]
+
+
+def _listed(images: Sequence[str]) -> list[Path]:
+    """Return the files that are meant: a folder's images at any depth, what a pattern matches, the lines of stdin.
+
+    Raises:
+        DataError: a name leads to no image.
+    """
+    found: list[Path] = []
+    for name in [line for one in images for line in (sys.stdin.read().splitlines() if one == "-" else [one])]:
+        path = Path(name)
+        if path.is_dir():
+            own = sorted(one for one in path.rglob("*") if one.suffix.lower() in _SUFFIXES)
+        elif path.exists():
+            own = [path]
+        else:
+            base = Path(path.anchor)
+            own = sorted(base.glob(str(path.relative_to(base)))) if any(mark in name for mark in "*?[") else []
+        if not own:
+            raise DataError(f"images {name!r}", expected="a file, a folder of images or a pattern", got="none")
+        found += own
+    return found

@@ -78,19 +78,27 @@ def _decoded(paths: Sequence[Path], *, root: Path, size: int) -> NDArray[np.uint
 
 def _read_into(path: Path, pixels: NDArray[np.uint8]) -> str | None:
     """Fill (3, size, size) pixels with an image, or return the reason why that cannot be."""
-    size = pixels.shape[1:]
     try:
         with Image.open(path) as image:
-            if image.mode in _DEEP_MODES:
-                return f"more than 8 bits a channel, mode {image.mode}"
-            # Pillow warns when transparency is dropped straight from a palette; by way of RGBA the pixels are the same.
-            rgb = (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
-        if rgb.size != size:
-            rgb = rgb.resize(size, Image.Resampling.BILINEAR)
-        pixels[:] = np.asarray(rgb).transpose(2, 0, 1)
+            pixels[:] = fitted(image, size=pixels.shape[1]).transpose(2, 0, 1)
     except _FAULTS as error:
         return _reason(error)
     return None
+
+
+def fitted(image: Image.Image, *, size: int) -> NDArray[np.uint8]:
+    """Return an image as uint8 (size, size, 3) RGB; one of another size is resampled, bilinear.
+
+    Raises:
+        ValueError: it has more than 8 bits a channel.
+    """
+    if image.mode in _DEEP_MODES:
+        raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
+    # Pillow warns when transparency is dropped straight from a palette; by way of RGBA the pixels are the same.
+    rgb = (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
+    if rgb.size != (size, size):
+        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(rgb)
 
 
 def _reason(error: Exception) -> str:

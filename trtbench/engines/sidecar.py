@@ -33,6 +33,7 @@ class Sidecar:
         weight_bytes: bytes of weights inside the file; the rest of `engine_bytes` is the graph.
         widths: output channels of each convolution, where the network's source is known.
         calibration: how the ranges of an INT8 graph were found, where the runtime does not find them itself.
+        classes: names in the order of the logits.
         options: what the suite asked of the build, for runtimes that take options.
         settings: what the session that runs the engine needs to know.
         facts: what else the runtime says of the build: versions, flags, profiles, layer precisions.
@@ -61,6 +62,7 @@ class Sidecar:
     params: int | None = None
     macs: int | None = None
     widths: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     sparsity: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -120,6 +122,7 @@ def read_sidecar(engine: Path) -> Sidecar:
                 "preprocessing": preprocessing,
                 "calibration": calibration and CalibrationRecord(**calibration),
                 "notes": tuple(document["notes"]),
+                "classes": tuple(document.get("classes", ())),
                 "widths": tuple(document.get("widths", document.get("channels", ()))),  # as older ones say
             }
         )

@@ -177,6 +177,7 @@ def _build(
         engine_bytes=path.stat().st_size,
         weight_bytes=result.weight_bytes,
         build_s=build_s,
+        classes=makings.dataset.classes,
         settings=result.settings,
         facts=result.facts,
         calibration=_calibration_record(makings, plan),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trtbench.shipping.bundle import Bundle, Proof, read_bundle
+from trtbench.shipping.predictor import Prediction, Predictor, load
 from trtbench.shipping.ship import Shipped, ship_row
 
-__all__ = ["Bundle", "Proof", "Shipped", "read_bundle", "ship_row"]
+__all__ = ["Bundle", "Prediction", "Predictor", "Proof", "Shipped", "load", "read_bundle", "ship_row"]

@@ -1,0 +1,231 @@
+"""A predictor answers as the engine was scored, for whatever holds an image."""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import trtbench
+from trtbench.cli import main
+from trtbench.data.preprocess import normalise
+from trtbench.engines.sidecar import read_sidecar, write_sidecar
+from trtbench.environment.host import cpu_flags
+from trtbench.errors import ConfigError, DataError, SidecarError
+from trtbench.report.disk import read_predictions
+from trtbench.report.document import read_report
+from trtbench.shipping import load, read_bundle
+from trtbench.shipping.templates import onnxruntime as runtime_of_bundles
+from trtbench.shipping.templates import predict as predict_of_bundles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtbench.shipping import Predictor
+
+ROW = "dense int8 onnxruntime-cpu b2"
+
+
+@pytest.fixture
+def predictor(shipped: Path) -> Iterator[Predictor]:
+    with load(shipped) as found:
+        yield found
+
+
+def _tests(images: Path) -> list[Path]:
+    return sorted((images / "test").rglob("*.png"))
+
+
+def test_a_bundle_answers_as_its_row_was_scored(predictor: Predictor, images: Path, small_run: Path) -> None:
+    noted = read_predictions(small_run, next(row for row in read_report(small_run).rows if row.name == ROW))
+
+    found = predictor.predict(_tests(images), top=3)
+
+    assert [one.label for one in found] == [predictor.classes[one] for one in noted]
+    assert [one.top[0] for one in found] == [(one.label, one.probability) for one in found]
+    assert all(sum(share for _, share in one.top) == pytest.approx(1) for one in found)
+    assert all(one.probability == max(share for _, share in one.top) for one in found)
+
+
+def test_paths_pillow_images_and_arrays_are_the_same_images(predictor: Predictor, images: Path) -> None:
+    paths = _tests(images)[:3]
+    arrays = np.stack([np.asarray(Image.open(path)) for path in paths])
+
+    wanted = predictor.logits(paths)
+
+    for given in (map(str, paths), [Image.open(path) for path in paths], arrays, [paths[0], arrays[1], arrays[2]]):
+        np.testing.assert_array_equal(predictor.logits(given), wanted)
+    np.testing.assert_array_equal(predictor.logits(paths[0]), wanted[:1])
+    np.testing.assert_array_equal(predictor.logits(arrays[0]), wanted[:1])
+    assert predictor.logits([]).shape == (0, 3)
+
+
+def test_golden_images_give_golden_logits_in_both_readers(
+    predictor: Predictor, shipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden = np.load(shipped / "golden.npz")
+    pixels = golden["images"].transpose(0, 3, 1, 2)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setitem(sys.modules, "runtime", runtime_of_bundles)
+
+    np.testing.assert_array_equal(predictor.logits(golden["images"]), golden["logits"])
+    np.testing.assert_array_equal(normalise(pixels, predictor.preprocessing), golden["inputs"])
+    alone = predict_of_bundles.Classifier(shipped)
+    np.testing.assert_array_equal(alone.inputs(pixels), golden["inputs"])
+    np.testing.assert_array_equal(alone.logits(pixels), golden["logits"])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+def test_both_readers_decode_alike(predictor: Predictor, tmp_path: Path, mode: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 31, 3), dtype=np.uint8)
+    path = tmp_path / "image.png"
+    Image.fromarray(noise).convert(mode).save(path)
+
+    np.testing.assert_array_equal(predict_of_bundles.decode(path, 16), predictor.pixels(path)[0])
+
+
+def test_both_readers_refuse_deep_images(predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.zeros((16, 16), np.uint16)).save(path)
+
+    with pytest.raises(DataError, match="more than 8 bits a channel"):
+        predictor.predict(path)
+    with Image.open(path) as deep, pytest.raises(DataError, match="more than 8 bits a channel"):
+        predictor.predict(deep)
+    with pytest.raises(SystemExit, match="8 bits a channel"):
+        predict_of_bundles.decode(path, 16)
+
+
+def test_what_is_no_image_is_told(predictor: Predictor) -> None:
+    with pytest.raises(DataError, match=r"got float32 \(16, 16, 3\)"):
+        predictor.predict(np.zeros((16, 16, 3), np.float32))
+    with pytest.raises(DataError, match=r"got uint8 \(3, 16, 16\)"):
+        predictor.predict(np.zeros((3, 16, 16), np.uint8))
+
+
+def test_calls_from_several_threads_take_turns(predictor: Predictor, images: Path) -> None:
+    paths = _tests(images)
+    wanted = predictor.predict(paths)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(predictor.predict, [paths] * 8))
+
+    assert found == [wanted] * 8
+
+
+def test_a_closed_predictor_says_so(shipped: Path, images: Path) -> None:
+    predictor = load(shipped)
+    predictor.close()
+    predictor.close()
+
+    with pytest.raises(ConfigError, match="expected an open one, got a closed one"):
+        predictor.predict(_tests(images))
+
+
+def test_an_engine_file_is_loaded_with_the_classes_of_its_sidecar(small_run: Path, images: Path) -> None:
+    row = next(row for row in read_report(small_run).rows if row.name == ROW)
+    assert row.engine_path is not None
+
+    with trtbench.load(row.engine_path, batch=3) as predictor:
+        assert (predictor.classes, predictor.batch) == (("circle", "square", "star"), 3)
+        assert len(predictor.predict(_tests(images))) == 15
+    with pytest.raises(ConfigError, match="a bundle or an engine file"):
+        load("none such")
+
+
+def test_a_bundle_for_another_machine_is_refused(bundle: Path) -> None:
+    from dataclasses import replace
+
+    from trtbench.jsonable import to_jsonable
+    from trtbench.shipping.bundle import seal
+
+    engine = bundle / "engine.onnx"
+    write_sidecar(engine, replace(read_sidecar(engine), machine="another"))
+    seal(bundle, to_jsonable(read_bundle_fields(bundle)))
+
+    with pytest.raises(SidecarError, match=r"machine: expected .*, got another"):
+        load(bundle)
+
+
+def read_bundle_fields(folder: Path) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads((folder / "bundle.json").read_bytes())
+    del fields["sha256"]
+    return fields
+
+
+def test_a_dynamic_engine_takes_the_batches_of_its_profile_only(shipped: Path) -> None:
+    from dataclasses import replace
+
+    found = read_bundle(shipped)
+
+    assert [found.takes(size) for size in (1, 2, 3)] == [True, True, False]
+    assert [replace(found, profile=(2, 4, 8)).takes(size) for size in (1, 2, 8, 9)] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["flags : fpu avx2", "flags : fpu avx2 avx_vnni", "flags\t: avx512_vnni", "flags : amx_int8", "Features : asimddp"],
+)
+def test_a_bundle_knows_the_processors_that_trtbench_knows(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor : 0\n{line}\n")
+    ours = {"avx512_vnni", "avx_vnni", "amx_int8", "dotprod"} & set(cpu_flags(path.read_text()))
+
+    assert runtime_of_bundles.has_int8_dot(path) == bool(ours)
+    assert not runtime_of_bundles.has_int8_dot(tmp_path / "none")
+
+
+def _trtbench(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["trtbench", *arguments])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    main()
+
+
+def test_the_verb_names_what_is_on_a_folder_and_counts_what_is_right(
+    shipped: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        _trtbench(monkeypatch, "predict", str(shipped), str(images / "test"), "--json", "--top", "2")
+
+    assert not stop.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert (found["correct"], found["total"]) == (read_bundle(shipped).correct, 15)
+    assert [Path(one["image"]) for one in found["images"]] == _tests(images)
+    assert all(len(one["top"]) == 2 for one in found["images"])
+    assert found["images_per_s"] > 0
+
+
+def test_the_verb_takes_patterns_and_lists_and_refuses_what_is_not_there(
+    shipped: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import io
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(str, _tests(images)[:2]))))
+    with pytest.raises(SystemExit):
+        _trtbench(monkeypatch, "predict", str(shipped), str(images / "test" / "*" / "0.png"), "-", "--quiet")
+    out = capsys.readouterr()
+    assert len(out.out.splitlines()) == 5
+    assert "5 images" in out.err
+
+    with pytest.raises(SystemExit) as stop:
+        _trtbench(monkeypatch, "predict", str(shipped), "none*such")
+    assert stop.value.code == 2
+    assert "images 'none*such'" in capsys.readouterr().err
+
+
+def test_the_verb_ship_writes_a_bundle_and_says_where(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        _trtbench(monkeypatch, "ship", str(small_run), "--row", ROW, "--output", str(tmp_path / "b"), "--zip", "--json")
+
+    assert not stop.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert found["bundle"]["row"] == ROW
+    assert Path(found["zip"]).is_file()
