@@ -47,7 +47,7 @@ class Precision:
     def channel_step(self) -> int:
         """Channels per step of the matrix units: counts between two steps are padded up to the next.
 
-        NVIDIA, Deep Learning Performance guide, "Tensor Core requirements"; INT8 kernels of CPUs work on as many.
+        NVIDIA, Deep Learning Performance guide, "Tensor Core requirements"; CPUs have no such units.
         """
         return 16 if self.codes else 8
 

@@ -25,8 +25,8 @@ class AccuracyRecord:
     `true_arithmetic_correct` counts what the same Q/DQ graph gets right without the runtime's fused kernels, and
     `tensorrt_graph_correct` what the graph that TensorRT gets would: a forecast for other machines.
     `mcnemar_holm_p` is adjusted for all candidates of the batch size. `class_drops_pp` are the points each class lost
-    of its own images, `worst_class` the name of the one that lost most, None where none lost. `ece` is the expected
-    calibration error. `is_chance` says that guessing would score as well.
+    of its own images, `worst_class` the name of the one that lost most, None where none lost. `loss` is the mean
+    cross-entropy, `ece` the expected calibration error. `is_chance` says that guessing would score as well.
     """
 
     correct: int
@@ -47,6 +47,7 @@ class AccuracyRecord:
     class_totals: tuple[int, ...] = ()
     class_drops_pp: tuple[float, ...] = ()
     worst_class: str | None = None
+    loss: float | None = None
     ece: float | None = None
     is_chance: bool = False
 

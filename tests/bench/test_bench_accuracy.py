@@ -85,9 +85,10 @@ def test_an_engine_that_guesses_is_an_error_where_the_reference_does_not() -> No
     assert not score(right, labels).is_chance
 
 
-def test_the_calibration_error_of_logits_is_that_of_their_softmax() -> None:
+def test_the_loss_and_the_calibration_error_of_logits_are_those_of_their_softmax() -> None:
     logits = np.log(np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]], dtype=np.float32))
 
     found = score(logits, np.array([0, 1, 0]))
 
+    assert found.loss == pytest.approx(-np.log([0.9, 0.1, 0.6]).mean(), rel=1e-6)
     assert found.ece == pytest.approx((abs(0.9 + 0.9 - 1) + abs(0.6 - 1)) / 3, rel=1e-5)

@@ -275,9 +275,6 @@ def test_widths_go_down_to_multiples_of_round_to(resnet20: nn.Module) -> None:
     record = _prune(resnet20, ratio=0.3, round_to=8).record
 
     assert [record.widths_after[f"layer{stage}.0.conv1"] for stage in (1, 2, 3)] == [8, 16, 40]  # 11, 22, 44 rounded
-    assert not any("multiple of 8" in note for note in record.notes)
-    assert "1 of 21 widths" not in " ".join(record.notes)
-    assert any("multiple of 16: INT8" in note for note in record.notes)
 
 
 def test_a_layer_too_narrow_for_its_ratio_keeps_round_to_channels(resnet20: nn.Module) -> None:
@@ -298,10 +295,8 @@ def test_rounding_beyond_the_ratio_is_said(resnet20: nn.Module) -> None:
     assert not any("channels went" in note for note in _prune(resnet20, ratio=0.3).record.notes)
 
 
-def test_widths_that_tensor_cores_pad_are_said(resnet20: nn.Module) -> None:
-    notes = _prune(resnet20, ratio=0.5).record.notes
-
-    assert notes == ("7 of 21 widths are no multiple of 16: INT8 kernels pad them",)  # the stage of 8 channels
+def test_pruning_says_nothing_of_kernels_that_it_does_not_know(resnet20: nn.Module) -> None:
+    assert _prune(resnet20, ratio=0.5).record.notes == ()  # the stage of 8 channels is no fault on a CPU
 
 
 def test_a_ratio_that_prunes_nothing_is_an_error(resnet20: nn.Module) -> None:

@@ -70,13 +70,23 @@ def test_channel_counts_are_held_to_what_the_precision_computes_at_once() -> Non
     odd = _row("odd", 1.0, widths=(12, 16, 20, 24))
     assert misaligned_widths(odd) == (12, 20)
     for precision in PRECISIONS.values():
-        expected = (12, 20, 24) if precision.codes else (12, 20)
+        expected = () if precision.name == "fp32" else (12, 20, 24) if precision.codes else (12, 20)
         named = replace(odd, precision=precision.name)
         assert misaligned_widths(named) == expected
         assert misaligned_widths(replace(named, sparse=True, build=2)) == expected
-    assert "(12, 20): matrix units compute them padded, so round_to: 8" in surprises([odd])[0].text
-    many = _row("many", 1.0, widths=tuple(range(1, 20, 2)), device="cpu")
-    assert "(1, 3, 5, 7, 9, 11 ...): vector units" in surprises([many])[0].text
+    assert "(12, 20): tensor cores compute them padded, so measure round_to: 8" in surprises([odd])[0].text
+    many = _row("many", 1.0, widths=tuple(range(1, 20, 2)))
+    assert "(1, 3, 5, 7, 9, 11 ...): tensor cores" in surprises([many])[0].text
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_nothing_is_said_of_padding_on_a_cpu(precision: str) -> None:
+    odd = _row("odd", 0.95, widths=(8, 24), device="cpu", precision=precision, macs=500_000)
+    dense = replace(DENSE, device="cpu", precision=precision)
+    said = " ".join(texts(surprises([dense, odd])))
+    assert "computes 0.50 of the MACs" in said
+    assert "round_to" not in said
+    assert "misaligned" not in said
 
 
 def test_what_takes_as_long_at_a_far_larger_batch_is_launch_bound() -> None:

@@ -14,7 +14,6 @@ from trtbench.errors import ConfigError, RowError
 from trtbench.jsonable import to_jsonable
 from trtbench.models import conv_widths, count_macs, count_params, protected_layers
 from trtbench.models.masks import fit_masks
-from trtbench.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -197,7 +196,7 @@ def _record(model: nn.Module, result: Pruned, dense: _Count, cut: Cut) -> Channe
     achieved = 1 - sum(after.values()) / sum(before.values()) if before else 0.0
     notes = (
         *_notes_on_reach(model, before, after),
-        *_notes_on_rounding(after, ratio=result.ratio, achieved=achieved, round_to=cut.round_to),
+        *_notes_on_rounding(ratio=result.ratio, achieved=achieved, round_to=cut.round_to),
         *result.warnings,
     )
     return ChannelsRecord(
@@ -223,16 +222,9 @@ def _notes_on_reach(model: nn.Module, before: Mapping[str, int], after: Mapping[
     return notes
 
 
-def _notes_on_rounding(widths: Mapping[str, int], *, ratio: float, achieved: float, round_to: int) -> list[str]:
-    """Say what widths cost or were made to cost."""
-    notes = []
-    if achieved > ratio + _SURPRISE:
-        notes.append(
-            f"{achieved:.1%} of the channels went where {ratio:.1%} were asked: "
-            f"widths go down to multiples of {round_to}, and equal importances go together in scope global"
-        )
-    for name in ("fp16", "int8"):
-        step = PRECISIONS[name].channel_step
-        if odd := sum(width % step != 0 for width in widths.values()):
-            notes.append(f"{odd} of {len(widths)} widths are no multiple of {step}: {name.upper()} kernels pad them")
-    return notes
+def _notes_on_rounding(*, ratio: float, achieved: float, round_to: int) -> list[str]:
+    """Say where widths of multiples took away more than was asked."""
+    if achieved <= ratio + _SURPRISE:
+        return []
+    said = f"{achieved:.1%} of the channels went where {ratio:.1%} were asked"
+    return [f"{said}: widths go down to multiples of {round_to}, and equal importances go together in scope global"]

@@ -133,7 +133,7 @@ def untrained(folder: Path, *, architecture: Architecture, seed: int, preprocess
     return _saved(architecture.fresh(seed=seed), folder, architecture, preprocessing)
 
 
-@recipe(kind="variant", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=3)
+@recipe(kind="variant", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=4)
 def compressed(
     folder: Path,
     *,

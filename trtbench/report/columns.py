@@ -236,6 +236,7 @@ COLUMNS = (
     _accuracy("mcnemar_holm_p", "McNemar p (Holm)", text=_MS, shown_in=_FILES),
     _accuracy("agreement", "Agreement", unit="%", text=_PERCENT, shown_in=_HTML_CSV),
     _accuracy("worst_class", "Worst class", shown_in=_FILES, align="left"),
+    _accuracy("loss", "Test loss", text=_MS, shown_in=_FILES),
     _accuracy("ece", "ECE", text=_THREE, shown_in=_FILES),
     _latency("scope", "Scope", shown_in=_FILES, align="left"),
     _latency("clock", "Clock", shown_in=_HTML_CSV, align="left"),

@@ -182,7 +182,7 @@ DETAILS = (
                 "tensorrt_graph_correct",
                 "mcnemar_p",
             ),
-            *("mcnemar_holm_p", "ece", "is_chance"),
+            *("mcnemar_holm_p", "loss", "ece", "is_chance"),
         ),
         lines=lambda rows: engine_lines(rows, lambda row: row.accuracy),
         legend="Agreement: images whose first class is that of the dense network. True arithmetic: what the same Q/DQ"

@@ -105,7 +105,9 @@ def advice(rows: Sequence[Row], telemetry: Mapping[str, Any], environment: Mappi
 
 
 def misaligned_widths(row: Row) -> tuple[int, ...]:
-    """Return the distinct channel counts that are no multiple of what the precision computes at once."""
+    """Return the distinct channel counts that tensor cores compute padded; a CPU, and plain FP32, do not."""
+    if is_cpu(row) or row.precision == "fp32":
+        return ()
     step = PRECISIONS[row.precision].channel_step
     return tuple(sorted({count for count in row.widths if count % step}))
 
@@ -189,9 +191,8 @@ def _misaligned(row: Row) -> Iterator[Remark]:
         return
     step = PRECISIONS[row.precision].channel_step
     shown = ", ".join(map(str, counts[:_COUNTS_SHOWN])) + (" ..." if len(counts) > _COUNTS_SHOWN else "")
-    unit = "vector units" if is_cpu(row) else "matrix units"
     padded = f"{short_name(row)} has channel counts that are no multiple of {step} ({shown})"
-    text = f"{padded}: {unit} compute them padded, so round_to: {step} costs no time."
+    text = f"{padded}: tensor cores compute them padded, so measure round_to: {step} beside it, which may take as long."
     yield Remark(row=row, key="misaligned", text=text)
 
 

@@ -101,12 +101,11 @@ def engine_lines(rows: Sequence[Row], has_answer: Callable[[Row], object]) -> li
 
 
 def engine_table(rows: Sequence[Row], marks: Footnotes) -> Table:
-    """Return accuracy and size, one line per engine; rows of several batch sizes share a line where they agree."""
-    engines: dict[object, list[Row]] = {}
-    for row in rows:
-        if row.status == "ok":
-            facts = (row.accuracy, row.engine_bytes, row.params, row.macs)
-            engines.setdefault((_engine(row), facts), []).append(row)
+    """Return accuracy and size, one line per engine; rows of several batch sizes share a line where they read alike."""
+    shown = [COLUMN[key] for key in ENGINES if key not in {"batch_size", "marks"}]
+    engines: dict[tuple[str, ...], list[Row]] = {}
+    for line in row_lines([row for row in rows if row.status == "ok"]):
+        engines.setdefault(tuple(column.cell(line) for column in shown), []).append(line.row)
     lines = [Line(row=own[0], rows=rows, alike=tuple(own), marks=marks.marks(*own)) for own in engines.values()]
     is_split = len({_engine(line.row) for line in lines}) < len(lines)
     return select(ENGINES if is_split else [key for key in ENGINES if key != "batch_size"], lines, "md")
@@ -261,7 +260,7 @@ TERMINAL = (
     *("variant", "precision", "runs_on", "batch_size", "status", "top1", "drop_upper_pp", "p50_ms"),
     *(*_GAINS, "engine_bytes", "marks"),
 )
-ENGINES = (*ENGINE, "batch_size", "top1", "drop_pp", "engine_bytes", "params", "macs", "marks")
+ENGINES = (*ENGINE, "batch_size", "top1", "drop_pp", "loss", "engine_bytes", "params", "macs", "marks")
 LATENCIES = (
     *(*ENGINE, "batch_size", "p50_ms", "compute_ms", "p90_ms", "host_to_host_p50_ms", "ms_per_image"),
     *(*_GAINS, "marks"),
@@ -277,8 +276,8 @@ BUILT_LEGEND = (
 )
 ENGINES_LEGEND = (
     "Top-1 with its 95 % Wilson interval. Drop pp: percentage points lost against the dense network on the same images"
-    " (after <= the one-sided 95 % upper bound). MB = 10^6 bytes of the file that was timed."
-    " Params and MACs, of one image, are in millions."
+    " (after <= the one-sided 95 % upper bound). Test loss: mean cross-entropy, in nats. MB = 10^6 bytes of the file"
+    " that was timed. Params and MACs, of one image, are in millions."
 )
 LATENCIES_LEGEND = (
     "One sample is one synchronised inference of a whole batch by the wall clock, on a GPU launch and wake-up included;"
