@@ -74,12 +74,11 @@ class LatencyRecord:
 
     `p99_ms` is None below 1,000 samples. `ratio` is the paired ratio to the anchor engine with its 95 % interval.
     `clock` says what took the times. In mode "throughput" a sample holds `launches_per_sample` inferences, and the
-    figures are of one of them. `p50_ci95_ms` draws processes and blocks anew; `p50_by_process_ms` are the medians of
-    each process. `halves` and `blocks_within` are the worst process's: the larger median of both halves of its samples
-    over the smaller, and the share of ten blocks within 5 % of their median; `was_unsettled` says that a process was
-    timed once more. `parts_ms` are medians of host-to-device, enqueue, compute and device-to-host, where the runtime
-    tells them apart; `is_enqueue_bound` where launching takes over 0.8 of the computing. `throttled_samples` were
-    taken while the device was throttled; None where nobody looked.
+    figures are of one of them. `p50_ci95_ms` rests on how processes differ; `verdict` is "narrow" where it lies within
+    5 % of the median, else "wide". `p50_by_process_ms` are the medians of each process. `parts_ms` are medians of
+    host-to-device, enqueue, compute and device-to-host, where the runtime tells them apart; `is_enqueue_bound` where
+    launching takes over 0.8 of the computing. `throttled_samples` were taken while the device was throttled; None where
+    nobody looked.
     """
 
     scope: Literal["host-to-host", "device"]
@@ -102,9 +101,6 @@ class LatencyRecord:
     max_ms: float | None = None
     p50_ci95_ms: tuple[float, float] | None = None
     p50_by_process_ms: tuple[float, ...] = ()
-    halves: float | None = None
-    blocks_within: float | None = None
-    was_unsettled: bool = False
     warm_up_ms: float | None = None
     warm_up_inferences: int | None = None
     parts_ms: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from trtbench.bench.interleave import Timing
-from trtbench.bench.measure import groups, measure_engines
+from trtbench.bench.measure import groups, measure_engines, time_again
 from trtbench.bench.processes import Workers, cores
 from trtbench.bench.records import Bench
 from trtbench.bench.summary import latency_record, timed_ratio
@@ -309,24 +309,26 @@ def test_engines_of_different_groups_pair_through_the_anchor_only(
     for one, factor in ((b, 2), (c, 3)):
         found = timed_ratio(one.timed, anchor.timed)
         assert found is not None
-        assert found[0] == pytest.approx(factor, rel=0.1)
+        assert found.value == pytest.approx(factor, rel=0.1)
     assert all(one.accuracy is not None for one in (anchor, b, c))
 
 
-def test_on_a_device_of_its_own_an_unsettled_process_is_timed_once_more(
+def test_rows_are_timed_again_side_by_side_and_one_that_fails_then_stands_as_it_was(
     fake_engine: Make, images: Images, tmp_path: Path
 ) -> None:
-    config = _CONFIG.model_copy(update={"processes": 1, "batch_sizes": (1,)})
-    engines = [fake_engine("anchor", jitter=0.001), fake_engine("wild", jitter=0.5)]
+    bench = Bench(images=images, config=_CONFIG.model_copy(update={"batch_sizes": (1,)}), folder=tmp_path)
+    engines = [fake_engine("anchor"), fake_engine("other"), fake_engine("edited")]
+    found = measure_engines(engines, bench)
+    engines[2].path.write_text(engines[2].path.read_text() + " ")
 
-    anchor, wild = measure_engines(engines, Bench(images=images, config=config, folder=tmp_path))
+    seconds = time_again(found, bench, number=0)
 
-    assert (anchor.was_unsettled, wild.was_unsettled) == (False, True)
-    assert len(wild.runs) == 2
-    assert latency_record(wild).verdict == "inconclusive"
-    assert latency_record(anchor).verdict == "stable"
-    found = timed_ratio(wild.timed, anchor.timed)
-    assert found is not None  # the anchor ran beside it again
+    assert 0 < seconds == list(bench.seconds.values())[-1]
+    assert [len(one.runs) for one in found] == [4, 4, 3]
+    assert [one.error for one in found] == [None] * 3
+    ratio = timed_ratio(found[1].timed, found[0].timed)
+    assert ratio is not None
+    assert ratio.freedom == 3  # of four process pairs
 
 
 def test_what_runs_out_of_memory_beside_others_is_tried_alone(
@@ -422,23 +424,6 @@ def test_noise_stands_in_for_images_that_are_only_timed(fake_engine: Make) -> No
         {"do": "prepare", **preparing}, _OPEN, {"do": "warm_up", "batch": 100, "warm_up_ms": 0, "cores": []}
     )
     assert answers[2]["n"] == 3
-
-
-def test_a_process_that_settles_takes_the_place_of_the_one_that_did_not(
-    fake_engine: Make, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from trtbench.bench import measure
-
-    # asked of the process of the plan, of the new one, then of both again
-    answers = iter([False, True, False, True])
-    monkeypatch.setattr(measure, "is_settled", lambda _: next(answers))
-    config = _CONFIG.model_copy(update={"processes": 1, "batch_sizes": (1,)})
-
-    (found,) = measure_engines([fake_engine("a")], Bench(images=images, config=config, folder=tmp_path))
-
-    assert len(found.runs) == 1
-    assert 0 not in found.runs
-    assert found.was_unsettled
 
 
 @pytest.mark.parametrize("command", ["load", "parts"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from trtbench.bench import versus
 from trtbench.bench.interleave import Timing
 from trtbench.bench.versus import judge, outcome, time_together
 from trtbench.errors import WorkerError
@@ -86,9 +87,11 @@ def test_engines_are_timed_in_as_many_processes_and_pairs_as_were_asked_for(fake
     assert shares[-1] == 1.0
 
 
-def test_what_is_ambiguous_is_timed_in_more_processes_up_to_a_ceiling(fake_engine: Make, tmp_path: Path) -> None:
-    noisy = fake_engine("noisy", jitter=0.5)
-    slower = fake_engine("slower", ns_per_image=1.06e6, jitter=0.5, seed=1)
+def test_what_is_ambiguous_is_timed_in_more_processes_up_to_a_ceiling(
+    fake_engine: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versus, "judge", lambda *_: "AMBIGUOUS")
+    noisy, slower = fake_engine("noisy"), fake_engine("slower")
 
     timed = time_together(
         [noisy, slower], batch_size=1, folder=tmp_path, settings=_SETTINGS, pairs=12, process_pairs=2, block_ms=1

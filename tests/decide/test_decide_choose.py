@@ -71,7 +71,9 @@ def test_changes_are_told_as_data() -> None:
         accuracy=replace(DENSE.accuracy, drop_upper_pp=3.0),
         latency=replace(FP32.latency, p50_ms=0.01, ratio=0.01, ratio_ci95=(0.009, 0.011)),
     )
-    level = replace(FP32, variant="level", engine_bytes=(FP32.engine_bytes or 0) + 1)
+    assert FP32.latency.ratio is not None
+    noisy = replace(FP32.latency, ratio_ci95=(0.8 * FP32.latency.ratio, 1.2 * FP32.latency.ratio))
+    level = replace(FP32, variant="level", engine_bytes=(FP32.engine_bytes or 0) + 1, latency=noisy)
     smaller = replace(DENSE, variant="smaller", engine_bytes=1)
 
     choice = choose([FP32, unproven, level, smaller], DecisionConfig(max_drop_pp=2.0))

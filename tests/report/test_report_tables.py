@@ -109,12 +109,12 @@ def test_what_one_row_lacks_is_a_dash_and_what_no_row_has_is_no_column() -> None
 def test_marks_number_each_distinct_remark_once_in_order() -> None:
     latency = ROWS[0].latency
     assert latency
-    first = replace(ROWS[0], notes=("b", "a"), latency=replace(latency, verdict="unsettled"))
+    first = replace(ROWS[0], notes=("b", "a"), latency=replace(latency, throttled_samples=3))
     second = replace(ROWS[1], notes=("a",), simulated=True)
     marks = footnotes([first, second])
     assert (marks.marks(first), marks.marks(second), marks.marks(first, second)) == ("1 2 3", "3 4", "1 2 3 4")
     assert marks.lines()[1:3] == ("2: b", "3: a")
-    assert "unsettled" in marks.lines()[0]
+    assert "held back" in marks.lines()[0]
     assert "simulated" in marks.lines()[3]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trtbench.bench.paired_drop import drop_upper_bound
+from trtbench.bench.spread import Interval
 from trtbench.bench.statistics import wilson_interval
 from trtbench.decide.compare import BrokenGate
 from trtbench.report.document import read_report
@@ -48,7 +49,7 @@ def latency(p50_ms: float, **changes: Any) -> LatencyRecord:
         cov=0.02,
         ms_per_image=p50_ms,
         n=900,
-        verdict="stable",
+        verdict="narrow",
     )
     return replace(plain, **changes)
 
@@ -186,7 +187,6 @@ def test_the_recommendation_is_one_sentence(sentence_of: list[Row]) -> None:
         ({"accuracy": None}, "not scored"),
         ({"accuracy": replace(accuracy(), drop_upper_pp=None)}, "its drop against the reference was not measured"),
         ({"latency": None}, "not timed"),
-        ({"latency": latency(0.1, verdict="unsettled")}, "its latency is unsettled, so it cannot be ranked"),
     ],
 )
 def test_a_row_that_may_not_win_says_why(changes: dict[str, Any], told: str) -> None:
@@ -216,8 +216,8 @@ def test_the_closest_breaks_fewest_limits() -> None:
     assert recommend([both, replace(SMALL, accuracy=accuracy(lost=90))], limit).closest == "small fp32 tensorrt b1"
 
 
-def test_cpu_rows_are_ranked_where_no_gpu_was_tried_and_an_unsettled_one_may_win() -> None:
-    cpu = replace(SMALL, device="cpu", backend="onnxruntime-cpu", latency=latency(0.5, verdict="unsettled"))
+def test_cpu_rows_are_ranked_where_no_gpu_was_tried() -> None:
+    cpu = replace(SMALL, device="cpu", backend="onnxruntime-cpu", latency=latency(0.5))
     absent = row("dense", status="unsupported", reason="no GPU here")
     found = recommend([absent, cpu], TWO_PP)
     assert found.winner == "small fp32 onnxruntime-cpu b1"
@@ -242,11 +242,54 @@ def test_medians_decide_where_the_rows_share_no_anchor() -> None:
 
 
 def test_raw_blocks_come_before_ratios_to_the_anchor() -> None:
-    def paired(first: Row, second: Row) -> tuple[float, float, float] | None:
-        return (1.02, 0.9, 1.1) if {first.variant, second.variant} == {"dense", "small"} else None
+    def paired(first: Row, second: Row) -> Interval | None:
+        return (
+            Interval(value=1.02, low=1.01, high=1.03) if (first.variant, second.variant) == ("small", "dense") else None
+        )
 
     found = recommend([replace(DENSE, latency=anchored(0.4)), SMALL], TWO_PP, paired=paired)
-    assert (found.winner, found.separable, found.ratio_ci95) == ("small fp32 tensorrt b1", False, (0.9, 1.1))
+    assert found.winner == "small fp32 tensorrt b1"  # by the ratios to the anchor it takes 1.25 times as long
+
+
+def test_a_smaller_file_must_prove_that_it_is_as_fast_within_the_margin() -> None:
+    large = row("large", engine_bytes=900_000, latency=anchored(0.49))
+    noisy = replace(large, latency=anchored(0.49, low=0.95, high=1.05))
+
+    proven = recommend([large, SMALL], TWO_PP)
+    open_choice = recommend([noisy, SMALL], TWO_PP)
+    strict = recommend([large, SMALL], DecisionConfig(max_drop_pp=2.0, margin=0.01))
+
+    assert (proven.winner, proven.undecided) == (SMALL.name, ())
+    assert proven.sentence.endswith(
+        "the runner-up large fp32 takes 0.98 times (95 % interval 0.97 to 0.99) as long, within the margin of 5.00 %,"
+        " but has more bytes (0.900 MB against 0.400 MB)."
+    )
+    assert (open_choice.winner, open_choice.undecided) == (noisy.name, (SMALL.name,))
+    assert open_choice.sentence.endswith(
+        "the times are too noisy to decide against small fp32 at a margin of 5.00 %, so the fastest measured is told: a"
+        " larger bench.budget_s or a quieter machine may tell."
+    )
+    assert strict.winner == large.name
+    assert strict.undecided == (SMALL.name,)
+
+
+def test_a_file_that_is_as_fast_as_a_lucky_best_one_alone_does_not_win() -> None:
+    truly_best = row("truly", engine_bytes=950_000, latency=anchored(0.501))
+    lucky = row("lucky", engine_bytes=900_000, latency=anchored(0.5))
+
+    def paired(first: Row, second: Row) -> Interval | None:
+        value = 1.2 if (first.variant, second.variant) == ("small", "truly") else 1.0
+        return Interval(value=value, low=value * 0.99, high=value * 1.01)
+
+    found = recommend([truly_best, lucky, replace(SMALL, latency=anchored(0.502))], TWO_PP, paired=paired)
+
+    assert found.winner == lucky.name
+
+
+def test_a_smaller_file_that_is_proven_slower_leaves_nothing_open() -> None:
+    found = recommend([row("large", latency=anchored(0.4)), SMALL], TWO_PP)
+
+    assert (found.winner.split()[0] if found.winner else None, found.undecided) == ("large", ())
 
 
 def test_the_smallest_file_wins_where_bytes_are_the_objective() -> None:
@@ -344,15 +387,16 @@ def test_p99_and_throughput_can_be_the_objective() -> None:
 
 def test_what_would_change_the_choice_is_told() -> None:
     tiny = row("tiny", accuracy=accuracy(lost=200, gained=50), engine_bytes=200_000, latency=anchored(0.2))
-    large = row("large", engine_bytes=900_000, latency=anchored(0.498))
+    large = row("large", engine_bytes=900_000, latency=anchored(0.498, low=0.9, high=1.1))
 
     found = recommend([DENSE, large, SMALL, tiny], DecisionConfig(max_drop_pp=1.0))
 
-    assert found.winner == SMALL.name
-    wider, open_question = found.what_if
+    assert found.winner == large.name
+    wider, open_question = (one for one in found.what_if if "objective" not in one)
     assert wider == "With max_drop_pp 1.88 instead of 1.00, tiny fp32 would win."
     assert open_question == (
-        "Whether large fp32 is faster than small fp32 is open: more samples (bench.duration, bench.processes) may tell."
+        "Whether small fp32 should win over large fp32 is open: more samples (bench.budget_s, bench.processes) may"
+        " tell."
     )
 
 

@@ -16,13 +16,13 @@ from trtbench.errors import WorkerError
 from trtbench.make.engines import EnginePlan
 from trtbench.records import Preprocessing
 from trtbench.rows import AccuracyRecord
-from trtbench.running.bench import family_of, row_of
 from trtbench.running.plan import BuiltEngine
+from trtbench.running.rows import family_of, row_of
 from trtbench.suite import DenseVariant
 
 if TYPE_CHECKING:
     from trtbench.rows import Role
-    from trtbench.running.bench import TrueCorrect
+    from trtbench.running.rows import TrueCorrect
 
 _DENSE = DenseVariant(kind="dense", name="dense")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from trtbench.bench.resampling import relative_noise
+from trtbench.bench.spread import relative_noise
 from trtbench.errors import RowError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Timing:
     @property
     def block_medians_ns(self) -> NDArray[np.float64]:
         """The median of each round."""
-        return np.array([np.median(block) for block in self.blocks])
+        return np.array([_median(block) for block in self.blocks])
 
     def of_process(self, process: int) -> Timing:
         """Return the blocks of one process."""
@@ -195,5 +195,10 @@ def _share(taken: Sequence[NDArray[np.int64]], budget: Budget) -> float:
         share = min(share, len(taken) / budget.rounds)
     if share < 1 or budget.noise is None or spent_s >= budget.ceiling_s:
         return share
-    noise = relative_noise([float(np.median(block)) for block in taken])
+    noise = relative_noise([_median(block) for block in taken])
     return 1.0 if noise <= budget.noise else min(0.999, max(spent_s / budget.ceiling_s, budget.noise / noise))
+
+
+def _median(block: NDArray[np.int64]) -> float:
+    """Return the median of a block; that of one sample at once."""
+    return float(block[0]) if block.size == 1 else float(np.median(block))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ from trtbench.bench.interleave import Budget, Timing, measure_interleaved
 from trtbench.bench.load import bear
 from trtbench.bench.processes import Workers, cores
 from trtbench.bench.records import PLAIN, Measured, Opening, Run, Way
-from trtbench.bench.statistics import is_settled
 from trtbench.engines.base import place_of
 from trtbench.errors import OutOfMemoryError, RowError, WorkerError
 from trtbench.store import storing
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from trtbench.suite import BenchConfig
 
 _ENERGY_S = 1.0  # NVML's counter steps every 20 to 100 ms
-# Numbers of the processes that are started beside the plan's: for rows that did not settle, and for failed ones.
-_SETTLING, _AGAIN = 10_000, 20_000
+# Numbers of the processes that are started beside the plan's: where the choice was open, and for failed rows.
+_MORE, _AGAIN = 10_000, 20_000
 _STARTING_AT_ONCE = 2
 _THROUGHPUT_SAMPLE_MS = 1.0  # a sample of the throughput mode lasts this long at least
 _PARTS_SAMPLES = 50
@@ -59,7 +59,6 @@ def measure_engines(
         for process in range(config.processes):
             share = (index * config.processes + process, len(together) * config.processes)
             _measure_process(group, bench, process=index * config.processes + process, share=share)
-        _settle([one for one in group if one.engine.name != names[0] or not index], group, bench, number=index)
     for number, one in enumerate([one for one in found if _deserves_another_try(one, is_only=len(found) == 1)]):
         one.error, one.is_alone = None, True
         one.runs.clear()
@@ -67,6 +66,20 @@ def measure_engines(
             share = (process, config.processes)
             _measure_process([one], bench, process=_AGAIN + number * config.processes + process, share=share)
     return found
+
+
+def time_again(rows: Sequence[Measured], bench: Bench, *, number: int) -> float:
+    """Time rows that were measured in one more process of each, side by side, and return the seconds it took.
+
+    A row that fails in it stands as it was.
+    """
+    process = _MORE + number
+    _measure_process(rows, bench, process=process, share=(0, 1))
+    for one in rows:
+        if one.error is not None:
+            one.error = None
+            one.runs.pop(process, None)
+    return bench.seconds[process]
 
 
 def groups(names: Sequence[str], *, alive: int | None) -> list[list[str]]:
@@ -88,6 +101,7 @@ def _deserves_another_try(one: Measured, *, is_only: bool) -> bool:
 def _measure_process(group: Sequence[Measured], bench: Bench, *, process: int, share: tuple[int, int]) -> None:
     """Start a fresh process of each engine that has not failed, score the first of each, time all of them."""
     waiting, config = [one for one in group if one.error is None], bench.config
+    since = time.monotonic()
     with Workers() as workers:
         is_first = any(one.opening is None for one in waiting)
         for done, own, worker in start_all(workers, waiting, bench):
@@ -97,6 +111,7 @@ def _measure_process(group: Sequence[Measured], bench: Bench, *, process: int, s
                 open_engine(workers, worker, own, bench)
             if is_first:
                 bench.progress("score", own[0].engine.name, done)
+                since = time.monotonic()
         for size in config.batch_sizes:
             at_size = [one for one in waiting if one.batch_size == size and one.error is None]
             runs = time_side_by_side(
@@ -113,6 +128,7 @@ def _measure_process(group: Sequence[Measured], bench: Bench, *, process: int, s
                 if run.error is not None:
                     workers.drop(one.engine.name)
                     one.error = run.error
+            bench.seconds[process] = time.monotonic() - since
             if is_first:
                 _load_all(workers, at_size, bench)
 
@@ -152,34 +168,6 @@ def _count_energy(worker: WorkerProcess, one: Measured, bench: Bench) -> None:
     worker.ask("time", batch=one.batch_size, samples=samples, scope="device")
     after = bench.energy_j(one.opening.device)
     one.energy_j = None if after is None else (after - before) / ((samples + 1) * one.batch_size)
-
-
-def _settle(candidates: Sequence[Measured], group: Sequence[Measured], bench: Bench, *, number: int) -> None:
-    """Time once more, in a fresh process, the rows of a device of their own that a process left unsettled.
-
-    The anchor runs beside them, so that ratios still pair. On CPUs, which others use too, nothing is gained by it.
-    """
-    unsettled = [one for one in candidates if one.error is None and not _is_on_cpu(one) and _unsettled_in(one)]
-    if not unsettled:
-        return
-    anchors = [one for one in group if one.engine.name == group[0].engine.name and one.error is None]
-    sizes = {one.batch_size for one in unsettled}
-    beside = [one for one in anchors if one.batch_size in sizes and one not in unsettled]
-    process = _SETTLING + number
-    _measure_process([*beside, *unsettled], bench, process=process, share=(0, 1))
-    for one in unsettled:
-        one.was_unsettled = True
-        if one.error is None and is_settled(one.runs[process].timed[PLAIN].samples_ns):
-            for bad in _unsettled_in(one):
-                del one.runs[bad]
-
-
-def _is_on_cpu(one: Measured) -> bool:
-    return one.opening is None or one.opening.device.lower().startswith("cpu")
-
-
-def _unsettled_in(one: Measured) -> list[int]:
-    return [number for number, run in one.runs.items() if not is_settled(run.timed[PLAIN].samples_ns)]
 
 
 def start_all(

@@ -80,7 +80,7 @@ class Measured:
     """What was learnt of one engine at one batch size before something failed, if anything did.
 
     `runs` are what its processes told, by their number. `is_alone` says that it was timed by itself, after its worker
-    had crashed: its blocks pair with no other's. `was_unsettled` says that a process was timed once more in its place.
+    had crashed: its blocks pair with no other's.
     """
 
     engine: EngineFile
@@ -93,7 +93,6 @@ class Measured:
     predictions: list[int] = field(default_factory=list)
     error: RowError | None = None
     is_alone: bool = False
-    was_unsettled: bool = False
 
     @property
     def timed(self) -> Timing | None:
@@ -154,6 +153,7 @@ class Bench:
         folder: the run's folder, for logs.
         progress: told stage, engine and share done.
         energy_j: tells the joules a device took so far, where something counts them.
+        seconds: how long the processes of each number took, without scoring; filled as the measurement goes on.
     """
 
     images: Images
@@ -161,3 +161,4 @@ class Bench:
     folder: Path
     progress: Progress = lambda *_: None
     energy_j: Joules = lambda _: None
+    seconds: dict[int, float] = field(default_factory=dict)

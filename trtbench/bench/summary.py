@@ -9,24 +9,33 @@ import numpy as np
 
 from trtbench.bench.interleave import side_by_side
 from trtbench.bench.records import PLAIN
-from trtbench.bench.resampling import median_interval, ratio_interval
-from trtbench.bench.statistics import latency_summary, paired_ratio, settling
+from trtbench.bench.spread import NO_POOL, Interval, of_ratio, pool_of, ratio_interval, time_interval
+from trtbench.bench.statistics import latency_summary, paired_ratio
 from trtbench.rows import LatencyRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from trtbench.bench.interleave import Timing
     from trtbench.bench.records import Measured, Way
+    from trtbench.bench.spread import Pool
 
 ENQUEUE_BOUND = 0.8  # trtexec warns from this share on (samples/common/sampleReporting.cpp)
+NARROW = 0.05  # to either side of the median
 _NS_PER_MS = 1e6
 
-Verdict = Literal["stable", "unsettled", "inconclusive"]
+Verdict = Literal["narrow", "wide"]
 
 
-def latency_record(measured: Measured, way: Way = PLAIN) -> LatencyRecord:
+def latency_record(measured: Measured, way: Way = PLAIN, *, pool: Pool = NO_POOL) -> LatencyRecord:
     """Summarise all samples of a row that were taken one way.
+
+    Args:
+        measured: what was learnt of the row.
+        way: how the samples were taken.
+        pool: what the rows of its runtime that were timed this way beside it tell of how processes differ.
 
     Raises:
         InconclusiveError: fewer than two samples.
@@ -38,25 +47,23 @@ def latency_record(measured: Measured, way: Way = PLAIN) -> LatencyRecord:
     launches = run.launches.get(way, 1)
     scale = _NS_PER_MS * launches
     processes = [timed.of_process(number).samples_ns for number in dict.fromkeys(timed.processes)]
-    found = [settling(samples) for samples in processes]
-    low, high = median_interval(timed.blocks, timed.processes)
+    summary = latency_summary(timed.samples_ns, batch_size=measured.batch_size, launches=launches)
+    low, high = (end / scale for end in _median_interval(timed, pool, name=measured.engine.name))
+    low, high = min(low, summary.p50_ms), max(high, summary.p50_ms)  # the interval is around the mean of the processes
     parts = {name: float(np.median(values)) / _NS_PER_MS for name, values in run.parts_ns.items() if len(values)}
     return LatencyRecord(
         scope=way.scope,
         mode=way.mode,
         clock=run.clock,
         launches_per_sample=launches,
-        verdict=_verdict(all(one.is_settled for one in found), measured),
-        p50_ci95_ms=(low / scale, high / scale),
+        verdict=_verdict(low, summary.p50_ms, high),
+        p50_ci95_ms=(low, high),
         p50_by_process_ms=tuple(float(np.median(samples)) / scale for samples in processes),
-        halves=max(one.halves for one in found),
-        blocks_within=min(one.within for one in found),
-        was_unsettled=measured.was_unsettled,
         warm_up_ms=run.warm_up_ms,
         warm_up_inferences=run.warm_up_inferences,
         parts_ms=parts,
         is_enqueue_bound=is_enqueue_bound(parts),
-        **asdict(latency_summary(timed.samples_ns, batch_size=measured.batch_size, launches=launches)),
+        **asdict(summary),
     )
 
 
@@ -67,10 +74,17 @@ def is_enqueue_bound(parts_ms: Mapping[str, float]) -> bool | None:
     return parts_ms["enqueue"] > ENQUEUE_BOUND * parts_ms["compute"]
 
 
-def timed_ratio(first: Timing | None, second: Timing | None) -> tuple[float, float, float] | None:
-    """Return how many times as long `first` takes as `second`, with its 95 % interval, from blocks that ran together.
+def pool_of_rows(timed: Mapping[str, Timing]) -> Pool:
+    """Return what rows of one runtime and batch size, timed side by side, tell together of how processes differ."""
+    return pool_of({name: log_times(row) for name, row in timed.items()})
 
-    Over several processes both they and their blocks are drawn anew; within one, the interval lies between order
+
+def timed_ratio(
+    first: Timing | None, second: Timing | None, *, pools: tuple[Pool, Pool] = (NO_POOL, NO_POOL)
+) -> Interval | None:
+    """Return how many times as long `first` takes as `second`, from blocks that ran together.
+
+    Over several processes these decide, moderated by the `pools` of both; within one, the interval lies between order
     statistics. None where fewer than two blocks pair.
     """
     if first is None or second is None:
@@ -79,12 +93,32 @@ def timed_ratio(first: Timing | None, second: Timing | None) -> tuple[float, flo
     if len(pairs.first) < 2:  # noqa: PLR2004  an interval needs two
         return None
     if len(np.unique(pairs.processes)) == 1:
-        return paired_ratio(pairs.first, pairs.second)
-    return ratio_interval(np.log(pairs.first / pairs.second), pairs.processes)
+        return _within_one_process(pairs.first, pairs.second)
+    return ratio_interval(np.log(pairs.first / pairs.second), pairs.processes, of_ratio(*pools))
 
 
-def _verdict(is_settled: bool, measured: Measured) -> Verdict:  # noqa: FBT001  the fact the verdict is named after
-    """Say what the rule says: on a device of one's own a second failure is final, on a shared CPU it is a note."""
-    if is_settled:
-        return "stable"
-    return "inconclusive" if measured.was_unsettled else "unsettled"
+def _median_interval(timed: Timing, pool: Pool, *, name: str) -> tuple[float, float]:
+    """Return the 95 % interval of the median in nanoseconds; of one process it tells of that process only."""
+    times = log_times(timed)
+    if len(times) == 1:
+        medians = timed.block_medians_ns
+        found = _within_one_process(medians, np.ones_like(medians))
+    else:
+        found = time_interval(times, pool, name=name)
+    return found.low, found.high
+
+
+def log_times(timed: Timing) -> dict[int, float]:
+    """Return the log of the median of each process."""
+    numbers = dict.fromkeys(timed.processes)
+    return {number: float(np.log(np.median(timed.of_process(number).samples_ns))) for number in numbers}
+
+
+def _within_one_process(first: NDArray[np.float64], second: NDArray[np.float64]) -> Interval:
+    value, low, high = paired_ratio(first, second)
+    return Interval(value=value, low=low, high=high)
+
+
+def _verdict(low: float, median: float, high: float) -> Verdict:
+    """Say whether the median is known well enough to be worth comparing."""
+    return "narrow" if max(high / median, median / low) <= 1 + NARROW else "wide"

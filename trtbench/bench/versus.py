@@ -59,10 +59,10 @@ def outcome(first: Timing, second: Timing) -> Outcome | None:
     found = timed_ratio(second, first)
     if found is None:
         return None
-    ratio, low, high = found
     shared = set(first.processes) & set(second.processes)
     pairs = sum(min(first.processes.count(one), second.processes.count(one)) for one in shared)
-    return Outcome(ratio=ratio, ci95=(low, high), verdict=judge(low, high), pairs=pairs, process_pairs=len(shared))
+    ends = found.low, found.high
+    return Outcome(ratio=found.value, ci95=ends, verdict=judge(*ends), pairs=pairs, process_pairs=len(shared))
 
 
 def time_together(

@@ -48,7 +48,7 @@ class OtherObjective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoreSamples:
-    """The row cannot be told apart from the winner; more samples may."""
+    """The intervals are too wide to decide between the row and the winner; more samples may."""
 
     row: Row
 
@@ -96,8 +96,8 @@ def choose(rows: Sequence[Row], decision: DecisionConfig, *, paired: PairedRatio
     """Choose the row to ship.
 
     Only candidates that are ok, real, scored and timed at the decision's batch size are compared; on a GPU wherever
-    one was tried. Of those that provably keep every limit the best objective wins; among rows whose paired latency is
-    not separable from the best, the one with the fewest bytes.
+    one was tried. Of those that provably keep every limit the best objective wins, or the smallest file that is proven
+    to be as fast within the margin.
 
     Args:
         rows: every row of the report.
@@ -189,8 +189,7 @@ def what_would_change(
         return tuple(found)
     qualified = [one.row for one in assessments if one.is_qualified]
     found += _other_objectives(qualified, ranking, decision, paired=paired)
-    if ranking.separable is False and ranking.runner_up is not None and decision.objective != "engine_bytes":
-        found.append(MoreSamples(row=ranking.runner_up))
+    found += [MoreSamples(row=row) for row in ranking.undecided[:1]]
     return tuple(found)
 
 

@@ -26,7 +26,6 @@ Obstacle = Literal[
     "no_drop",
     "chance",
     "not_timed",
-    "not_stable",
     "no_size",
     "no_p99",
     "no_memory",
@@ -178,8 +177,6 @@ def _unmeasured(row: Row, decision: DecisionConfig) -> Obstacle | None:
         return "chance"
     if row.latency is None:
         return "not_timed"
-    if row.latency.verdict != "stable" and not is_cpu(row):
-        return "not_stable"
     return _lacking(row, decision)
 
 

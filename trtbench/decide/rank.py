@@ -1,4 +1,4 @@
-"""The order of the rows that qualified, what may not be told apart, and which points no other beats."""
+"""The order of the rows that qualified, what a smaller file must prove, and which points no other beats."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trtbench.bench.spread import Interval
 from trtbench.decide.ratios import Ratio, latency_ratio, share_anchor
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from trtbench.suite import DecisionConfig
 
 
+# Of shipping a smaller file that breaks the margin: 5 % over two looks, since a run samples on once where it is open
+_ERROR = 0.025
+_ENOUGH = 2 / 3  # of the margin: half the width of an interval that decides
 _PAIRED = ("p50_ms", "ms_per_image")  # objectives whose ratio is measured side by side
 
 
@@ -24,7 +28,9 @@ class Ranking:
     """The winner, the runner-up, and `ratio`, the runner-up's objective over the winner's.
 
     `separable` is False where the paired interval of the ratio holds 1 (or the sizes are equal), None where there is
-    no runner-up or no interval. `level` are the rows that are not separable from the best, the winner among them.
+    no runner-up or no interval. `level` are the rows that are not separable from the winner, itself among them. Of
+    those in `undecided` the intervals are too wide: that the winner is within the margin of them, or that they are of
+    the fastest while they are smaller, is neither proven nor disproven.
     """
 
     winner: Row
@@ -32,29 +38,59 @@ class Ranking:
     ratio: Ratio | None
     separable: bool | None
     level: tuple[Row, ...]
+    undecided: tuple[Row, ...] = ()
 
 
 def rank(qualified: Sequence[Row], decision: DecisionConfig, *, paired: PairedRatio | None = None) -> Ranking:
-    """Order at least one qualified row by the objective; among those level with the best, fewest bytes win."""
+    """Order at least one qualified row by the objective; the best wins, or a smaller file as good within the margin.
+
+    As good is proven, not merely not disproven (a non-inferiority test): against every row that qualified, so that a
+    best row that was only lucky does no harm, at an error that all smaller files share. Of those the smallest wins.
+    """
+
+    def ratio_of(row: Row, base: Row) -> Ratio:
+        return objective_ratio(row, base, decision, paired=paired)
+
     ranked = sorted(qualified, key=lambda row: (objective_cost(row, qualified, decision), latency_cost(row, qualified)))
     best = ranked[0]
-    level = [
+    smaller = [row for row in ranked if size_cost(row) < size_cost(best)] if decision.objective in _PAIRED else []
+    confidence, limit = 1 - _ERROR / max(len(smaller), 1), 1 + decision.margin
+    within = [
         row
-        for row in ranked
-        if row is best
-        or _is_level(objective_ratio(row, best, decision, paired=paired))
-        or (decision.objective in _PAIRED and builds_overlap(row, best))
+        for row in smaller
+        if all(ratio_of(row, one).is_proven_below(limit, confidence=confidence) for one in ranked if one is not row)
     ]
-    winner = min(level, key=size_cost)
-    runner_up = next((row for row in ranked if row is not winner), None)
-    ratio = None if runner_up is None else objective_ratio(runner_up, winner, decision, paired=paired)
+    winner = min(within, key=size_cost, default=best)
+    others = [row for row in ranked if row is not winner]
+    runner_up = others[0] if others else None
+    ratio = None if runner_up is None else ratio_of(runner_up, winner)
+    level = [winner, *(row for row in others if _is_level(row, winner, ratio_of(row, winner), decision))]
     return Ranking(
         winner=winner,
         runner_up=runner_up,
         ratio=ratio,
         separable=None if runner_up is None else _separable(ratio, decision, is_level=is_one_of(runner_up, level)),
         level=tuple(level),
+        undecided=tuple(
+            row
+            for row in others
+            if _may_beat(ratio_of(winner, row), limit)
+            or (is_one_of(row, smaller) and not is_one_of(row, within) and _may_be_within(ratio_of(row, best), limit))
+        ),
     )
+
+
+def processes_needed(ratio: Ratio | Interval, processes: int, *, margin: float) -> int:
+    """Return of how many processes the interval of a ratio would be narrow enough to decide at this margin.
+
+    Of as many as make half its width two thirds of the margin, on the log scale: then rows that are equally fast are
+    proven to be within it in five runs of six. What the first processes say of the spread decides, not where the ratio
+    lies (Stein 1945, Annals of Mathematical Statistics 16:243-258): stopping as soon as an answer comes out would find
+    one too often.
+    """
+    low, high = (ratio.low, ratio.high) if isinstance(ratio, Interval) else (ratio.ci95 or (1.0, 1.0))
+    half = math.log(high / low) / 2
+    return max(processes, math.ceil(processes * (half / (_ENOUGH * math.log1p(margin))) ** 2))
 
 
 def objective_ratio(row: Row, base: Row, decision: DecisionConfig, *, paired: PairedRatio | None = None) -> Ratio:
@@ -137,8 +173,18 @@ def undominated(count: int, *, compare: Callable[[int, int], Sequence[int]]) -> 
     return tuple(one for one in everyone if not any(beats(other, one) for other in everyone if other != one))
 
 
-def _is_level(ratio: Ratio) -> bool:
-    return ratio.ci95 is not None and ratio.ci95[0] <= 1
+def _is_level(row: Row, winner: Row, ratio: Ratio, decision: DecisionConfig) -> bool:
+    is_apart = ratio.ci95 is None or not ratio.ci95[0] <= 1 <= ratio.ci95[1]
+    return not is_apart or (decision.objective in _PAIRED and builds_overlap(row, winner))
+
+
+def _may_beat(ratio: Ratio, limit: float) -> bool:
+    """Whether the winner may be slower by more than the margin, the ratio being its time over the other's."""
+    return ratio.ci95 is not None and ratio.ci95[1] > limit
+
+
+def _may_be_within(ratio: Ratio, limit: float) -> bool:
+    return ratio.ci95 is not None and ratio.ci95[0] <= limit
 
 
 def _separable(ratio: Ratio | None, decision: DecisionConfig, *, is_level: bool) -> bool | None:

@@ -6,21 +6,34 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trtbench.bench.spread import Interval
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trtbench.rows import LatencyRecord, Row
 
-    # What knows the raw blocks answers with trtbench.bench.statistics.paired_ratio(first, second), or None.
-    PairedRatio = Callable[[Row, Row], tuple[float, float, float] | None]
+    # What knows the raw blocks answers with trtbench.bench.summary.timed_ratio of both rows, or None.
+    PairedRatio = Callable[[Row, Row], Interval | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """Time of one row over time of another; `ci95` is None where both were not timed side by side."""
+    """Time of one row over time of another; `ci95` is None where both were not timed side by side.
+
+    `freedom` are the degrees of freedom of Student's interval on the log scale.
+    """
 
     value: float
     ci95: tuple[float, float] | None = None
+    freedom: float = math.inf
+
+    def is_proven_below(self, limit: float, *, confidence: float) -> bool:
+        """Whether the one-sided upper bound is at most `limit`; never so without an interval."""
+        if self.ci95 is None:
+            return False
+        low, high = self.ci95
+        return Interval(value=self.value, low=low, high=high, freedom=self.freedom).upper(confidence) <= limit
 
     @property
     def is_above_one(self) -> bool:
@@ -49,8 +62,7 @@ def latency_ratio(row: Row, base: Row, *, paired: PairedRatio | None = None) -> 
     if row.latency is None or base.latency is None or row.batch_size != base.batch_size:
         return None
     if paired is not None and (answer := paired(row, base)) is not None:
-        value, low, high = answer
-        return Ratio(value=value, ci95=(low, high))
+        return Ratio(value=answer.value, ci95=(answer.low, answer.high), freedom=answer.freedom)
     if share_anchor((row, base)):
         return quotient(row.latency, base.latency)
     return Ratio(value=row.latency.p50_ms / base.latency.p50_ms)

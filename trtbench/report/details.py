@@ -209,12 +209,11 @@ DETAILS = (
         name="steadiness",
         title="How steady the samples were",
         keys=(
-            *(*_WAY, "verdict", "p50_by_process_ms", "halves", "blocks_within", "was_unsettled"),
+            *(*_WAY, "verdict", "p50_by_process_ms"),
             *("throttled_samples", "warm_up_ms", "warm_up_inferences"),
         ),
         lines=_timings,
-        legend="Of the worst process: the larger median of both halves of its samples over the smaller, and the share"
-        " of ten blocks within 5 % of their median. Timed again: a process that did not settle was replaced once.",
+        legend="Narrow: the 95 % interval of the median lies within 5 % of it.",
     ),
     Detail(
         name="paired",

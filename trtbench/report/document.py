@@ -39,7 +39,8 @@ class Recommendation:
     `ratio` is the runner-up's objective over the winner's. `separable` is False where the interval of that ratio holds
     1, None where there is no runner-up or no interval. `closest` is named only where nothing qualifies. `pareto` are
     the comparable rows that no other beats in accuracy, latency and size together, latencies that cannot be told apart
-    counting as equal. `what_if` says what would change the choice. `engine_path` is the winner's file.
+    counting as equal. `what_if` says what would change the choice; `undecided` are rows for which the intervals of
+    the times are too wide to decide. `engine_path` is the winner's file.
     """
 
     batch_size: int
@@ -60,6 +61,7 @@ class Recommendation:
     min_throughput: float | None = None
     what_if: tuple[str, ...] = ()
     engine_path: str | None = None
+    undecided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +157,7 @@ def _lift_into_fields(raw: Any) -> None:
             _rename(row)
             _lift_settings(row)
             _lift_precision(row)
+            _forget_settling(row)
 
 
 def _rename(row: dict[str, Any]) -> None:
@@ -183,6 +186,13 @@ def _lift_precision(row: dict[str, Any]) -> None:
             cure="run the suite again",
         )
     row.update({"sparse": sparse, "build": build} | row | {"precision": precision})
+
+
+def _forget_settling(row: dict[str, Any]) -> None:
+    """Leave out what rows were once called unsettled by, on which nobody acted."""
+    for latency in (row.get("latency"), *(row.get("other_latencies") or ())):
+        for key in ("halves", "blocks_within", "was_unsettled") if isinstance(latency, dict) else ():
+            latency.pop(key, None)
 
 
 def _check_version(raw: Any, *, origin: str) -> None:

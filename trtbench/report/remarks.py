@@ -130,8 +130,6 @@ def _of_row(row: Row) -> Iterator[tuple[str, str]]:
         yield "status", f"{row.status}: {row.reason or 'no reason was recorded'}"
     if row.simulated:
         yield "simulated", "simulated under a test double: no measurement, never ranked"
-    if latency is not None and latency.verdict != "stable":
-        yield "unsettled", f"latency {latency.verdict}: within a process the samples did not settle within 5 %"
     if latency is not None and latency.throttled_samples:
         yield "throttled", f"{latency.throttled_samples} of {latency.n} samples were taken while the device held back"
     yield from (("note", note) for note in row.notes)

@@ -72,6 +72,7 @@ def in_words(rows: Sequence[Row], choice: Choice) -> Recommendation:
         runner_up=ranking.runner_up.name if ranking and ranking.runner_up else None,
         closest=choice.closest.row.name if choice.closest else None,
         separable=ranking.separable if ranking else None,
+        undecided=tuple(row.name for row in ranking.undecided) if ranking else (),
         ratio=ratio.value if ratio else None,
         ratio_ci95=ratio.ci95 if ratio else None,
         pareto=tuple(row.name for row in choice.pareto),
@@ -130,6 +131,8 @@ def _ship(choice: Choice, ranking: Ranking) -> str:
     clauses = [_merits(choice, winner), _against_runner_up(ranking, choice.decision)]
     if choice.slower_int8 is not None:
         clauses.append(_slower_int8(choice.slower_int8, winner))
+    if ranking.undecided:
+        clauses.append(_undecided(ranking, choice.decision))
     return f"Ship {short_name(winner)} ({_place(winner)}): {'; '.join(clauses)}."
 
 
@@ -177,9 +180,6 @@ def _obstacle(obstacle: Obstacle, row: Row, decision: DecisionConfig) -> str:
     if obstacle == "chance":
         assert row.accuracy is not None
         return f"its accuracy is at chance level: {row.accuracy.correct} of {row.accuracy.total} right"
-    if obstacle == "not_stable":
-        assert row.latency is not None
-        return f"its latency is {row.latency.verdict}, so it cannot be ranked"
     return _OBSTACLES[obstacle]
 
 
@@ -221,14 +221,24 @@ def _change(change: Change, choice: Choice) -> str:
     assert isinstance(change, MoreSamples)
     assert choice.ranking is not None, "a row is level with the winner"
     return (
-        f"Whether {name} is faster than {short_name(choice.ranking.winner)} is open: more samples"
-        " (bench.duration, bench.processes) may tell."
+        f"Whether {name} should win over {short_name(choice.ranking.winner)} is open: more samples"
+        " (bench.budget_s, bench.processes) may tell."
     )
 
 
 def _slower_int8(int8: Against, winner: Row) -> str:
     slower = f"{short_name(int8.row)} takes {ratio_words(int8.ratio)} as long as {short_name(winner)}"
     return f"INT8 is slower than FP32 here: {slower}"
+
+
+def _undecided(ranking: Ranking, decision: DecisionConfig) -> str:
+    first, *others = [short_name(row) for row in ranking.undecided]
+    names = f"{first} and {len(others)} more" if others else first
+    margin = significant(100 * decision.margin)
+    return (
+        f"the times are too noisy to decide against {names} at a margin of {margin} %, so the fastest measured is told:"
+        " a larger bench.budget_s or a quieter machine may tell"
+    )
 
 
 def _behind(ratio: float, decision: DecisionConfig) -> str:
@@ -271,6 +281,9 @@ def _against_runner_up(ranking: Ranking, decision: DecisionConfig) -> str:
         return f"{name} {_behind(ratio.value, decision)}"
     if ranking.separable is False:
         return f"{name} is not separable from it, taking {ratio_words(ratio)} as long, but {_sizes(runner_up, winner)}"
+    if ratio.value < 1:
+        margin = f"within the margin of {significant(100 * decision.margin)} %"
+        return f"{name} takes {ratio_words(ratio)} as long, {margin}, but {_sizes(runner_up, winner)}"
     return f"{name} takes {ratio_words(ratio)} as long"
 
 

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from trtbench.bench.records import EngineFile
-from trtbench.bench.summary import timed_ratio
+from trtbench.bench.spread import NO_POOL
+from trtbench.bench.summary import pool_of_rows, timed_ratio
 from trtbench.bench.versus import PAIRS, PROCESS_PAIRS, Outcome, judge, outcome, time_together
 from trtbench.decide.compare import (
     Comparison,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbench.bench.interleave import Timing
+    from trtbench.bench.spread import Interval, Pool
     from trtbench.decide.ratios import PairedRatio
     from trtbench.report.document import Recommendation, Report
     from trtbench.rows import Row
@@ -50,25 +52,44 @@ def decide_again(run: Path, changed: Callable[[Mapping[str, Any]], DecisionConfi
     report = read_report(run)
     folder = run if run.is_dir() else run.parent
     blocks = {row.name: read_blocks(folder, row) for row in report.rows if row.latency is not None}
-    return recommend(report.rows, changed(report.suite.get("decision", {})), paired=paired_from(blocks))
+    return recommend(report.rows, changed(report.suite.get("decision", {})), paired=paired_from(report.rows, blocks))
 
 
 def paired_from(
-    blocks: Mapping[str, Timing | None], *, finals: Mapping[str, Timing | None] | None = None
+    rows: Sequence[Row],
+    blocks: Mapping[str, Timing | None],
+    *,
+    finals: Mapping[str, Timing | None] | None = None,
 ) -> PairedRatio:
     """Answer paired ratios from the raw blocks of a run, by row name.
 
     Rows of the finals, which were measured side by side once more, pair with one another only.
     """
     again = finals or {}
+    pools = [pools_of(rows, taken) for taken in (blocks, again)]
 
-    def ratio(first: Row, second: Row) -> tuple[float, float, float] | None:
-        if (first.name in again) != (second.name in again):
+    def ratio(first: Row, second: Row) -> Interval | None:
+        is_final = first.name in again
+        if is_final != (second.name in again):
             return None
-        taken = again if first.name in again else blocks
-        return timed_ratio(taken.get(first.name), taken.get(second.name))
+        taken, of = (again, pools[1]) if is_final else (blocks, pools[0])
+        both = of.get(_pooled(first), NO_POOL), of.get(_pooled(second), NO_POOL)
+        return timed_ratio(taken.get(first.name), taken.get(second.name), pools=both)
 
     return ratio
+
+
+def pools_of(rows: Sequence[Row], blocks: Mapping[str, Timing | None]) -> dict[tuple[str, int], Pool]:
+    """Pool the rows of each runtime at each batch size: how much processes differ is a matter of the runtime."""
+    timed: dict[tuple[str, int], dict[str, Timing]] = {}
+    for row in rows:
+        if (taken := blocks.get(row.name)) is not None:
+            timed.setdefault(_pooled(row), {})[row.name] = taken
+    return {key: pool_of_rows(of_key) for key, of_key in timed.items()}
+
+
+def _pooled(row: Row) -> tuple[str, int]:
+    return row.backend, row.batch_size
 
 
 def compare_reports(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,50 +13,40 @@ import numpy as np
 
 from trtbench.bench.accuracy import score
 from trtbench.bench.measure import measure_engines
-from trtbench.bench.records import Bench, EngineFile, Images, Progress, Run
-from trtbench.bench.statistics import holm
-from trtbench.bench.summary import latency_record, timed_ratio
+from trtbench.bench.records import Bench, EngineFile, Images, Progress
 from trtbench.bench.telemetry import Watch
-from trtbench.engines.base import backend
 from trtbench.engines.sidecar import read_sidecar
-from trtbench.environment import collect_environment
-from trtbench.errors import ConfigError, RowError, TrtbenchError
+from trtbench.errors import ConfigError, RowError
 from trtbench.make.calibration import test_pixels
 from trtbench.make.engines import source
 from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, load_network
 from trtbench.make.overlap import overlap_notes
-from trtbench.precision import PLACEMENTS, Runtime
+from trtbench.precision import PLACEMENTS
 from trtbench.progress import Clock, Listener, nobody
 from trtbench.report.disk import write_raw
-from trtbench.rows import Row
+from trtbench.running.again import paired_from
 from trtbench.running.finalists import hold_finals
-from trtbench.running.plan import built_engine, plan_engines, status_of
+from trtbench.running.plan import built_engine, plan_engines
+from trtbench.running.rows import absent_row, family_of, row_of
+from trtbench.running.sampling import sample_on
 from trtbench.store import storing
 from trtbench.suite import BACKENDS, DataConfig, DenseVariant, options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from trtbench.bench.interleave import Timing
     from trtbench.bench.records import Measured
-    from trtbench.engines.sidecar import Sidecar
     from trtbench.make.makings import Places
-    from trtbench.rows import AccuracyRecord, LatencyRecord, Role, Status
+    from trtbench.precision import Runtime
+    from trtbench.rows import AccuracyRecord, Row
     from trtbench.running.plan import BuiltEngine
+    from trtbench.running.rows import TrueCorrect
     from trtbench.suite import BenchConfig, Suite
-
-_OF_THE_GRAPH = "scored is its graph, in exact arithmetic: the engine was not run"
-# What a row has of its sidecar, under the same name
-_OF_SIDECAR = (
-    *("params", "macs", "widths", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "build_s"),
-    *("achieved", "calibration", "notes"),
-)
-# by variant and placement: what the int8 graph gets right in true arithmetic
-TrueCorrect = Mapping[tuple[str, Runtime], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +87,7 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
             measure_engines(engine_files(built, suite), session.bench, found=found)
         true_correct = _true_arithmetic(makings, built, Clock(tell))
         session.score_graphs(built)
+        session.sample_on(found, *session.rows(built, found, true_correct))
     except KeyboardInterrupt:
         is_interrupted = True
     rows, blocks = session.rows(built, found, true_correct)
@@ -164,12 +154,17 @@ class _Session:
                 blocks[row.name] = one.timed
         sizes = self._makings.suite.bench.batch_sizes
         rows += [
-            _absent_row(one, size, graph=self._graphs.get(one.plan.name))
+            absent_row(one, size, graph=self._graphs.get(one.plan.name))
             for one in built
             if one.status != "ok"
             for size in sizes
         ]
         return tuple(rows), blocks
+
+    def sample_on(self, found: Sequence[Measured], rows: Sequence[Row], blocks: Mapping[str, Timing]) -> None:
+        """Time more processes where the choice is open."""
+        with self.watch:
+            sample_on(found, rows, self.bench, self._makings.suite.decision, paired=paired_from(rows, blocks))
 
     def again(
         self, built: Sequence[BuiltEngine], *, true_correct: TrueCorrect
@@ -248,166 +243,6 @@ def true_logits(graph: Path, makings: Makings) -> NDArray[np.float32]:
     dataset, size = makings.dataset, makings.suite.calibration.batch_size
     proto = rounding_graph(onnx.load(graph))  # half precision as a GPU computes it; other graphs as they are
     return exact_logits(proto, dataset.test.images, dataset.preprocessing, size=size)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """What rows that were measured side by side know of one another.
-
-    Args:
-        anchors: by batch size the first candidate timed, which the others' ratios are to.
-        holm_p: by engine and batch size McNemar's p-value, adjusted for all candidates of that size.
-        true_correct: by variant and placement what the int8 graph gets right in true arithmetic.
-        throttled: counts the samples that were taken while a device held back.
-    """
-
-    anchors: Mapping[int, Measured] = field(default_factory=dict)
-    holm_p: Mapping[tuple[str, int], float] = field(default_factory=dict)
-    true_correct: TrueCorrect = field(default_factory=dict)
-    throttled: Callable[[Timing, str], int | None] | None = None
-
-
-ALONE = Family()
-
-
-def family_of(
-    found: Sequence[Measured],
-    engines: Mapping[str, BuiltEngine],
-    *,
-    throttled: Callable[[Timing, str], int | None],
-    true_correct: TrueCorrect,
-) -> Family:
-    """Return what the rows of one measurement know of one another."""
-    candidates = [one for one in found if engines[one.engine.name].plan.role == "candidate"]
-    anchors: dict[int, Measured] = {}
-    for one in candidates:
-        if one.error is None and one.timed is not None and not one.is_alone:
-            anchors.setdefault(one.batch_size, one)
-    holm_p: dict[tuple[str, int], float] = {}
-    for size in {one.batch_size for one in candidates}:
-        accuracies = {one.engine.name: one.accuracy for one in candidates if one.batch_size == size}
-        tested = {
-            (name, size): record.mcnemar_p
-            for name, record in accuracies.items()
-            if record is not None and record.mcnemar_p is not None
-        }
-        holm_p |= dict(zip(tested, holm(list(tested.values())), strict=True))
-    return Family(anchors=anchors, holm_p=holm_p, true_correct=true_correct, throttled=throttled)
-
-
-def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role: Role = "candidate") -> Row:
-    """Return the row of one engine at one batch size.
-
-    Args:
-        measured: what was learnt of it.
-        sidecar: what it is.
-        family: of what was measured beside it.
-        role: in the decision.
-    """
-    opening, run = measured.opening, measured.last_run or Run()
-    device = opening.device if opening else sidecar.device
-    status, reason = _status(measured)
-    latencies = [latency_record(measured, way) for way in measured.ways if status == "ok"]
-    if latencies:
-        latencies[0] = _beside(latencies[0], measured, family, device)
-    best = min((one.ms_per_image for one in latencies if one.scope == "device"), default=None)
-    opened = opening.notes if opening else ()
-    return Row(
-        variant=sidecar.variant,
-        precision=sidecar.precision,
-        sparse=sidecar.sparse,
-        build=sidecar.build,
-        backend=sidecar.backend,
-        device=device,
-        batch_size=measured.batch_size,
-        role=role,
-        status=status,
-        reason=reason,
-        simulated=backend(sidecar.backend).is_simulated(),
-        engine_path=str(measured.engine.path),
-        load_ms=opening.load_ms if opening else None,
-        first_inference_ms=opening.first_inference_ms if opening else None,
-        accuracy=_accuracy(measured, sidecar, family),
-        latency=latencies[0] if latencies else None,
-        other_latencies=tuple(latencies[1:]),
-        throughput_ips=1000 / best if best else None,
-        device_memory_bytes=measured.device_memory_bytes,
-        host_memory_bytes=measured.host_memory_bytes,
-        energy_j=measured.energy_j,
-        loads=measured.loads,
-        cores=run.cores,
-        settings={**(opening.settings if opening else {}), **run.settings},
-        **_of_sidecar(sidecar) | {"notes": tuple(dict.fromkeys((*sidecar.notes, *opened, *run.notes)))},
-    )
-
-
-def _of_sidecar(sidecar: Sidecar) -> dict[str, Any]:
-    return {name: getattr(sidecar, name) for name in _OF_SIDECAR}
-
-
-def _status(measured: Measured) -> tuple[Status, str]:
-    if measured.error is not None:
-        return status_of(measured.error), str(measured.error)
-    if measured.timed is None:
-        return "skipped", "interrupted before it was timed"
-    return "ok", ""
-
-
-def _accuracy(measured: Measured, sidecar: Sidecar, family: Family) -> AccuracyRecord | None:
-    """Adjust what was scored for its family; an int8 row has beside it what true arithmetic gets right."""
-    scored = measured.accuracy
-    if scored is None:
-        return None
-    adjusted = family.holm_p.get((measured.engine.name, measured.batch_size))
-    record = replace(scored, mcnemar_holm_p=adjusted)
-    if sidecar.precision != "int8":
-        return record
-    exact = family.true_correct.get((sidecar.variant, BACKENDS[sidecar.backend].placement))
-    forecast = family.true_correct.get((sidecar.variant, "tensorrt"))
-    return replace(record, true_arithmetic_correct=exact, tensorrt_graph_correct=forecast)
-
-
-def _beside(latency: LatencyRecord, measured: Measured, family: Family, device: str) -> LatencyRecord:
-    """Add to the plain latency its ratio to the anchor, and how many samples were throttled."""
-    timed = measured.timed
-    if family.throttled is not None and timed is not None:
-        latency = replace(latency, throttled_samples=family.throttled(timed, device))
-    anchor = family.anchors.get(measured.batch_size)
-    if anchor is not None and (found := timed_ratio(timed, anchor.timed)) is not None:
-        ratio, low, high = found
-        name = f"{anchor.engine.name} b{anchor.batch_size}"
-        latency = replace(latency, ratio=ratio, ratio_ci95=(low, high), anchor=name)
-    return latency
-
-
-def _absent_row(built: BuiltEngine, batch_size: int, *, graph: AccuracyRecord | None = None) -> Row:
-    """Return the row of an engine that is not there, or whose GPU is not; `graph` is the score of its graph."""
-    plan, sidecar = built.plan, built.sidecar
-    row = Row(
-        variant=plan.variant.name,
-        precision=plan.precision,
-        sparse=plan.config.sparse,
-        build=plan.build,
-        backend=plan.backend,
-        device=_device_of(plan.backend) if sidecar is None else sidecar.device,
-        batch_size=batch_size,
-        role=plan.role,
-        status=built.status,
-        reason=built.reason,
-    )
-    if sidecar is None:
-        return row
-    row = replace(row, engine_path=str(built.path), **_of_sidecar(sidecar))
-    return row if graph is None else replace(row, accuracy=graph, notes=(*row.notes, _OF_THE_GRAPH))
-
-
-def _device_of(runtime: str) -> str:
-    """Name the device that a runtime would use; a row may be absent because there is none."""
-    try:
-        return backend(runtime).facts().device
-    except TrtbenchError:  # what cannot be asked needs a GPU; the driver may know one
-        gpus = collect_environment().usable_gpus
-        return gpus[0].name if gpus else "no device"
 
 
 def bench_engine(

@@ -55,6 +55,7 @@ def run_suite(
     stages = Stages(tell)
     results = bench_suite(suite, places, folder=folder, tell=stages)
     facts = to_jsonable(environment)
+    paired = paired_from(results.rows, results.blocks, finals=results.finals)
     interrupted = ("The run was interrupted: rows that were not reached are skipped.",) * results.is_interrupted
     report = Report(
         run_id=run_id,
@@ -64,7 +65,7 @@ def run_suite(
         environment=facts,
         suite=suite.as_written(),
         rows=results.rows,
-        decision=recommend(results.rows, suite.decision, paired=paired_from(results.blocks, finals=results.finals)),
+        decision=recommend(results.rows, suite.decision, paired=paired),
         stages=stages.seconds,
         notes=(*interrupted, *results.notes, *texts(advice(results.rows, results.telemetry, facts))),
         telemetry=results.telemetry,

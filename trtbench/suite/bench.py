@@ -44,6 +44,11 @@ class BenchConfig(Part):
     duration: PositiveFloat = Field(3.0, description="seconds a row is timed, at least, over all its processes")
     iterations: Annotated[int, Field(ge=30)] = Field(30, description="samples a row keeps, at least")
     processes: PositiveInt = Field(3, description="fresh processes of each engine; they share duration and iterations")
+    budget_s: PositiveFloat | None = Field(
+        None,
+        description="seconds of timing in all: what the plan leaves of it goes to more processes where the choice is"
+        " open; without it half of what the plan took",
+    )
     noise: PositiveFraction | None = Field(
         None, description="go on until the 95 % interval of the median is within this share of it; 0.005 is strict"
     )
@@ -71,6 +76,9 @@ class DecisionConfig(Part):
 
     max_drop_pp: Annotated[float, Field(ge=0)] = Field(1.0, description="largest accepted drop in top-1, proven")
     objective: Objective = Field("p50_ms", description="what is best among the rows within the limits")
+    margin: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="a smaller file wins that is proven to take at most this share longer than the fastest"
+    )
     batch_size: PositiveInt = Field(1, description="the batch size that decides")
     max_engine_mb: PositiveFloat | None = Field(None, description="MB = 10^6 bytes")
     max_p99_ms: PositiveFloat | None = Field(None, description="largest accepted p99; needs 1,000 samples a row")
