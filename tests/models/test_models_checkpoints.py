@@ -102,7 +102,7 @@ def test_name_classes_and_metadata_stand_in_the_file(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.safetensors", network(), epoch="3")
     with safetensors.safe_open(path, framework="pt") as file:
         facts = json.loads(file.metadata()["trtbench"])
-    assert facts == {"name": "resnet20", "num_classes": 10, "metadata": {"epoch": "3"}}
+    assert facts == {"name": "resnet20", "num_classes": 10, "metadata": {"epoch": "3"}, "masks": {}}
 
 
 def test_a_network_saved_under_another_name_is_said(tmp_path: Path) -> None:
@@ -154,6 +154,17 @@ def test_the_users_usual_wrapping_is_undone_and_said(tmp_path: Path) -> None:
         "107 tensors converted from float64 to float32",
         "took the prefix 'module.' off the checkpoint's names",
     )
+
+
+def test_of_a_teacher_and_a_student_in_one_file_the_one_that_is_asked_for_is_loaded(tmp_path: Path) -> None:
+    teacher, student = network(), build_model("resnet20", num_classes=10).eval()
+    path = tmp_path / "kd.pth"
+    both = {"teacher": teacher, "student": student}
+    torch.save({f"{name}.{key}": value for name, one in both.items() for key, value in one.state_dict().items()}, path)
+    with pytest.raises(CheckpointError, match=r"teacher, student.*--weights-from teacher"):
+        load(path)
+    assert torch.equal(logits(load(path, weights_from="student")[0]), logits(student))
+    assert torch.equal(logits(load(path, weights_from="teacher.")[0]), logits(teacher))
 
 
 def foreign(key: str) -> str:

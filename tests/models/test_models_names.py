@@ -71,6 +71,35 @@ def test_what_stands_outside_of_the_prefix_is_left_out_and_said() -> None:
     assert naming.notes[1] == "left out what stands outside of it: criterion.weight"
 
 
+def prefixed(*prefixes: str) -> Shapes:
+    return {prefix + key: shape for prefix in prefixes for key, shape in RESNET20.items()}
+
+
+@pytest.mark.parametrize("prefixes", [("teacher.", "student."), ("model.", "ema.", "teacher."), ("a.ema.", "b.ema.")])
+def test_several_whole_networks_are_candidates_and_none_is_taken(prefixes: tuple[str, ...]) -> None:
+    naming = name_tensors(RESNET20, prefixed(*prefixes))
+    assert naming.keys == {}
+    assert sorted(naming.candidates) == sorted(prefix.removesuffix(".") for prefix in prefixes)
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "taken"),
+    [
+        (("model.", "ema.module."), "ema.module."),
+        (("model_ema.", "model."), "model_ema."),
+        (("", "ema."), "ema."),
+        (("", "teacher."), ""),  # a teacher that is a part of its student
+        (("schema.", "schema.teacher."), "schema."),
+    ],
+)
+def test_the_average_beside_a_network_is_taken_and_the_network_around_another(
+    prefixes: tuple[str, ...], taken: str
+) -> None:
+    naming = name_tensors(RESNET20, prefixed(*prefixes))
+    assert naming.keys == {key: taken + key for key in RESNET20}
+    assert naming.notes[-1].startswith("left out what stands outside of it: ")
+
+
 def test_usual_words_for_shortcut_and_classifier_are_aliases_whatever_the_order() -> None:
     rename = {"downsample": "shortcut", "fc": "linear"}
     theirs = {"module." + ".".join(rename.get(part, part) for part in key.split(".")): key for key in RESNET20}

@@ -15,8 +15,8 @@ from trtbench.models.states import State, clean_state
 WEIGHT = torch.arange(6.0).reshape(2, 3)
 
 
-def clean(content: Any, *, max_bytes: int = 10**6) -> State:
-    return clean_state(content, path=Path("weights.pt"), max_bytes=max_bytes)
+def clean(content: Any, *, max_bytes: int = 10**6, weights_from: str | None = None) -> State:
+    return clean_state(content, path=Path("weights.pt"), max_bytes=max_bytes, weights_from=weights_from)
 
 
 def refused(content: Any, *, max_bytes: int = 10**6) -> str:
@@ -64,12 +64,41 @@ def test_averaged_weights_come_before_the_last_ones() -> None:
         ({}, "got nothing"),
         (None, "got NoneType"),
         ({"epoch": 3, "lr": 0.1}, "got keys epoch, lr"),
-        ({"generator": {"w": WEIGHT}, "discriminator": {"w": WEIGHT}}, "got keys generator, discriminator"),
         ({"a": {"b": {"c": {"d": {"w": WEIGHT}}}}}, "got keys w"),
     ],
 )
 def test_what_holds_no_state_dict_is_refused(content: Any, words: str) -> None:
     assert words in refused(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "candidates"),
+    [
+        ({"generator": {"w": WEIGHT}, "discriminator": {"w": WEIGHT}}, "generator, discriminator"),
+        ({"model": {"w": WEIGHT}, "net": {"w": WEIGHT}, "optimizer": {"state": {0: {"m": WEIGHT}}}}, "model, net"),
+        ({"ema": {"w": WEIGHT}, "model_ema": {"w": WEIGHT}, "model": {"w": WEIGHT}}, "model_ema, ema"),
+    ],
+)
+def test_several_networks_are_refused_by_name_until_one_is_chosen(content: dict[str, Any], candidates: str) -> None:
+    message = refused(content)
+    assert f"could be meant: {candidates}" in message
+    assert f"--weights-from {candidates.partition(',')[0]}" in message
+    for name in candidates.split(", "):
+        assert list(clean(content, weights_from=name).tensors) == ["w"]
+
+
+def test_a_prefix_chooses_inside_what_wraps_it_and_one_that_is_not_there_names_those_that_are() -> None:
+    content = {"epoch": 3, "state_dict": {"teacher.w": WEIGHT, "student.w": WEIGHT + 1}}
+    state = clean(content, weights_from="student.")
+    assert list(state.tensors) == ["student.w"]
+    assert state.notes == ("took 'student.' of the checkpoint, as asked",)
+    with pytest.raises(CheckpointError, match=r"--weights-from pupil: .* it has student, teacher"):
+        clean(content, weights_from="pupil")
+
+
+def test_an_average_that_holds_numbers_only_is_no_state_dict() -> None:
+    state = clean({"ema": {"decay": 0.999}, "model": {"w": WEIGHT}})
+    assert state.notes == ("took 'model' of the checkpoint, beside ema",)
 
 
 def test_leftovers_of_training_are_dropped_and_named() -> None:

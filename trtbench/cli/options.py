@@ -40,7 +40,13 @@ MlflowOption = Annotated[
     str | None, typer.Option("--mlflow", metavar="URI", help="Log to MLflow too, e.g. sqlite:///mlflow.db.")
 ]
 
-MODEL = Section(key="model", part="ModelConfig", fields=("name", "checkpoint"), names={"name": "model"}, needs="name")
+MODEL = Section(
+    key="model",
+    part="ModelConfig",
+    fields=("name", "checkpoint", "weights_from"),
+    names={"name": "model"},
+    needs="name",
+)
 TRAINED_MODEL = replace(MODEL, fields=(*MODEL.fields, "dense"))  # of verbs that may train what they are given
 DATA = Section(key="data", part="DataConfig", fields=("source", "size", "mean", "std"), names={"source": "data"})
 TRAIN = Section(key="model.train", part="TrainConfig")

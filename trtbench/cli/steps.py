@@ -244,12 +244,13 @@ def pack(
     output: Annotated[Path, output_option("The packed file to write (.tbz).")],
     clusters: Annotated[int | None, typer.Option(help="Values that the weights of each layer share.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Round what is left in float to half precision.")] = False,
+    weights_from: Annotated[str | None, typer.Option(help="Key or prefix of the network that is meant.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a checkpoint in the fewest bytes; without --clusters and --half nothing of it is lost."""
     from trtbench.compress.codec import pack_checkpoint
 
-    found = pack_checkpoint(checkpoint, output=output, clusters=clusters, is_halved=half)
+    found = pack_checkpoint(checkpoint, output=output, clusters=clusters, is_halved=half, weights_from=weights_from)
     words = f"{output}: {found.bytes:,} bytes, {found.ratio:.2f} times less than in float32"
     tell(found, words, as_json=as_json)
 

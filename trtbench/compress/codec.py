@@ -42,7 +42,7 @@ _ITERATIONS = 100  # of k-means
 _MATRIX_RANK = 2
 
 
-def read_state(path: Path) -> PackedState:
+def read_state(path: Path, *, weights_from: str | None = None) -> PackedState:
     """Read a checkpoint of any kind as the tensors that a container holds; a packed file keeps its grids.
 
     A file of ours keeps what it says of itself: its name, its masks, the rounding of its inputs.
@@ -55,7 +55,7 @@ def read_state(path: Path) -> PackedState:
             if file.read(len(MAGIC)) == MAGIC:
                 return load_packed(path, max_bytes=MAX_BYTES)
     content = read_content(path)
-    state = clean_state(content.value, path=path, max_bytes=MAX_BYTES)
+    state = clean_state(content.value, path=path, max_bytes=MAX_BYTES, weights_from=weights_from)
     odd = {key: str(one.dtype) for key, one in state.tensors.items() if one.dtype not in (torch.float32, torch.int64)}
     if odd:
         key, kind = next(iter(odd.items()))
@@ -166,7 +166,12 @@ class UnpackedFile:
 
 
 def pack_checkpoint(
-    checkpoint: Path, *, output: Path, clusters: int | None = None, is_halved: bool = False
+    checkpoint: Path,
+    *,
+    output: Path,
+    clusters: int | None = None,
+    is_halved: bool = False,
+    weights_from: str | None = None,
 ) -> PackedFile:
     """Write a checkpoint as a packed file and read it back.
 
@@ -175,12 +180,13 @@ def pack_checkpoint(
         output: the file.
         clusters: values that the weights of each layer share; None shares none and loses nothing.
         is_halved: whether what is left in float32 is rounded to half precision.
+        weights_from: of a checkpoint of several networks the key, or the prefix of its tensors' names, that is meant.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read.
+        CheckpointError: the checkpoint cannot be read, or holds several networks.
         StoreError: the file cannot be written.
     """
-    given = read_state(checkpoint)
+    given = read_state(checkpoint, weights_from=weights_from)
     state = given if clusters is None else share_weights(given, clusters=clusters)
     state = halve(state) if is_halved else state
     size = save_packed(output, state)

@@ -78,14 +78,20 @@ class Architecture:
             torch.manual_seed(seed)
             return build_model(self.name, num_classes=self.num_classes)
 
-    def load(self, checkpoint: Path, *, is_dense: bool = False) -> LoadedModel:
+    def load(self, checkpoint: Path, *, is_dense: bool = False, weights_from: str | None = None) -> LoadedModel:
         """Return the network with the weights of a checkpoint, in eval mode on the CPU, and what there is to note.
 
-        Of a dense one no zeros are kept.
+        Of a dense one no zeros are kept; of a file of several networks `weights_from` is meant.
         """
         from trtbench.models import load_model
 
-        return load_model(self.name, num_classes=self.num_classes, checkpoint=checkpoint, is_dense=is_dense)
+        return load_model(
+            self.name,
+            num_classes=self.num_classes,
+            checkpoint=checkpoint,
+            is_dense=is_dense,
+            weights_from=weights_from,
+        )
 
 
 class Makings:

@@ -109,12 +109,18 @@ class Training:
         return tune
 
 
-@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=2)
+@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=3)
 def taken(
-    folder: Path, *, architecture: Architecture, checkpoint: Given[Path], is_dense: bool, preprocessing: Preprocessing
+    folder: Path,
+    *,
+    architecture: Architecture,
+    checkpoint: Given[Path],
+    is_dense: bool,
+    weights_from: str | None,
+    preprocessing: Preprocessing,
 ) -> NetworkFacts:
     """Bring a checkpoint into our form; of a dense one every weight may learn."""
-    loaded = architecture.load(checkpoint.value, is_dense=is_dense)
+    loaded = architecture.load(checkpoint.value, is_dense=is_dense, weights_from=weights_from)
     return _saved(loaded.model, folder, architecture, preprocessing, notes=loaded.notes)
 
 
@@ -194,7 +200,13 @@ def dense(makings: Makings) -> Artefact[NetworkFacts]:
         raise ConfigError(f"checkpoint {model.checkpoint}", expected="a file", cure="mend model.checkpoint")
     checkpoint = Given(model.checkpoint, key=file_sha256(model.checkpoint))
     return makings.book.make(
-        taken, "dense", architecture=architecture, checkpoint=checkpoint, is_dense=model.dense, preprocessing=fit
+        taken,
+        "dense",
+        architecture=architecture,
+        checkpoint=checkpoint,
+        is_dense=model.dense,
+        weights_from=model.weights_from,
+        preprocessing=fit,
     )
 
 

@@ -15,7 +15,7 @@ from trtbench.jsonable import canonical_json
 from trtbench.models.files import FACTS, MAX_BYTES, read_content
 from trtbench.models.masks import inferred_masks, keep_zeros, masks_from_facts, masks_of, masks_to_facts, zeros_of
 from trtbench.models.rounding import grids_from_facts, grids_to_facts, input_grids, round_inputs
-from trtbench.models.states import clean_state
+from trtbench.models.states import ambiguous_weights, clean_state
 from trtbench.models.widths import Request, compare, misfit_error, narrow, narrowed_layers, shapes_of
 from trtbench.models.zoo import build_model
 from trtbench.store import write_atomically
@@ -41,7 +41,13 @@ class LoadedModel:
 
 
 def load_model(
-    name: str, *, num_classes: int, checkpoint: Path | None, in_channels: int = 3, is_dense: bool = False
+    name: str,
+    *,
+    num_classes: int,
+    checkpoint: Path | None,
+    in_channels: int = 3,
+    is_dense: bool = False,
+    weights_from: str | None = None,
 ) -> LoadedModel:
     """Build a network and fill it from a checkpoint, pruned or not.
 
@@ -52,16 +58,18 @@ def load_model(
             fresh weights. No code of the file runs; files above 4 GB are refused.
         in_channels: channels of the images.
         is_dense: let every weight learn; else the zeros of a pruned network stay zero in all that comes after.
+        weights_from: of a checkpoint of several networks the key, or the prefix of its tensors' names, that is meant.
 
     Raises:
         ConfigError: no such network.
-        CheckpointError: the file cannot be read or does not fit; the message names the first layers and the cure.
+        CheckpointError: the file cannot be read, does not fit, or holds several networks that do; the message names
+            the first layers or the networks, and the cure.
     """
     model = build_model(name, num_classes=num_classes, in_channels=in_channels).eval()
     if checkpoint is None:
         return LoadedModel(model=model, notes=("the weights are untrained: there is no checkpoint",))
     content = read_content(checkpoint)
-    state = clean_state(content.value, path=checkpoint, max_bytes=MAX_BYTES)
+    state = clean_state(content.value, path=checkpoint, max_bytes=MAX_BYTES, weights_from=weights_from)
     request = Request(
         name=name,
         num_classes=num_classes,
@@ -151,6 +159,8 @@ def _keep_zeros(model: nn.Module, facts: Mapping[str, Any], masked: list[str], p
 
 def _fill(model: nn.Module, tensors: Mapping[str, Tensor], request: Request) -> tuple[Naming, list[str]]:
     naming, misfits = compare(model, shapes_of(tensors), request)
+    if naming.candidates:
+        raise ambiguous_weights(naming.candidates, path=request.path)
     if misfits:
         raise misfit_error(model, shapes_of(tensors), misfits, request)
     state = {key: tensors[theirs] for key, theirs in naming.keys.items()}

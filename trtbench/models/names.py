@@ -49,9 +49,13 @@ class Misfit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """The checkpoint's key for each of the network's keys, how they were found, and what found no partner."""
+    """The checkpoint's key for each of the network's keys, how they were found, and what found no partner.
+
+    `candidates` are the prefixes of several networks, each of which fits; then nothing is named.
+    """
 
     keys: dict[str, str]
+    candidates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     misfits: tuple[Misfit, ...] = ()
 
@@ -112,16 +116,33 @@ def _natural(key: str) -> list[tuple[int, int, str]]:
 
 def _by_prefix(network: Mapping[str, Shape], checkpoint: Mapping[str, Shape]) -> Naming | None:
     """Match keys that are equal but for a prefix; what stands outside the prefix belongs to another network."""
+    fitting = _fitting_prefixes(network, checkpoint)
+    averaged = [prefix for prefix in fitting if "ema" in re.split(r"[._]", prefix.lower())]
+    if len(fitting) == 2 and len(averaged) == 1:  # noqa: PLR2004  a network and its running average, which scores
+        fitting = averaged
+    if not fitting:
+        return None
+    prefix = fitting[0]
+    if not all(other.startswith(prefix) for other in fitting):  # one that stands inside another is a part of its
+        return Naming(keys={}, candidates=tuple(name.removesuffix(".") for name in fitting))
+    keys = {key: prefix + key for key in network if prefix + key in checkpoint}
+    used = set(keys.values())
+    outside = [key for key in checkpoint if key not in used]
+    notes = [f"took the prefix {prefix!r} off the checkpoint's names"] if prefix else []
+    notes += [f"left out what stands outside of it: {', '.join(outside[:_EXAMPLES])}"] if outside else []
+    return Naming(keys=keys, notes=tuple(notes))
+
+
+def _fitting_prefixes(network: Mapping[str, Shape], checkpoint: Mapping[str, Shape]) -> list[str]:
+    """Return the prefixes below which the network stands whole, and nothing else but whole networks again."""
     needed = {key for key in network if not key.endswith(OPTIONAL)}
-    for prefix in _prefixes(checkpoint, shared_by=len(needed)):
-        inside = {key.removeprefix(prefix): key for key in checkpoint if key.startswith(prefix)}
-        if not needed <= set(inside) or not set(inside) <= set(network):
-            continue
-        outside = [key for key in checkpoint if not key.startswith(prefix)]
-        notes = [f"took the prefix {prefix!r} off the checkpoint's names"] if prefix else []
-        notes += [f"left out what stands outside of it: {', '.join(outside[:_EXAMPLES])}"] if outside else []
-        return Naming(keys={key: inside[key] for key in network if key in inside}, notes=tuple(notes))
-    return None
+    fitting: list[str] = []
+    for prefix in reversed(_prefixes(checkpoint, shared_by=len(needed))):  # those inside others first
+        names = {key.removeprefix(prefix) for key in checkpoint if key.startswith(prefix)}
+        extra = {prefix + name for name in names - set(network)}
+        if needed <= names and all(key.startswith(tuple(fitting)) for key in extra):
+            fitting.append(prefix)
+    return fitting[::-1]
 
 
 def _prefixes(keys: Iterable[str], *, shared_by: int) -> list[str]:

@@ -13,14 +13,17 @@ from torch import Tensor
 from trtbench.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 # Wrapper keys in the order they are looked for; averaged weights first, as timm does: they are the ones that score.
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 _WRAPPERS = (
-    *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
+    *_AVERAGED,
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
 )
 _MAX_DEPTH = 4
+_OFFERED = 8  # keys that an error names
 # Buffers of profilers (thop), averaging (torch.optim.swa_utils) and auxiliary classifiers used in training only.
 _LEFTOVERS = re.compile(r"(^|\.)(total_ops|total_params|n_averaged)$|^(module\.)?(aux1|aux2|AuxLogits)\.")
 # Tensors that hold weights whatever the layer; others (counters, index tables) may be integers.
@@ -39,18 +42,23 @@ class State:
     masked: tuple[str, ...] = ()
 
 
-def clean_state(content: Any, *, path: Path, max_bytes: int) -> State:
+def clean_state(content: Any, *, path: Path, max_bytes: int, weights_from: str | None = None) -> State:
     """Find the state dict inside a checkpoint's content and bring it into float32.
 
     Args:
         content: what the file held.
         path: the file, for messages.
         max_bytes: the most the tensors may take in float32.
+        weights_from: a key of the checkpoint, or a prefix of its tensors' names, below which alone is looked.
 
     Raises:
-        CheckpointError: no state dict, tensors that are no plain numbers, or NaN or infinite weights.
+        CheckpointError: no state dict, several, tensors that are no plain numbers, or NaN or infinite weights.
     """
-    found, notes = _unwrap(content, path=path)
+    if weights_from is None:
+        found, notes = _unwrap(content, path=path)
+    else:
+        found, notes = _unwrap(_below(content, weights_from.strip("."), path=path), path=path)
+        notes.insert(0, f"took {weights_from!r} of the checkpoint, as asked")
     tensors, dropped = _tensors_of(found)
     if dropped:
         notes.append(f"left out of the checkpoint: {_some(dropped)}")
@@ -69,12 +77,35 @@ def _some(names: list[str], *, limit: int = 3) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def _below(content: Any, part: str, *, path: Path) -> Mapping[Any, Any]:
+    """Return what a checkpoint has under a key, or of the tensors whose names start so, whatever wraps them."""
+    level, offered = content, ""
+    for _ in range(_MAX_DEPTH):
+        if not isinstance(level, Mapping):
+            break
+        if isinstance(level.get(part), Mapping):
+            return dict(level[part])
+        under = {key: value for key, value in level.items() if str(key).startswith(f"{part}.")}
+        if under:
+            return under
+        offered = _some(sorted({str(key).partition(".")[0] for key in level}), limit=_OFFERED)
+        inner = [key for key, value in level.items() if _holds_tensors(value)]
+        key = next((key for key in _WRAPPERS if key in inner), inner[0] if len(inner) == 1 else None)
+        level = None if key is None else level[key]
+    raise CheckpointError(
+        f"checkpoint {path}: --weights-from {part}",
+        expected="a key of the checkpoint, or a prefix of its tensors' names",
+        got=f"it has {offered or 'no tensors'}",
+        cure="name one of these, with what follows it after a dot",
+    )
+
+
 def _unwrap(content: Any, *, path: Path) -> tuple[Mapping[Any, Any], list[str]]:
     notes: list[str] = []
     for _ in range(_MAX_DEPTH):
         if not isinstance(content, Mapping):
             break
-        key = _wrapper_key(content)
+        key = _wrapper_key(content, path=path)
         if key is None:
             if any(isinstance(value, Tensor) for value in content.values()):
                 return content, notes
@@ -96,16 +127,48 @@ def _described(content: Any) -> str:
     return f"keys {_some([str(key) for key in content])}" if content else "nothing"
 
 
-def _wrapper_key(content: Mapping[Any, Any]) -> Any | None:
-    """Return the key under which the weights lie, or None where the mapping is itself the state dict, or nothing."""
-    inner = [key for key, value in content.items() if isinstance(value, Mapping) and value]
-    named = [key for key in _WRAPPERS if key in inner]
-    if named:
-        return named[0]
+def _wrapper_key(content: Mapping[Any, Any], *, path: Path) -> Any | None:
+    """Return the key under which the weights lie, or None where the mapping is itself the state dict, or nothing.
+
+    Raises:
+        CheckpointError: several could be meant.
+    """
+    inner = [key for key, value in content.items() if _holds_tensors(value)]
+    known = [key for key in _WRAPPERS if key in inner]
+    averaged = [key for key in known if key in _AVERAGED]
+    if known:
+        _require_one(averaged or known, path=path)
+        return known[0]
     if any(isinstance(value, Tensor) for value in content.values()):
         return None
     # An unknown name is followed only where there is no choice: a GAN's checkpoint holds two networks.
-    return inner[0] if len(inner) == 1 else None
+    _require_one(inner, path=path)
+    return next(iter(inner), None)
+
+
+def _require_one(keys: list[Any], *, path: Path) -> None:
+    if len(keys) > 1:
+        raise ambiguous_weights([str(key) for key in keys], path=path)
+
+
+def ambiguous_weights(candidates: Collection[str], *, path: Path) -> CheckpointError:
+    """Say that a checkpoint holds several networks, any of which may be meant."""
+    return CheckpointError(
+        f"checkpoint {path}",
+        expected="the weights of one network",
+        got=f"{len(candidates)} that could be meant: {', '.join(candidates)}",
+        cure=f"choose one: --weights-from {next(iter(candidates))} (model.weights_from)",
+    )
+
+
+def _holds_tensors(value: Any, *, depth: int = _MAX_DEPTH) -> bool:
+    """Whether a mapping has tensors by name in it, or another that has; an optimizer's state has them by number."""
+    if not isinstance(value, Mapping) or not depth:
+        return False
+    return any(
+        isinstance(key, str) and (isinstance(one, Tensor) or _holds_tensors(one, depth=depth - 1))
+        for key, one in value.items()
+    )
 
 
 def _tensors_of(found: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:

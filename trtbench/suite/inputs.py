@@ -71,6 +71,9 @@ class ModelConfig(Part):
         "resnet20", description="resnet20 | torchvision:NAME | timm:NAME | package.module:callable | onnx:PATH"
     )
     checkpoint: Path | None = Field(None, description="trained weights; a suite without them trains first")
+    weights_from: str | None = Field(
+        None, description="of a checkpoint of several networks, the key or the prefix of the one that is meant"
+    )
     dense: bool = Field(default=False, description="let the zero weights of a pruned checkpoint learn too")
     train: TrainConfig | None = Field(None, description="the budget of training from scratch")
 
@@ -88,6 +91,8 @@ class ModelConfig(Part):
             raise ValueError("a checkpoint or a training budget, not both")
         if self.dense and self.checkpoint is None:
             raise ValueError("a checkpoint with dense: fresh weights have no zeros")
+        if self.weights_from is not None and self.checkpoint is None:
+            raise ValueError("a checkpoint with weights_from, which names one of its networks")
         if self.checkpoint is None and self.train is None and not self.name.startswith("onnx:"):
             raise ValueError("a checkpoint or a training budget: untrained weights answer nothing")
         return self
