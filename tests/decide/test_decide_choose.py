@@ -11,10 +11,11 @@ import pytest
 from trtbench.decide.choose import MoreSamples, OtherLimit, OtherObjective, choose
 from trtbench.decide.limits import BrokenLimit, assess
 from trtbench.report.document import read_report
+from trtbench.report.words import in_words
 from trtbench.suite import DecisionConfig
 
 if TYPE_CHECKING:
-    from trtbench.rows import Row
+    from trtbench.rows import LatencyRecord, Row
 
 ROWS = read_report(Path(__file__).parent.parent / "report" / "twenty-four-rows.json").rows
 NAMED = {row.name: row for row in ROWS}
@@ -68,13 +69,16 @@ def test_changes_are_told_as_data() -> None:
     unproven = replace(
         FP32,
         variant="unproven",
+        engine_sha256="unproven",
         accuracy=replace(DENSE.accuracy, drop_upper_pp=3.0),
         latency=replace(FP32.latency, p50_ms=0.01, ratio=0.01, ratio_ci95=(0.009, 0.011)),
     )
     assert FP32.latency.ratio is not None
     noisy = replace(FP32.latency, ratio_ci95=(0.8 * FP32.latency.ratio, 1.2 * FP32.latency.ratio))
-    level = replace(FP32, variant="level", engine_bytes=(FP32.engine_bytes or 0) + 1, latency=noisy)
-    smaller = replace(DENSE, variant="smaller", engine_bytes=1)
+    level = replace(
+        FP32, variant="level", engine_sha256="level", engine_bytes=(FP32.engine_bytes or 0) + 1, latency=noisy
+    )
+    smaller = replace(DENSE, variant="smaller", engine_sha256="smaller", engine_bytes=1)
 
     choice = choose([FP32, unproven, level, smaller], DecisionConfig(max_drop_pp=2.0))
 
@@ -111,10 +115,25 @@ def test_the_bounds_of_all_engines_looked_at_hold_together() -> None:
     assert not any(one.is_qualified for one in among)
 
 
-def test_two_rows_of_one_file_are_one_look() -> None:
-    twice = assess([scored("a", lost=1, sha256="x"), scored("b", lost=1, sha256="x")], DecisionConfig())
+def test_two_rows_of_one_file_are_one_look_and_never_ranked_against_each_other() -> None:
+    first = scored("a", lost=1, sha256="x")
+    faster = replace(scored("b", lost=1, sha256="x"), latency=replace(_timed(FP32), p50_ms=0.001, ratio=0.001))
 
-    assert twice[0].drop_upper_pp == pytest.approx(1.31, abs=0.01)
+    choice = choose([first, faster], DecisionConfig(max_drop_pp=2.0))
+
+    assert [one.obstacle for one in choice.assessments] == [None, "same_file"]
+    assert choice.assessments[0].drop_upper_pp == pytest.approx(1.31, abs=0.01)
+    assert choice.ranking is not None
+    assert choice.ranking.winner is first
+    assert choice.ranking.runner_up is None
+    assert choice.pareto == (first,)
+    (loser,) = in_words([first, faster], choice).losers
+    assert loser.reason == "the same file as a fp32: what differs between the two is noise"
+
+
+def _timed(row: Row) -> LatencyRecord:
+    assert row.latency is not None
+    return row.latency
 
 
 def test_the_reference_has_nothing_to_lose_against_itself() -> None:

@@ -30,6 +30,7 @@ Obstacle = Literal[
     "no_p99",
     "no_memory",
     "no_throughput",
+    "same_file",
 ]
 
 BYTES_PER_MB = 1_000_000
@@ -69,10 +70,11 @@ def assess(rows: Sequence[Row], decision: DecisionConfig) -> tuple[Assessment, .
     """Sort the rows into those that may be recommended and those that may not, in their order.
 
     Comparable are candidates that are ok, real, scored and timed at the decision's batch size, on a GPU wherever one
-    was tried.
+    was tried; of several rows of one file the first: what differs between them is noise.
     """
     on_cpu = is_decided_on_cpu(rows)
     obstacles = [_wrong_kind(row, decision, on_cpu=on_cpu) or _unmeasured(row, decision) for row in rows]
+    obstacles = _once_a_file(rows, obstacles)
     engines = looked_at([row for row, obstacle in zip(rows, obstacles, strict=True) if not obstacle])
     dense = dense_variant(rows)
     return tuple(
@@ -81,6 +83,18 @@ def assess(rows: Sequence[Row], decision: DecisionConfig) -> tuple[Assessment, .
         else _held_to_limits(row, decision, drop_upper_pp=_drop_upper_pp(row, engines=engines, dense=dense))
         for row, obstacle in zip(rows, obstacles, strict=True)
     )
+
+
+def _once_a_file(rows: Sequence[Row], obstacles: Sequence[Obstacle | None]) -> list[Obstacle | None]:
+    """Keep rows from the race whose file a comparable row before them has."""
+    seen: set[str] = set()
+    found: list[Obstacle | None] = []
+    for row, obstacle in zip(rows, obstacles, strict=True):
+        is_again = not obstacle and row.engine_sha256 in seen
+        found.append("same_file" if is_again else obstacle)
+        if not found[-1] and row.engine_sha256 is not None:
+            seen.add(row.engine_sha256)
+    return found
 
 
 def looked_at(rows: Sequence[Row]) -> int:

@@ -155,6 +155,9 @@ def _nothing_qualifies(rows: Sequence[Row], choice: Choice) -> str:
 
 def _reason(loser: Assessment, choice: Choice) -> str:
     """Say why a row is not the one to ship."""
+    if loser.obstacle == "same_file":
+        first = next(row for row in choice.compared if row.engine_sha256 == loser.row.engine_sha256)
+        return f"the same file as {short_name(first)}: what differs between the two is noise"
     if loser.obstacle is not None:
         return _obstacle(loser.obstacle, loser.row, choice.decision)
     if loser.broken:
