@@ -60,7 +60,7 @@ WALKS = {
         Moment(function="BasePruner.__init__", when=lambda own: own["pruning_ratio"] == 0.5),
     ),
     "An image to a count": (
-        Moment(function="_decoded", since="load_dataset"),
+        Moment(function="decode", since="load_dataset"),
         Moment(function="_read_into"),
         Moment(function="pixels", since="test_pixels"),
         Moment(function="WorkerProcess.ask", when=lambda own: own["do"] == "score"),
@@ -185,10 +185,10 @@ def walked(folder: Path) -> str:
 
 if __name__ == "__main__":
     if _FOLDER in os.environ:
-        from trtbench.bench.worker import main
+        from trtbench.bench.worker import own_output, serve
 
         trace(Path(os.environ[_FOLDER]), worker=True)
-        main()
+        serve(sys.stdin, own_output())
     else:
         with tempfile.TemporaryDirectory() as scratch:
             run(Path(scratch))

@@ -43,7 +43,9 @@ def _measure(engines: list[EngineFile], images: Images, folder: Path) -> list[Me
 
 
 def _answers(*commands: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(serve(io.StringIO("".join(json.dumps(command) + "\n" for command in commands))))
+    answers = io.StringIO()
+    serve([json.dumps(command) for command in commands], answers)
+    return [json.loads(line) for line in answers.getvalue().splitlines()]
 
 
 def _preparing(engine: EngineFile, images: Images) -> dict[str, Any]:

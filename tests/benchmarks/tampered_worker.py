@@ -6,12 +6,13 @@ slow-down of so many nanoseconds in every inference.
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.worker import Worker, main
+from trtbench.bench.worker import Worker, own_output, serve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,4 +68,4 @@ class TamperedWorker(Worker):
 
 
 if __name__ == "__main__":
-    main(kind=TamperedWorker)
+    serve(sys.stdin, own_output(), kind=TamperedWorker)

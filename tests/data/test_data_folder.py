@@ -180,7 +180,7 @@ def test_a_small_set_leaves_no_copy(root: Path, tmp_path: Path, monkeypatch: pyt
 def test_a_large_set_is_decoded_once(cached_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(cached_root)
     assert len(copies(tmp_path)) == 1
-    monkeypatch.delattr(decode, "_decoded")
+    monkeypatch.delattr(decode, "_read_into")
     again = load(cached_root)
     assert again.sha256 == first.sha256
 

@@ -17,7 +17,7 @@ from trtbench.make.networks import load_network, variant_network
 from trtbench.models import build_model, save_model
 from trtbench.running.plan import plan_engines
 from trtbench.suite import KINDS, Suite, VariantPart, one_of
-from trtbench.suite.faults import validated
+from trtbench.suite.base import validated
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ import sys
 import time
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -238,8 +238,8 @@ def _peak_memory_bytes() -> int | None:
     return None
 
 
-def serve(commands: Iterable[str], *, kind: type[Worker] = Worker) -> Iterator[dict[str, Any]]:
-    """Yield the answer of a worker of this kind to each command line until the input ends."""
+def serve(commands: Iterable[str], answers: IO[str], *, kind: Callable[[], Worker] = Worker) -> None:
+    """Write the answer of a worker of this kind to each command line until the input ends."""
     known = kind().commands
     for line in commands:
         command = json.loads(line)
@@ -254,17 +254,16 @@ def serve(commands: Iterable[str], *, kind: type[Worker] = Worker) -> Iterator[d
             answer = {"error": OutOfMemoryError.__name__, "reason": "the host ran out of memory"}
         except OSError as error:
             answer = {"error": EngineError.__name__, "reason": f"the worker cannot read or write: {error}"}
-        yield answer
-
-
-def main(*, kind: type[Worker] = Worker) -> None:
-    """Serve standard input; answers go where standard output was, all other output to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    for answer in serve(sys.stdin, kind=kind):
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
+def own_output() -> IO[str]:
+    """Return where standard output was; what anything else prints there goes to standard error from now on."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
 if __name__ == "__main__":
-    main()
+    serve(sys.stdin, own_output())

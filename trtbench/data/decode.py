@@ -48,19 +48,12 @@ def decode(paths: Sequence[Path], *, root: Path, size: int) -> NDArray[np.uint8]
     Raises:
         DataError: files that are no images; the message names up to ten of them.
     """
-    if len(paths) < CACHE_FROM:
-        return _decoded(paths, root=root, size=size)
-    copy = data_cache() / f"decoded-{_listing_sha256(paths, root=root, size=size)}.npy"
-    if (images := _mapped(copy, shape=(len(paths), 3, size, size))) is not None:
-        return images
-    images = _decoded(paths, root=root, size=size)
-    with contextlib.suppress(OSError):  # without a cache (read-only, full) the next run decodes again, and that is all
-        _publish(images, copy)
-    return images
-
-
-def _decoded(paths: Sequence[Path], *, root: Path, size: int) -> NDArray[np.uint8]:
-    images = np.empty((len(paths), 3, size, size), np.uint8)
+    shape, copy = (len(paths), 3, size, size), None
+    if len(paths) >= CACHE_FROM:
+        copy = data_cache() / f"decoded-{_listing_sha256(paths, root=root, size=size)}.npy"
+        if (kept := _mapped(copy, shape=shape)) is not None:
+            return kept
+    images = np.empty(shape, np.uint8)
     with ThreadPoolExecutor(_THREADS) as pool:
         reasons = pool.map(_read_into, paths, images)
         found = zip(paths, reasons, strict=True)
@@ -73,6 +66,9 @@ def _decoded(paths: Sequence[Path], *, root: Path, size: int) -> NDArray[np.uint
             got=", ".join(faults[:_NAMED]) + more,
             cure="mend or remove them",
         )
+    if copy is not None:
+        with contextlib.suppress(OSError):  # without a cache (read-only, full) the next run decodes again, that is all
+            _publish(images, copy)
     return images
 
 

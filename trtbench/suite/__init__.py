@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trtbench.suite.base import options
 from trtbench.suite.bench import BenchConfig, DecisionConfig, LoadConfig, Objective
 from trtbench.suite.engines import (
     BACKENDS,
@@ -11,11 +12,9 @@ from trtbench.suite.engines import (
     ExportConfig,
     Method,
 )
-from trtbench.suite.faults import options
-from trtbench.suite.inputs import ZOO, DataConfig, ModelConfig
+from trtbench.suite.inputs import ZOO, AugmentConfig, DataConfig, DistillConfig, ModelConfig, TrainConfig
 from trtbench.suite.read import load_suite, parse_suite, shipped_suites, suite_template
 from trtbench.suite.suite import Suite, adhoc_suite
-from trtbench.suite.training import AugmentConfig, DistillConfig, TrainConfig
 from trtbench.suite.variants import (
     KINDS,
     VARIANT_KINDS,

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from trtbench.errors import ConfigError
-from trtbench.suite.faults import validated
+from trtbench.suite.base import validated
 from trtbench.suite.suite import Suite
 
 # (section, key, what stands before the path)

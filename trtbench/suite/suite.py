@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, PrivateAttr, model_validator
 
 from trtbench.precision import PRECISIONS
-from trtbench.suite.base import Name, Part
+from trtbench.suite.base import Name, Part, validated
 from trtbench.suite.bench import BenchConfig, DecisionConfig
 from trtbench.suite.engines import CalibrationConfig, EngineConfig, ExportConfig
-from trtbench.suite.faults import validated
-from trtbench.suite.inputs import DataConfig, ModelConfig
-from trtbench.suite.training import TrainConfig
+from trtbench.suite.inputs import DataConfig, ModelConfig, TrainConfig
 from trtbench.suite.variants import Variant  # noqa: TC001  pydantic resolves the fields at run time
 
 if TYPE_CHECKING:

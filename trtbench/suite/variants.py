@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from trtbench.precision import PRECISIONS
 from trtbench.suite.base import Fraction, Name, Part, PositiveFraction, PositiveInt
-from trtbench.suite.training import TrainConfig
+from trtbench.suite.inputs import TrainConfig
 
 Bits = Annotated[int, Field(ge=1, le=8)] | Literal["ternary"]
 BatchNorm = Literal["keep", "recalibrate", "validation"]

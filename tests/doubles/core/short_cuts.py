@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import zlib
-from collections import deque
 from typing import IO, TYPE_CHECKING, Any
 
 from trtbench import errors
 from trtbench.bench.processes import WORKER, WorkerProcess
-from trtbench.bench.worker import serve
+from trtbench.bench.worker import Worker, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -25,12 +25,12 @@ class WorkerHere(WorkerProcess):
         self.name = name
         log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
-        self._commands: deque[str] = deque()
-        self._answers = serve(self._lines())
+        self._worker = Worker()
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        self._commands.append(json.dumps({"do": do, **arguments}))
-        found: dict[str, Any] = json.loads(json.dumps(next(self._answers)))
+        answers = io.StringIO()
+        serve([json.dumps({"do": do, **arguments})], answers, kind=lambda: self._worker)
+        found: dict[str, Any] = json.loads(answers.getvalue())
         if "error" in found:
             raise getattr(errors, found["error"], errors.EngineError)(found["reason"])
         return found
@@ -40,10 +40,6 @@ class WorkerHere(WorkerProcess):
 
     def kill(self) -> None:
         self.close()
-
-    def _lines(self) -> Iterator[str]:
-        while True:
-            yield self._commands.popleft()
 
 
 def worker_here(name: str, *, log: Path, module: str = WORKER, under: Sequence[str] = ()) -> WorkerProcess:
