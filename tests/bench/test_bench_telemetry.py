@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,7 +78,7 @@ class _Process:
 class _Nvml:
     """NVML with one GPU, as far as a reader asks it."""
 
-    reasons: int = 0
+    reasons: int | None = 0
     is_absent: bool = False
     processes: list[int] = field(default_factory=lambda: [10])
     NVMLError: type[Exception] = _NvmlError
@@ -96,6 +96,9 @@ class _Nvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
         return f"handle {index}"
 
+    def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
+        return f"GPU of {handle}"
+
     def nvmlDeviceGetClockInfo(self, _: str, kind: int) -> int:  # noqa: N802
         return {1: 1980, 2: 2619}[kind]
 
@@ -106,6 +109,8 @@ class _Nvml:
         raise _NvmlError
 
     def nvmlDeviceGetCurrentClocksEventReasons(self, _: str) -> int:  # noqa: N802
+        if self.reasons is None:
+            raise _NvmlError
         return self.reasons
 
     def nvmlDeviceGetComputeRunningProcesses(self, _: str) -> list[_Process]:  # noqa: N802
@@ -128,6 +133,19 @@ def test_a_gpu_is_read_and_what_it_refuses_is_none() -> None:
     assert found.other_processes == 1
     assert reader.energy_j() == 5.0
     assert (found.device, found.at_ns) == ("gpu 0", 9)
+    assert reader.uuid == "GPU of handle 0"
+
+
+def test_what_cannot_be_read_of_throttling_is_unknown_and_not_none_of_it() -> None:
+    clock = iter((100, 200)).__next__
+    reader = GpuReader(_Nvml(reasons=None), 0, clock=clock)
+    readings = [reader.read(), reader.read()]
+
+    assert [one.throttled for one in readings] == [None, None]
+    assert throttled_samples(_timed((110, 190)), readings, device="gpu 0") is None
+    assert "throttled" not in summary(readings)["gpu 0"]
+    slow = replace(readings[1], clock_mhz=1000.0)
+    assert throttled_samples(_timed((110, 190)), [readings[0], slow], device="gpu 0") == 3  # its clock tells
 
 
 def test_there_is_a_reader_for_each_gpu_that_answers() -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from trtbench.bench.interleave import Timing
 from trtbench.bench.telemetry import GpuReader, Reading, Watch
+from trtbench.environment import Environment, Gpu
+from trtbench.environment.host import collect_host
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +31,7 @@ class _Gpu(GpuReader):
     """A GPU that took 42 joules."""
 
     def __init__(self, number: int) -> None:
-        self.name = f"gpu {number}"
+        self.name, self.uuid = f"gpu {number}", f"GPU-{number}"
 
     def read(self) -> Reading:
         return Reading(device=self.name, at_ns=time.monotonic_ns(), power_w=100.0)
@@ -54,13 +56,25 @@ def test_what_was_read_is_summed_up_counted_and_kept(tmp_path: Path) -> None:
     assert {reading["device"] for reading in kept} == {"cpu"}
 
 
-@pytest.mark.parametrize(("device", "joules"), [("cpu", None), ("cuda:1", 42.0), ("cuda:0", None), ("NVIDIA T4", None)])
-def test_energy_is_told_of_the_gpu_a_row_ran_on(device: str, joules: float | None) -> None:
-    assert Watch([_Cpu(), _Gpu(1)]).energy_j(device) == joules
+@pytest.mark.parametrize(
+    ("device", "in_use", "joules"),
+    [("cpu", "GPU-1", None), ("NVIDIA T4", "GPU-1", 42.0), ("cuda:0", "GPU-1", 42.0), ("NVIDIA T4", "GPU-0", None)],
+)
+def test_energy_is_told_of_the_gpu_that_rows_run_on(device: str, in_use: str, joules: float | None) -> None:
+    assert Watch([_Cpu(), _Gpu(1)], gpu=in_use).energy_j(device) == joules
 
 
-def test_a_gpu_without_a_number_is_the_first() -> None:
-    assert Watch([_Gpu(0)]).energy_j("NVIDIA T4") == 42.0
+def test_the_gpu_that_rows_run_on_is_the_first_that_cuda_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (Gpu(index=n, uuid=f"GPU-{n}", name="T4", compute_capability=(7, 5)) for n in (0, 1))
+    found = Environment(host=collect_host(), gpus=(one, other), cuda_visible_devices="1")
+    monkeypatch.setattr("trtbench.bench.telemetry.collect_environment", lambda: found)
+    timed = Timing(blocks=(np.ones(3, dtype=np.int64),), processes=(0,), spans=((0, time.monotonic_ns()),))
+    with Watch([_Gpu(0), _Gpu(1)]) as watch:
+        time.sleep(0.3)
+
+    assert watch.energy_j("T4") == 42.0
+    assert watch.throttled(timed, "T4") == 0
+    assert Watch([_Gpu(0)]).energy_j("T4") is None  # NVML's first is another GPU
 
 
 def test_this_machine_can_be_watched() -> None:

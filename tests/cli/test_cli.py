@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trtbench.cli import main
+from trtbench.environment import Driver, Gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -238,7 +239,7 @@ def test_gpu_info_shows_a_gpu_its_clashes_and_what_tensorrt_lacks(capsys: pytest
     from dataclasses import replace
 
     from trtbench.cli.machine import _show_machine
-    from trtbench.environment import Driver, Gpu, Package, collect_environment, gpu_info
+    from trtbench.environment import Package, collect_environment, gpu_info
 
     gpu = Gpu(index=0, uuid="GPU-1", name="H100", compute_capability=(9, 0), memory_bytes=80 * 2**30)
     old = Driver(version="525.60", cuda=(12, 0))
@@ -255,6 +256,23 @@ def test_gpu_info_shows_a_gpu_its_clashes_and_what_tensorrt_lacks(capsys: pytest
 
     _show_machine(replace(gpu_info(environment), tensorrt_ready=True))
     assert "This machine has all that TensorRT engines need." in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_gpu_of_the_command_line_goes_before_that_of_a_suite(
+    trtbench: Callable[[str], Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gpu = Gpu(index=0, uuid="GPU-1", name="H100", compute_capability=(9, 0))
+    monkeypatch.setattr("trtbench.environment.overview.collect_gpus", lambda _: (Driver(), (gpu,)))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "other.yaml").write_text((tmp_path / "tiny.yaml").read_text() + "device: cuda:5\n")
+
+    suites, absent = trtbench("plan other.yaml"), trtbench("--device GPU-2 plan other.yaml")
+
+    assert (suites.code, absent.code) == (5, 5)
+    assert "device cuda:5: expected one of this machine's GPUs, got cuda:0 H100 GPU-1" in suites.err
+    assert "device GPU-2" in absent.err
+    assert trtbench("--device cuda:0 plan other.yaml").code == 0
 
 
 @pytest.mark.usefixtures("tiny")

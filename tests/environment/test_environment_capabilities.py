@@ -136,9 +136,11 @@ def test_an_unknown_requirement_lists_the_known_ones(
         ("-1", True),
         ("NoDevFiles", True),
         ("0", False),
-        ("1,0", False),
-        ("GPU-8a", False),
-        ("MIG-8a", False),
+        ("0,7", False),
+        ("1,0", True),  # CUDA stops at the first entry that is no device
+        ("GPU-H1", False),
+        ("GPU-8a", True),
+        ("MIG-8a", True),
     ],
 )
 def test_cuda_visible_devices_can_hide_every_gpu(
@@ -201,8 +203,10 @@ def test_volta_lacks_tensorrt_whatever_is_installed(machine: Callable[..., Envir
     assert missing(environment, require=("tensorrt",)) == (lack,)
 
 
-def test_one_gpu_that_tensorrt_supports_is_enough(machine: Callable[..., Environment]) -> None:
-    environment = machine("tensorrt/tensorrt-cu12==10.16.1.11", gpus=("V100", "T4"), cuda=(12, 8))
+def test_a_gpu_that_tensorrt_supports_is_enough_where_it_is_the_one_that_is_used(
+    machine: Callable[..., Environment],
+) -> None:
+    environment = machine("tensorrt/tensorrt-cu12==10.16.1.11", gpus=("T4", "V100"), cuda=(12, 8))
 
     assert missing_for_tensorrt(environment) == ()
     assert missing(environment, require=("tensorrt", "int8")) == ()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from trtbench.environment import Driver, Gpu
 from trtbench.make.engines import full_batches
 from trtbench.running import build_suite, outlook, run_suite
 from trtbench.running.plan import plan_engines
+from trtbench.suite import LoadConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,6 +72,72 @@ def test_a_run_with_repeated_builds_ends_with_a_report_of_their_median(
     assert {row.status for row in rows} == {"ok"}
     assert (folder / "report.html").exists()
     assert any(len(row.builds_p50_ms) == 3 for row in rows)
+
+
+class _Nvml:
+    """NVML with three GPUs, of which the last counts its joules, each of them at each question."""
+
+    NVMLError = RuntimeError
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+
+    def __init__(self) -> None:
+        self.millijoules = 0
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        answers: dict[str, Callable[..., Any]] = {
+            "nvmlInit": lambda: None,
+            "nvmlDeviceGetCount": lambda: 3,
+            "nvmlDeviceGetHandleByIndex": lambda index: index,
+            "nvmlDeviceGetUUID": _uuid,
+            "nvmlDeviceGetTotalEnergyConsumption": self._energy,
+            "nvmlDeviceGetCurrentClocksEventReasons": lambda handle: 0x04 if handle < 2 else 0,
+        }
+        return answers.get(name, self._unreadable)
+
+    def _unreadable(self, *_: object) -> None:
+        raise self.NVMLError
+
+    def _energy(self, handle: int) -> int:
+        if handle != 2:
+            self._unreadable()
+        self.millijoules += 1000
+        return self.millijoules
+
+
+def _uuid(number: int) -> str:
+    return f"GPU-{uuid.UUID(bytes=bytes(range(number, number + 16)))}"
+
+
+def test_a_suite_runs_whole_with_builds_and_streams_on_the_second_of_two_gpus_beside_a_hidden_one(
+    suite: Make, places: Places, tensorrt_double: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tensorrt_double.IS_SIMULATED
+    names = ("Simulated GPU", "Simulated GPU 2", "Simulated GPU 3")
+    gpus = tuple(Gpu(index=n, uuid=_uuid(n), name=name, compute_capability=(8, 9)) for n, name in enumerate(names))
+    driver = Driver(version="580.1", cuda=(13, 0))
+    monkeypatch.setattr("trtbench.environment.overview.collect_gpus", lambda _: (driver, gpus))
+    monkeypatch.setattr("trtbench.bench.telemetry._nvml", _Nvml)
+    monkeypatch.setattr(
+        "trtbench.running.finalists.finalists", lambda rows, _: [rows[-1].name, *(one.name for one in rows[:1])]
+    )
+    monkeypatch.setenv("TRTBENCH_DOUBLE_GPUS", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
+    wanted = suite("engines: [{backend: tensorrt, precisions: [fp32, fp16], builds: 3}]\ndevice: cuda:1")
+    load = LoadConfig(streams=4, duration=0.02)
+    wanted = wanted.model_copy(
+        update={"bench": wanted.bench.model_copy(update={"batch_sizes": (1,), "load": (load,), "baselines": ()})}
+    )
+
+    report, folder = run_suite(wanted, places, argv=["trtbench"], now=NOW)
+
+    assert {(row.status, row.device) for row in report.rows} == {("ok", "Simulated GPU 3")}
+    assert all(row.loads[0].streams == 4 and row.loads[0].n >= 4 for row in report.rows)
+    assert all(row.energy_j for row in report.rows)
+    assert all(row.latency is not None and not row.latency.throttled_samples for row in report.rows)
+    assert any(len(row.builds_p50_ms) == 3 for row in report.rows)
+    assert report.environment["cuda_visible_devices"] == _uuid(2)
+    assert (folder / "report.html").exists()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,2"
 
 
 @pytest.mark.usefixtures("tensorrt_10_double")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from trtbench import _optional
+from trtbench.environment import collect_environment
 from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Reading:
     """One look at one device, at `at_ns` of the monotonic clock; None for what it does not tell.
 
     `steal` is the share of the time since the last look that a hypervisor gave to others. `throttled` are the reasons
-    for which the device held back. `other_processes` are those on a GPU beside ours.
+    for which the device held back, None where it does not tell. `other_processes` are those on a GPU beside ours.
     """
 
     device: str
@@ -54,7 +54,7 @@ class Reading:
     steal: float | None = None
     threads: int | None = None
     other_processes: int | None = None
-    throttled: tuple[str, ...] = ()
+    throttled: tuple[str, ...] | None = ()
 
 
 class Reader(Protocol):
@@ -133,6 +133,7 @@ class GpuReader:
         self._nvml = nvml
         self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
         self.name = f"gpu {index}"
+        self.uuid = str(nvml.nvmlDeviceGetUUID(self._handle))
         self._clock = clock
         self._strangers = self._processes()
 
@@ -140,7 +141,7 @@ class GpuReader:
         """Return what the GPU does now."""
         nvml = self._nvml
         power_mw = self._ask(nvml.nvmlDeviceGetPowerUsage)
-        reasons = self._ask(nvml.nvmlDeviceGetCurrentClocksEventReasons) or 0
+        reasons = self._ask(nvml.nvmlDeviceGetCurrentClocksEventReasons)
         return Reading(
             device=self.name,
             at_ns=self._clock(),
@@ -149,7 +150,7 @@ class GpuReader:
             power_w=None if power_mw is None else power_mw / 1000,
             temperature_c=self._ask(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
             other_processes=None if self._strangers is None else len(self._strangers & (self._processes() or set())),
-            throttled=tuple(words for bit, words in _THROTTLING.items() if reasons & bit),
+            throttled=None if reasons is None else tuple(words for bit, words in _THROTTLING.items() if reasons & bit),
         )
 
     def energy_j(self) -> float | None:
@@ -222,7 +223,7 @@ def readers_here(nvml: Any | None) -> list[Reader]:
 
 
 def throttled_samples(timed: Timing, readings: Sequence[Reading], *, device: str) -> int | None:
-    """Count the samples of a row in blocks during which its device was throttled; None where nobody looked.
+    """Count the samples of a row in blocks during which its device was throttled; None where nobody could tell.
 
     A reading speaks for the time since the one before it. Beside the reasons a device gives, a clock below 75 % of the
     fastest one seen counts.
@@ -237,11 +238,12 @@ def throttled_samples(timed: Timing, readings: Sequence[Reading], *, device: str
         if one.throttled or (one.clock_mhz is not None and one.clock_mhz < _SLOW_CLOCK * fastest):
             slow.append((since, one.at_ns))
         since = one.at_ns
-    return sum(
+    found = sum(
         len(block)
         for block, (begin, end) in zip(timed.blocks, timed.spans, strict=True)
         if any(begin <= until and since <= end for since, until in slow)
     )
+    return found if found or all(one.throttled is not None for one in own) else None
 
 
 def summary(readings: Sequence[Reading]) -> dict[str, dict[str, Any]]:
@@ -249,7 +251,9 @@ def summary(readings: Sequence[Reading]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for device in dict.fromkeys(one.device for one in readings):
         own = [one for one in readings if one.device == device]
-        told: dict[str, Any] = {"readings": len(own), "throttled": _reasons(own)}
+        told: dict[str, Any] = {"readings": len(own)}
+        if all(one.throttled is not None for one in own):
+            told["throttled"] = _reasons(own)
         for figure in _FIGURES:
             values = sorted(value for one in own if (value := getattr(one, figure)) is not None)
             if values:
@@ -271,7 +275,7 @@ _FIGURES = (
 
 
 def _reasons(readings: Sequence[Reading]) -> dict[str, int]:
-    reasons = [reason for one in readings for reason in one.throttled]
+    reasons = [reason for one in readings for reason in one.throttled or ()]
     return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
 
@@ -286,11 +290,13 @@ class Watch:
     """A sampler of this machine's devices; a context for each measurement, the finals too.
 
     Args:
-        readers: of the devices, in the order of their numbers; those of this machine by default.
+        readers: of the devices; those of this machine by default.
+        gpu: the UUID of the GPU that rows run on; by default that of the first that CUDA sees from this process.
     """
 
-    def __init__(self, readers: list[Reader] | None = None) -> None:
+    def __init__(self, readers: list[Reader] | None = None, *, gpu: str | None = None) -> None:
         self._readers = readers_here(_nvml()) if readers is None else readers
+        self._gpu = _gpu_in_use() if gpu is None else gpu
         self._sampler = Sampler(self._readers)
 
     def __enter__(self) -> Self:
@@ -306,13 +312,23 @@ class Watch:
 
     def throttled(self, timed: Timing, device: str) -> int | None:
         """Count the samples of a row that were taken while its device held back."""
-        return throttled_samples(timed, self._sampler.readings, device=_as_read(device))
+        return throttled_samples(timed, self._sampler.readings, device=self._as_read(device))
 
     def energy_j(self, device: str) -> float | None:
         """Return the joules a device took so far; None where nothing counts them, as on CPUs."""
+        reader = None if _is_cpu(device) else self._reader_in_use()
+        return None if reader is None else reader.energy_j()
+
+    def _as_read(self, device: str) -> str:
+        """Return what a reader calls a row's device; "" where none reads it."""
+        if _is_cpu(device):
+            return "cpu"
+        reader = self._reader_in_use()
+        return "" if reader is None else reader.name
+
+    def _reader_in_use(self) -> GpuReader | None:
         gpus = [one for one in self._readers if isinstance(one, GpuReader)]
-        found = [one for one in gpus if one.name == _as_read(device)]
-        return found[0].energy_j() if found else None
+        return next((one for one in gpus if one.uuid == self._gpu), None)
 
     def write(self, folder: Path) -> None:
         """Keep every reading beside the raw samples.
@@ -328,9 +344,11 @@ def _nvml() -> Any | None:
     return _optional.load("pynvml") if _optional.is_installed("pynvml") else None
 
 
-def _as_read(device: str) -> str:
-    """Return what a reader calls a row's device: a GPU by its number, the first one where it has none."""
-    if device.lower().startswith("cpu"):
-        return "cpu"
-    number = re.search(r"cuda:(\d+)", device)
-    return f"gpu {number.group(1) if number else 0}"
+def _gpu_in_use() -> str | None:
+    """Return the UUID of the first GPU that CUDA sees; of a slice, that of its GPU, whose clocks and power they are."""
+    gpus = collect_environment().usable_gpus
+    return gpus[0].uuid if gpus else None
+
+
+def _is_cpu(device: str) -> bool:
+    return device.lower().startswith("cpu")

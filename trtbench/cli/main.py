@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from trtbench.cli import machine, reports, ship, steps, studies, suite
-from trtbench.cli.options import PLAIN
+from trtbench.cli.options import GIVEN_DEVICE, PLAIN
 from trtbench.cli.screen import complain
 from trtbench.errors import TrtbenchError
 
@@ -73,8 +73,19 @@ app = typer.Typer(name="trtbench", cls=_Verbs, no_args_is_help=True, **PLAIN)
 
 
 @app.callback()
-def _application() -> None:
+def _application(
+    ctx: typer.Context,
+    *,
+    device: Annotated[
+        str | None,
+        typer.Option(help="The GPU, as cuda:N in the order of nvidia-smi or by its UUID; goes before a suite's own."),
+    ] = None,
+) -> None:
     """Which compressed variant of this CNN should I ship to this GPU?"""
+    from trtbench.environment import using_gpu
+
+    GIVEN_DEVICE.set(device)
+    ctx.with_resource(using_gpu(device))
 
 
 def main() -> None:

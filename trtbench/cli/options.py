@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from trtbench.running import Places
 
+GIVEN_DEVICE: ContextVar[str | None] = ContextVar("device", default=None)  # of the command line, before any verb
 PLAIN: Mapping[str, Any] = {  # of every application: what is shown is text
     "add_completion": False,
     "pretty_exceptions_enable": False,

@@ -19,6 +19,7 @@ from trtbench.cli.options import (
     CALIBRATION,
     DATA,
     ENGINE,
+    GIVEN_DEVICE,
     MODEL,
     PLAIN,
     CalibOption,
@@ -287,9 +288,11 @@ def _from(base: Path, place: str, *, prefix: str = "") -> str:
 
 
 def _load(suite: str) -> Suite:
+    """Return a suite; its GPU is that of the command line where that names one."""
     from trtbench.suite import load_suite
 
-    return load_suite(suite)
+    loaded = load_suite(suite)
+    return loaded.model_copy(update={"device": None}) if GIVEN_DEVICE.get() else loaded
 
 
 def _measure(

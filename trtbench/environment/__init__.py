@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from trtbench.environment.facts import Cpu, Driver, Environment, GitState, Gpu, Host, MigSlice, Package
 from trtbench.environment.gpus import find_driver_cuda, fitting_extra
-from trtbench.environment.overview import GpuInfo, GpuReport, collect_environment, gpu_info
+from trtbench.environment.overview import (
+    GpuInfo,
+    GpuReport,
+    collect_environment,
+    gpu_info,
+    number_gpus_by_bus,
+    using_gpu,
+)
 from trtbench.environment.verdicts import (
     CAPABILITIES,
     REQUIREMENTS,
@@ -45,4 +52,6 @@ __all__ = [
     "gpu_info",
     "missing",
     "missing_for_tensorrt",
+    "number_gpus_by_bus",
+    "using_gpu",
 ]

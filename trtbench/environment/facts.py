@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Version = tuple[int, int]
 
@@ -83,6 +86,13 @@ class Gpu:
         """The compute capability as people write it: 8.6."""
         return "{}.{}".format(*self.compute_capability)
 
+    def answers_to(self, entry: str) -> bool:
+        """Whether an entry of CUDA_VISIBLE_DEVICES names it: its number, its UUID or the start of it, or a slice's."""
+        if entry.isdecimal():
+            return int(entry) == self.index
+        uuids = (self.uuid, *(one.uuid for one in self.mig_slices))
+        return entry.startswith(("GPU-", "MIG-")) and any(uuid.startswith(entry) for uuid in uuids)
+
     @property
     def is_usable(self) -> bool:
         """Whether CUDA can open it: a GPU in MIG mode is opened through its slices only."""
@@ -126,7 +136,7 @@ class Environment:
     """Everything a number depends on besides the suite.
 
     `packages` holds every distribution of interest: two with the same module are a conflict.
-    `cuda_visible_devices` is the variable of that name, None where it is not set.
+    `cuda_visible_devices` and `cuda_device_order` are the variables of these names, None where they are not set.
     """
 
     host: Host
@@ -135,22 +145,32 @@ class Environment:
     packages: tuple[Package, ...] = ()
     git: GitState | None = None
     cuda_visible_devices: str | None = None
+    cuda_device_order: str | None = None
 
     @property
     def gpus_are_hidden(self) -> bool:
-        """Whether CUDA_VISIBLE_DEVICES hides every GPU: CUDA stops reading it at the first entry that is no device."""
-        if self.cuda_visible_devices is None:
-            return False
-        first = self.cuda_visible_devices.split(",")[0].strip()
-        return not (first.isdecimal() or first.startswith(("GPU-", "MIG-")))
+        """Whether CUDA_VISIBLE_DEVICES hides every GPU."""
+        return bool(self.gpus) and next(self._visible_gpus(), None) is None
 
     @property
     def usable_gpus(self) -> tuple[Gpu, ...]:
-        """The GPUs that CUDA can open from this process.
+        """The GPUs that CUDA can open from this process, in its order: the first is the one that is used.
 
-        Which of several GPUs CUDA_VISIBLE_DEVICES picks is not worked out: CUDA numbers them by speed, NVML by bus.
+        Numbers in CUDA_VISIBLE_DEVICES count as NVML does, by bus, as CUDA does under CUDA_DEVICE_ORDER=PCI_BUS_ID,
+        which trtbench sets unless somebody did. A slice stands for its GPU.
         """
-        return () if self.gpus_are_hidden else tuple(gpu for gpu in self.gpus if gpu.is_usable)
+        return tuple(gpu for gpu in self._visible_gpus() if gpu.is_usable)
+
+    def _visible_gpus(self) -> Iterator[Gpu]:
+        """Yield what CUDA_VISIBLE_DEVICES names, up to the first entry that is no device, as CUDA does."""
+        if self.cuda_visible_devices is None:
+            yield from self.gpus
+            return
+        for entry in self.cuda_visible_devices.split(","):
+            named = next((gpu for gpu in self.gpus if gpu.answers_to(entry.strip())), None)
+            if named is None:
+                return
+            yield named
 
     def providers(self, module: str) -> tuple[Package, ...]:
         """Return the distributions that provide `module`; more than one overwrite each other's files."""

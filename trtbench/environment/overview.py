@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +16,15 @@ from trtbench.environment.gpus import collect_gpus
 from trtbench.environment.host import collect_host
 from trtbench.environment.packages import collect_packages
 from trtbench.environment.verdicts import Capability, Conflict, capabilities, conflicts, missing_for_tensorrt, no_gpu
+from trtbench.errors import CapabilityError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
     from trtbench.environment.facts import Driver, Gpu, Host, Package
+
+_VISIBLE, _ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 
 
 def collect_environment(*, folder: Path = Path(), nvml: Any | None = None) -> Environment:
@@ -37,7 +43,73 @@ def collect_environment(*, folder: Path = Path(), nvml: Any | None = None) -> En
         gpus=gpus,
         packages=collect_packages(),
         git=git_state(folder),
-        cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        cuda_visible_devices=os.environ.get(_VISIBLE),
+        cuda_device_order=os.environ.get(_ORDER),
+    )
+
+
+def number_gpus_by_bus() -> None:
+    """Let CUDA number the GPUs as NVML and nvidia-smi do, in this process and in those it starts.
+
+    Its own order is by speed, so that `cuda:1`, or CUDA_VISIBLE_DEVICES=1, would be another GPU than the one that is
+    named and metered by that number. Whoever set the order keeps it.
+    """
+    os.environ.setdefault(_ORDER, "PCI_BUS_ID")
+
+
+@contextlib.contextmanager
+def using_gpu(device: str | None) -> Iterator[None]:
+    """Let this process, and those it starts, see one GPU alone: what every runtime then uses is its first.
+
+    Args:
+        device: `cuda:N`, among those visible in the order of nvidia-smi, or the UUID of a GPU or of a MIG slice, or
+            the start of one; None leaves all visible, and the first is used.
+
+    Raises:
+        CapabilityError: there is no such GPU, or CUDA is in use already, which looks at its devices once.
+    """
+    number_gpus_by_bus()
+    if device is None:
+        yield
+        return
+    environment = collect_environment()
+    uuid = _uuid_of(device, environment)
+    if is_cuda_in_use() and not environment.usable_gpus[0].answers_to(uuid):
+        cure = "choose it in a fresh process, or set CUDA_VISIBLE_DEVICES before anything computes on a GPU"
+        raise CapabilityError(f"device {device}", expected="CUDA not in use yet", got="another GPU in use", cure=cure)
+    before = os.environ.get(_VISIBLE)
+    os.environ[_VISIBLE] = uuid
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_VISIBLE]
+        else:
+            os.environ[_VISIBLE] = before
+
+
+def is_cuda_in_use() -> bool:
+    """Say whether torch has started CUDA in this process."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())
+
+
+def _uuid_of(device: str, environment: Environment) -> str:
+    """Return the whole UUID that CUDA_VISIBLE_DEVICES takes."""
+    gpus = environment.usable_gpus
+    number = device.removeprefix("cuda:")
+    if number.isdecimal() and int(number) < len(gpus):
+        return gpus[int(number)].uuid
+    slices = [one.uuid for gpu in gpus for one in gpu.mig_slices]
+    found = [uuid for uuid in (*(gpu.uuid for gpu in gpus), *slices) if uuid.startswith(device)]
+    if len(found) == 1 and device.startswith(("GPU-", "MIG-")):
+        return found[0]
+    known = ", ".join(f"cuda:{index} {gpu.name} {gpu.uuid}" for index, gpu in enumerate(gpus)) or "no GPU"
+    raise CapabilityError(
+        f"device {device}",
+        expected="one of this machine's GPUs",
+        got=known if len(found) < 2 else "the start of several UUIDs",  # noqa: PLR2004  several
+        cure="`nvidia-smi -L` lists them; check CUDA_VISIBLE_DEVICES",
     )
 
 

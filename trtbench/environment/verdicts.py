@@ -155,10 +155,10 @@ def missing(environment: Environment, *, require: Sequence[str]) -> tuple[Capabi
 
 
 def missing_for_tensorrt(environment: Environment) -> tuple[Capability, ...]:
-    """Return what stands between this machine and a TensorRT engine; nothing where one can be built."""
-    found = tuple(capability("tensorrt", gpu=gpu) for gpu in environment.usable_gpus)
-    silicon = () if any(one.is_available for one in found) else found[:1]
-    return (*(silicon if found else [no_gpu(environment, name="gpu")]), *_missing_installation(environment))
+    """Return what stands between the GPU that is used, the first, and a TensorRT engine; nothing where one is built."""
+    first = [capability("tensorrt", gpu=gpu) for gpu in environment.usable_gpus[:1]]
+    lacks = [one for one in first if not one.is_available] if first else [no_gpu(environment, name="gpu")]
+    return (*lacks, *_missing_installation(environment))
 
 
 def no_gpu(environment: Environment, *, name: str) -> Capability:
@@ -236,6 +236,13 @@ def _driver(environment: Environment) -> Iterator[Conflict]:
         yield _error(f"the NVIDIA driver does not answer: {driver.problem}", "reboot, or install the driver again")
     if driver.cuda and not environment.providers("pynvml"):
         yield _error("nvidia-ml-py is not installed: no GPU is seen", "pip install nvidia-ml-py")
+
+
+def _order(environment: Environment) -> Iterator[Conflict]:
+    order = environment.cuda_device_order
+    if len(environment.gpus) > 1 and order not in {None, "PCI_BUS_ID"}:
+        what = f"CUDA_DEVICE_ORDER={order}: rows may be named and metered by another GPU than the one they run on"
+        yield _warning(what, "unset CUDA_DEVICE_ORDER, or name GPUs by their UUIDs in CUDA_VISIBLE_DEVICES")
 
 
 def _cuda_majors(environment: Environment) -> Iterator[Conflict]:
@@ -338,7 +345,7 @@ def _cupy(environment: Environment) -> Iterator[Conflict]:
         yield _error(f"{cupy} does not take {numpy}", f"pip install 'numpy>={_text(limits[0])},<{_text(limits[1])}'")
 
 
-_RULES = (_driver, _cuda_majors, _shared_module, _pynvml, _torch, _onnxruntime, _tensorrt, _tensorrt_11, _cupy)
+_RULES = (_driver, _order, _cuda_majors, _shared_module, _pynvml, _torch, _onnxruntime, _tensorrt, _tensorrt_11, _cupy)
 
 
 def _is_too_old(environment: Environment) -> bool:

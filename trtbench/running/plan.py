@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbench.engines.base import backend, resolve_backend
+from trtbench.environment import using_gpu
 from trtbench.errors import CapabilityError, OutOfMemoryError, RowError, UnsupportedError
 from trtbench.make.engines import EnginePlan, build_engine
 from trtbench.make.makings import Makings
@@ -79,10 +80,12 @@ def build_suite(suite: Suite, places: Places, *, tell: Listener = nobody) -> tup
 
     Raises:
         ConfigError: the suite's data or checkpoint cannot be used: no row can be made.
+        CapabilityError: the suite names a GPU that is not here.
         StoreError: nothing can be written.
     """
     makings = Makings(suite, places, tell=tell)
-    return tuple(built_engine(makings, plan) for plan in plan_engines(suite))
+    with using_gpu(suite.device):
+        return tuple(built_engine(makings, plan) for plan in plan_engines(suite))
 
 
 def status_of(error: RowError | CapabilityError) -> Status:
@@ -129,7 +132,8 @@ class Outlook:
 def outlook(suite: Suite, places: Places) -> Outlook:
     """Look at what is ahead, making nothing."""
     makings = Makings(suite, places, is_dry=True)
-    engines = {engine: _missing(makings, engine) for engine in plan_engines(suite)}
+    with using_gpu(suite.device):
+        engines = {engine: _missing(makings, engine) for engine in plan_engines(suite)}
     rows = tuple(
         PlannedRow(name=f"{engine.name} b{size}", missing=tuple(kind for kind, _ in missing))
         for engine, missing in engines.items()

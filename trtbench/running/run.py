@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from trtbench.environment import collect_environment
+from trtbench.environment import collect_environment, using_gpu
 from trtbench.jsonable import to_jsonable
 from trtbench.progress import Event, Listener, Stages, nobody
 from trtbench.report.disk import write_report
@@ -47,13 +47,15 @@ def run_suite(
         The report and the folder it stands in.
 
     Raises:
+        CapabilityError: the suite names a GPU that is not here.
         KeyboardInterrupt: someone stopped it; the report is written, and says so.
     """
     run_id = f"{now:%Y%m%d-%H%M%S}-{suite.name}"
     folder = places.runs / run_id
-    environment = collect_environment()
     stages = Stages(tell)
-    results = bench_suite(suite, places, folder=folder, tell=stages)
+    with using_gpu(suite.device):
+        environment = collect_environment()
+        results = bench_suite(suite, places, folder=folder, tell=stages)
     facts = to_jsonable(environment)
     paired = paired_from(results.rows, results.blocks, finals=results.finals)
     interrupted = ("The run was interrupted: rows that were not reached are skipped.",) * results.is_interrupted

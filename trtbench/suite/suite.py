@@ -27,6 +27,10 @@ class Suite(Part):
     """One question: these variants of this network, on these images, on this machine."""
 
     name: Name
+    device: str | None = Field(
+        None,
+        description="the GPU, as cuda:N in the order of nvidia-smi or by its UUID; the first that is visible if null",
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]

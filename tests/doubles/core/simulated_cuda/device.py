@@ -1,8 +1,9 @@
-"""The one simulated GPU: what it calls itself and which CUDA it speaks."""
+"""The simulated GPUs: what they call themselves, which of them are seen, and which CUDA they speak."""
 
 from __future__ import annotations
 
 import os
+import uuid
 
 from .faults import CUDARuntimeError, is_asked_for
 
@@ -10,7 +11,6 @@ NAME = "Simulated GPU"
 DRIVER_CUDA = 13000
 RUNTIME_CUDA = 12090
 PCI_BUS_ID = "0000:01:00.0"
-UUID = bytes(range(16))
 MULTIPROCESSORS = 46
 
 
@@ -22,7 +22,40 @@ def count() -> int:
     """
     if is_asked_for("no-device"):
         raise CUDARuntimeError("cudaErrorNoDevice")
-    return 1
+    return len(_seen())
+
+
+def _seen() -> list[int]:
+    """List the GPUs by their number in the machine: TRTBENCH_DOUBLE_GPUS many, as CUDA_VISIBLE_DEVICES picks them."""
+    many = os.environ.get("TRTBENCH_DOUBLE_GPUS")
+    if many is None:
+        return [0]
+    uuids = [f"GPU-{uuid.UUID(bytes=uuid_of(number))}" for number in range(int(many))]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return list(range(int(many)))
+    found = []
+    for entry in visible.split(","):
+        named = [n for n, one in enumerate(uuids) if entry == str(n) or (entry[:4] == "GPU-" and one.startswith(entry))]
+        if not named:
+            break
+        found.append(named[0])
+    return found
+
+
+def uuid_of(number: int) -> bytes:
+    """Give the UUID of a GPU by its number in the machine."""
+    return bytes(range(number, number + 16))
+
+
+def name(index: int) -> str:
+    """Name a GPU by CUDA's number: the second of the machine is another model."""
+    return f"{NAME} {number + 1}" if (number := _seen()[index]) else NAME
+
+
+def uuid_at(index: int) -> bytes:
+    """Give the UUID of a GPU by CUDA's number."""
+    return uuid_of(_seen()[index])
 
 
 def compute_capability() -> tuple[int, int]:

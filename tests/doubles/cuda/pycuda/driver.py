@@ -97,7 +97,8 @@ class Device:
     @_mapped
     def __init__(self, number: int | str, /) -> None:
         _needs_init()
-        gpu.check(0 if number == gpu.PCI_BUS_ID else int(number))
+        self._index = 0 if number == gpu.PCI_BUS_ID else int(number)
+        gpu.check(self._index)
 
     @staticmethod
     def count() -> int:
@@ -105,7 +106,7 @@ class Device:
         return gpu.count()
 
     def name(self) -> str:
-        return gpu.NAME
+        return gpu.name(self._index)
 
     def pci_bus_id(self) -> str:
         return gpu.PCI_BUS_ID

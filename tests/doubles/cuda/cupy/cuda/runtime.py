@@ -60,8 +60,8 @@ def getDeviceProperties(device_: int, /) -> dict[str, object]:
     device.check(device_)
     major, minor = device.compute_capability()
     return {
-        "name": device.NAME.encode(),
-        "uuid": device.UUID,
+        "name": device.name(device_).encode(),
+        "uuid": device.uuid_at(device_),
         "totalGlobalMem": memory.TOTAL_BYTES,
         "major": major,
         "minor": minor,
