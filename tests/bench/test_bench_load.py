@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from trtbench.bench.load import bear, highest_that_holds, load_record, poisson_arrivals, serve_arrivals, serve_streams
+from trtbench.bench.load import (
+    highest_that_holds,
+    load_record,
+    measure_load,
+    poisson_arrivals,
+    serve_arrivals,
+    serve_streams,
+)
 from trtbench.bench.processes import Workers
 from trtbench.engines.base import place_of
 from trtbench.errors import ConfigError, DeviceError
@@ -148,7 +155,7 @@ def test_a_worker_bears_each_load(
         worker = workers.start("e", log=tmp_path / "e.log", preparing=preparing)
         worker.ask("open", settings={"threads": 1})
 
-        found = bear(worker, load, batch_size=2, threads=1)
+        found = measure_load(worker, load, batch_size=2, threads=1)
 
     assert (found.scenario, found.streams) == expected
     assert found.n >= 1

@@ -13,7 +13,7 @@ from trtbench.decide.rank import builds_overlap
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.make.makings import Makings
 from trtbench.rows import AccuracyRecord, LatencyRecord, Row
-from trtbench.running.finalists import hold_finals, median_build
+from trtbench.running.finalists import median_build, repeat_builds
 from trtbench.running.plan import build_suite
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_the_median_build_of_each_finalist_stands_for_it_by_its_sha256(suite: Ma
     first, _ = _Scripted({"fp32": 3.0, "tf32": 2.0, "fp16": 1.0})(built)
     again = {"tf32": 2.0, "tf32#2": 1.8, "tf32#3": 2.4, "fp16": 1.0, "fp16#2": 1.9, "fp16#3": 1.2}
 
-    finals = hold_finals(makings, built, first, measure=_Scripted(again))
+    finals = repeat_builds(makings, built, first, measure=_Scripted(again))
 
     assert finals is not None
     rows = {row.precision: row for row in finals.rows.values()}
@@ -89,7 +89,7 @@ def test_one_build_of_each_holds_no_finals(suite: Make, places: Places) -> None:
     built = [one for one in build_suite(makings.suite, places) if one.plan.role == "candidate"]
     rows = [replace(_row(1.0), precision="fp32", backend="onnxruntime-cpu")]
 
-    assert hold_finals(makings, built, rows, measure=_Scripted({})) is None
+    assert repeat_builds(makings, built, rows, measure=_Scripted({})) is None
 
 
 def test_of_three_builds_the_middle_one_is_taken_and_of_two_the_slower() -> None:

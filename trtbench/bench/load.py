@@ -131,7 +131,7 @@ def _wait_until(due: int, clock: Callable[[], int]) -> None:
             time.sleep((left - _SPIN_NS) / 1e9)
 
 
-def bear(worker: WorkerProcess, load: LoadConfig, *, batch_size: int, threads: int) -> LoadRecord:
+def measure_load(worker: WorkerProcess, load: LoadConfig, *, batch_size: int, threads: int) -> LoadRecord:
     """Put one load on an open engine.
 
     Without a rate, arrivals are tried at rates between none and what the streams reach flat out, and the highest that

@@ -13,7 +13,7 @@ import numpy as np
 
 from trtbench.bench.accuracy import score
 from trtbench.bench.interleave import Budget, Timing, measure_interleaved
-from trtbench.bench.load import bear
+from trtbench.bench.load import measure_load
 from trtbench.bench.processes import Workers, cores
 from trtbench.bench.records import PLAIN, Measured, Opening, Run, Way
 from trtbench.engines.base import place_of
@@ -147,7 +147,7 @@ def _load_all(workers: Workers, group: Sequence[Measured], bench: Bench) -> None
         try:
             _count_energy(worker, one, bench)
             one.loads = tuple(
-                bear(worker, load, batch_size=one.batch_size, threads=bench.config.threads)
+                measure_load(worker, load, batch_size=one.batch_size, threads=bench.config.threads)
                 for load in bench.config.load
             )
         except RowError as error:

@@ -287,7 +287,7 @@ def _steal_share(before: tuple[int, ...], after: tuple[int, ...]) -> float | Non
 
 
 class Watch:
-    """A sampler of this machine's devices; a context for each measurement, the finals too.
+    """A sampler of this machine's devices; a context for each measurement, the repeated builds too.
 
     Args:
         readers: of the devices; those of this machine by default.

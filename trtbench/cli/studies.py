@@ -169,7 +169,7 @@ def sensitivity(
     with Screen(is_quiet=quiet) as screen:
         found = step(given.suite(), partial(layers_alone, ratios=ratio or (0.25, 0.5, 0.75)), output, screen)
     worst = min(found.layers, key=lambda one: one.correct)
-    words = f"{output}: {worst.layer} minds most: {worst.correct} of {worst.total} at {worst.ratio:.0%}"
+    words = f"{output}: {worst.layer} is the most sensitive: {worst.correct} of {worst.total} at {worst.ratio:.0%}"
     tell(found, words, as_json=as_json)
 
 

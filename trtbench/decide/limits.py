@@ -86,7 +86,7 @@ def assess(rows: Sequence[Row], decision: DecisionConfig) -> tuple[Assessment, .
 
 
 def _once_a_file(rows: Sequence[Row], obstacles: Sequence[Obstacle | None]) -> list[Obstacle | None]:
-    """Keep rows from the race whose file a comparable row before them has."""
+    """Keep rows out of the comparison whose file a comparable row before them has."""
     seen: set[str] = set()
     found: list[Obstacle | None] = []
     for row, obstacle in zip(rows, obstacles, strict=True):

@@ -59,13 +59,13 @@ def paired_from(
     rows: Sequence[Row],
     blocks: Mapping[str, Timing | None],
     *,
-    finals: Mapping[str, Timing | None] | None = None,
+    repeated: Mapping[str, Timing | None] | None = None,
 ) -> PairedRatio:
     """Answer paired ratios from the raw blocks of a run, by row name.
 
-    Rows of the finals, which were measured side by side once more, pair with one another only.
+    Rows of the repeated builds, which were measured side by side once more, pair with one another only.
     """
-    again = finals or {}
+    again = repeated or {}
     pools = [pools_of(rows, taken) for taken in (blocks, again)]
 
     def ratio(first: Row, second: Row) -> Interval | None:

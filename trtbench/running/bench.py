@@ -27,7 +27,7 @@ from trtbench.precision import PLACEMENTS
 from trtbench.progress import Clock, Listener, nobody
 from trtbench.report.disk import write_raw
 from trtbench.running.again import paired_from
-from trtbench.running.finalists import hold_finals
+from trtbench.running.finalists import repeat_builds
 from trtbench.running.plan import built_engine, plan_engines
 from trtbench.running.rows import absent_row, family_of, row_of
 from trtbench.running.sampling import sample_on
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 class Results:
     """What a measurement left: a row for each engine and batch size, and the raw blocks by row name.
 
-    `finals` are the blocks of repeated builds, which pair with one another only. `telemetry` is what the devices did
+    `repeated` are the blocks of repeated builds, which pair with one another only. `telemetry` is what the devices did
     meanwhile; `notes` are of the images; `is_interrupted` says that someone stopped it, and the rows that were not
     reached are skipped.
     """
@@ -61,7 +61,7 @@ class Results:
     rows: tuple[Row, ...]
     blocks: Mapping[str, Timing]
     telemetry: Mapping[str, Any]
-    finals: Mapping[str, Timing]
+    repeated: Mapping[str, Timing]
     notes: tuple[str, ...] = ()
     is_interrupted: bool = False
 
@@ -91,16 +91,16 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
     except KeyboardInterrupt:
         is_interrupted = True
     rows, blocks = session.rows(built, found, true_correct)
-    finals = None
+    repeated = None
     with contextlib.suppress(RowError):  # the first builds stand, each as one build
         if not is_interrupted:
-            finals = hold_finals(makings, built, rows, measure=partial(session.again, true_correct=true_correct))
+            repeated = repeat_builds(makings, built, rows, measure=partial(session.again, true_correct=true_correct))
     session.watch.write(folder)
     return Results(
-        rows=rows if finals is None else tuple(finals.rows.get(row.name, row) for row in rows),
+        rows=rows if repeated is None else tuple(repeated.rows.get(row.name, row) for row in rows),
         blocks=blocks,
         telemetry=session.watch.summary(),
-        finals=finals.blocks if finals is not None else {},
+        repeated=repeated.blocks if repeated is not None else {},
         notes=notes,
         is_interrupted=is_interrupted,
     )

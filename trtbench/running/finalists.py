@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finals:
+class RepeatedBuilds:
     """What repeated builds showed: the rows of the finalists by name, and the raw blocks that pair them."""
 
     rows: Mapping[str, Row]
     blocks: Mapping[str, Timing]
 
 
-def hold_finals(
+def repeat_builds(
     makings: Makings, built: Sequence[BuiltEngine], rows: Sequence[Row], *, measure: Measure
-) -> Finals | None:
+) -> RepeatedBuilds | None:
     """Build the finalists again and measure all their builds; None where the suite asks for one build of each.
 
     Args:
@@ -66,7 +66,7 @@ def hold_finals(
                 name = replace(row, build=one.plan.build).name
                 found[name] = _representing(row, of_plan, measured, build=one.plan.build)
                 paired[name] = blocks[row.name]
-    return Finals(rows=found, blocks=paired)
+    return RepeatedBuilds(rows=found, blocks=paired)
 
 
 def finalists(rows: Sequence[Row], decision: DecisionConfig) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def run_suite(
         environment = collect_environment()
         results = bench_suite(suite, places, folder=folder, tell=stages)
     facts = to_jsonable(environment)
-    paired = paired_from(results.rows, results.blocks, finals=results.finals)
+    paired = paired_from(results.rows, results.blocks, repeated=results.repeated)
     interrupted = ("The run was interrupted: rows that were not reached are skipped.",) * results.is_interrupted
     report = Report(
         run_id=run_id,

@@ -39,20 +39,20 @@ def sample_on(
     ranking = choose([replace(row, simulated=False) for row in rows], decision, paired=paired).ranking
     if ranking is None or not ranking.undecided:
         return False
-    racing = _racing(found, ranking)
+    undecided = _undecided(found, ranking)
     spent, number = sum(bench.seconds.values()), 0
     budget = bench.config.budget_s or (1 + _HALF_AGAIN) * spent
     wanted = _processes(ranking, decision, bench.config.processes, paired=paired)
     # What one more takes is as much of what the last one took as there are rows in it.
-    last = list(bench.seconds.values())[-1] * len(racing) / len(found)
+    last = list(bench.seconds.values())[-1] * len(undecided) / len(found)
     while number < wanted - bench.config.processes and spent + last <= budget:
-        last = time_again(racing, bench, number=number)
+        last = time_again(undecided, bench, number=number)
         spent, number = spent + last, number + 1
     return number > 0
 
 
-def _racing(found: Sequence[Measured], ranking: Ranking) -> list[Measured]:
-    """Return the measured rows that race on; the anchor runs beside them, so that ratios to it tell the same."""
+def _undecided(found: Sequence[Measured], ranking: Ranking) -> list[Measured]:
+    """Return what is undecided; the anchor runs beside it, so that ratios to it tell the same."""
     names = {row.name for row in (ranking.winner, *ranking.undecided)}
     anchor = found[0].engine.name
     return [

@@ -1,4 +1,4 @@
-"""How much each layer minds: the accuracy where one layer alone has lost weights, as a table, CSV and plot.
+"""How sensitive each layer is: the accuracy where one layer alone has lost weights, as a table, CSV and plot.
 
 Li et al. 2017, "Pruning Filters for Efficient ConvNets", section 3.2: one layer is pruned at a time, without training,
 and what it costs says where little and where much may go. The images scored are validation images.
