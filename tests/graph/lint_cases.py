@@ -153,7 +153,12 @@ CASES = (
         model("out = Relu(input)", header="net (float[batch, 3, h, 4] input) => (float[batch, 3, h, 4] out)"),
         ("free-dimension", ("input", "out")),
     ),
-    _case("batchnorm", model("out = BatchNormalization(input, e, e, e, e)", header=_ALIKE), ("batchnorm", ("out",))),
+    _case("batchnorm", model("out = BatchNormalization(input, e, e, e, e)", header=_ALIKE)),
+    _case(
+        "batchnorm behind a convolution",
+        model("c = Conv(input, v) out = BatchNormalization(c, e, e, e, e)", header=_ALIKE),
+        ("batchnorm", ("out",)),
+    ),
     _case("Unique", model("u = Unique(input) out = Identity(u)"), ("operator", ("u",)), says=_UNKNOWN),
     _case(
         "DynamicQuantizeLinear",

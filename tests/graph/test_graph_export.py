@@ -57,9 +57,12 @@ class _Net(nn.Module):
 def _trained(seed: int = 0) -> nn.Module:
     """Return a network whose BatchNorms do something."""
     torch.manual_seed(seed)
-    model = _Net()
+    return _learnt(_Net())
+
+
+def _learnt(model: nn.Module) -> nn.Module:
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 2)
             nn.init.normal_(module.bias)
             nn.init.normal_(module.running_mean)  # type: ignore[arg-type]  # tracked by default
@@ -196,10 +199,38 @@ def test_a_network_an_exporter_cannot_trace_is_a_graph_error(tmp_path: Path) -> 
         _export(_Untraceable(), tmp_path / "net.onnx")
 
 
-def test_a_batchnorm_that_follows_no_convolution_is_named(tmp_path: Path) -> None:
-    model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(192, 2))
-    nn.init.normal_(model[0].bias)  # type: ignore[arg-type]  # a BatchNorm has a bias
-    with pytest.raises(GraphError, match=r"BatchNorm left in the graph: 0:"):
+class _Norms(nn.Module):
+    """A pre-activation norm, one convolution under two norms, and the norm of a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.conv = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 3, padding=1)
+        self.norm1, self.norm2 = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        self.hidden, self.norm, self.fc = nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(self.conv(torch.relu(self.before(x))))
+        x = x + self.norm2(self.conv(x))
+        logits: Tensor = self.fc(torch.relu(self.norm(self.hidden(x.mean((2, 3))))))
+        return logits
+
+
+@both
+def test_a_batchnorm_folds_where_a_layer_stands_before_it_and_stays_elsewhere(tmp_path: Path, exporter: str) -> None:
+    path = tmp_path / "net.onnx"
+    record = _export(_learnt(_Norms()), path, exporter)
+    assert record.operators["BatchNormalization"] == 1
+    proto = onnx.load(path)
+    norm = next(node for node in proto.graph.node if node.op_type == "BatchNormalization")
+    assert norm.input[0] == "input"
+    weights = [node.input[1] for node in proto.graph.node if node.op_type == "Conv"]
+    assert len(set(weights)) == 2  # one convolution, but two folded weights
+    assert lint(proto) == ()
+
+
+def test_a_batchnorm_without_statistics_is_refused_by_name(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten())
+    with pytest.raises(GraphError, match=r"without running statistics: 1: expected track_running_stats=True"):
         _export(model, tmp_path / "net.onnx")
     assert not (tmp_path / "net.onnx").exists()
 

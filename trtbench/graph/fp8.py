@@ -37,7 +37,7 @@ def plan_fp8(proto: onnx.ModelProto, *, exclude: Collection[str] = ()) -> QdqPla
     """Decide which layers of a float graph run in FP8: pairs stand before those, and nowhere else.
 
     Args:
-        proto: a float32 graph in topological order, BatchNorm folded; it is not changed.
+        proto: a float32 graph in topological order, as `simplify` leaves it; it is not changed.
         exclude: names of nodes that stay in float.
 
     Raises:

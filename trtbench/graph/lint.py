@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from onnx import TensorProto, defs, shape_inference
 
+from trtbench.graph.batchnorm import foldable
 from trtbench.graph.view import (
     CONSTANT_TYPES,
     FIRST_HALF_QDQ_OPSET,
@@ -138,8 +139,8 @@ def _free_dimension(seen: GraphView) -> Breaches:
 
 def _batchnorm(seen: GraphView) -> Breaches:
     for node in seen.nodes:
-        if node.op_type == "BatchNormalization":
-            yield node_name(node), "not folded into a convolution: weight scales are those of folded weights"
+        if node.op_type == "BatchNormalization" and foldable(seen, node):
+            yield node_name(node), "not folded into the layer before it: weight scales are those of folded weights"
 
 
 def _operator(seen: GraphView) -> Breaches:

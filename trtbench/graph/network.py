@@ -3,8 +3,8 @@
 With a plan of Q/DQ pairs the network rounds at exactly those places and by exactly those numbers that the exported
 graph will (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference", 2018, section 3): activations by their calibrated scales, which stay, and weights by the scales of the
-weights as they are at that moment. BatchNorm is folded already, as in section 3.2. Rounding passes gradients through,
-clipping does not.
+weights as they are at that moment. BatchNorm is folded already where it folds, as in section 3.2. Rounding passes
+gradients through, clipping does not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class GraphNetwork(nn.Module):
     """A float graph as a network.
 
     Args:
-        proto: with one input and one output, BatchNorm folded; it is not changed.
+        proto: with one input and one output, as `simplify` leaves it; it is not changed.
         plan: where to round; None rounds nowhere.
         activation_amax: for each of `activation_tensors(plan)`.
 
@@ -55,15 +55,16 @@ class GraphNetwork(nn.Module):
                 cure="train the network in float, then calibrate it",
             )
         self._slots: dict[str, str] = {}
+        fixed = {name for node in self._nodes if node.op_type == "BatchNormalization" for name in node.input[3:]}
         for name, array in constants(proto.graph).items():
-            self._add(name, array)
+            self._add(name, array, learns=name not in fixed)
         self._activations, self._weights = _by_reader(plan)
         self._scales = _scales(plan, activation_amax or {})
 
-    def _add(self, name: str, array: Any) -> None:
+    def _add(self, name: str, array: Any, *, learns: bool) -> None:
         slot = self._slots[name] = name.replace(".", "/")
         tensor = torch.from_numpy(np.array(array))
-        if tensor.is_floating_point() and tensor.ndim:
+        if learns and tensor.is_floating_point() and tensor.ndim:
             self.register_parameter(slot, nn.Parameter(tensor))
         else:
             self.register_buffer(slot, tensor)
@@ -213,6 +214,12 @@ def _average_pool(node: onnx.NodeProto, inputs: _Inputs) -> Tensor:
     )
 
 
+def _batch_norm(node: onnx.NodeProto, inputs: _Inputs) -> Tensor:
+    """Normalise by the statistics that the graph has: they do not learn."""
+    data, scale, bias, mean, variance = inputs
+    return F.batch_norm(data, mean, variance, scale, bias, eps=attribute(node, "epsilon", 1e-5))
+
+
 def _clip(_node: onnx.NodeProto, inputs: _Inputs) -> Tensor:
     data, lowest, highest = (*inputs, None, None)[:3]
     return torch.clamp(data, lowest, highest)
@@ -228,6 +235,7 @@ def _reshape(_node: onnx.NodeProto, inputs: _Inputs) -> Tensor:
 _OPERATORS: Mapping[str, Callable[[onnx.NodeProto, _Inputs], Tensor]] = {
     "Add": lambda _node, inputs: inputs[0] + inputs[1],
     "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
     "Clip": _clip,
     "Concat": lambda node, inputs: torch.cat(inputs, attribute(node, "axis")),
     "Conv": _convolution,

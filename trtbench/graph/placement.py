@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbench.errors import GraphError
+from trtbench.graph.batchnorm import output_axis
 from trtbench.graph.view import (
     FIRST_QDQ_OPSET,
     FUSED_BEHIND_LAYER,
@@ -57,6 +58,7 @@ _KINDS = {"Conv": "convolutions", "ConvTranspose": "transposed convolutions"}
 _POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool"})
 _MOVERS = frozenset({"Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 _KEEP_SIGN = _MOVERS | _POOLS
+_FLOAT_READERS = LAYERS | {"Add", "BatchNormalization"}  # read a tensor as it is, unless they are why it is quantized
 _MATRIX_RANK = 2
 
 
@@ -170,7 +172,7 @@ def plan_qdq(proto: onnx.ModelProto, *, exclude: Collection[str] = (), runtime: 
     """Decide where the Q/DQ pairs of a float graph go.
 
     Args:
-        proto: a float32 graph in topological order, BatchNorm folded; it is not changed.
+        proto: a float32 graph in topological order, as `simplify` leaves it; it is not changed.
         exclude: names of nodes that stay in float: their inputs are read unquantized.
         runtime: whose kernels the pairs are for.
 
@@ -305,7 +307,7 @@ class _Edges:
         """Whether this reading goes through the Q/DQ pair, given that the tensor has one."""
         if self.needs(node, index):
             return True
-        if node.op_type in LAYERS or node.op_type == "Add" or node_name(node) in self.exclude:
+        if node.op_type in _FLOAT_READERS or node_name(node) in self.exclude:
             return False
         return not (self.view.made_by(tensor) in LAYERS and node.op_type in FUSED_BEHIND_LAYER)
 
@@ -379,13 +381,6 @@ def _weights(seen: GraphView, quantized: Collection[str]) -> Iterator[WeightPoin
     for node in seen.nodes:
         if node.output[0] in quantized and node.input[1] in seen.constants:
             reader = Reader(node=node.output[0], index=1)
-            readers.setdefault((node.input[1], _output_axis(node)), []).append(reader)
+            readers.setdefault((node.input[1], output_axis(node)), []).append(reader)
     for (tensor, axis), found in readers.items():
         yield WeightPoint(tensor=tensor, axis=axis, readers=tuple(found))
-
-
-def _output_axis(node: onnx.NodeProto) -> int:
-    """Return the axis of the output channels in a layer's weight."""
-    if node.op_type == "Gemm":
-        return 0 if attribute(node, "transB", 0) else 1
-    return {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}[node.op_type]

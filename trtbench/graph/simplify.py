@@ -1,4 +1,4 @@
-"""Make both exporters' graphs the same small graph: constants folded, shapes fixed, dead nodes gone. Pure.
+"""Make graphs the same small graph: constants and BatchNorm folded, shapes fixed, dead nodes gone. Pure.
 
 The TorchScript exporter writes shape arithmetic, Constant and Identity nodes; the dynamo exporter writes a global
 average pool as a mean. TensorRT's Q/DQ rules know neither form.
@@ -14,6 +14,7 @@ import onnx
 from onnx import helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
+from trtbench.graph.batchnorm import fold_batch_norms
 from trtbench.graph.view import constants
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _SPATIAL_AXES = ({2, 3}, {-1, -2})
 def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return an equal graph without Constant, Identity and shape nodes, and with its global average pools named so.
 
+    Each BatchNorm behind a layer of its own is folded into it.
+
     The graph must be valid; inputs, outputs and every kept tensor keep their names.
     """
     simple = onnx.ModelProto()
@@ -38,6 +41,7 @@ def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
     _fold_constants(simple)
     _fix_reshapes(simple)
     _drop_identities(simple.graph)
+    fold_batch_norms(simple)
     _name_global_pools(simple)
     _drop_dead(simple.graph)
     return simple

@@ -102,7 +102,7 @@ def exported(
     return GraphFacts(export=export_onnx(model, folder / GRAPH, input_shape=input_shape, config=export))
 
 
-@recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "onnxruntime"), version=1)
+@recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "onnxruntime"), version=2)
 def imported(folder: Path, *, graph: Given[Path], input_shape: tuple[int, int, int], num_classes: int) -> GraphFacts:
     """Bring a user's graph into the form of our own exports."""
     from trtbench.graph.given import import_onnx
