@@ -142,7 +142,8 @@ class Row:
     of one image.
     `builds_p50_ms` are the medians of repeated builds, of which the row is the middle one. `achieved` is what its
     layers came to compute in, `settings` what the engine was opened with, `cores` those its process was bound to.
-    `engine_path` is the engine's file as the run named it, from the folder it ran in.
+    `engine_path` is the engine's file as the run named it, from the folder it ran in. `over_limit_pp` are the points
+    that its drop is beyond the decision's limit; None where it is within.
     """
 
     variant: str
@@ -169,6 +170,7 @@ class Row:
     first_inference_ms: float | None = None
     calibration: CalibrationRecord | None = None
     accuracy: AccuracyRecord | None = None
+    over_limit_pp: float | None = None
     latency: LatencyRecord | None = None
     other_latencies: tuple[LatencyRecord, ...] = ()
     loads: tuple[LoadRecord, ...] = ()

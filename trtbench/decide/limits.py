@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from trtbench.bench.paired_drop import drop_upper_bound
@@ -95,6 +95,13 @@ def _once_a_file(rows: Sequence[Row], obstacles: Sequence[Obstacle | None]) -> l
         if not found[-1] and row.engine_sha256 is not None:
             seen.add(row.engine_sha256)
     return found
+
+
+def held_against(row: Row, decision: DecisionConfig) -> Row:
+    """Return the row with the points that its drop, as counted, is beyond the decision's limit."""
+    drop_pp = None if row.accuracy is None else row.accuracy.drop_pp
+    over = None if drop_pp is None or drop_pp <= decision.max_drop_pp else drop_pp - decision.max_drop_pp
+    return replace(row, over_limit_pp=over)
 
 
 def looked_at(rows: Sequence[Row]) -> int:

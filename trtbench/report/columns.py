@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from trtbench.decide.ratios import dense_fp32_of, eager_of, is_cpu, speed_up
+from trtbench.decide.ratios import dense_fp32_of, dense_variant, eager_of, is_cpu, speed_up
 from trtbench.report.units import ABSENT, fixed, megabytes, millions, percent, significant
 
 if TYPE_CHECKING:
@@ -136,7 +136,24 @@ def _top1(line: Line, top1: float) -> str:
 def _drop(line: Line, drop_pp: float) -> str:
     assert line.row.accuracy is not None, "a row with a drop is scored"
     bound = line.row.accuracy.drop_upper_pp
-    return fixed(drop_pp) if bound is None else f"{fixed(drop_pp)} <={fixed(bound)}"
+    return _marked(line, fixed(drop_pp) if bound is None else f"{fixed(drop_pp)} <={fixed(bound)}")
+
+
+def _drop_bound(line: Line, bound_pp: float) -> str:
+    return _marked(line, fixed(bound_pp))
+
+
+def _marked(line: Line, text: str) -> str:
+    """Mark the drop of a row that lost more than the limit."""
+    return text if line.row.over_limit_pp is None else f"{text} {OVER_LIMIT}"
+
+
+def _channels_gone(line: Line) -> float | None:
+    """Return the share of the dense network's output channels that a row's network lacks; None where it lacks none."""
+    dense = dense_variant(line.rows)
+    full = next((sum(row.widths) for row in line.rows if row.variant == dense and row.widths), 0)
+    here = sum(line.row.widths)
+    return 1 - here / full if 0 < here < full else None
 
 
 def _interval(_: Line, ends: tuple[float, float]) -> str:
@@ -191,6 +208,7 @@ def _on_cpu(line: Line, backend: str) -> str:
     return f"{backend} (CPU)" if is_cpu(line.row) and "cpu" not in backend else backend
 
 
+OVER_LIMIT = "!"  # beside a drop: more than the limit was lost
 _MS = _number(significant)
 _MB = _number(megabytes)
 _MILLIONS = _number(millions)
@@ -229,7 +247,8 @@ COLUMNS = (
     _accuracy("correct", "Right", shown_in=_HTML_CSV),
     _accuracy("total", "Images", shown_in=_HTML_CSV),
     _accuracy("drop_pp", "Drop", unit="pp", text=_drop, shown_in=_FILES),
-    _accuracy("drop_upper_pp", "Drop <=", unit="pp", text=_FIXED, shown_in=_NOT_MD),
+    _accuracy("drop_upper_pp", "Drop <=", unit="pp", text=_drop_bound, shown_in=_NOT_MD),
+    _row("over_limit_pp", "Over the limit", unit="pp", text=_FIXED, shown_in=_HTML_CSV),
     _accuracy("mcnemar_p", "McNemar p", text=_MS, shown_in=_HTML_CSV),
     _accuracy("lost", "Lost", shown_in=_HTML_CSV),
     _accuracy("gained", "Gained", shown_in=_HTML_CSV),
@@ -272,6 +291,7 @@ COLUMNS = (
     ),
     _row("engine_bytes", "File", unit="MB", text=_MB),
     _row("weight_bytes", "Weights", unit="MB", text=_MB, shown_in=_FILES),
+    Column(key="cut", header="Cut", value=_channels_gone, unit="%", text=_PERCENT, shown_in=_FILES),
     _row("params", "Params", unit="M", text=_MILLIONS, shown_in=_FILES),
     _row("macs", "MACs", unit="M", text=_MILLIONS, shown_in=_FILES),
     _row("sparsity", "Zeros", unit="%", text=_PERCENT, shown_in=_HTML_CSV),

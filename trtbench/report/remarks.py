@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trtbench.bench.paired_drop import smallest_provable_drop
 from trtbench.decide.ratios import counterpart, dense_variant, eager_of, is_cpu, is_measured, latency_ratio
 from trtbench.precision import PRECISIONS
+from trtbench.report.losses import explained_losses, loss_words
 from trtbench.report.units import fixed, megabytes, significant
 from trtbench.report.words import ratio_words, short_name
 
@@ -67,12 +68,13 @@ def remarks(row: Row) -> tuple[Remark, ...]:
 
 
 def observations(rows: Sequence[Row]) -> tuple[Remark, ...]:
-    """Return what compression made slower or larger than what it replaces; a negative result is never hidden.
+    """Return what lost more than the limit, and what compression made slower or larger: no negative result is hidden.
 
     "Slower" means beyond the paired interval, where there is one. What explains a surprise follows.
     """
     measured = [row for row in rows if is_measured(row) and row.role == "candidate"]
-    found = [one for row in measured for one in (*_int8(row, measured), *_pruned(row, measured, rows))]
+    found = [Remark(row=row, key="over-limit", text=text) for row, text in explained_losses(rows)]
+    found += [one for row in measured for one in (*_int8(row, measured), *_pruned(row, measured, rows))]
     found += [one for row in measured for one in _slower(row, eager_of(row, rows), "PyTorch eager")]
     return (*found, *surprises(rows))
 
@@ -132,6 +134,8 @@ def _of_row(row: Row) -> Iterator[tuple[str, str]]:
         yield "simulated", "simulated under a test double: no measurement, never ranked"
     if latency is not None and latency.throttled_samples:
         yield "throttled", f"{latency.throttled_samples} of {latency.n} samples were taken while the device held back"
+    if row.accuracy is not None and row.over_limit_pp is not None:
+        yield "over-limit", loss_words(row.accuracy, row.over_limit_pp)
     yield from (("note", note) for note in row.notes)
     if row.accuracy is not None and row.accuracy.true_arithmetic_correct is not None:
         yield from _kernels(row.accuracy, row.accuracy.true_arithmetic_correct)

@@ -260,7 +260,7 @@ TERMINAL = (
     *("variant", "precision", "runs_on", "batch_size", "status", "top1", "drop_upper_pp", "p50_ms"),
     *(*_GAINS, "engine_bytes", "marks"),
 )
-ENGINES = (*ENGINE, "batch_size", "top1", "drop_pp", "loss", "engine_bytes", "params", "macs", "marks")
+ENGINES = (*ENGINE, "batch_size", "cut", "top1", "drop_pp", "loss", "engine_bytes", "params", "macs", "marks")
 LATENCIES = (
     *(*ENGINE, "batch_size", "p50_ms", "compute_ms", "p90_ms", "host_to_host_p50_ms", "ms_per_image"),
     *(*_GAINS, "marks"),
@@ -275,9 +275,10 @@ BUILT_LEGEND = (
     " arithmetic."
 )
 ENGINES_LEGEND = (
-    "Top-1 with its 95 % Wilson interval. Drop pp: percentage points lost against the dense network on the same images"
-    " (after <= the one-sided 95 % upper bound). Test loss: mean cross-entropy, in nats. MB = 10^6 bytes of the file"
-    " that was timed. Params and MACs, of one image, are in millions."
+    "Cut: the share of the output channels that is gone. Top-1 with its 95 % Wilson interval. Drop pp: percentage"
+    " points lost against the dense network on the same images (after <= the one-sided 95 % upper bound; ! where more"
+    " than the limit was lost). Test loss: mean cross-entropy, in nats. MB = 10^6 bytes of the file that was timed."
+    " Params and MACs, of one image, are in millions."
 )
 LATENCIES_LEGEND = (
     "One sample is one synchronised inference of a whole batch by the wall clock, on a GPU launch and wake-up included;"
@@ -286,7 +287,7 @@ LATENCIES_LEGEND = (
     " network on the same backend."
 )
 _TERMINAL_LEGEND = (
-    "Top-1 with its 95 % interval; drop at most this many percentage points (95 % confidence); vs eager, vs dense:"
-    " times as fast as PyTorch eager and as the dense FP32 network; MB = 10^6 bytes"
+    "Top-1 with its 95 % interval; drop at most this many percentage points (95 % confidence), ! where more than the"
+    " limit was lost; vs eager, vs dense: times as fast as PyTorch eager and as the dense FP32 network; MB = 10^6 bytes"
 )
 _SHARES = (0.25, 0.5, 0.75, 0.9, 0.99)

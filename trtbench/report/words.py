@@ -202,6 +202,8 @@ def _limit_clause(broken: BrokenLimit, row: Row, choice: Choice) -> str:
 
 
 def _unproven(broken: BrokenLimit, accuracy: AccuracyRecord, choice: Choice) -> str:
+    if accuracy.drop_pp is not None and accuracy.drop_pp > broken.limit:
+        return f"it lost {fixed(accuracy.drop_pp)} pp, more than the limit of {fixed(broken.limit)} pp"
     smallest_pp = 100 * smallest_provable_drop(accuracy.total, confidence=confidence_each(choice.engines))
     clause = (
         f"its drop is not proven: it may be {fixed(broken.value)} pp ({_confidence(choice)})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from trtbench.decide.limits import held_against
 from trtbench.environment import collect_environment, using_gpu
 from trtbench.jsonable import to_jsonable
 from trtbench.progress import Event, Listener, Stages, nobody
@@ -56,8 +57,9 @@ def run_suite(
     with using_gpu(suite.device):
         environment = collect_environment()
         results = bench_suite(suite, places, folder=folder, tell=stages)
+    rows = tuple(held_against(row, suite.decision) for row in results.rows)
     facts = to_jsonable(environment)
-    paired = paired_from(results.rows, results.blocks, repeated=results.repeated)
+    paired = paired_from(rows, results.blocks, repeated=results.repeated)
     interrupted = ("The run was interrupted: rows that were not reached are skipped.",) * results.is_interrupted
     report = Report(
         run_id=run_id,
@@ -66,10 +68,10 @@ def run_suite(
         git=to_jsonable(environment.git) or {},
         environment=facts,
         suite=suite.as_written(),
-        rows=results.rows,
-        decision=recommend(results.rows, suite.decision, paired=paired),
+        rows=rows,
+        decision=recommend(rows, suite.decision, paired=paired),
         stages=stages.seconds,
-        notes=(*interrupted, *results.notes, *texts(advice(results.rows, results.telemetry, facts))),
+        notes=(*interrupted, *results.notes, *texts(advice(rows, results.telemetry, facts))),
         telemetry=results.telemetry,
     )
     write_report(report, folder)
