@@ -48,6 +48,7 @@ _ORDER = (
     "steps",
     "studies",
     "cli",
+    "interface",
 )
 _HEAVY = ("torch", "onnxruntime", "onnx", "cupy", "tensorrt", "pycuda", "matplotlib", "sklearn", "scipy")
 

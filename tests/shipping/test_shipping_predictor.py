@@ -134,7 +134,7 @@ def test_an_engine_file_is_loaded_with_the_classes_of_its_sidecar(small_run: Pat
 
     with trtbench.load(row.engine_path, batch=3) as predictor:
         assert (predictor.classes, predictor.batch) == (("circle", "square", "star"), 3)
-        assert len(predictor.predict(_tests(images))) == 15
+        assert len(predictor.predict(_tests(images))) == 18
     with pytest.raises(ConfigError, match="a bundle or an engine file"):
         load("none such")
 
@@ -195,7 +195,7 @@ def test_the_verb_names_what_is_on_a_folder_and_counts_what_is_right(
 
     assert not stop.value.code
     found = json.loads(capsys.readouterr().out)
-    assert (found["correct"], found["total"]) == (read_bundle(shipped).correct, 15)
+    assert (found["correct"], found["total"]) == (read_bundle(shipped).correct, 18)
     assert [Path(one["image"]) for one in found["images"]] == _tests(images)
     assert all(len(one["top"]) == 2 for one in found["images"])
     assert found["images_per_s"] > 0

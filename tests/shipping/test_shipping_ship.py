@@ -49,7 +49,7 @@ def test_a_bundle_says_what_the_report_says_and_is_proven(shipped: Path, small_r
     assert found.latency == row.latency
     assert found.licence == "MIT"
     assert found.proof is not None
-    assert (found.proof.correct, found.proof.total, found.proof.flips) == (row.accuracy.correct, 15, 0)
+    assert (found.proof.correct, found.proof.total, found.proof.flips) == (row.accuracy.correct, 18, 0)
     assert file_sha256(shipped / found.engine) == row.engine_sha256
     assert read_sidecar(shipped / found.engine).engine_sha256 == row.engine_sha256
     assert set(found.files) == {
@@ -57,7 +57,7 @@ def test_a_bundle_says_what_the_report_says_and_is_proven(shipped: Path, small_r
         *("predict.py", "report.json", "runtime.py"),
     }
     card = (shipped / "README.md").read_text(encoding="utf-8")
-    assert f"{row.accuracy.correct} of 15" in card
+    assert f"{row.accuracy.correct} of 18" in card
     assert "circle, square, star" in card
     assert len((shipped / "predict.py").read_text(encoding="utf-8").splitlines()) < 120
 
@@ -158,7 +158,7 @@ def test_a_bundle_that_scores_otherwise_than_the_run_is_not_left_behind(
     logits = np.eye(3, dtype=np.float32)[list(read_predictions(small_run, row))]
     monkeypatch.setattr(proving, "scored", lambda *_, **__: logits)
 
-    with pytest.raises(GateError, match=f"expected {row.accuracy.correct - 1} of 15 images right") as told:
+    with pytest.raises(GateError, match=f"expected {row.accuracy.correct - 1} of 18 images right") as told:
         ship_row(run, tmp_path / "bundle", row=ROW)
 
     assert told.value.exit_code == 4
@@ -201,8 +201,10 @@ def test_only_rows_that_can_be_shipped_are(small_run: Path, tmp_path: Path) -> N
         ship_row(small_run, tmp_path / "bundle", row="none such")
     with pytest.raises(ConfigError, match="got dense fp32 eager b1, of status ok on eager"):
         ship_row(small_run, tmp_path / "bundle", row="dense fp32 eager b1")
+    report = read_report(small_run)
+    write_report(replace(report, decision=replace(report.decision, winner=None)), tmp_path / "undecided")
     with pytest.raises(GateError, match="a row within every limit"):
-        ship_row(small_run, tmp_path / "bundle")
+        ship_row(tmp_path / "undecided", tmp_path / "bundle")
     with pytest.raises(ConfigError, match=r"--output .* expected nothing there"):
         ship_row(small_run, tmp_path, row=ROW)
 
