@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from trtbench.compress.magnitude import (
+from trtbench.compress.weights import (
     cubic_sparsity,
     global_masks,
     global_percentile_masks,

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trtbench.compress.magnitude import global_percentile_masks, layer_masks
 from trtbench.compress.method import Compressed, Context, method_of
 from trtbench.compress.nm import has_pattern, largest_of_groups, sparse_layers
 from trtbench.compress.sparsity import draw_sparsity, layer_sparsities, sparsity_csv, sparsity_of, verify_masks
+from trtbench.compress.weights import global_percentile_masks, layer_masks
 from trtbench.errors import ConfigError, RowError
 from trtbench.models.masks import prunable_weights, zeros_of
 from trtbench.suite import AugmentConfig, NmVariant, TrainConfig, Variant, WeightsVariant

@@ -14,7 +14,7 @@ from trtbench.bench.records import PLAIN, Bench, EngineFile, Images, Measured, R
 from trtbench.bench.spread import Interval
 from trtbench.decide.rank import processes_needed
 from trtbench.report.document import read_report
-from trtbench.running import sampling
+from trtbench.running import bench as measuring
 from trtbench.suite import BenchConfig, DecisionConfig
 
 if TYPE_CHECKING:
@@ -68,12 +68,12 @@ def _sampled(half_width: float, monkeypatch: pytest.MonkeyPatch, *, budget_s: fl
         ran.append([f"{one.engine.name.split()[0]} b{one.batch_size}" for one in rows])
         return 3.0
 
-    monkeypatch.setattr(sampling, "time_again", time_again)
+    monkeypatch.setattr(measuring, "time_again", time_again)
     config = BenchConfig(budget_s=budget_s)
     images = Images(path=Path(), labels=np.zeros(1, np.int64))
     bench = Bench(images=images, config=config, folder=Path(), seconds={0: 6.0, 1: 6.0, 2: 6.0})
     rows = [replace(row, latency=replace(row.latency, ratio=None)) for row in _ROWS_OF if row.latency]
-    sampling.sample_on(_found(), rows, bench, _DECISION, paired=_paired(half_width))
+    measuring.sample_on(_found(), rows, bench, _DECISION, paired=_paired(half_width))
     return ran
 
 
@@ -108,7 +108,7 @@ def test_the_budget_pays_for_more_processes_only_while_it_lasts(
 
 
 def test_nothing_is_timed_for_a_choice_among_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "time_again", None)
+    monkeypatch.setattr(measuring, "time_again", None)
     bench = Bench(images=Images(path=Path(), labels=np.zeros(1, np.int64)), config=BenchConfig(), folder=Path())
 
-    assert not sampling.sample_on([], [], bench, _DECISION, paired=_paired(0.5))
+    assert not measuring.sample_on([], [], bench, _DECISION, paired=_paired(0.5))

@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 
 from trtbench.cli import main
-from trtbench.compress.magnitude import global_masks
+from trtbench.compress.weights import global_masks
 from trtbench.models import build_model, load_model, save_model
 from trtbench.models.masks import keep_zeros, masks_of, prunable_weights, set_to_zero, zeros_of
 

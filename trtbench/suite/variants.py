@@ -62,7 +62,7 @@ class DenseVariant(VariantPart):
     After another variant it is that variant's network, fine-tuned once more.
     """
 
-    place: ClassVar[str] = "trtbench.compress.magnitude:keep"
+    place: ClassVar[str] = "trtbench.compress.weights:keep"
 
     kind: Literal["dense"]
 
