@@ -75,10 +75,10 @@ else:  # read by pydantic, which refuses every other name and writes them into t
     FloatPrecision = Literal[tuple(one.name for one in _ALL if not one.is_int8)]
 
 
-def shown_precision(precision: str, *, sparse: bool = False, build: int = 1) -> str:
+def shown_precision(precision: str, *, sparse: bool = False, rescued: bool = False, build: int = 1) -> str:
     """Return a precision as names of rows and files show it: with what else tells two engines of it apart."""
     again = f"#{build}" if build > 1 else ""
-    return f"{precision}{'+sparse' if sparse else ''}{again}"
+    return f"{precision}{'-rescued' if rescued else ''}{'+sparse' if sparse else ''}{again}"
 
 
 def read_shown(shown: str) -> tuple[str, bool, int]:

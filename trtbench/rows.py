@@ -135,7 +135,8 @@ class LoadRecord:
 class Row:
     """One (variant, precision, sparse, build, backend, device, batch size) of a report.
 
-    `sparse` says that 2:4 sparse weights may run on sparse tensor cores; `build` counts repeated builds from 1.
+    `sparse` says that 2:4 sparse weights may run on sparse tensor cores; `rescued` that INT8 was corrected, or has some
+    layers in higher precision, so that it loses less; `build` counts repeated builds from 1.
     `widths` are the output channels of each convolution. `latency` is of the inference alone; `other_latencies` are
     of the same engine with the copies in and out, or of several launches a sample. `device_memory_bytes` are what it
     takes of a GPU, None on a CPU and where nobody tells; `host_memory_bytes` the most its process held. `energy_j` is
@@ -149,6 +150,7 @@ class Row:
     variant: str
     precision: PrecisionName
     sparse: bool = False
+    rescued: bool = False
     build: int = 1
     backend: str
     device: str
@@ -187,7 +189,7 @@ class Row:
     @property
     def shown_precision(self) -> str:
         """The precision as names and tables show it, with what else tells two engines of it apart."""
-        return shown_precision(self.precision, sparse=self.sparse, build=self.build)
+        return shown_precision(self.precision, sparse=self.sparse, rescued=self.rescued, build=self.build)
 
     @property
     def name(self) -> str:

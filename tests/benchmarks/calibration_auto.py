@@ -33,11 +33,12 @@ from trtbench.suite import CalibrationConfig, adhoc_suite, parse_suite
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from trtbench.precision import Runtime
     from trtbench.suite import Suite
 
 METHODS = get_args(CalibrationConfig.model_fields["method"].annotation)
 LOST_PP = 100 * 3 / 360
-_RUNTIME = "onnxruntime-cpu"
+_RUNTIME: Runtime = "onnxruntime-cpu"
 _DIGITS = {"source": "digits"}
 _CIFAR = {"source": "folder:${SHARED}/data/cifar10-lossless.tar.xz", "validation": 0.1}
 _AKAMASTER = _CIFAR | {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MODULES = [
-    *(f"trtbench.make.{name}" for name in ("calibration", "gains", "graphs", "networks")),
+    *(f"trtbench.make.{name}" for name in ("calibration", "gains", "graphs", "networks", "rescue")),
     *(f"trtbench.studies.{name}" for name in ("calibration_run", "kernels", "truth")),
 ]
 _RECIPES = sorted(

@@ -27,6 +27,7 @@ class Sidecar:
     Args:
         key: the sha256 of all that decided the build; a build with the same key is not repeated.
         sparse: 2:4 sparse weights may run on sparse tensor cores.
+        rescued: layers that INT8 loses most on are in higher precision, or it is corrected.
         build: counts repeated builds of one engine, from 1.
         achieved: what the runtime made of the requested precision.
         machine: the device the engine was built for; it is loaded nowhere else.
@@ -43,6 +44,7 @@ class Sidecar:
     variant: str
     precision: str
     sparse: bool = False
+    rescued: bool = False
     build: int = 1
     achieved: str
     backend: str
@@ -74,7 +76,7 @@ class Sidecar:
     @property
     def shown_precision(self) -> str:
         """The precision as names show it, with what else tells two engines of it apart."""
-        return shown_precision(self.precision, sparse=self.sparse, build=self.build)
+        return shown_precision(self.precision, sparse=self.sparse, rescued=self.rescued, build=self.build)
 
 
 def sidecar_path(engine: Path) -> Path:

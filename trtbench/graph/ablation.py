@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx
 from onnx import shape_inference
 
+from trtbench.graph.placement import plan_qdq
+from trtbench.graph.qdq import insert_qdq
 from trtbench.graph.view import LAYERS, GraphView, constants, node_name, view
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.graph.placement import QdqPlan, Reader
+    from trtbench.graph.view import WeightClip
+    from trtbench.precision import Runtime
 
 Operand = Literal["weights", "activations"]
 
@@ -31,6 +35,51 @@ class QuantizedNode:
     op_type: str
     output: str
     macs: int
+
+
+class Placement:
+    """One placement of Q/DQ pairs, and the graphs with fewer of them.
+
+    Args:
+        reference: the float graph.
+        quantized: its Q/DQ graph, of which come refined weights and biases.
+        amax: the ranges of its activations.
+        runtime: whose placement it is.
+        weights: how the clip of a weight was found.
+        exclude: nodes that are in float in any case.
+    """
+
+    def __init__(
+        self,
+        reference: onnx.ModelProto,
+        quantized: onnx.ModelProto,
+        amax: Mapping[str, float],
+        *,
+        runtime: Runtime,
+        weights: WeightClip,
+        exclude: Collection[str],
+    ) -> None:
+        self._reference = reference
+        self._quantized = quantized
+        self._runtime = runtime
+        self._clip = weights
+        self._excluded = exclude
+        self._plan = plan_qdq(reference, exclude=exclude, runtime=runtime)
+        self._amax = ranges_of_all(self._plan, amax)
+        self.nodes = quantized_nodes(reference, self._plan)
+
+    def graph(self, exclude: Collection[str]) -> onnx.ModelProto:
+        """Return the Q/DQ graph with these nodes left out, beside those that are in any case."""
+        left_out = {*self._excluded, *exclude}
+        return self._insert(plan_qdq(self._reference, exclude=left_out, runtime=self._runtime), left_out)
+
+    def only(self, node: QuantizedNode) -> onnx.ModelProto:
+        """Return the graph in which one node alone reads quantized values."""
+        return self._insert(only(self._plan, node), {other.name for other in self.nodes} - {node.name})
+
+    def _insert(self, plan: QdqPlan, in_float: Collection[str]) -> onnx.ModelProto:
+        refined = with_refinements(self._reference, self._quantized, exclude=in_float)
+        return insert_qdq(refined, plan, self._amax, weights=self._clip, scales_of=self._reference)
 
 
 def quantized_nodes(proto: onnx.ModelProto, plan: QdqPlan) -> tuple[QuantizedNode, ...]:

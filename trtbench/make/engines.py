@@ -18,6 +18,7 @@ from trtbench.make.gains import calibration_notes, calibration_record
 from trtbench.make.graphs import GRAPH, HalfFacts, float_graph, fp8_graph, half_graph, notes_of, quantized_graph
 from trtbench.make.networks import WEIGHTS, variant_network
 from trtbench.make.recipe import Absent
+from trtbench.make.rescue import is_in_doubt, rescue
 from trtbench.precision import PRECISIONS, shown_precision
 from trtbench.progress import Event
 from trtbench.store import file_sha256, storing
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbench.make.makings import Makings, Places
+    from trtbench.make.rescue import Rescue
     from trtbench.rows import CalibrationRecord, Role
     from trtbench.store import Artefact
     from trtbench.suite import Variant
@@ -35,13 +37,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnginePlan:
-    """One engine to build: a variant at a precision on a runtime, as `config` asks; `build` counts repeated builds."""
+    """One engine to build: a variant at a precision on a runtime, as `config` asks; `build` counts repeated builds.
+
+    `rescued` int8 is what `make.rescue` finds to hold it.
+    """
 
     variant: Variant
     precision: str
     backend: str
     role: Role = "candidate"
     config: EngineConfig = field(default_factory=EngineConfig)
+    rescued: bool = False
     build: int = 1
 
     @property
@@ -52,7 +58,7 @@ class EnginePlan:
     @property
     def shown_precision(self) -> str:
         """The precision as rows and files name it: with what else tells two engines of it apart."""
-        return shown_precision(self.precision, sparse=self.config.sparse, build=self.build)
+        return shown_precision(self.precision, sparse=self.config.sparse, rescued=self.rescued, build=self.build)
 
     def options(self, batch_sizes: tuple[int, ...]) -> BuildOptions:
         """Return what the suite asks of the build, but for where timings of tactics are kept."""
@@ -71,6 +77,9 @@ class EnginePlan:
 
 def source(makings: Makings, plan: EnginePlan) -> Artefact[Any]:
     """Return the artefact an engine is built from: a network or a graph."""
+    if plan.rescued:
+        runtime = BACKENDS[plan.backend].placement
+        return quantized_graph(_rescue(makings, plan).makings, plan.variant, runtime=runtime)
     if BACKENDS[plan.backend].is_baseline:
         return variant_network(makings, plan.variant)
     if PRECISIONS[plan.precision].graph == "half":
@@ -129,6 +138,7 @@ def engine_identity(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]
         "variant": plan.variant.name,
         "precision": plan.precision,
         **({"sparse": True} if plan.config.sparse else {}),
+        **({"rescued": True} if plan.rescued else {}),
         **({"build": plan.build} if plan.build > 1 else {}),
         "backend": plan.backend,
         "backend_version": here.version,
@@ -244,7 +254,18 @@ def _calibration_record(makings: Makings, plan: EnginePlan) -> CalibrationRecord
     """Return how the Q/DQ graph behind an engine was calibrated."""
     if not PRECISIONS[plan.precision].is_int8 or PRECISIONS[plan.precision].calibrates_itself:
         return None
-    return calibration_record(makings, plan.variant, runtime=BACKENDS[plan.backend].placement)
+    runtime = BACKENDS[plan.backend].placement
+    if not plan.rescued:
+        return calibration_record(makings, plan.variant, runtime=runtime)
+    found = _rescue(makings, plan)
+    record = calibration_record(found.makings, plan.variant, runtime=runtime)
+    return replace(record, method=f"{record.method}, {found.kept}")
+
+
+def _rescue(makings: Makings, plan: EnginePlan) -> Rescue:
+    found = rescue(makings, plan.variant, runtime=BACKENDS[plan.backend].placement)
+    assert found is not None, "a rescued engine is planned where there is a rescue"
+    return found
 
 
 def _notes(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]) -> Iterator[str]:
@@ -258,6 +279,11 @@ def _notes(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]) -> Iter
     if PRECISIONS[plan.precision].codes == "int8":
         runtime = BACKENDS[plan.backend].placement
         yield from calibration_notes(makings, plan.variant, precision=plan.precision, runtime=runtime)
+    if plan.rescued:
+        yield _rescue(makings, plan).note
+    elif is_in_doubt(_calibration_record(makings, plan), max_drop_pp=makings.suite.decision.max_drop_pp):
+        why = f"`trtbench explain-int8 {makings.suite.origin} --variant {plan.variant.name}` tells why"
+        yield f"INT8 may lose more than is accepted, by its held-out images; {why}"
 
 
 @contextlib.contextmanager

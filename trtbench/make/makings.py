@@ -157,13 +157,13 @@ class Makings:
     def without(self, option: str) -> Makings:
         """Return the makings of the same suite with one calibration option at its default."""
         default = getattr(type(self.suite.calibration)(), option)
-        return self._calibrated(f"without-{option}", **{option: default})
+        return self.calibrated(f"without-{option}", **{option: default})
 
     def excluding(self, nodes: tuple[str, ...]) -> Makings:
         """Return the makings of the same suite with these nodes, and no others, kept in higher precision."""
-        return self._calibrated("excluding", exclude=nodes)
+        return self.calibrated("excluding", exclude=nodes)
 
-    def _calibrated(self, name: str, **changes: Any) -> Makings:
+    def calibrated(self, name: str, **changes: Any) -> Makings:
         """Return the makings with other options; the images, and the artefacts they share, are at hand already."""
         _ = self.dataset
         other = copy.copy(self)

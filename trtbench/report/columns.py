@@ -350,6 +350,7 @@ COLUMNS = (
     # what was built and opened
     _row("engine_path", "Engine file", shown_in=_FILES, align="left"),
     _row("sparse", "Sparse", shown_in=_CSV),
+    _row("rescued", "Rescued", shown_in=_CSV),
     _row("build", "Build number", shown_in=_CSV),
     _row("widths", "Widths", shown_in=_HTML_CSV, align="left"),
     _row("settings", "Opened with", text=_settings, shown_in=_HTML, align="left"),

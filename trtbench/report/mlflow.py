@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PARAMS_AT_ONCE = 100  # MLflow's limit of one request
 _LONGEST = 500  # characters of a parameter's value that servers of every version take
 _FILES = ("report.json", "report.md", "report.html", "report.csv")
-_NAMING = ("variant", "precision", "sparse", "build", "backend", "device", "batch_size", "role", "status")
+_NAMING = ("variant", "precision", "sparse", "rescued", "build", "backend", "device", "batch_size", "role", "status")
 
 
 def log_to_mlflow(report: Report, folder: Path, *, uri: str) -> str:

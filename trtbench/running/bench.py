@@ -30,7 +30,7 @@ from trtbench.progress import Clock, Listener, nobody
 from trtbench.report.disk import write_raw
 from trtbench.running.again import paired_from
 from trtbench.running.finalists import repeat_builds
-from trtbench.running.plan import built_engine, plan_engines
+from trtbench.running.plan import built_engines
 from trtbench.running.rows import absent_row, family_of, row_of
 from trtbench.store import storing
 from trtbench.suite import BACKENDS, DataConfig, DenseVariant, options
@@ -81,7 +81,7 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
         tell: told of progress.
     """
     makings = Makings(suite, places, tell=tell)
-    built = [built_engine(makings, plan) for plan in plan_engines(suite)]
+    built = list(built_engines(makings))
     notes = overlap_notes(makings)
     session = _Session(makings, folder)
     found: list[Measured] = []
@@ -235,7 +235,7 @@ def _true_arithmetic(makings: Makings, built: Sequence[BuiltEngine], progress: P
 
 
 def _is_int8(built: BuiltEngine) -> bool:
-    return built.status == "ok" and built.plan.precision == "int8"
+    return built.status == "ok" and built.plan.precision == "int8" and not built.plan.rescued
 
 
 def true_logits(graph: Path, makings: Makings) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trtbench.engines.base import backend, resolve_backend
@@ -12,7 +12,9 @@ from trtbench.errors import CapabilityError, OutOfMemoryError, RowError, Unsuppo
 from trtbench.make.engines import EnginePlan, build_engine
 from trtbench.make.makings import Makings
 from trtbench.make.recipe import Absent
+from trtbench.make.rescue import rescue
 from trtbench.progress import Event, Listener, nobody
+from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -85,7 +87,24 @@ def build_suite(suite: Suite, places: Places, *, tell: Listener = nobody) -> tup
     """
     makings = Makings(suite, places, tell=tell)
     with using_gpu(suite.device):
-        return tuple(built_engine(makings, plan) for plan in plan_engines(suite))
+        return tuple(built_engines(makings))
+
+
+def built_engines(makings: Makings) -> Iterator[BuiltEngine]:
+    """Build the engines of the plan in its order, and behind each INT8 one that is in doubt what holds it."""
+    for plan in plan_engines(makings.suite):
+        built = built_engine(makings, plan)
+        yield built
+        if built.sidecar is not None and plan.precision == "int8" and _is_rescued(makings, plan):
+            yield built_engine(makings, replace(plan, rescued=True))
+
+
+def _is_rescued(makings: Makings, plan: EnginePlan) -> bool:
+    try:
+        return rescue(makings, plan.variant, runtime=BACKENDS[plan.backend].placement) is not None
+    except RowError as error:  # the row that was asked for stands
+        makings.tell(Event(stage="rescue", item=plan.name, state="failed", detail=str(error)))
+        return False
 
 
 def status_of(error: RowError | CapabilityError) -> Status:

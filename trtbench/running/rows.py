@@ -122,6 +122,7 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
         variant=sidecar.variant,
         precision=sidecar.precision,
         sparse=sidecar.sparse,
+        rescued=sidecar.rescued,
         build=sidecar.build,
         backend=sidecar.backend,
         device=device,
@@ -166,7 +167,7 @@ def _accuracy(measured: Measured, sidecar: Sidecar, family: Family) -> AccuracyR
         return None
     adjusted = family.holm_p.get((measured.engine.name, measured.batch_size))
     record = replace(scored, mcnemar_holm_p=adjusted)
-    if sidecar.precision != "int8":
+    if sidecar.precision != "int8" or sidecar.rescued:
         return record
     exact = family.true_correct.get((sidecar.variant, BACKENDS[sidecar.backend].placement))
     forecast = family.true_correct.get((sidecar.variant, "tensorrt"))
@@ -195,6 +196,7 @@ def absent_row(built: BuiltEngine, batch_size: int, *, graph: AccuracyRecord | N
         variant=plan.variant.name,
         precision=plan.precision,
         sparse=plan.config.sparse,
+        rescued=plan.rescued,
         build=plan.build,
         backend=plan.backend,
         device=_device_of(plan.backend) if sidecar is None else sidecar.device,

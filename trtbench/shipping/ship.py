@@ -214,7 +214,7 @@ def _graph(makings: Makings, sidecar: Sidecar) -> Path:
     )
     what = f"graph of {sidecar.variant} {sidecar.shown_precision}"
     try:
-        made = None if plan is None else source(makings, plan)
+        made = None if plan is None else source(makings, replace(plan, rescued=sidecar.rescued))
         if made is not None and made.sha256 == sidecar.source_sha256:
             return made.path(GRAPH)
     except Absent:

@@ -1,4 +1,4 @@
-"""Where an INT8 drop comes from: parts of it, layers, and the cheapest layers to keep in higher precision. Pure."""
+"""Where an INT8 drop comes from: parts of it, and what each layer brings. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbench.bench.paired_drop import drop_upper_bound
+from trtbench.calibrate.exclusion import Exclusion  # noqa: TC001  the schema of an explanation is built from it
 from trtbench.calibrate.judgement import powers, signal_to_noise_db
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -114,15 +115,6 @@ class LayerEffect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exclusion:
-    """The cheapest set of layers found that, kept in higher precision, brings the drop within the limit."""
-
-    nodes: tuple[str, ...]
-    effect: Effect
-    macs_share: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """Where the INT8 drop of one variant comes from.
 
@@ -143,7 +135,7 @@ class Explanation:
     layers: tuple[LayerEffect, ...]
     all_quantized: Effect
     max_drop_pp: float
-    exclusion: Exclusion
+    exclusion: Exclusion[Effect]
     final_validation: Effect
     final_test: Effect
     exclude: tuple[str, ...]
@@ -163,59 +155,3 @@ def effect_of(logits: NDArray[np.float32], reference: NDArray[np.float32], label
         agreement=float((found == wanted).mean()),
         logits_snr_db=signal_to_noise_db(*powers(reference, logits)),
     )
-
-
-def cheapest_exclusion(
-    layers: Sequence[LayerEffect], measure: Callable[[tuple[str, ...]], Effect], *, max_drop_pp: float
-) -> Exclusion:
-    """Search the layers to keep in higher precision so that the measured drop is at most `max_drop_pp`.
-
-    Cheap is what leaves few multiply-accumulates out of INT8, then few layers. The layers are ranked twice: by the
-    noise they alone put on the logits, and by that noise for each multiply-accumulate. Of each ranking the shortest
-    prefix that holds is found by bisection; then its members are put back one by one, the largest first, where the
-    drop allows. The cheaper of both sets is returned; what it reaches was measured. Optimal it need not be.
-
-    Args:
-        layers: all layers of the placement.
-        measure: the effect of a network with these layers left out; asked once a set.
-        max_drop_pp: the largest accepted drop, percentage points, not below 0.
-    """
-    known: dict[tuple[str, ...], Effect] = {}
-    position = {layer.name: index for index, layer in enumerate(layers)}
-    macs = {layer.name: layer.macs for layer in layers}
-
-    def holds(nodes: Sequence[str]) -> bool:
-        key = tuple(sorted(nodes, key=position.__getitem__))
-        if key not in known:
-            known[key] = measure(key)
-        return known[key].drop_pp <= max_drop_pp
-
-    found = []
-    for ranking in _rankings(layers):
-        nodes = ranking[: _shortest_prefix(ranking, holds)]
-        for name in sorted(nodes, key=lambda name: -macs[name]):
-            rest = [other for other in nodes if other != name]
-            if holds(rest):
-                nodes = rest
-        found.append(tuple(sorted(nodes, key=position.__getitem__)))
-    best = min(found, key=lambda nodes: (sum(macs[name] for name in nodes), len(nodes)))
-    holds(best)
-    share = sum(macs[name] for name in best) / max(1, sum(macs.values()))
-    return Exclusion(nodes=best, effect=known[best], macs_share=share)
-
-
-def _rankings(layers: Sequence[LayerEffect]) -> tuple[list[str], list[str]]:
-    by_noise = sorted(layers, key=lambda layer: -layer.only.noise)
-    by_price = sorted(layers, key=lambda layer: -layer.only.noise / (layer.macs + 1))
-    return [layer.name for layer in by_noise], [layer.name for layer in by_price]
-
-
-def _shortest_prefix(ranking: Sequence[str], holds: Callable[[Sequence[str]], bool]) -> int:
-    """Return a length whose prefix holds and whose predecessor was seen not to, or 0; all layers out always hold."""
-    if holds(ranking[:0]):
-        return 0
-    low, high = 0, len(ranking)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(ranking[:middle]) else (middle, high)
-    return high

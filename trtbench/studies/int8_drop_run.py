@@ -12,24 +12,21 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from trtbench.calibrate.exclusion import cheapest_exclusion
 from trtbench.errors import ConfigError
-from trtbench.graph.ablation import only, quantized_nodes, ranges_of_all, with_refinements, without_pairs
-from trtbench.graph.placement import plan_qdq
-from trtbench.graph.qdq import insert_qdq
+from trtbench.graph.ablation import Placement, without_pairs
 from trtbench.make.graphs import GRAPH, calibrated_graph, quantized_graph, ranges
 from trtbench.precision import PLACEMENTS
 from trtbench.progress import Countdown
 from trtbench.running.plan import plan_engines
-from trtbench.studies.int8_drop import DropSplit, Explanation, LayerEffect, cheapest_exclusion
+from trtbench.studies.int8_drop import DropSplit, Explanation, LayerEffect
 from trtbench.studies.kernels import KernelConfig, kernel_effects
 from trtbench.studies.truth import TrueArithmetic, where
 from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from trtbench.graph.ablation import QuantizedNode
-    from trtbench.graph.placement import QdqPlan
     from trtbench.make.engines import EnginePlan
     from trtbench.make.makings import Makings
     from trtbench.precision import Runtime
@@ -67,7 +64,14 @@ def explain_int8(
     limit = makings.suite.decision.max_drop_pp if max_drop_pp is None else max_drop_pp
     reference = onnx.load(calibrated_graph(makings, chosen).path(GRAPH))
     validation, test = (TrueArithmetic(makings, reference, split=split) for split in ("validation", "test"))
-    pairs = _Placement(makings, chosen, reference, runtime=runtime)
+    pairs = Placement(
+        reference,
+        onnx.load(quantized_graph(makings, chosen, runtime=runtime).path(GRAPH)),
+        json.loads(ranges(makings, chosen).path("ranges.json").read_bytes()),
+        runtime=runtime,
+        weights=config.weights,
+        exclude=config.exclude,
+    )
     layers = tuple(_layers(makings, pairs, validation))
     search = _Search(makings, pairs, validation)
     exclusion = cheapest_exclusion(layers, search.effect, max_drop_pp=limit)
@@ -95,39 +99,10 @@ def explain_int8(
     )
 
 
-class _Placement:
-    """One placement of Q/DQ pairs, and the graphs with fewer of them."""
-
-    def __init__(self, makings: Makings, variant: Variant, reference: onnx.ModelProto, *, runtime: Runtime) -> None:
-        config = makings.suite.calibration
-        amax = json.loads(ranges(makings, variant).path("ranges.json").read_bytes())
-        self._reference = reference
-        self._quantized = onnx.load(quantized_graph(makings, variant, runtime=runtime).path(GRAPH))
-        self._runtime = runtime
-        self._clip = config.weights
-        self._excluded = config.exclude
-        self._plan = plan_qdq(reference, exclude=config.exclude, runtime=self._runtime)
-        self._amax = ranges_of_all(self._plan, amax)
-        self.nodes = quantized_nodes(reference, self._plan)
-
-    def graph(self, exclude: Collection[str]) -> onnx.ModelProto:
-        """Return the Q/DQ graph with these nodes left out, beside those that the suite excludes."""
-        left_out = {*self._excluded, *exclude}
-        return self._insert(plan_qdq(self._reference, exclude=left_out, runtime=self._runtime), left_out)
-
-    def only(self, node: QuantizedNode) -> onnx.ModelProto:
-        """Return the graph in which one node alone reads quantized values."""
-        return self._insert(only(self._plan, node), {other.name for other in self.nodes} - {node.name})
-
-    def _insert(self, plan: QdqPlan, in_float: Collection[str]) -> onnx.ModelProto:
-        refined = with_refinements(self._reference, self._quantized, exclude=in_float)
-        return insert_qdq(refined, plan, self._amax, weights=self._clip, scales_of=self._reference)
-
-
 class _Search:
     """Measures candidates for the nodes to leave out, on validation."""
 
-    def __init__(self, makings: Makings, placement: _Placement, truth: TrueArithmetic) -> None:
+    def __init__(self, makings: Makings, placement: Placement, truth: TrueArithmetic) -> None:
         self._placement = placement
         self._truth = truth
         guess = 2 * (len(placement.nodes).bit_length() + 1)  # two bisections; putting back adds to it
@@ -166,7 +141,7 @@ def _int8_engines(makings: Makings, variant: Variant) -> dict[Runtime, EnginePla
     return found
 
 
-def _layers(makings: Makings, placement: _Placement, truth: TrueArithmetic) -> Iterator[LayerEffect]:
+def _layers(makings: Makings, placement: Placement, truth: TrueArithmetic) -> Iterator[LayerEffect]:
     """Yield each layer's effects on validation, in the order of the graph."""
     nodes = placement.nodes
     accumulated = truth.tensor_snr_db(placement.graph(()), [node.output for node in nodes])

@@ -118,6 +118,10 @@ class CalibrationConfig(Part):
     exclude: Annotated[tuple[str, ...], AfterValidator(unique)] = Field(
         (), description="names of ONNX nodes kept in higher precision; `trtbench explain-int8` finds them"
     )
+    rescue: bool = Field(
+        default=True,
+        description="where INT8 may lose too much, offer a row that holds: corrected, or with layers in fp32",
+    )
     allow_short: bool = Field(default=False, description="take classes that have too few images short")
     batch_size: PositiveInt = Field(8, description="small: the activations of a batch stay in the processor's cache")
     seed: int = Field(0, description="seed of the sample")

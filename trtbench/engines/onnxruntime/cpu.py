@@ -222,8 +222,8 @@ def _achieved(precision: str, operators: Counter[str]) -> tuple[str, tuple[str, 
     if integer == convolutions:
         return achieved, ()
     note = (
-        f"requested int8, achieved {integer} of {convolutions} convolutions: ONNX Runtime's CPU engine has no int8 "
-        "kernel for TensorRT's placement of the others, so they run in float and pay for Q/DQ"
+        f"requested int8, achieved {integer} of {convolutions} convolutions: the others are kept in float, or ONNX "
+        "Runtime's CPU engine has no int8 kernel for where their Q/DQ pairs stand"
     )
     return achieved, (note,)
 
