@@ -10,7 +10,7 @@ import onnx
 from simulated_cuda import device
 from simulated_cuda.faults import CUDARuntimeError, is_asked_for
 
-from . import calibration, callbacks, facts, jit, plan, timing_cache
+from . import calibration, callbacks, facts, jit, plan
 from .config import IBuilderConfig, IOptimizationProfile
 from .layers import Precisions, layers_of
 from .network import INetworkDefinition, inputs_of, shape_of
@@ -20,7 +20,8 @@ from .values import IHostMemory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PHASE = "Building Engine"
+_PHASE, _INNER = "Building engine", "Building engine from subgraph"
+_STEPS = 6  # of which the last is never told
 _PRECISION_FLAGS = ("FP16", "BF16", "INT8", "FP8", "INT4", "FP4")
 _SUPERSEDED = "Deprecated in TensorRT 10.12. Superseded by strong typing."
 
@@ -42,6 +43,7 @@ class Builder:
             make_unusable(self)
             return
         self._logger = logger
+        callbacks.register(self, logger, factory="createInferBuilder")
 
     def __enter__(self) -> Self:
         return self
@@ -96,35 +98,45 @@ class Builder:
 def _mistakes(network: Any, config: Any) -> Any:
     """Name what the library refuses before it builds."""
     if network._model is None or not network._outputs:
-        yield "Error Code 4: API Usage Error (Network must have at least one output)"
+        yield _usage("Network must have at least one output")
         return
     wanted = [each for each in _PRECISION_FLAGS if each in config._flag_names]
     if network._is_strongly_typed and wanted:
         yield _usage(f"BuilderFlag::k{wanted[0]} is not compatible with a strongly typed network")
-    if "EXCLUDE_LEAN_RUNTIME" in config._flag_names and "VERSION_COMPATIBLE" not in config._flag_names:
-        yield "Error Code 3: API Usage Error (kEXCLUDE_LEAN_RUNTIME needs kVERSION_COMPATIBLE)"
     yield from _profile_mistakes(network, config)
 
 
 def _usage(text: str) -> str:
-    return f"Error Code 4: API Usage Error ({text})"
+    return f"IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error ({text})"
 
 
 def _profile_mistakes(network: Any, config: Any) -> Any:
-    dynamic = {each.name: shape_of(each) for each in inputs_of(network._model) if -1 in shape_of(each)}
-    if dynamic and not config._profiles:
+    inputs = {each.name: shape_of(each) for each in inputs_of(network._model)}
+    if any(-1 in shape for shape in inputs.values()) and not config._profiles:
         yield _usage("Network has dynamic or shape inputs, but no optimization profile has been defined.")
     for number, profile in enumerate(config._profiles):
-        for name, shape in dynamic.items():
-            shapes = profile.get_shape(name)
-            if not shapes:
-                yield _usage(f"input {name} is dynamic and missing in optimization profile {number}")
-            elif not all(_matches(tuple(each), shape) for each in shapes):
-                yield _usage(f"profile {number} of input {name} does not fit its shape {shape}")
+        for name, shape in inputs.items():
+            yield from _shape_mistakes(name, shape, profile.get_shape(name), number)
 
 
-def _matches(given: Sequence[int], shape: Sequence[int]) -> bool:
-    return len(given) == len(shape) and all(own in {-1, size} for size, own in zip(given, shape, strict=True))
+def _shape_mistakes(name: str, shape: Sequence[int], given: Sequence[Any], number: int) -> Any:
+    if -1 not in shape:
+        wrong = [
+            kind for kind, each in zip(("kMIN", "kOPT", "kMAX"), given, strict=False) if tuple(each) != tuple(shape)
+        ]
+        if wrong:
+            words = f"Input tensor {name} has static dimensions that don't match {wrong[0]} dimensions in profile index"
+            yield _usage(f"{words} {number}.")
+        return
+    if not given:
+        yield _usage(f"Dynamic input tensor {name} is missing dimensions in profile {number}.")
+        return
+    for axis, (least, usual, most) in enumerate(zip(*given, strict=True)):
+        if shape[axis] not in {-1, least} or shape[axis] not in {-1, most}:
+            sizes = f"profile has min={least}, opt={usual}, max={most} but tensor has {shape[axis]}."
+            yield _usage(
+                f"Dimension mismatch for tensor {name} and profile {number}. At dimension axis {axis}, {sizes}"
+            )
 
 
 class _Cancelled(Exception):
@@ -140,12 +152,13 @@ class _Build:
         self._is_cancelled = threading.Event()
 
     def run(self) -> Any:
-        self._start(_PHASE, None, 3)
+        self._start(_PHASE, None, _STEPS)
         try:
             return self._built()
         except _Cancelled:
-            callbacks.warning(self._logger, "The build was cancelled by the progress monitor")
-            return None
+            return self._failed(
+                "IBuilder::buildSerializedNetwork: Error Code 7: BuildCanceled (Build canceled by user)"
+            )
         finally:
             self._finish(_PHASE)
 
@@ -160,16 +173,33 @@ class _Build:
         if is_asked_for("oom-build"):
             return self._failed("Error Code 2: OutOfMemory (Requested size was 9663676416 bytes.)")
         layers = layers_of(self._model, self._precisions(scales))
-        self._tune(layers)
+        self._step(1)
+        if (words := self._small_workspace(layers)) is not None:
+            return self._failed(words)
+        self._start(_INNER, _PHASE, 1)
+        try:
+            self._tune(layers)
+        finally:
+            self._finish(_INNER)
         if facts.current().is_rtx:
             jit.tell(self._logger, layers, weight_bytes=_weight_bytes(self._model))
-        self._step(1)
-        data = plan.packed(self._header(layers, scales), self._model.SerializeToString())
         self._step(2)
+        self._step(3)
+        data = plan.packed(self._header(layers, scales), self._model.SerializeToString())
+        self._step(4)
         return IHostMemory._of(data)
 
     def _failed(self, text: str) -> None:
         callbacks.error(self._logger, text)
+
+    def _small_workspace(self, layers: list[dict[str, Any]]) -> str | None:
+        limit = self._config.get_memory_pool_limit(kinds.MemoryPoolType.WORKSPACE)
+        if limit >= _scratch_bytes(layers, []):
+            return None
+        return (
+            "IBuilder::buildSerializedNetwork: Error Code 1: Myelin (no tactics to implement the operation within "
+            "workspace limit. Consider increase the workspace size if applicable.)"
+        )
 
     def _scales(self) -> dict[str, float] | None:
         """Calibrate where implicit INT8 is asked for; None when that gave nothing."""
@@ -206,8 +236,6 @@ class _Build:
 
     def _tune(self, layers: list[dict[str, Any]]) -> None:
         """Time tactics in two threads, as the library does, and note them in the timing cache."""
-        if self._config._cache is None and "DISABLE_TIMING_CACHE" not in self._config._flag_names:
-            self._config._cache = timing_cache.read(b"")
         halves = (("Optimizing layers 0", layers[::2]), ("Optimizing layers 1", layers[1::2]))
         threads = [threading.Thread(target=self._tune_some, args=each) for each in halves]
         for thread in threads:
@@ -218,7 +246,7 @@ class _Build:
             raise _Cancelled
 
     def _tune_some(self, phase: str, layers: list[dict[str, Any]]) -> None:
-        self._start(phase, _PHASE, len(layers))
+        self._start(phase, _INNER, len(layers))
         for place, layer in enumerate(layers):
             if self._is_cancelled.is_set():
                 break

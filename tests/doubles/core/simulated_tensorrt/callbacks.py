@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any, Self
 
 from .strict import Overridable, kinds, strict
@@ -159,14 +160,32 @@ def ask(what: str, call: Callable[[], Any], *, otherwise: Any) -> Any:
 
 def error(logger: Any, text: str) -> None:
     """Log an error."""
-    logger.log(kinds.Severity.ERROR, text)
+    _log(logger, kinds.Severity.ERROR, text)
 
 
 def warning(logger: Any, text: str) -> None:
     """Log a warning."""
-    logger.log(kinds.Severity.WARNING, text)
+    _log(logger, kinds.Severity.WARNING, text)
 
 
 def verbose(logger: Any, text: str) -> None:
     """Log a detail."""
-    logger.log(kinds.Severity.VERBOSE, text)
+    _log(logger, kinds.Severity.VERBOSE, text)
+
+
+def _log(logger: Any, severity: Any, text: str) -> None:
+    ask("log", lambda: logger.log(severity, text), otherwise=None)
+
+
+_users: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def register(user: Any, logger: Any, *, factory: str) -> None:
+    """Note who logs where: a second logger is warned of while a user of the first lives."""
+    if any(other._logger is not logger for other in _users):
+        warning(
+            logger,
+            f"The logger passed into {factory} differs from one already registered for an existing builder, "
+            "runtime, or refitter. Provided logger is ignored.",
+        )
+    _users.add(user)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _IMPLICIT = "Deprecated in TensorRT 10.1. Superseded by explicit quantization."
-_LEVELS = range(6)
+_HIGHEST_LEVEL = 5
 
 
 @strict("IOptimizationProfile")
@@ -27,15 +27,12 @@ class IOptimizationProfile(Made):
     def __bool__(self) -> bool:
         return all(
             len(low) == len(usual) == len(high)
-            and all(1 <= a <= b <= c for a, b, c in zip(low, usual, high, strict=True))
+            and all(0 <= a <= b <= c for a, b, c in zip(low, usual, high, strict=True))
             for low, usual, high in self._shapes.values()
         )
 
     def set_shape(self, input: str, min: Sequence[int], opt: Sequence[int], max: Sequence[int]) -> None:
-        shapes = Dims(tuple(min)), Dims(tuple(opt)), Dims(tuple(max))
-        if not len(shapes[0]) == len(shapes[1]) == len(shapes[2]):
-            raise ValueError("The shapes of a profile have one rank")
-        self._shapes[input] = shapes
+        self._shapes[input] = Dims(tuple(min)), Dims(tuple(opt)), Dims(tuple(max))
 
     def get_shape(self, input: str) -> list[Any]:
         return list(self._shapes.get(input, ()))
@@ -74,10 +71,10 @@ class IBuilderConfig(Made):
 
     @builder_optimization_level.setter
     def builder_optimization_level(self, level: int) -> None:
-        if level in _LEVELS:
-            self._level = int(level)
+        if level < 0:
+            callbacks.error(self._logger, f"Error Code 3: API Usage Error (optimization level {level} is below 0)")
         else:
-            callbacks.error(self._logger, f"Error Code 3: API Usage Error (optimization level {level} is not 0 to 5)")
+            self._level = min(int(level), _HIGHEST_LEVEL)
 
     @property
     def flags(self) -> int:
@@ -88,6 +85,11 @@ class IBuilderConfig(Made):
         self._flag_bits = bits
 
     def set_flag(self, flag: Any) -> None:
+        if flag.name == "EXCLUDE_LEAN_RUNTIME" and "VERSION_COMPATIBLE" not in self._flag_names:
+            callbacks.error(
+                self._logger, "Error Code 3: API Usage Error (kEXCLUDE_LEAN_RUNTIME needs kVERSION_COMPATIBLE)"
+            )
+            return
         self._flag_bits |= 1 << int(flag)
 
     def clear_flag(self, flag: Any) -> None:
@@ -107,7 +109,12 @@ class IBuilderConfig(Made):
 
     def add_optimization_profile(self, profile: Any) -> int:
         if not profile:
-            callbacks.error(self._logger, "Error Code 3: API Usage Error (the profile is not min <= opt <= max)")
+            names = ", ".join(profile._shapes)
+            callbacks.error(
+                self._logger,
+                f"Error Code 3: API Usage Error (Invalid optimization profiles for input tensors {names}, please "
+                "ensure that the optimization profiles satisfy MIN<=OPT<=MAX.)",
+            )
             return -1
         self._profiles.append(profile)
         return len(self._profiles) - 1

@@ -26,10 +26,10 @@ class ParserError(Made):
         return self._refusal.text
 
     def file(self) -> str:
-        return "onnxOpImporters.cpp"
+        return "onnxOpCheckers.cpp" if self._refusal.code == "UNSUPPORTED_NODE" else "ModelImporter.cpp"
 
     def func(self) -> str:
-        return "importModel"
+        return f"check{self._refusal.operator}" if self._refusal.code == "UNSUPPORTED_NODE" else "parseNode"
 
     def line(self) -> int:
         return 1
@@ -65,9 +65,7 @@ class OnnxParser:
         return len(self._errors)
 
     def get_error(self, index: int) -> Any:
-        if not 0 <= index < len(self._errors):
-            raise IndexError(f"there is no error {index}")
-        return self._errors[index]
+        return self._errors[index] if 0 <= index < len(self._errors) else None
 
     def clear_errors(self) -> None:
         self._errors = []
@@ -86,12 +84,15 @@ class OnnxParser:
         return True
 
     def supports_operator(self, op_name: str) -> bool:
-        return op_name in rules._SUPPORTED
+        return rules.supports(op_name)
 
     def supports_model_v2(self, model: Any, path: str | None = None) -> bool:
         return self._read(bytes(model), path) is not None
 
     def parse(self, model: Any, path: str | None = None) -> bool:
+        if self._network._model is not None:
+            callbacks.error(self._logger, "the network is filled already")
+            return False
         read = self._read(bytes(model), path)
         if read is not None:
             self._network._fill(read)
@@ -99,7 +100,7 @@ class OnnxParser:
 
     def parse_from_file(self, model: str) -> bool:
         if not Path(model).is_file():
-            self._refuse(rules.Refusal(code="MODEL_DESERIALIZE_FAILED", text=f"Failed to open the ONNX model: {model}"))
+            self._refuse(rules.Refusal("INVALID_VALUE", f"Failed to open the ONNX model: {model}"))
             return False
         return self.parse(Path(model).read_bytes(), model)
 
@@ -107,8 +108,6 @@ class OnnxParser:
         loaded = self._loaded(model, path)
         if loaded is None:
             return None
-        for text in rules.warnings(loaded):
-            callbacks.warning(self._logger, text)
         found = list(rules.refusals(loaded))
         for each in found:
             self._refuse(each)
@@ -117,11 +116,9 @@ class OnnxParser:
     def _loaded(self, model: bytes, path: str | None) -> onnx.ModelProto | None:
         try:
             proto = onnx.load_model_from_string(model)
-            onnx.checker.check_model(proto) if not _has_external(proto) else None
-        except (DecodeError, onnx.checker.ValidationError) as error:
-            self._refuse(
-                rules.Refusal(code="MODEL_DESERIALIZE_FAILED", text=f"Failed to parse the ONNX model: {error}")
-            )
+        except DecodeError:
+            words = "Assertion failed: model->ParseFromCodedStream(&codedInput): Failed to parse the ONNX model."
+            self._refuse(rules.Refusal("MODEL_DESERIALIZE_FAILED", words))
             return None
         if not _has_external(proto):
             return proto
@@ -129,7 +126,7 @@ class OnnxParser:
         try:
             onnx.load_external_data_for_model(proto, str(folder))
         except (OSError, onnx.checker.ValidationError) as error:
-            self._refuse(rules.Refusal(code="INVALID_GRAPH", text=f"Failed to open the weights file: {error}"))
+            self._refuse(rules.Refusal("INVALID_GRAPH", f"Failed to open the weights file: {error}"))
             return None
         return proto
 

@@ -30,6 +30,7 @@ class Runtime:
             make_unusable(self)
             return
         self._logger = logger
+        callbacks.register(self, logger, factory="createInferRuntime")
 
     def __enter__(self) -> Self:
         return self

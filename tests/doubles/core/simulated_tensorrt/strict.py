@@ -26,8 +26,6 @@ class Enum:
     _numbers: ClassVar[dict[str, int]] = {}
 
     def __init__(self, value: int) -> None:
-        if int(value) not in self._numbers.values():
-            raise ValueError(f"{value} is no {type(self).__name__}")
         self._value = int(value)
 
     @property
@@ -37,8 +35,8 @@ class Enum:
 
     @property
     def name(self) -> str:
-        """The first name of the integer."""
-        return next(name for name, number in self._numbers.items() if number == self._value)
+        """The first name of the integer; of one that has none pybind11 makes a member all the same."""
+        return next((name for name, number in self._numbers.items() if number == self._value), "???")
 
     def __int__(self) -> int:
         return self._value

@@ -78,6 +78,12 @@ class _HostMemory(bytearray):
     def __len__(self) -> int:
         raise TypeError("object of type 'tensorrt.IHostMemory' has no len()")
 
+    def __getitem__(self, place: Any) -> Any:
+        raise TypeError("'tensorrt.IHostMemory' object is not subscriptable")
+
+    def __iter__(self) -> Any:
+        raise TypeError("'tensorrt.IHostMemory' object is not iterable")
+
     def __getattribute__(self, name: str) -> Any:
         if not name.startswith("_") and name not in {"nbytes", "dtype"}:
             raise AttributeError(f"'tensorrt.IHostMemory' object has no attribute '{name}'")
