@@ -50,6 +50,7 @@ _ORDER = (
     "cli",
     "interface",
 )
+_LONGEST = 450
 _HEAVY = ("torch", "onnxruntime", "onnx", "cupy", "tensorrt", "pycuda", "matplotlib", "sklearn", "scipy")
 
 
@@ -121,6 +122,12 @@ def test_no_circle_in_the_package(trees: dict[Path, ast.Module]) -> None:
     graph = {name: _needs(tree, set(known)) - {name} for name, tree in known.items()}
 
     graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_no_module_is_longer_than_a_reader_keeps_in_mind() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in _PACKAGE.rglob("*.py")}
+
+    assert {path: length for path, length in lengths.items() if length > _LONGEST} == {}
 
 
 def test_only_the_command_line_prints_or_exits(trees: dict[Path, ast.Module]) -> None:

@@ -208,11 +208,9 @@ def network(makings: Makings, output: Path | None) -> PrunedNetwork:
     _copy({} if output is None else {output: made.path(WEIGHTS)})
     return PrunedNetwork(
         output=None if output is None else str(output),
-        params=made.facts.params,
-        macs=made.facts.macs,
-        widths=made.facts.widths,
         record=made.facts.method.get("prune", made.facts.method),
         notes=_notes(makings, made),
+        **_shared(PrunedNetwork, made.facts),
         **(_counted(makings, output or made.path(WEIGHTS)) if len(makings.dataset.test) else {}),
     )
 
@@ -226,14 +224,9 @@ def training(makings: Makings, output: Path) -> TrainedNetwork:
     assert fit is not None, "the variant was trained"
     return TrainedNetwork(
         output=str(output / WEIGHTS),
-        epochs=fit.epochs,
-        best_epoch=fit.best_epoch,
-        val_correct=fit.val_correct,
-        val_total=fit.val_total,
-        seconds=fit.seconds,
-        resumed_from=fit.resumed_from,
         history=tuple(json.loads((output / "history.json").read_bytes())["history"]),
         notes=(*overlap_notes(makings), *_notes(makings, made)),
+        **_shared(TrainedNetwork, fit),
         **_counted(makings, output / WEIGHTS),
     )
 
@@ -301,7 +294,7 @@ def float_onnx(makings: Makings, output: Path) -> ExportedGraph:
         ir_version=onnx.load(output, load_external_data=False).ir_version,
         file_bytes=output.stat().st_size,
         notes=notes_of(makings, variant),
-        **{one.name: getattr(export, one.name) for one in dataclasses.fields(export)},
+        **_shared(ExportedGraph, export),
     )
 
 
@@ -336,10 +329,9 @@ def learnt_onnx(makings: Makings, output: Path) -> LearntGraph:
     return LearntGraph(
         output=str(output),
         before=start["correct"],
-        epochs=fit.epochs,
-        best_epoch=fit.best_epoch,
         placement=quantized.facts.placement,
         notes=notes_of(makings, variant),
+        **_shared(LearntGraph, fit),
         **_true_counts(makings, output / "model.qdq.onnx"),
     )
 
@@ -402,6 +394,12 @@ def _network(makings: Makings) -> Artefact[NetworkFacts]:
 def _notes(makings: Makings, made: Artefact[NetworkFacts]) -> tuple[str, ...]:
     """Return what there is to say of the network a variant starts from, and of its own."""
     return tuple(dict.fromkeys((*dense(makings).facts.notes, *made.facts.notes)))
+
+
+def _shared(kind: type[Any], facts: object) -> dict[str, Any]:
+    """Return what the facts have under the names of a result's fields; notes come from more than one place."""
+    names = {one.name for one in dataclasses.fields(kind)} - {"notes"}
+    return {name: getattr(facts, name) for name in names if hasattr(facts, name)}
 
 
 def _copy(files: Mapping[Path, Path]) -> None:

@@ -188,8 +188,7 @@ def _asymmetric(seen: GraphView) -> Breaches:
     for node in _quantizers(seen):
         zero_point = _zero_point(seen, node)
         if zero_point is not None and zero_point.any():
-            first = zero_point.ravel()[zero_point.ravel().nonzero()][0]
-            yield node_name(node), f"zero point {first}; TensorRT takes 0 only"
+            yield node_name(node), f"zero point {zero_point[zero_point != 0][0]}; TensorRT takes 0 only"
 
 
 def _misread_type(seen: GraphView) -> Breaches:
