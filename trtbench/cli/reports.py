@@ -53,7 +53,7 @@ def report(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="The run before: its folder or report.json.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help="The run before: its folder or report.json; or a bundle.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="The run after.")],
     *,
     engines: Annotated[
@@ -67,22 +67,29 @@ def compare(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say of each row of two runs whether it is SAME, FASTER, SLOWER or AMBIGUOUS."""
+    """Say of each row of two runs whether it is SAME, FASTER, SLOWER or AMBIGUOUS.
+
+    A bundle is held against the row of its name in the run, and against the row that the run recommends.
+    """
     from trtbench.bench.versus import PAIRS
     from trtbench.decide.compare import parse_gates
     from trtbench.report.document import read_report
     from trtbench.running.again import compare_reports
+    from trtbench.shipping.beside import beside
+    from trtbench.shipping.bundle import BUNDLE
 
     gates = parse_gates(fail_on)
     reports = (read_report(first), read_report(second))
+    is_bundle = (first / BUNDLE).is_file()
     with Screen(is_quiet=quiet) as screen:
         found, matched = compare_reports(
             *reports,
-            engines=engines or [Path("engines")],
+            engines=[*(engines or [Path("engines")]), *([first] if is_bundle else [])],
             folder=second if second.is_dir() else second.parent,
             across_machines=across_machines,
             again=again,
             pairs=PAIRS if pairs is None else pairs,
+            matched=beside(first, *reports) if is_bundle else None,
             tell=screen,
         )
     if as_json:

@@ -102,6 +102,7 @@ def compare_reports(
     again: bool = False,
     pairs: int = PAIRS,
     process_pairs: int = PROCESS_PAIRS,
+    matched: Matched | None = None,
     tell: Listener = nobody,
 ) -> tuple[tuple[Comparison, ...], Matched]:
     """Compare every row that was measured in both reports.
@@ -118,6 +119,7 @@ def compare_reports(
         again: re-time engines that are one and the same file too.
         pairs: block pairs at least.
         process_pairs: process pairs at least.
+        matched: which rows to compare; by default those of one name.
         tell: told of progress.
 
     Raises:
@@ -127,7 +129,7 @@ def compare_reports(
     if unlike and not across_machines:
         cure = "add --across-machines to compare stored samples all the same, or `trtbench merge` to see both"
         raise ConfigError("the reports", expected="one machine", got="; ".join(unlike), cure=cure)
-    matched = match_rows(first.rows, second.rows)
+    matched = match_rows(first.rows, second.rows) if matched is None else matched
     if not matched.pairs:
         cure = "compare two runs of one suite"
         raise ConfigError("the reports", expected="rows of the same names", got="none", cure=cure)
@@ -218,10 +220,14 @@ def _engine_file(row: Row, files: Mapping[str, Path], *, name: str) -> EngineFil
     return EngineFile(name=name, backend=row.backend, path=path, settings=row.settings)
 
 
+def _name(before: Row, after: Row) -> str:
+    return before.name if before.name == after.name else f"{before.name} -> {after.name}"
+
+
 def _identical(before: Row, after: Row) -> Comparison:
     how = "the same engine file with the same settings"
     return Comparison(
-        name=before.name,
+        name=_name(before, after),
         verdict="SAME",
         ratio=1.0,
         ci95=(1.0, 1.0),
@@ -232,7 +238,7 @@ def _identical(before: Row, after: Row) -> Comparison:
 
 def _as_comparison(before: Row, after: Row, result: Outcome) -> Comparison:
     return Comparison(
-        name=before.name,
+        name=_name(before, after),
         verdict=result.verdict,
         ratio=result.ratio,
         ci95=result.ci95,
@@ -244,7 +250,7 @@ def _as_comparison(before: Row, after: Row, result: Outcome) -> Comparison:
 def _stored(before: Row, after: Row, reports: tuple[Report, Report]) -> Comparison:
     ratio, how = compare_stored(before, after, (reports[0].rows, reports[1].rows))
     return Comparison(
-        name=before.name,
+        name=_name(before, after),
         verdict="AMBIGUOUS" if ratio.ci95 is None else judge(*ratio.ci95),
         ratio=ratio.value,
         ci95=ratio.ci95,
