@@ -18,6 +18,7 @@ _CURES = {
     "tensorrt_rtx_bindings": "pip install 'trtbench[rtx]' (Linux on x86-64)",
     "cupy": "install the extra that fits the driver: pip install 'trtbench[cu12-base]' or 'trtbench[cu13-base]'",
     "pycuda": "pip install 'trtbench[pycuda]' (it builds with nvcc and the CUDA headers)",
+    "constriction": "pip install 'trtbench[codec]' (not on Linux on ARM)",
     "timm": "pip install 'trtbench[timm]'",
     "mlflow": "pip install 'trtbench[mlflow]'",
     "pynvml": "pip install nvidia-ml-py",

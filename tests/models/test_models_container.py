@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import struct
+import sys
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trtbench.errors import CheckpointError
+from trtbench.errors import CapabilityError, CheckpointError
 from trtbench.models import build_model, load_model
 from trtbench.models.container import (
     MAGIC,
@@ -29,7 +31,18 @@ from trtbench.models.container import (
     weight_bytes,
 )
 from trtbench.models.files import read_content
-from trtbench.models.streams import Packed, Ranged, Sparse, _dense_forms, _sparse_forms, decode, encode, size_of
+from trtbench.models.streams import (
+    _LZMA,
+    Packed,
+    Ranged,
+    Sparse,
+    Xz,
+    _dense_forms,
+    _sparse_forms,
+    decode,
+    encode,
+    size_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +66,42 @@ def test_every_form_of_a_stream_gives_its_symbols_back(given_symbols: np.ndarray
     for form, data in (encode(given_symbols), *_dense_forms(given_symbols), *_sparse_forms(given_symbols)):
         assert size_of(form, count=len(given_symbols)) == len(data)
         np.testing.assert_array_equal(decode(form, data, count=len(given_symbols)), given_symbols)
+
+
+@given(symbols())
+@settings(max_examples=40)
+def test_without_the_range_coder_xz_takes_its_place_and_the_file_says_so(
+    given_symbols: np.ndarray[Any, np.dtype[np.int32]],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trtbench._optional.is_installed", lambda _: False)
+        written = (encode(given_symbols), *_dense_forms(given_symbols), *_sparse_forms(given_symbols))
+        if given_symbols.any():
+            assert isinstance(_dense_forms(given_symbols)[1][0], Xz)
+    for form, data in written:
+        assert "ranged" not in form.model_dump_json()
+        assert size_of(form, count=len(given_symbols)) == len(data)
+        np.testing.assert_array_equal(decode(form, data, count=len(given_symbols)), given_symbols)
+
+
+def test_range_coded_bytes_without_the_range_coder_are_told_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    form, data = encode(np.random.default_rng(0).choice(4, 1000, p=[0.7, 0.1, 0.1, 0.1]).astype(np.int32))
+    monkeypatch.setitem(sys.modules, "constriction", None)
+
+    with pytest.raises(CapabilityError, match=r"constriction.*trtbench\[codec\]"):
+        decode(form, data, count=1000)
+
+
+def test_what_xz_says_of_its_size_is_not_taken_on_trust() -> None:
+    bomb = lzma.compress(bytes(10**7), format=lzma.FORMAT_RAW, filters=_LZMA)
+    for form, data, count in (
+        (Xz(width=1, size=len(bomb)), bomb, 100),
+        (Xz(width=1, size=len(bomb)), bomb, 10**8),
+        (Xz(width=1, size=3), bomb, 100),
+        (Xz(width=2, size=4), b"\xff" * 4, 100),
+    ):
+        with pytest.raises(ValueError, match=r"xz|bytes"):
+            decode(form, data, count=count)
 
 
 def test_long_gaps_are_bridged_by_fillers() -> None:

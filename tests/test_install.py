@@ -1,0 +1,52 @@
+"""What the package asks of an installer, on each platform that it names."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def _markers(requirements: list[str]) -> dict[str, str]:
+    """Return the marker of each distribution by its name."""
+    return {re.match(r"[\w-]+", one)[0]: one.partition(";")[2].strip() for one in requirements}  # type: ignore[index]  # a name it has
+
+
+def test_the_extras_keep_a_distribution_to_the_platforms_that_the_base_has_it_on() -> None:
+    base = _markers(PROJECT["dependencies"])
+
+    for name, requirements in PROJECT["optional-dependencies"].items():
+        for distribution, marker in _markers(requirements).items():
+            assert marker == base.get(distribution, marker), f"{distribution} of {name}"
+
+
+def test_what_has_no_wheels_for_linux_on_arm_is_in_no_way_of_an_installation_there() -> None:
+    assert "constriction" not in _markers(PROJECT["dependencies"])
+    (codec,) = PROJECT["optional-dependencies"]["codec"]
+    assert codec.partition(";")[2].strip() == "sys_platform != 'linux' or platform_machine == 'x86_64'"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("extra", ["", "cu12-base", "cu13-base", "dev"])
+def test_linux_on_arm_can_install(extra: str, python: str) -> None:
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not installed")
+    platform = ["--python-platform", "aarch64-unknown-linux-gnu", "--python-version", python]
+    command = [uv, "pip", "compile", "--quiet", "pyproject.toml", *platform, *(["--extra", extra] if extra else [])]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if "error sending request" in found.stderr or "Failed to fetch" in found.stderr:
+        pytest.skip("no package index can be reached")
+
+    assert found.returncode == 0, found.stderr
+    assert "onnxruntime==" in found.stdout
+    assert "onnxruntime-gpu" not in re.sub(r"#.*", "", found.stdout)
