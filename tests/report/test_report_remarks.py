@@ -97,6 +97,10 @@ def test_what_takes_as_long_at_a_far_larger_batch_is_launch_bound() -> None:
     assert not is_launch_bound(small, [small, _row("other", 1.1, batch_size=8)])
     (found,) = surprises([small, large])
     assert (found.key, found.row) == ("launch-bound", small)
+    assert "a larger batch or a CUDA graph can" in found.text
+    for changes in ({"device": "cpu"}, {"settings": {"cuda_graph": True}}):
+        said = surprises([replace(one, **changes) for one in (small, large)])
+        assert said[0].text.endswith("a larger batch can.")
 
 
 def test_what_the_runtime_says_of_launching_comes_first() -> None:
@@ -220,9 +224,9 @@ def test_a_row_says_what_its_facts_say_and_each_remark_once() -> None:
     assert texts(remarks(replace(row, notes=(found["kernels"],)))) == (found["kernels"], found["builds"])
 
 
-def test_where_the_kernels_lose_nothing_quantization_is_blamed_for_a_drop() -> None:
+def test_where_the_kernels_lose_nothing_they_are_told_innocent_of_a_drop() -> None:
     assert FP32.accuracy is not None
     same = replace(FP32.accuracy, true_arithmetic_correct=FP32.accuracy.correct, drop_pp=0.5)
 
-    assert [one.key for one in remarks(replace(FP32, accuracy=same, notes=()))] == ["quantization"]
+    assert [one.key for one in remarks(replace(FP32, accuracy=same, notes=()))] == ["before-kernels"]
     assert remarks(replace(FP32, accuracy=replace(same, drop_pp=0.0), notes=())) == ()

@@ -146,13 +146,14 @@ def _of_row(row: Row) -> Iterator[tuple[str, str]]:
 
 
 def _kernels(accuracy: AccuracyRecord, exact: int) -> Iterator[tuple[str, str]]:
-    """Say what of an INT8 drop is the runtime's kernels, and what is quantization."""
+    """Say what of an INT8 drop is the runtime's kernels, and what was lost before they ran."""
     lost = exact - accuracy.correct
     if lost:
         than = f"{abs(lost)} {'fewer' if lost > 0 else 'more'}"
         yield "kernels", f"this machine's kernels get {than} than the same graph in exact arithmetic, {exact} right"
     elif (accuracy.drop_pp or 0) > 0:
-        yield "quantization", "quantization lost them, not the kernels: exact arithmetic gets as many right"
+        text = "the kernels lost nothing, its codes or its network did: exact arithmetic gets as many right"
+        yield "before-kernels", text
 
 
 def _int8(row: Row, measured: Sequence[Row]) -> Iterator[Remark]:
@@ -201,7 +202,9 @@ def _misaligned(row: Row) -> Iterator[Remark]:
 def _launch_bound(row: Row, measured: Sequence[Row]) -> Iterator[Remark]:
     if is_launch_bound(row, measured):
         place = f"{short_name(row)} on {row.backend} at batch {row.batch_size}"
-        cure = "fewer MACs cannot make it faster there; a larger batch or a CUDA graph can"
+        is_open_to_graphs = not is_cpu(row) and row.settings.get("cuda_graph") is not True
+        others = " or a CUDA graph" if is_open_to_graphs else ""
+        cure = f"fewer MACs cannot make it faster there; a larger batch{others} can"
         yield Remark(row=row, key="launch-bound", text=f"{place} is launch-bound: {cure}.")
 
 
