@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from trtbench.data import cifar, digits
 from trtbench.data.folder import is_archive, load_folder, stem, unpacked
@@ -13,17 +13,6 @@ from trtbench.records import Dataset, Preprocessing, Split
 
 if TYPE_CHECKING:
     from trtbench.suite import DataConfig
-
-
-class _Source(NamedTuple):
-    """What a source brings; without a mean and deviation of its own they are measured."""
-
-    name: str
-    classes: tuple[str, ...]
-    train: Split
-    validation: Split
-    test: Split
-    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None
 
 
 def load_dataset(config: DataConfig) -> Dataset:
@@ -44,33 +33,26 @@ def load_dataset(config: DataConfig) -> Dataset:
         DataError: images are missing, damaged or too few.
         CapabilityError: CIFAR is asked for and torchvision cannot be imported.
     """
-    source = _read(config)
-    if config.mean is not None and config.std is not None:
-        mean, std = config.mean, config.std
+    name, _, place = config.source.partition(":")
+    usual: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    if name == "digits":
+        classes, usual = digits.CLASSES, (digits.MEAN, digits.STD)
+        train, validation, test = digits.load_splits(size=config.size)
+    elif name in cifar.MEANS:
+        usual = (cifar.MEANS[name], cifar.STDS[name])
+        classes, pool, test = cifar.load_cifar(name, root=place, size=config.size, download=config.download)
+        train, validation = _held_out(pool, classes, config)
     else:
-        mean, std = source.mean_std or measure_mean_std(source.train.images)
-    return Dataset(
-        name=source.name,
-        classes=source.classes,
-        train=source.train,
-        validation=source.validation,
-        test=source.test,
-        preprocessing=Preprocessing(mean=mean, std=std, size=config.size),
-    )
-
-
-def _read(config: DataConfig) -> _Source:
-    kind, _, place = config.source.partition(":")
-    if config.source == "digits":
-        return _Source("digits", digits.CLASSES, *digits.load_splits(size=config.size), (digits.MEAN, digits.STD))
-    if kind in cifar.MEANS:
-        classes, pool, test = cifar.load_cifar(kind, root=place, size=config.size, download=config.download)
-        return _Source(kind, classes, *_held_out(pool, classes, config), test, (cifar.MEANS[kind], cifar.STDS[kind]))
-    given = Path(place).expanduser()
-    root = unpacked(given) if is_archive(given) else given
-    classes, pool, test = load_folder(root, size=config.size)
-    # The name goes into manifests that are committed: it must not carry this machine's paths.
-    return _Source(f"folder:{stem(given.resolve())}", classes, *_held_out(pool, classes, config), test, None)
+        given = Path(place).expanduser()
+        # The name goes into manifests that are committed: it must not carry this machine's paths.
+        name = f"folder:{stem(given.resolve())}"
+        classes, pool, test = load_folder(unpacked(given) if is_archive(given) else given, size=config.size)
+        train, validation = _held_out(pool, classes, config)
+    if config.mean is not None and config.std is not None:
+        usual = (config.mean, config.std)
+    mean, std = usual or measure_mean_std(train.images)
+    fit = Preprocessing(mean=mean, std=std, size=config.size)
+    return Dataset(name=name, classes=classes, train=train, validation=validation, test=test, preprocessing=fit)
 
 
 def _held_out(pool: Split, classes: tuple[str, ...], config: DataConfig) -> tuple[Split, Split]:
