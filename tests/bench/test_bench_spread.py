@@ -166,3 +166,17 @@ def test_the_noise_of_any_number_of_blocks_is_scipy_s() -> None:
 def test_a_single_process_pair_has_no_spread() -> None:
     with pytest.raises(InconclusiveError, match="at least 2"):
         ratio_interval(np.zeros(4), np.zeros(4, dtype=np.int64))
+
+
+def test_two_rows_lend_each_other_nothing_that_they_do_not_know() -> None:
+    times = _times([0.1, 0.1])
+    pool = pool_of(times)
+    differences = np.array([times["r0"][process] - times["r1"][process] for process in range(3)])
+
+    found = ratio_interval(differences, np.arange(3), of_ratio(pool, pool))
+
+    assert found.freedom == 2
+    assert (found.low, found.high) == pytest.approx(
+        tuple(np.exp(stats.t.interval(0.95, 2, loc=differences.mean(), scale=stats.sem(differences))))
+    )
+    assert pool_of(_times([0.1] * 3)).prior.freedom <= 2

@@ -61,11 +61,11 @@ class Rates:
 def simulate(drops: Sequence[float], *, images: int, corrected: bool, runs: int = RUNS, seed: int = 0) -> Rates:
     """Let `runs` decisions be taken among variants of these true drops, proportions in ascending order of speed."""
     truth = np.asarray(drops)
-    lost, gained = _counts(truth, images=images, runs=runs, seed=seed)
+    lost, gained = counts(truth, images=images, runs=runs, seed=seed)
     shipped, broke, told = 0, 0, 0
     for run in range(runs):
         rows = [
-            _row(index, int(lost[run, index]), int(gained[run, index]), images, one_engine=not corrected)
+            row_of(index, int(lost[run, index]), int(gained[run, index]), images, one_engine=not corrected)
             for index in range(truth.size)
         ]
         found = assess(rows, LIMIT)
@@ -80,7 +80,7 @@ def simulate(drops: Sequence[float], *, images: int, corrected: bool, runs: int 
     return Rates(shipped=shipped / runs, broke_the_limit=broke / runs, lost_more_than_told=told / runs, could=could)
 
 
-def _counts(
+def counts(
     truth: NDArray[np.float64], *, images: int, runs: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draw the images lost and gained: int64 (runs, variants) each."""
@@ -96,7 +96,8 @@ def _counts(
     return lost, gained
 
 
-def _row(index: int, lost: int, gained: int, images: int, *, one_engine: bool) -> Row:
+def row_of(index: int, lost: int, gained: int, images: int, *, one_engine: bool = False) -> Row:
+    """Return a row that lost and gained so many images."""
     correct = images - lost
     accuracy = AccuracyRecord(
         correct=correct,

@@ -99,7 +99,9 @@ def pool_of(times: Mapping[str, Mapping[int, float]]) -> Pool:
     if not told.any():
         return NO_POOL
     variance = (np.bincount(owner, weights=squares, minlength=len(names)) / np.maximum(freedom, _SOME))[told]
-    prior = _prior(variance, freedom[told])
+    # What one row knows by itself is not lent to it once more: of two rows, each the other's mirror, nothing is.
+    lent = float(freedom.sum()) * (len(names) - 2) / (len(names) - 1)
+    prior = _prior(variance, freedom[told], most=min(_MOST_TRUST, lent))
     moderated = (prior.moderate(*pair) for pair in zip(variance.tolist(), freedom[told].tolist(), strict=True))
     return Pool(
         prior=prior,
@@ -186,13 +188,13 @@ def _student(values: Sequence[float], *spreads: Prior) -> Interval:
     return Interval(value=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half), freedom=freedom)
 
 
-def _prior(variances: NDArray[np.float64], freedoms: NDArray[np.float64]) -> Prior:
-    """Return what variances have in common (Smyth 2004, 6.2): the more they differ, the less it weighs.
+def _prior(variances: NDArray[np.float64], freedoms: NDArray[np.float64], *, most: float) -> Prior:
+    """Return what variances have in common (Smyth 2004, 6.2): the more they differ, the less it weighs, `most` at most.
 
     Where they differ no more than chance explains, it is their mean, and weighs as much as it may.
     """
     variances = np.maximum(variances, _LEAST_VARIANCE)
-    if variances.size == 1:
+    if variances.size == 1 or most <= 0:
         return Prior()
     logs = np.log(variances) - special.digamma(freedoms / 2) + np.log(freedoms / 2)
     excess = float(logs.var(ddof=1) - special.polygamma(1, freedoms / 2).mean())
@@ -201,8 +203,9 @@ def _prior(variances: NDArray[np.float64], freedoms: NDArray[np.float64]) -> Pri
         return float(special.polygamma(1, freedom / 2)) - excess
 
     if lack(_MOST_TRUST) >= 0:
-        return Prior(variance=float(np.average(variances, weights=freedoms)), freedom=_MOST_TRUST)
+        return Prior(variance=float(np.average(variances, weights=freedoms)), freedom=most)
     freedom = float(optimize.brentq(lack, 1e-3, _MOST_TRUST))
     return Prior(
-        variance=math.exp(float(logs.mean()) + special.digamma(freedom / 2) - math.log(freedom / 2)), freedom=freedom
+        variance=math.exp(float(logs.mean()) + special.digamma(freedom / 2) - math.log(freedom / 2)),
+        freedom=min(freedom, most),
     )

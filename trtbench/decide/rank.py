@@ -28,7 +28,8 @@ class Ranking:
     """The winner, the runner-up, and `ratio`, the runner-up's objective over the winner's.
 
     `separable` is False where the paired interval of the ratio holds 1 (or the sizes are equal), None where there is
-    no runner-up or no interval. `level` are the rows that are not separable from the winner, itself among them. Of
+    no runner-up or no interval. `fastest` has the best objective as it was measured: the winner, or the row that it is
+    as good as within the margin. `level` are the rows that are not separable from the winner, itself among them. Of
     those in `undecided` the intervals are too wide: that the winner is within the margin of them, or that they are of
     the fastest while they are smaller, is neither proven nor disproven.
     """
@@ -38,6 +39,7 @@ class Ranking:
     ratio: Ratio | None
     separable: bool | None
     level: tuple[Row, ...]
+    fastest: Row
     undecided: tuple[Row, ...] = ()
 
 
@@ -71,6 +73,7 @@ def rank(qualified: Sequence[Row], decision: DecisionConfig, *, paired: PairedRa
         ratio=ratio,
         separable=None if runner_up is None else _separable(ratio, decision, is_level=is_one_of(runner_up, level)),
         level=tuple(level),
+        fastest=best,
         undecided=tuple(
             row
             for row in others
