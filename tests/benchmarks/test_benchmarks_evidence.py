@@ -5,13 +5,37 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+
+from tests.benchmarks.latency_coverage import rounds_until
+from trtbench.bench.interleave import Budget, Timing, measure_interleaved
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 _ROOT = Path(__file__).parent.parent.parent
 _EVIDENCE = _ROOT / "docs" / "evidence"
+
+
+@dataclass
+class _Told:
+    """An engine whose blocks are one sample, each told beforehand."""
+
+    samples: Iterator[np.int64]
+
+    def warm_up(self) -> float:
+        return 1e12
+
+    def time(self, samples: int) -> NDArray[np.int64]:
+        assert samples == 1
+        return np.array([next(self.samples)])
 
 
 def _committed(name: str) -> list[Path]:
@@ -62,6 +86,32 @@ def test_a_decision_breaks_its_limit_or_its_word_in_one_run_of_twenty_at_most(pa
     assert max(one["lost_more_than_told"] for one in together) <= 0.05
     alone = [one["broke_the_limit"] for one in found["scenes"] if not one["corrected"]]
     assert max(alone) > 0.3
+
+
+@pytest.mark.parametrize("path", _committed("latency-coverage.json"), ids=lambda path: path.name)
+def test_the_intervals_of_latency_hold_the_truth_wherever_processes_and_blocks_differ(path: Path) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+
+    assert found["runs"] >= 1000
+    assert {one["process_sd"] for one in found["scenes"]} >= {0.01, 0.13}
+    assert {one["block_sd"] for one in found["scenes"]} >= {0.05, 0.22}
+    assert {one["blocks"] for one in found["scenes"]} >= {8, 50}
+    for one in found["scenes"]:
+        assert min(one["medians"]["held"], one["ratios"]["held"]) >= 0.94, one
+
+
+def test_blocks_end_in_the_simulation_where_they_end_in_a_run() -> None:
+    random = np.random.default_rng(0)
+    taken = np.rint(1e9 * np.exp(random.normal(0, 0.05, (3, 50)))).astype(np.int64)
+    engines = {str(row): _Told(iter(samples)) for row, samples in enumerate(taken)}
+    budget = Budget(block_ms=1, duration_s=1e-9, iterations=1, rounds=8, noise=0.03, ceiling_s=1e9)
+
+    (rounds,) = {
+        len(row.blocks) for row in measure_interleaved(engines, budget, seed=0).values() if isinstance(row, Timing)
+    }
+
+    assert rounds == rounds_until(taken, noise=0.03)
+    assert 8 < rounds < 50
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def test_a_manifest_describes_what_it_sampled(dataset: Dataset, manifest: Calibr
     assert manifest.train_sha256 == dataset.train.sha256
     assert manifest.validation_sha256 == dataset.validation.sha256
     assert manifest.test_sha256 == dataset.test.sha256
-    assert manifest.disjointness == Disjointness(images=50, validation=360, test=360)
+    assert manifest.disjointness == Disjointness(images=50, validation=180, test=900)
     assert manifest.excluded == ()
 
 
@@ -131,12 +131,12 @@ def test_only_the_first_leaks_are_named(dataset: Dataset, manifest: CalibrationM
 
 
 def test_a_clean_set_returns_what_was_compared(dataset: Dataset, manifest: CalibrationManifest) -> None:
-    assert check_leak(dataset, manifest.indices) == Disjointness(images=50, validation=360, test=360)
+    assert check_leak(dataset, manifest.indices) == Disjointness(images=50, validation=180, test=900)
 
 
-@pytest.mark.parametrize("stranger", [-1, 1077])
+@pytest.mark.parametrize("stranger", [-1, 717])
 def test_an_index_outside_the_training_split_is_refused(stranger: int, dataset: Dataset) -> None:
-    with pytest.raises(DataError, match=rf"expected 0 to 1076, of the training split, got {stranger};"):
+    with pytest.raises(DataError, match=rf"expected 0 to 716, of the training split, got {stranger};"):
         check_leak(dataset, [0, stranger])
 
 

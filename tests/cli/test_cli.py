@@ -299,8 +299,8 @@ def test_each_step_answers_in_json_and_in_words(trtbench: Callable[[str], Answer
     weights = "--model tiny_nets:resnet8 --checkpoint net.safetensors"
 
     evaluated = trtbench(f"evaluate {weights} {_TINY} --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 --json").json
-    assert (evaluated["total"], evaluated["notes"]) == (360, [])
-    assert re.search(r"of 360 correct", trtbench(f"evaluate {weights} {_TINY}").out)
+    assert (evaluated["total"], evaluated["notes"]) == (900, [])
+    assert re.search(r"of 900 correct", trtbench(f"evaluate {weights} {_TINY}").out)
 
     exported = trtbench(f"export {weights} --output m.onnx --exporter torchscript --size 8 --json").json
     assert exported["opset"] == 20
@@ -318,8 +318,8 @@ def test_each_step_answers_in_json_and_in_words(trtbench: Callable[[str], Answer
 
     options = "--duration 0.01 --warm-up 0 --batch 2 --quiet"
     measured = trtbench(f"bench --engine {engine['path']} {options} --json").json
-    assert measured["rows"][0]["accuracy"]["total"] == 360
-    assert "of 360 correct, p50" in trtbench(f"bench --engine {engine['path']} {options}").out
+    assert measured["rows"][0]["accuracy"]["total"] == 900
+    assert "of 900 correct, p50" in trtbench(f"bench --engine {engine['path']} {options}").out
 
 
 def test_a_damaged_engine_is_a_row_that_says_so(trtbench: Callable[[str], Answer], tiny: Path) -> None:

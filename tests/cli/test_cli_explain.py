@@ -75,7 +75,7 @@ def test_one_model_is_explained_and_a_second_call_answers_in_json(
     code, out, err = trtbench(f"explain-int8 {_MODEL} {options}")
 
     assert code == 0, err
-    assert "The drop in parts: 360 test images" in out
+    assert "The drop in parts: 900 test images" in out
     assert "onnxruntime-cpu" in out
     assert "no layer needs higher precision" in out
     assert {path.name for path in (tmp_path / "why").iterdir()} >= {"explain.json", "exclude.yaml", "explain.png"}

@@ -14,9 +14,9 @@ from trtbench.errors import ConfigError
 from trtbench.suite import DataConfig
 
 
-def test_the_split_is_1077_360_360_and_stratified() -> None:
+def test_the_split_is_717_180_900_and_stratified() -> None:
     dataset = load_dataset(DataConfig())
-    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [1077, 360, 360]
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [717, 180, 900]
     overall = np.bincount(load_digits().target) / 1797
     for split in (dataset.train, dataset.validation, dataset.test):
         assert np.abs(np.bincount(split.labels) - overall * len(split)).max() < 2

@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 CLASSES = tuple("0123456789")
 # Measured on the training split at size 32 by `measure_mean_std`; a test measures them again. All channels are equal.
-MEAN = (0.3047,) * 3
-STD = (0.3232,) * 3
+MEAN = (0.3058,) * 3
+STD = (0.3242,) * 3
 _NATIVE = 8  # pixels a side
 _DEEPEST = 16  # their highest grey level
-_HELD_OUT = 360  # images of the test and of the validation split each, of 1,797
+_TEST = 900  # images of 1,797: enough to prove that a drop is within 2 points over several engines
+_VALIDATION = 180
 _SPLIT_SEED = 0  # the split is part of this source: numbers of two runs are compared on the same test images
 
 
 def load_splits(*, size: int) -> tuple[Split, Split, Split]:
-    """Return train (1,077), validation (360) and test (360): uint8 (N, 3, size, size), three equal channels.
+    """Return train (717), validation (180) and test (900): uint8 (N, 3, size, size), three equal channels.
 
     No two of the 1,797 images are equal, so none stands in two splits.
 
@@ -40,8 +41,8 @@ def load_splits(*, size: int) -> tuple[Split, Split, Split]:
 
     bundled = load_digits()
     images, labels = _enlarged(bundled.images, size), bundled.target.astype(np.int64)
-    rest, test = stratified_split(labels, classes=CLASSES, count=_HELD_OUT, seed=_SPLIT_SEED)
-    train, validation = stratified_split(labels[rest], classes=CLASSES, count=_HELD_OUT, seed=_SPLIT_SEED)
+    rest, test = stratified_split(labels, classes=CLASSES, count=_TEST, seed=_SPLIT_SEED)
+    train, validation = stratified_split(labels[rest], classes=CLASSES, count=_VALIDATION, seed=_SPLIT_SEED)
     parts = (rest[train], rest[validation], test)
     train_split, validation_split, test_split = (Split(images=images[part], labels=labels[part]) for part in parts)
     return train_split, validation_split, test_split

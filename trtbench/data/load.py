@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def load_dataset(config: DataConfig) -> Dataset:
     """Load the images a suite names, split them, and give them their preprocessing.
 
-    `digits` has one fixed split (1,077 / 360 / 360): `config.validation` and `config.seed` do not touch it. The other
+    `digits` has one fixed split (717 / 180 / 900): `config.validation` and `config.seed` do not touch it. The other
     sources keep their published test split, whatever the seed, and `config.validation` of their training images is
     held out, stratified by class.
 
