@@ -7,7 +7,6 @@ come out; nothing is rounded.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,22 +23,6 @@ _NS_PER_MS = 1e6
 _SAMPLES_FOR_P99 = 1000  # fewer than ten samples would lie beyond the percentile
 _CHANCE = 0.01  # above this a score is taken for guessing
 _CALIBRATION_BINS = 15
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatencySummary:
-    """Percentiles and spread of one row's samples; the fields are those of `LatencyRecord`."""
-
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float | None
-    min_ms: float
-    max_ms: float
-    mean_ms: float
-    cov: float
-    ms_per_image: float
-    n: int
 
 
 def wilson_interval(correct: int, total: int, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -100,8 +83,10 @@ def expected_calibration_error(confidence: NDArray[np.float64], is_right: NDArra
     return float(np.abs(gaps).sum() / confidence.size)
 
 
-def latency_summary(samples_ns: NDArray[np.int64], *, batch_size: int, launches: int = 1) -> LatencySummary:
-    """Summarise samples (n,) of nanoseconds, each of `launches` inferences of `batch_size` images.
+def latency_summary(samples_ns: NDArray[np.int64], *, batch_size: int, launches: int = 1) -> dict[str, Any]:
+    """Return the fields of a `LatencyRecord` that samples (n,) of nanoseconds tell.
+
+    Each sample is of `launches` inferences of `batch_size` images.
 
     Every figure is of one inference; of several launches in a sample only their mean is known, so there is no p99.
 
@@ -114,18 +99,18 @@ def latency_summary(samples_ns: NDArray[np.int64], *, batch_size: int, launches:
     samples_ms = _checked_samples(samples_ns) / _NS_PER_MS / launches
     p50, p90, p95, p99 = (float(value) for value in np.percentile(samples_ms, (50, 90, 95, 99)))
     mean = float(samples_ms.mean())
-    return LatencySummary(
-        p50_ms=p50,
-        p90_ms=p90,
-        p95_ms=p95,
-        p99_ms=p99 if samples_ms.size >= _SAMPLES_FOR_P99 and launches == 1 else None,
-        min_ms=float(samples_ms.min()),
-        max_ms=float(samples_ms.max()),
-        mean_ms=mean,
-        cov=float(samples_ms.std(ddof=1)) / mean,
-        ms_per_image=mean / batch_size,
-        n=int(samples_ms.size),
-    )
+    return {
+        "p50_ms": p50,
+        "p90_ms": p90,
+        "p95_ms": p95,
+        "p99_ms": p99 if samples_ms.size >= _SAMPLES_FOR_P99 and launches == 1 else None,
+        "min_ms": float(samples_ms.min()),
+        "max_ms": float(samples_ms.max()),
+        "mean_ms": mean,
+        "cov": float(samples_ms.std(ddof=1)) / mean,
+        "ms_per_image": mean / batch_size,
+        "n": int(samples_ms.size),
+    }
 
 
 def paired_ratio(
