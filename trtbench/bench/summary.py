@@ -46,26 +46,24 @@ def latency_record(measured: Measured, way: Way = PLAIN, *, pool: Pool = NO_POOL
     launches = run.launches.get(way, 1)
     scale = _NS_PER_MS * launches
     processes = [timed.of_process(number).samples_ns for number in dict.fromkeys(timed.processes)]
-    summary = latency_summary(timed.samples_ns, batch_size=measured.batch_size, launches=launches)
+    figures = latency_summary(timed.samples_ns, batch_size=measured.batch_size, launches=launches)
+    p50 = figures["p50_ms"]
     low, high = (end / scale for end in _median_interval(timed, pool, name=measured.engine.name))
-    low, high = (
-        min(low, summary["p50_ms"]),
-        max(high, summary["p50_ms"]),
-    )  # the interval is around the mean of the processes
+    low, high = min(low, p50), max(high, p50)  # the interval is around the mean of the processes
     parts = {name: float(np.median(values)) / _NS_PER_MS for name, values in run.parts_ns.items() if len(values)}
     return LatencyRecord(
         scope=way.scope,
         mode=way.mode,
         clock=run.clock,
         launches_per_sample=launches,
-        verdict=_verdict(low, summary["p50_ms"], high),
+        verdict=_verdict(low, p50, high),
         p50_ci95_ms=(low, high),
         p50_by_process_ms=tuple(float(np.median(samples)) / scale for samples in processes),
         warm_up_ms=run.warm_up_ms,
         warm_up_inferences=run.warm_up_inferences,
         parts_ms=parts,
         is_enqueue_bound=is_enqueue_bound(parts),
-        **summary,
+        **figures,
     )
 
 
