@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,6 +219,44 @@ def test_an_interrupt_exits_130_and_says_how_to_go_on(
 
     assert found.code == 130
     assert "go on where it stopped" in found.err
+
+
+def test_what_ends_a_container_is_an_interrupt(
+    trtbench: Callable[[str], Answer], tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trtbench import running
+
+    monkeypatch.setattr(running, "build_suite", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert trtbench(f"build {tiny}").code == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.slow
+@pytest.mark.whole
+def test_sigterm_ends_a_run_in_five_seconds_with_the_report_of_what_was_measured(tiny: Path) -> None:
+    long = tiny.read_text().replace("duration: 0.01", "duration: 600").replace("ceiling", "")
+    tiny.write_text(long.replace("processes: 1", "processes: 1, ceiling: 600"))
+    run = subprocess.Popen(
+        [sys.executable, "-m", "trtbench", "run", str(tiny), "--quiet"], cwd=tiny.parent, stderr=subprocess.PIPE
+    )
+    try:
+        end = time.monotonic() + 120
+        while not list(tiny.parent.glob("runs/*/logs/*")) and time.monotonic() < end:
+            time.sleep(0.1)
+        time.sleep(10)  # it is being timed
+        run.send_signal(signal.SIGTERM)
+        since = time.monotonic()
+        assert run.wait(timeout=60) == 130
+        assert time.monotonic() - since < 5
+    finally:
+        run.kill()
+        run.communicate()
+
+    (report,) = tiny.parent.glob("runs/2*/report.json")
+    assert "The run was interrupted" in report.read_text(encoding="utf-8")
 
 
 def test_demanding_a_gpu_where_there_is_none_exits_5(

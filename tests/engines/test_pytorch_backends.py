@@ -249,6 +249,17 @@ def test_compile_starts_on_the_oldest_pytorch_and_on_the_containers(version: str
     assert found.stdout.startswith(version.rstrip("*"))
 
 
+def test_compile_without_a_compiler_is_refused_before_anything_is_built(
+    trained: tuple[Path, torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CC", "")
+
+    with pytest.raises(UnsupportedError, match=r"compile: expected a C\+\+ compiler, got none on the PATH; install g"):
+        COMPILE.build(_request(trained[0], tmp_path, "fp32"))
+    assert EAGER.build(_request(trained[0], tmp_path, "fp32")).achieved == "fp32"
+
+
 def test_compile_copies_the_checkpoint(trained: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
     result = COMPILE.build(_request(trained[0], tmp_path, "fp32"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,7 +90,9 @@ def _application(
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, else as `trtbench.errors` says; 130 when interrupted."""
+    """Run the command line and exit: 0 done, else as `trtbench.errors` says; 130 when interrupted or terminated."""
+    # What stops a container is an interruption: the report of what was measured is written.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.path.append(str(Path.cwd()))  # so that `mymodel:build` in this folder is found, as under `python -m`
     try:
         app()

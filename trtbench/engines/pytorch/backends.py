@@ -8,6 +8,7 @@ batch size: at the engine's first one its time stands in `first_inference_ms`, a
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 # PyTorch, "CUDA semantics", "Whole-network capture": libraries choose and set up their kernels in the first runs.
 _WARM_UP_RUNS = 3
+_COMPILERS = ("gcc", "g++", "clang", "clang++", "cl")
 
 
 class TorchBackend:
@@ -39,6 +41,7 @@ class TorchBackend:
         launch: told a network and an input tensor, returns what launches an inference of it.
         settings: what a row says of it.
         needs_cuda: it cannot run on the CPU.
+        needs_compiler: it compiles code of C or C++ when it runs.
     """
 
     precisions = ("fp32", "tf32", "fp16", "bf16")
@@ -46,12 +49,19 @@ class TorchBackend:
     takes_options = False
 
     def __init__(
-        self, name: str, *, launch: Prepare, settings: Mapping[str, Any] = NO_OPTIONS, needs_cuda: bool = False
+        self,
+        name: str,
+        *,
+        launch: Prepare,
+        settings: Mapping[str, Any] = NO_OPTIONS,
+        needs_cuda: bool = False,
+        needs_compiler: bool = False,
     ) -> None:
         self.name = name
         self._launch = launch
         self._settings = settings
         self._needs_cuda = needs_cuda
+        self._needs_compiler = needs_compiler
 
     def is_simulated(self) -> bool:
         """Say that its rows are measurements."""
@@ -70,9 +80,11 @@ class TorchBackend:
         """Copy the checkpoint: PyTorch runs it itself.
 
         Raises:
-            UnsupportedError: the precision is none of this runtime's or of this device's, or it needs CUDA.
+            UnsupportedError: the precision is none of this runtime's or of this device's, or it lacks CUDA or a
+                compiler.
         """
         self._require_cuda()
+        self._require_compiler()
         refuse_precision(request.precision, self.name, known=self.precisions)
         require_device(request.precision, backend=self.name)
         partial = partial_path(request.engine)
@@ -114,6 +126,13 @@ class TorchBackend:
         if self._needs_cuda and not torch.cuda.is_available():
             cure = "use the backend eager or compile"
             raise UnsupportedError(f"backend {self.name}", expected="a CUDA device", got="the CPU", cure=cure)
+
+    def _require_compiler(self) -> None:
+        """Refuse where no compiler is: Inductor compiles C++ for a CPU, and Triton its launchers in C for a GPU."""
+        named = (os.environ.get(name, "") for name in ("CC", "CXX"))
+        if self._needs_compiler and not any(shutil.which(one) for one in (*named, *_COMPILERS) if one):
+            cure = "install g++ (the container has none), or use the backend eager or eager-cudagraph"
+            raise UnsupportedError(f"backend {self.name}", expected="a C++ compiler", got="none on the PATH", cure=cure)
 
 
 def require_device(precision: str, *, backend: str) -> None:
@@ -200,4 +219,4 @@ def _guarded(compiled: Callable[[torch.Tensor], torch.Tensor], images: torch.Ten
 
 EAGER: Backend = TorchBackend("eager", launch=_called)
 CUDAGRAPH: Backend = TorchBackend("eager-cudagraph", launch=_recorded, settings={"cuda_graph": True}, needs_cuda=True)
-COMPILE: Backend = TorchBackend("compile", launch=_compiled, settings={"compiler": "inductor"})
+COMPILE: Backend = TorchBackend("compile", launch=_compiled, settings={"compiler": "inductor"}, needs_compiler=True)
