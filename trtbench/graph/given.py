@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+from onnx import TensorProto, helper
 
+from trtbench.data.preprocess import normalise
 from trtbench.errors import ConfigError, GraphError
+from trtbench.graph.adapt import adapted, fixed_batch, flattened, is_channels_last
 from trtbench.graph.reference import run_reference
 from trtbench.graph.simplify import simplify
 from trtbench.store import write_atomically
@@ -16,34 +19,60 @@ from trtbench.store import write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from trtbench.records import Preprocessing
+
 INPUT = "input"
 OUTPUT = "logits"
+_FEW = 2  # images that a graph is tried on
+_MATRIX_RANK = 2
+_TOLERANCE = 1e-2  # of the largest logit: a graph in FP16 rounds to half of that, where FP32 stays below 1e-5
+_OTHER_KINDS = (
+    (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself: git lfs pull"),
+    (b"PK", "a PyTorch checkpoint", "name the network with --model and this file with --checkpoint"),
+    (b"\x80", "a PyTorch checkpoint", "name the network with --model and this file with --checkpoint"),
+    (b"<", "a web page", "download the file itself, not the page about it"),
+)
 _CURE = "export it with one float32 input (batch, C, H, W), one output (batch, classes) and a free batch dimension"
 
 
-def import_onnx(path: Path, target: Path, *, input_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Write a user's ONNX classifier to `target` as one file with input `input` and output `logits`.
+def import_onnx(path: Path, target: Path, *, num_classes: int, preprocessing: Preprocessing) -> tuple[str, ...]:
+    """Write a user's ONNX classifier to `target` in the form of our own exports, and prove that it computes the same.
 
     Args:
         path: the user's file; external data beside it is read.
-        target: the file to write, atomically.
-        input_shape: channels, height and width the data has.
+        target: the file to write, atomically: one input `input`, one output `logits`, a free batch.
         num_classes: how many classes the data has.
+        preprocessing: how the data's images are normalised, and their size.
+
+    Returns:
+        What was changed to get there, for people.
 
     Raises:
-        ConfigError: it is no ONNX file, or its input or output does not fit the data.
-        GraphError: it does not run.
+        ConfigError: it is no ONNX file, its input or output does not fit the data, or it cannot be brought there.
+        GraphError: its opset cannot be raised.
     """
     proto = _loaded(path)
-    inputs = _runtime_inputs(proto)
-    if len(inputs) != 1 or len(proto.graph.output) != 1:
-        got = f"{len(inputs)} inputs and {len(proto.graph.output)} outputs"
-        raise ConfigError(f"model {path}", expected="one input and one output", got=got, cure=_CURE)
-    _rename(proto.graph, inputs[0].name, INPUT)
-    _rename(proto.graph, proto.graph.output[0].name, OUTPUT)
-    proto = simplify(proto)
-    _check_fit(proto, path, input_shape=input_shape, num_classes=num_classes)
-    write_atomically(target, proto.SerializeToString(deterministic=True))
+    _require_one_of_each(proto, path)
+    images = np.random.default_rng(0).integers(
+        0, 256, (max(_FEW, fixed_batch(proto) or 0), *preprocessing.input_shape), dtype=np.uint8
+    )
+    expected = _answers(proto, images, preprocessing, path)
+    if expected.shape[1:] not in {(num_classes,), (num_classes, 1, 1)}:
+        wanted, got = f"logits of shape ({_FEW}, {num_classes}) for two images", str((_FEW, *expected.shape[1:]))
+        raise ConfigError(f"model {path}", expected=wanted, got=got, cure="give the --data it was trained on")
+    own, notes = adapted(proto, preprocessing=preprocessing)
+    if expected.ndim > _MATRIX_RANK:
+        flattened(own)
+        notes = (*notes, "its logits (batch, classes, 1, 1) flattened")
+    _rename(own.graph, own.graph.input[0].name, INPUT)
+    _rename(own.graph, own.graph.output[0].name, OUTPUT)
+    own.graph.output[0].CopyFrom(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", num_classes]))
+    own = simplify(own)
+    _require_same(own, normalise(images, preprocessing), expected.reshape(len(images), num_classes), path)
+    write_atomically(target, own.SerializeToString(deterministic=True))
+    return notes
 
 
 def graph_sha256(path: Path) -> str:
@@ -56,6 +85,7 @@ def graph_sha256(path: Path) -> str:
 
 
 def _loaded(path: Path) -> onnx.ModelProto:
+    _refuse_other_kinds(path)
     try:
         proto = onnx.load(path)
         onnx.checker.check_model(proto)
@@ -65,23 +95,66 @@ def _loaded(path: Path) -> onnx.ModelProto:
     return proto
 
 
-def _runtime_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Return the inputs that are no weights: older files list those too."""
-    weights = {item.name for item in proto.graph.initializer}
-    return [item for item in proto.graph.input if item.name not in weights]
-
-
-def _check_fit(proto: onnx.ModelProto, path: Path, *, input_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Run two images through the graph: shapes declared in a file may be absent or wrong."""
-    images = np.zeros((2, *input_shape), dtype=np.float32)
+def _refuse_other_kinds(path: Path) -> None:
+    """Name what stands where an ONNX file should, if its first bytes tell."""
     try:
-        logits = run_reference(proto, {INPUT: images})[OUTPUT]
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise ConfigError(f"model {path}", expected="an ONNX file", got=got, cure="mend the path") from error
+    for start, got, cure in _OTHER_KINDS:
+        if head.startswith(start):
+            raise ConfigError(f"model {path}", expected="an ONNX file", got=got, cure=cure)
+
+
+def _require_one_of_each(proto: onnx.ModelProto, path: Path) -> None:
+    """Demand one input that is no weight (older files list those too) and one output, both tensors."""
+    weights = {item.name for item in proto.graph.initializer}
+    inputs = [item for item in proto.graph.input if item.name not in weights]
+    outputs = proto.graph.output
+    if len(inputs) != 1 or len(outputs) != 1:
+        got = f"{len(inputs)} inputs and {len(outputs)} outputs"
+        raise ConfigError(f"model {path}", expected="one input and one output", got=got, cure=_CURE)
+    for item in (*inputs, *outputs):
+        if item.type.WhichOneof("value") != "tensor_type":
+            got = str(item.type.WhichOneof("value") or "nothing").removesuffix("_type")
+            raise ConfigError(f"model {path}: {item.name}", expected="a tensor", got=f"a {got}", cure=_CURE)
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+
+
+def _answers(
+    proto: onnx.ModelProto, images: NDArray[np.uint8], preprocessing: Preprocessing, path: Path
+) -> NDArray[np.float32]:
+    """Run the user's own graph, in the batches, the layout and the type that it takes."""
+    kind = helper.tensor_dtype_to_np_dtype(proto.graph.input[0].type.tensor_type.elem_type)
+    given = images if kind in {np.dtype(np.uint8), np.dtype(np.int32)} else normalise(images, preprocessing)
+    taken = given.transpose(0, 2, 3, 1) if is_channels_last(proto, channels=images.shape[1]) else given
+    size = fixed_batch(proto) or len(images)
+    name = proto.graph.input[0].name
+    batches = [taken[start : start + size].astype(kind) for start in range(0, len(images), size)]
+    try:
+        found = [next(iter(run_reference(proto, {name: np.ascontiguousarray(one)}).values())) for one in batches]
     except GraphError as error:
-        expected = f"a graph that takes float32 {images.shape}"
+        expected = f"a graph that takes {kind} {batches[0].shape}"
         raise ConfigError(f"model {path}", expected=expected, got=error.got or str(error), cure=_CURE) from error
-    if logits.shape != (2, num_classes):
-        expected, got = f"logits of shape (2, {num_classes}) for two images", str(logits.shape)
-        raise ConfigError(f"model {path}", expected=expected, got=got, cure="give the --data it was trained on")
+    return np.concatenate(found).astype(np.float32)
+
+
+def _require_same(own: onnx.ModelProto, images: NDArray[np.float32], expected: NDArray[np.float32], path: Path) -> None:
+    """Compare what was made of a graph with the graph itself, on all images together and on one alone."""
+    for count in (len(images), 1):
+        what, wanted = f"model {path} with a free batch", expected[:count]
+        try:
+            got = run_reference(own, {INPUT: images[:count]})[OUTPUT]
+        except GraphError as error:
+            words = error.got or str(error)
+            raise ConfigError(what, expected=f"a run of {count} images", got=words, cure=_CURE) from error
+        moved = float(np.abs(got - wanted).max()) if got.shape == wanted.shape else float("inf")
+        if not moved <= _TOLERANCE * float(np.abs(expected).max()):
+            words = f"shape {got.shape}, largest difference {moved:.3g}"
+            raise ConfigError(what, expected=f"its own logits of {count} images", got=words, cure=_CURE)
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:

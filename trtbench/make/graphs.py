@@ -21,7 +21,7 @@ from trtbench.make.networks import (
 from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
 from trtbench.make.refine import QdqOptions, quantize
 from trtbench.precision import PRECISIONS
-from trtbench.records import ExportRecord  # noqa: TC001  pydantic resolves the fields of facts at run time
+from trtbench.records import ExportRecord, Preprocessing  # noqa: TC001  pydantic resolves the fields of facts at run time
 from trtbench.store import write_atomically
 from trtbench.suite import DenseVariant
 
@@ -103,12 +103,12 @@ def exported(
 
 
 @recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "onnxruntime"), version=2)
-def imported(folder: Path, *, graph: Given[Path], input_shape: tuple[int, int, int], num_classes: int) -> GraphFacts:
+def imported(folder: Path, *, graph: Given[Path], num_classes: int, preprocessing: Preprocessing) -> GraphFacts:
     """Bring a user's graph into the form of our own exports."""
     from trtbench.graph.given import import_onnx
 
-    import_onnx(graph.value, folder / GRAPH, input_shape=input_shape, num_classes=num_classes)
-    return GraphFacts()
+    notes = import_onnx(graph.value, folder / GRAPH, num_classes=num_classes, preprocessing=preprocessing)
+    return GraphFacts(notes=notes)
 
 
 @recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("torch", "onnx"), version=2)
@@ -346,8 +346,8 @@ def _given_graph(makings: Makings, path: Path, variant: Variant) -> Artefact[Gra
         imported,
         variant.name,
         graph=Given(path, key=graph_sha256(path)),
-        input_shape=makings.input_shape,
         num_classes=makings.dataset.num_classes,
+        preprocessing=makings.dataset.preprocessing,
     )
 
 
