@@ -1,14 +1,19 @@
 """TensorRT for RTX's real parser and builder, each graph in a process of its own.
 
 A refused build for SM75 poisons the next one of its process, and some graphs end the process. This file is both sides:
-`compiled` in the test, and what it starts, which imports nothing but the library.
+`compiled` in the test, and what it starts, which imports nothing but the library and forks for each task.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
+import os
+import signal
 import subprocess
 import sys
+import traceback
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,14 +88,27 @@ def supported(operators: Sequence[str]) -> list[bool]:
 
 def compiled_together(tasks: Sequence[tuple[bytes, Options]]) -> list[Compiled]:
     """Parse and build graphs one after another in one process."""
-    headers = [json.dumps({"bytes": len(graph), **asdict(options)}).encode() for graph, options in tasks]
-    sent = b"".join(header + b"\n" + graph for header, (graph, _) in zip(headers, tasks, strict=True))
-    done = subprocess.run([sys.executable, __file__], input=sent, capture_output=True, check=False, timeout=_LIMIT_S)
+    headers = [{"bytes": len(graph), **asdict(options)} for graph, options in tasks]
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps(headers).encode() + b"\n" + b"".join(graph for graph, _ in tasks))
+    server.stdin.flush()
     told: list[dict[str, Any]] = [{} for _ in tasks]
-    for line in done.stdout.splitlines():
+    for line in server.stdout:
         part = json.loads(line)
+        if "exit_code" in part:
+            return [_record(one, exit_code=part["exit_code"]) for one in told]
         told[part.pop("task")] |= part
-    return [_record(one, exit_code=done.returncode) for one in told]
+    raise AssertionError("the process that forks has ended")
+
+
+@functools.cache
+def _server() -> subprocess.Popen[bytes]:
+    command = [sys.executable, __file__]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    atexit.register(process.communicate)
+    return process
 
 
 def _record(told: dict[str, Any], *, exit_code: int) -> Compiled:
@@ -176,9 +194,28 @@ def _tell(**told: Any) -> None:
     sys.stdout.flush()
 
 
+def _serve() -> None:
+    """Fork for each line of tasks, which has the library imported already."""
+    import tensorrt_rtx_bindings  # noqa: F401  each child has it from here
+
+    while line := sys.stdin.buffer.readline():
+        tasks = [(task, sys.stdin.buffer.read(task["bytes"])) for task in json.loads(line)]
+        child = os.fork()
+        if child == 0:
+            _work(tasks)
+        _tell(exit_code=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def _work(tasks: Sequence[tuple[dict[str, Any], bytes]]) -> None:
+    signal.alarm(_LIMIT_S)
+    try:
+        for number, (task, graph) in enumerate(tasks):
+            _compile(number, task, graph)
+    except Exception:  # noqa: BLE001  whatever the library raises is the end of a process
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    _number = 0
-    while _line := sys.stdin.buffer.readline():
-        _task = json.loads(_line)
-        _compile(_number, _task, sys.stdin.buffer.read(_task["bytes"]))
-        _number += 1
+    _serve()

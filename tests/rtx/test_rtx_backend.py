@@ -51,7 +51,7 @@ _GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
 def request_of(tmp_path: Path) -> Make:
     def make(precision: str, graph: onnx.ModelProto | None = None, **options: Any) -> BuildRequest:
         source = tmp_path / f"{precision}.onnx"
-        onnx.save(graph or _GRAPHS[precision](), source)
+        onnx.save(graph or _GRAPHS.get(precision, _float)(), source)
         engine = tmp_path / "engines" / f"net.{precision}.rtxplan"
         return BuildRequest(source=source, engine=engine, precision=precision, options=BuildOptions(**options))
 
