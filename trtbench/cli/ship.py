@@ -38,6 +38,13 @@ def ship(
     zips: Annotated[bool, typer.Option("--zip", help="Pack it into one file too: equal bundles are equal bytes.")] = (
         False
     ),
+    serve: Annotated[
+        bool,
+        typer.Option("--serve-check", help="Serve it by Triton too, on loopback; its figures go on the card."),
+    ] = False,
+    triton: Annotated[
+        Path, typer.Option(envvar="TRITON_PYTHON", help="With --serve-check: a Python that has nvidia-pytriton.")
+    ] = Path(sys.executable),
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,7 +52,16 @@ def ship(
     from trtbench.shipping import ship_row
 
     with Screen(is_quiet=quiet) as screen:
-        found = ship_row(run, output, row=row, engines=engines or (), licence=licence, zips=zips, tell=screen)
+        found = ship_row(
+            run,
+            output,
+            row=row,
+            engines=engines or (),
+            licence=licence,
+            zips=zips,
+            triton=triton if serve else None,
+            tell=screen,
+        )
     if as_json:
         show_json({"folder": str(found.folder), "zip": found.zip and str(found.zip), "bundle": found.bundle})
         return

@@ -15,6 +15,7 @@ from trtbench.errors import ConfigError
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.records import Preprocessing  # noqa: TC001  pydantic resolves the fields at run time
 from trtbench.rows import LatencyRecord  # noqa: TC001  likewise
+from trtbench.shipping.serve import Served  # noqa: TC001  likewise
 from trtbench.store import file_sha256, storing, write_atomically
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Bundle:
     `batch_sizes` are those that were measured, `profile` the smallest, usual and largest batch of a dynamic engine.
     `versions` are of the packages that the engine runs on. `correct` of `total` test images is what the run counted,
     `drop_upper_pp` its bound of the drop. `limits` are those it was chosen under; `is_chosen` says that it is the row
-    that the run recommends. `files` has the sha256 of every other file.
+    that the run recommends. `served` is what a Triton server made of it, if one was asked. `files` has the sha256 of
+    every other file.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -86,6 +88,7 @@ class Bundle:
     rebuild: str
     licence: str | None = None
     proof: Proof | None = None
+    served: Served | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = _SCHEMA_VERSION
 

@@ -29,6 +29,7 @@ def card(described: Mapping[str, Any], *, row: Row, report: Report) -> str:
         "or, with trtbench, `trtbench predict . IMAGE...` and `trtbench.load(folder).predict(images)`.",
         "## What is proven",
         _proven(described["proof"]),
+        *_triton(described),
         "## Build it for another machine",
         "model.onnx is the graph the engine was built from; in this folder:",
         f"    {described['rebuild']}",
@@ -84,11 +85,44 @@ def _proven(proof: Proof) -> str:
     )
 
 
+def _triton(described: Mapping[str, Any]) -> Iterator[str]:
+    """Say how Triton serves the bundle, and what it did where it was asked."""
+    yield "## Serve it"
+    yield (
+        "`triton/models` is a model repository for a Triton server that has the engine's own backend: an ensemble of a"
+        " Python step and the engine. `triton/python` is one for a server with the Python backend alone; its Python"
+        " needs what predict.py needs. Both answer as `classifier`, to PIXELS (uint8 NHWC) or IMAGE (the bytes of"
+        " files), with LOGITS."
+    )
+    yield "    tritonserver --model-repository=triton/python\n    python triton/client.py IMAGE... --top 3"
+    served = described.get("served")
+    if served is None:
+        yield "No server was asked: `trtbench ship --serve-check` asks one that serves `triton/python`."
+        return
+    counts = ", ".join(
+        f"{one['correct']} of {one['total']} by {one['protocol']} at batch {one['batch']}" for one in served.counts
+    )
+    beyond = ", ".join(f"{one['batch']} by {one['protocol']}" for one in served.refused)
+    yield f"Triton with `triton/python`, on loopback: {counts}; refused were batches of {beyond}. By gRPC:"
+    cells = [
+        (
+            str(one["streams"]),
+            str(one["n"]),
+            significant(one["p50_ms"]),
+            significant(one["p99_ms"]),
+            significant(one["throughput_ips"]),
+        )
+        for one in served.loads
+    ]
+    yield to_markdown(Table.of(("in flight", "requests", "p50 ms", "p99 ms", "images/s"), cells, left=0))
+
+
 def _files(described: Mapping[str, Any]) -> str:
     told = {
         described["engine"]: "the engine, with its sidecar beside it",
         "bundle.json": "all of this for programs, with the sha256 of every file and of itself",
         "predict.py, runtime.py": "run it with NumPy, Pillow and the runtime alone",
+        "triton/": "two model repositories and a client",
         "golden.npz": "ten test images as pixels and as input, their labels and the engine's logits",
         "report.json": "the row as the run had it, for `trtbench compare`",
     }

@@ -15,7 +15,7 @@ import numpy as np
 from trtbench._optional import version
 from trtbench.engines.base import backend
 from trtbench.engines.sidecar import check_engine, read_sidecar, write_sidecar
-from trtbench.errors import ConfigError, GateError, SidecarError, TrtbenchError
+from trtbench.errors import CapabilityError, ConfigError, GateError, SidecarError, TrtbenchError
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.make.engines import source
 from trtbench.make.graphs import GRAPH
@@ -30,17 +30,20 @@ from trtbench.running.plan import plan_engines
 from trtbench.shipping.bundle import Bundle, Proof, read_bundle, seal, zipped
 from trtbench.shipping.card import card
 from trtbench.shipping.prove import prove
+from trtbench.shipping.serve import serve_check
+from trtbench.shipping.triton import largest_batch, write_repositories
 from trtbench.store import file_sha256, storing, write_atomically
 from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from trtbench.engines.sidecar import Sidecar
     from trtbench.rows import Row
     from trtbench.running.origin import Origin
+    from trtbench.shipping.serve import Served
 
 _GOLDEN = 10
 _AGAIN = "build the suite again: `trtbench build SUITE`, then `trtbench run SUITE`"
@@ -84,6 +87,7 @@ def ship_row(
     engines: Sequence[Path] = (),
     licence: str | None = None,
     zips: bool = False,
+    triton: Path | None = None,
     tell: Listener = nobody,
 ) -> Shipped:
     """Write the bundle of a row, and prove it; one that is not proven is not left behind.
@@ -95,11 +99,14 @@ def ship_row(
         engines: folders to look for the engine's file in, where it is no longer where the run had it.
         licence: of the weights, as its identifier; nothing knows it but the user.
         zips: pack it into one file too.
+        triton: serve it by Triton too, with the Python of this path, which has nvidia-pytriton; its figures go on the
+            card, and the bytes are then not reproducible.
         tell: told of progress.
 
     Raises:
         ConfigError: there is no such run, row or engine, it cannot be shipped, or something is there already.
-        GateError: the run recommends no row, or the bundle does not score what the run did.
+        GateError: the run recommends no row, or the bundle does not score what the run did, by itself or served.
+        CapabilityError: Triton cannot be started.
         StoreError: it cannot be written.
     """
     if output.exists():
@@ -110,7 +117,7 @@ def ship_row(
     try:
         with storing(partial):
             partial.mkdir(parents=True)
-        _load(partial, cargo, licence=licence, tell=tell)
+        _load(partial, cargo, licence=licence, triton=triton, tell=tell)
         with storing(output):
             partial.replace(output)
     finally:
@@ -119,7 +126,7 @@ def ship_row(
     return Shipped(folder=output, bundle=read_bundle(output), zip=zipped(output) if zips else None)
 
 
-def _load(folder: Path, cargo: _Cargo, *, licence: str | None, tell: Listener) -> None:
+def _load(folder: Path, cargo: _Cargo, *, licence: str | None, triton: Path | None, tell: Listener) -> None:
     """Fill a bundle, prove it, and seal it."""
     row, test = cargo.row, cargo.makings.dataset.test
     described = _described(cargo, licence=licence)
@@ -131,6 +138,7 @@ def _load(folder: Path, cargo: _Cargo, *, licence: str | None, tell: Listener) -
     for name, template in (("predict.py", "predict"), ("runtime.py", BACKENDS[row.backend].ships)):
         text = (resources.files("trtbench.shipping.templates") / f"{template}.py").read_text(encoding="utf-8")
         write_atomically(folder / name, text)
+    _write_triton(folder, cargo, described)
     seal(folder, described)
     if cargo.why_not_run:
         proof, logits = Proof(why_not=f"not proven: {cargo.why_not_run}"), None
@@ -142,6 +150,8 @@ def _load(folder: Path, cargo: _Cargo, *, licence: str | None, tell: Listener) -
         tell(Event(stage="prove", item=row.name, state="done", detail=f"{proof.correct} of {proof.total} again"))
     _write_golden(folder, cargo, logits)
     described["proof"] = proof
+    if triton is not None:
+        described["served"] = _served(folder, cargo, described, python=triton, tell=tell)
     write_atomically(folder / "README.md", card(described, row=row, report=cargo.report))
     seal(folder, described)
 
@@ -296,6 +306,41 @@ def _report_of(cargo: _Cargo) -> str:
     anchor = row.latency.anchor if row.latency is not None else None
     rows = tuple(one for one in cargo.report.rows if one.name in {row.name, anchor})
     return json.dumps(to_jsonable(replace(cargo.report, rows=rows)), indent=1) + "\n"
+
+
+def _takes_any(row: Row) -> bool:
+    """Whether the engine takes batches of every size: a runtime that takes options has profiles."""
+    return not backend(row.backend).takes_options
+
+
+def _write_triton(folder: Path, cargo: _Cargo, described: Mapping[str, Any]) -> None:
+    import onnx
+
+    graph = onnx.load(cargo.graph, load_external_data=False).graph
+    write_repositories(
+        folder,
+        described,
+        ships=BACKENDS[cargo.row.backend].ships,
+        takes_any=_takes_any(cargo.row),
+        tensors=(graph.input[0].name, graph.output[0].name),
+    )
+
+
+def _served(folder: Path, cargo: _Cargo, described: Mapping[str, Any], *, python: Path, tell: Listener) -> Served:
+    row = cargo.row
+    if cargo.why_not_run or row.accuracy is None:
+        raise CapabilityError(f"serving {row.name}", expected="an engine that runs here", got=cargo.why_not_run)
+    tell(Event(stage="serve", item=row.name, state="started"))
+    found = serve_check(
+        folder,
+        cargo.makings.dataset.test,
+        largest=largest_batch(described, takes_any=_takes_any(row)),
+        batch=row.batch_size,
+        correct=row.accuracy.correct,
+        python=python,
+    )
+    tell(Event(stage="serve", item=row.name, state="done", detail=f"{row.accuracy.correct} right, by HTTP and gRPC"))
+    return found
 
 
 def _write_golden(folder: Path, cargo: _Cargo, logits: NDArray[np.float32] | None) -> None:

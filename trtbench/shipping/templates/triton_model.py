@@ -1,0 +1,60 @@
+"""The whole classifier as one model of Triton's Python backend: pixels or the bytes of image files in, logits out."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class TritonPythonModel:
+    """The bundle around this repository, served; requests that come together run together."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the engine of the bundle."""
+        bundle = Path(args["model_repository"]).resolve().parents[2]
+        sys.path.insert(0, str(bundle))
+        predict = importlib.import_module("predict")  # of the bundle
+        self._decode = predict.decode
+        self._classifier = predict.Classifier(bundle)
+        self._size = self._classifier.bundle["preprocessing"]["size"]
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer each request; one that cannot be read fails alone."""
+        import triton_python_backend_utils as pb
+
+        read: list[Any] = [self._read(request, pb) for request in requests]
+        good = [pixels for pixels in read if isinstance(pixels, np.ndarray)]
+        logits = self._logits(np.concatenate(good)) if good else np.empty((0, 0), np.float32)
+        answers = []
+        for pixels in read:
+            if isinstance(pixels, np.ndarray):
+                own, logits = logits[: len(pixels)], logits[len(pixels) :]
+                answers.append(pb.InferenceResponse([pb.Tensor("LOGITS", own)]))
+            else:
+                answers.append(pb.InferenceResponse(error=pb.TritonError(pixels)))
+        return answers
+
+    def _read(self, request: Any, pb: Any) -> np.ndarray | str:
+        """Return uint8 pixels (N, C, H, W), or why there are none."""
+        pixels = pb.get_input_tensor_by_name(request, "PIXELS")
+        if pixels is not None:
+            return np.ascontiguousarray(pixels.as_numpy().transpose(0, 3, 1, 2))
+        files = pb.get_input_tensor_by_name(request, "IMAGE")
+        if files is None:
+            return "expected an input PIXELS or IMAGE, got neither"
+        try:
+            return np.stack([self._decode(io.BytesIO(one), self._size) for one in files.as_numpy().ravel()])
+        except (OSError, ValueError, SyntaxError, SystemExit) as error:
+            return f"expected the bytes of 8-bit image files, got {error}"
+
+    def _logits(self, pixels: np.ndarray) -> np.ndarray:
+        """Run the engine, at the number of images that came where it takes any, else as it was built."""
+        bundle = self._classifier.bundle
+        batch = len(pixels) if bundle["backend"] == "onnxruntime-cpu" or bundle["profile"] else None
+        logits: np.ndarray = self._classifier.logits(pixels, batch)
+        return logits

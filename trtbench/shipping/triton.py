@@ -1,0 +1,117 @@
+"""A bundle as model repositories of NVIDIA's Triton: an ensemble before the server's own backend, and one Python model.
+
+`models/` is for servers that have the backend of the engine: a Python step before it and an ensemble over both.
+`python/` is for those that have the Python backend alone: one model that runs the engine itself. Both are asked alike.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from trtbench.store import storing, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+NAME = "classifier"
+# What Triton calls the backend of an engine, by who runs it in a bundle, and the file it wants there
+_PLATFORMS = {
+    "onnxruntime": ("onnxruntime_onnx", "model.onnx"),
+    "tensorrt": ("tensorrt_plan", "model.plan"),
+}
+
+
+def largest_batch(described: Mapping[str, Any], *, takes_any: bool) -> int:
+    """Return the largest batch that Triton may form; 0 where the engine takes one size only.
+
+    Args:
+        described: the fields of the bundle.
+        takes_any: the engine takes batches of every size, and was measured at some.
+    """
+    if described["profile"] is not None:
+        low, _, high = described["profile"]
+        return high if low == 1 else 0
+    return max(described["batch_sizes"]) if takes_any else 0
+
+
+def write_repositories(
+    folder: Path, described: Mapping[str, Any], *, ships: str, takes_any: bool, tensors: tuple[str, str]
+) -> None:
+    """Write both repositories and a client into a bundle's folder.
+
+    Args:
+        folder: of the bundle, with its engine.
+        described: the fields of the bundle.
+        ships: who runs the engine in a bundle, as `suite.BACKENDS` says.
+        takes_any: the engine takes batches of every size.
+        tensors: the names of the engine's input and output.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    root, fit, classes = folder / "triton", described["preprocessing"], len(described["classes"])
+    largest = largest_batch(described, takes_any=takes_any)
+    fixed = [] if largest else [described["batch_size"]]
+    size = fit["size"]
+    asked = [
+        _tensor("PIXELS", "UINT8", [*fixed, size, size, 3], is_optional=True),
+        _tensor("IMAGE", "STRING", [*fixed, 1], is_optional=True),
+    ]
+    logits = _tensor("LOGITS", "FP32", [*fixed, classes], labels=True)
+    inputs = _tensor("INPUT", "FP32", [*fixed, 3, size, size])
+    batching = "dynamic_batching {}\n" if largest > 1 else ""
+    head = f"max_batch_size: {largest}\n"
+    on_cpu = "instance_group [{ kind: KIND_CPU }]\n"
+    parameters = f'parameters {{ key: "preprocessing" value {{ string_value: {json.dumps(json.dumps(fit))} }} }}\n'
+    platform, file = _PLATFORMS[ships]
+    native = [_tensor(tensors[0], "FP32", [*fixed, 3, size, size]), _tensor(tensors[1], "FP32", [*fixed, classes])]
+    configs = {
+        f"python/{NAME}": f'backend: "python"\n{head}{_io(asked, [logits])}{on_cpu}{batching}',
+        "models/preprocess": f'backend: "python"\n{head}{_io(asked, [inputs])}{on_cpu}{parameters}',
+        "models/engine": f'platform: "{platform}"\n{head}{_io([native[0]], [native[1]])}{batching}',
+        f"models/{NAME}": f'platform: "ensemble"\n{head}{_io(asked, [logits])}{_steps(tensors)}',
+    }
+    for place, text in configs.items():
+        name = place.rpartition("/")[2]
+        write_atomically(root / place / "config.pbtxt", f'name: "{name}"\n{text}')
+        write_atomically(root / place / "1" / ".keep", "")  # a version is a folder, and a zip file has none without
+        if name == NAME:
+            write_atomically(root / place / "labels.txt", "".join(f"{one}\n" for one in described["classes"]))
+    templates = resources.files("trtbench.shipping.templates")
+    for template, place in (
+        ("triton_model", f"python/{NAME}/1/model.py"),
+        ("triton_preprocess", "models/preprocess/1/model.py"),
+        ("triton_client", "client.py"),
+    ):
+        write_atomically(root / place, (templates / f"{template}.py").read_text(encoding="utf-8"))
+    with storing(root):
+        shutil.copyfile(folder / described["engine"], root / "models" / "engine" / "1" / file)
+
+
+def _tensor(name: str, kind: str, dims: Sequence[int], *, is_optional: bool = False, labels: bool = False) -> str:
+    more = (" optional: true" if is_optional else "") + (' label_filename: "labels.txt"' if labels else "")
+    return f'{{ name: "{name}" data_type: TYPE_{kind} dims: [{", ".join(map(str, dims))}]{more} }}'
+
+
+def _io(inputs: Sequence[str], outputs: Sequence[str]) -> str:
+    return "".join(
+        f"{kind} [\n  " + ",\n  ".join(tensors) + "\n]\n" for kind, tensors in (("input", inputs), ("output", outputs))
+    )
+
+
+def _steps(tensors: tuple[str, str]) -> str:
+    def maps(kind: str, pairs: Mapping[str, str]) -> str:
+        return " ".join(f'{kind}_map {{ key: "{key}" value: "{value}" }}' for key, value in pairs.items())
+
+    first = f'model_name: "preprocess" model_version: -1 {maps("input", {"PIXELS": "PIXELS", "IMAGE": "IMAGE"})}'
+    second = f'model_name: "engine" model_version: -1 {maps("input", {tensors[0]: "INPUT"})}'
+    return (
+        "ensemble_scheduling { step [\n"
+        f"  {{ {first} {maps('output', {'INPUT': 'INPUT'})} }},\n"
+        f"  {{ {second} {maps('output', {tensors[1]: 'LOGITS'})} }}\n"
+        "] }\n"
+    )
