@@ -12,8 +12,8 @@ from trtbench.decide.limits import held_against
 from trtbench.report.ci import report_junit, report_summary
 from trtbench.report.document import read_report
 from trtbench.report.html import render_html
-from trtbench.report.losses import explained_losses
 from trtbench.report.markdown import render_markdown
+from trtbench.report.remarks import explained_losses
 from trtbench.report.tables import rows_for_terminal, to_csv
 from trtbench.report.words import recommend
 from trtbench.suite import DecisionConfig

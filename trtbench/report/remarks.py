@@ -1,4 +1,4 @@
-"""What is to be said of rows beside the recommendation: notes, a negative result, its likely cause, limits, advice."""
+"""What is to be said of rows beside the recommendation: notes, a loss, a gain that is missing and its cause, advice."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trtbench.bench.paired_drop import smallest_provable_drop
 from trtbench.decide.ratios import counterpart, dense_variant, eager_of, is_cpu, is_measured, latency_ratio
 from trtbench.precision import PRECISIONS
-from trtbench.report.losses import explained_losses, loss_words
-from trtbench.report.units import fixed, megabytes, significant
+from trtbench.report.units import fixed, megabytes, percent, significant
 from trtbench.report.words import ratio_words, short_name
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ _COUNTS_SHOWN = 6  # channel counts that a line has room for
 _STEAL = 0.01  # a median share of stolen time worth a word
 _BUSY = 1.5  # load for each core, above which others use the machine
 _WANDERING = 0.9  # a clock whose lowest reading is below this share of the highest
+_EXPLAINS = "`trtbench explain-int8 SUITE` names the layers, and `calibration.exclude` keeps them in higher precision"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,3 +314,56 @@ def _of_gpu(device: str, figures: Mapping[str, Any]) -> Iterator[tuple[str, str]
 def _median(figures: Mapping[str, Any], name: str) -> float | None:
     found = figures.get(name)
     return None if found is None else float(found["median"])
+
+
+def explained_losses(rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
+    """Yield each candidate engine that lost more than the limit, with what there is to say of it."""
+    seen: set[tuple[str, str, str]] = set()
+    for row in rows:
+        engine = (row.variant, row.shown_precision, row.backend)
+        if row.role != "candidate" or row.over_limit_pp is None or row.accuracy is None or engine in seen:
+            continue
+        seen.add(engine)
+        name = f"{row.variant} {row.shown_precision} on {row.backend}"
+        yield row, f"{name} {loss_words(row.accuracy, row.over_limit_pp)}. {_cause_of_loss(row, row.accuracy, rows)}"
+
+
+def loss_words(accuracy: AccuracyRecord, over_limit_pp: float) -> str:
+    """Say how much a row lost, by how much it is beyond the limit, and of which class most of it is."""
+    words = f"loses {fixed(accuracy.drop_pp)} pp, {fixed(over_limit_pp)} pp more than the limit"
+    if accuracy.worst_class is None or not accuracy.class_totals:
+        return words
+    worst = max(range(len(accuracy.class_drops_pp)), key=accuracy.class_drops_pp.__getitem__)
+    total = accuracy.class_totals[worst]
+    lost = round(accuracy.class_drops_pp[worst] * total / 100)
+    share = lost / max(1, round((accuracy.drop_pp or 0) * accuracy.total / 100))
+    return f"{words}: class {accuracy.worst_class} lost {lost} of its {total} images, {percent(share)} % of the loss"
+
+
+def _cause_of_loss(row: Row, accuracy: AccuracyRecord, rows: Sequence[Row]) -> str:
+    """Say what lost it, and the cure: the codes or the half type where FP32 keeps it, else what made the network."""
+    measured = [one for one in rows if is_measured(one)]
+    twin = counterpart(row, measured, precision="fp32")
+    if twin is not None and twin is not row and twin.accuracy is not None and twin.over_limit_pp is None:
+        kept = f"FP32 of the same network gets {twin.accuracy.correct - accuracy.correct} more right"
+        return _cause_of_precision(row, accuracy, twin.accuracy, kept)
+    dense = counterpart(row, measured, variant=dense_variant(rows), precision="fp32")
+    if dense is None or dense.variant == row.variant or dense.accuracy is None:
+        return "Look at its network first: nothing here keeps what it lost."
+    more = dense.accuracy.correct - accuracy.correct
+    return (
+        f"Compression lost it: {dense.variant} gets {more} more right. Compress less, or let it learn longer"
+        " (`fine_tune.epochs`)."
+    )
+
+
+def _cause_of_precision(row: Row, accuracy: AccuracyRecord, fp32: AccuracyRecord, kept: str) -> str:
+    if not PRECISIONS[row.precision].is_int8:
+        return f"{row.precision} lost it: {kept}, so ship that, or another precision."
+    exact = accuracy.true_arithmetic_correct
+    if exact is not None and 2 * (exact - accuracy.correct) > fp32.correct - accuracy.correct:
+        more = exact - accuracy.correct
+        return (
+            f"This machine's kernels lost it: the same graph in exact arithmetic gets {more} more right. {_EXPLAINS}."
+        )
+    return f"Quantization lost it: {kept}. {_EXPLAINS}."
