@@ -379,6 +379,30 @@ def test_a_worker_tells_the_parts_of_an_inference_where_its_session_can(
     }
 
 
+@pytest.mark.parametrize(("device", "again"), [("simulated", 20), ("cpu", 1)])
+def test_a_gpu_that_stood_idle_is_given_time_to_raise_its_clocks(
+    fake_engine: Make, images: Images, monkeypatch: pytest.MonkeyPatch, device: str, again: int
+) -> None:
+    asked: list[int] = []
+    time_, clock = FakeSession.time, iter(range(10**9, 10**12, 10**9)).__next__
+
+    def timed(self: FakeSession, samples: int, **how: Any) -> Any:
+        asked.append(samples)
+        return time_(self, samples, **how)
+
+    monkeypatch.setattr(FakeSession, "time", timed)
+    monkeypatch.setattr("trtbench.engines.fake._DEVICE", device)
+    monkeypatch.setattr("trtbench.bench.worker.time.monotonic_ns", clock)
+
+    _answers(
+        {"do": "prepare", **_preparing(fake_engine("a", ns_per_image=10**6, jitter=0.0), images)},
+        _OPEN,
+        {"do": "time", "batch": 1, "samples": 5, "scope": "device"},
+    )
+
+    assert asked == [*[1] * again, 5]
+
+
 def test_a_row_says_what_its_session_says_of_itself(
     fake_engine: Make, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:

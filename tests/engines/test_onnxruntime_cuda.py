@@ -349,7 +349,11 @@ def _built_by_tensorrt(monkeypatch: pytest.MonkeyPatch, nodes: list[str]) -> Non
         (
             ["EPContext", "TopK"],
             "int8 in 1 TensorRT parts",
-            ("one TensorRT profile for batches 1 to 4", "1 nodes run outside TensorRT, on CUDA"),
+            (
+                "one TensorRT profile for batches 1 to 4",
+                "1 nodes run outside TensorRT, on CUDA",
+                tensorrt_provider._WAITS,
+            ),
         ),
     ],
 )

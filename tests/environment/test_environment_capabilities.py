@@ -14,6 +14,7 @@ from trtbench.environment import (
     missing,
     missing_for_tensorrt,
 )
+from trtbench.environment.verdicts import install_tensorrt
 from trtbench.errors import CapabilityError, ConfigError
 
 if TYPE_CHECKING:
@@ -192,6 +193,16 @@ def test_tensorrt_10_and_11_are_ready_on_a_gpu_and_driver_that_run_them(
     package: str, machine: Callable[..., Environment]
 ) -> None:
     assert missing_for_tensorrt(machine(f"tensorrt/{package}", gpus=("H100",), cuda=(13, 0))) == ()
+
+
+def test_volta_on_a_new_driver_is_sent_to_cuda_12_and_to_no_tensorrt(machine: Callable[..., Environment]) -> None:
+    environment = machine(gpus=("V100",), cuda=(13, 0))
+
+    assert [lack.reason for lack in missing_for_tensorrt(environment)] == [
+        "TensorRT 10.5 and later need SM 7.5, this is SM 7.0"
+    ]
+    assert install_tensorrt(environment) == "pip install 'trtbench[cu12-base]'"
+    assert install_tensorrt(machine(gpus=("H100",), cuda=(13, 0))) == "pip install 'trtbench[cu13]'"
 
 
 def test_volta_lacks_tensorrt_whatever_is_installed(machine: Callable[..., Environment]) -> None:

@@ -181,6 +181,15 @@ def test_the_cpu_package_of_onnxruntime_on_a_gpu_machine_is_replaced(machine: Ca
     assert conflicts(machine(*packages)) == ()
 
 
+def test_on_arm_no_package_of_onnxruntime_with_cuda_is_promised(machine: Callable[..., Environment]) -> None:
+    on_x86 = machine(CU13[0], "onnxruntime/onnxruntime==1.31.1", *CU13[2:], gpus=("H100",), cuda=(13, 0))
+    cpu = replace(on_x86.host.cpu, architecture="aarch64")
+
+    (found,) = conflicts(replace(on_x86, host=replace(on_x86.host, cpu=cpu)))
+
+    assert found.cure == "use the backend tensorrt: ONNX Runtime has no package with CUDA for Linux on ARM"
+
+
 def test_onnxruntime_1_27_is_to_be_avoided(machine: Callable[..., Environment]) -> None:
     (found,) = conflicts(machine(CU13[0], "onnxruntime/onnxruntime-gpu==1.27.0"))
 

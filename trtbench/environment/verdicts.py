@@ -157,8 +157,9 @@ def missing(environment: Environment, *, require: Sequence[str]) -> tuple[Capabi
 def missing_for_tensorrt(environment: Environment) -> tuple[Capability, ...]:
     """Return what stands between the GPU that is used, the first, and a TensorRT engine; nothing where one is built."""
     first = [capability("tensorrt", gpu=gpu) for gpu in environment.usable_gpus[:1]]
-    lacks = [one for one in first if not one.is_available] if first else [no_gpu(environment, name="gpu")]
-    return (*lacks, *_missing_installation(environment))
+    if lacks := tuple(one for one in first if not one.is_available):
+        return lacks  # no installation helps
+    return (*(() if first else (no_gpu(environment, name="gpu"),)), *_missing_installation(environment))
 
 
 def no_gpu(environment: Environment, *, name: str) -> Capability:
@@ -168,8 +169,9 @@ def no_gpu(environment: Environment, *, name: str) -> Capability:
 
 
 def install_tensorrt(environment: Environment) -> str:
-    """Return the command that installs the TensorRT that fits the driver."""
-    extra = fitting_extra(environment.driver.cuda)
+    """Return the command that installs the TensorRT that fits the driver and the GPUs."""
+    lowest_sm = min((gpu.compute_capability for gpu in environment.usable_gpus), default=None)
+    extra = fitting_extra(environment.driver.cuda, lowest_sm=lowest_sm)
     if extra:
         return f"pip install 'trtbench[{extra}]'"
     return "pip install 'trtbench[cu12]' (driver 525 or later) or 'trtbench[cu13]' (driver 580 or later)"
@@ -308,7 +310,9 @@ def _onnxruntime(environment: Environment) -> Iterator[Conflict]:
         yield _warning(what, install("onnxruntime", cuda=wanted))
     if package.cuda_major is None and environment.usable_gpus:
         what = f"{package} is the CPU package, this machine has a GPU: onnxruntime-cuda cannot run"
-        yield _warning(what, replace(package, cuda=wanted))
+        is_on_arm = environment.host.cpu.architecture == "aarch64"
+        none = "use the backend tensorrt: ONNX Runtime has no package with CUDA for Linux on ARM"
+        yield _warning(what, none if is_on_arm else replace(package, cuda=wanted))
 
 
 def _tensorrt(environment: Environment) -> Iterator[Conflict]:

@@ -159,7 +159,8 @@ class CupyCuda:
             kernel.compile()
         except (RuntimeError, OSError, self._cupy.cuda.compiler.CompileException) as error:
             got = " ".join(str(error).split())
-            cure = "NVRTC comes with the CUDA toolkit, with PyTorch, or with pip install 'cupy-cuda12x[ctk]'"
+            package = f"cupy-cuda{self._runtime.runtimeGetVersion() // 1000}x[ctk]"
+            cure = f"NVRTC comes with the CUDA toolkit, with PyTorch, or with pip install '{package}'"
             raise DeviceError(f"kernel {name}", expected="NVRTC to compile it", got=got, cure=cure) from error
         return CupyKernel(kernel)
 
