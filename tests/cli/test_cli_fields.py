@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -232,3 +233,27 @@ def test_bits_are_a_number_or_a_word() -> None:
 
     assert json.dumps([option.read(text) for text in ("4", "ternary")]) == '[4, "ternary"]'
     assert options(suite.FixedPointVariant, kind="fixed_point", name="q", bits=option.read("4")).bits == 4
+
+
+def test_the_line_of_a_step_gives_the_same_suite_again() -> None:
+    found: list[Given] = []
+
+    @takes(MODEL, DATA, CALIBRATION)
+    def verb(given: Given) -> None:
+        found.append(given)
+
+    asked = {
+        "model.name": "onnx:/my nets/a.onnx",
+        "model.weights_from": "3",  # YAML would read a number
+        "model.checkpoint": "it's.pt",
+        "data.mean": [0.5, 0.4, 0.3],
+        "data.std": [1.0, 1.0, 1.0],
+        "calibration.equalise": True,
+        "engines.precisions": ["int8"],
+    }
+    suite = Given(values=asked).suite()
+    program, name, *rest = shlex.split(suite.origin)
+    assert (program, rest[::2]) == ("--model", ["--set"] * (len(asked) - 1))
+    unsaid: dict[str, Any] = dict.fromkeys(inspect.signature(verb).parameters)
+    verb(**{**unsaid, "model": name, "keys": rest[1::2]})
+    assert found[0].suite() == suite

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import shlex
 import types
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -102,7 +104,25 @@ class Given:
         from trtbench.suite import adhoc_suite
 
         keys = dict.fromkeys((*usual, *(place.partition(".")[0] for place in self.values)))
-        return adhoc_suite(**{key: self.section(key, usual.get(key)) for key in keys})
+        return adhoc_suite(origin=self.line, **{key: self.section(key, usual.get(key)) for key in keys})
+
+    @property
+    def line(self) -> str:
+        """The options that give the same again, as a shell reads them."""
+        others = [f"{key}={_as_yaml(value)}" for key, value in self.values.items() if key != "model.name"]
+        words = ["--model", str(self.values["model.name"]), *(word for one in others for word in ("--set", one))]
+        return shlex.join(words)
+
+
+def _as_yaml(value: Any) -> str:
+    """Return a value as --set reads it: on one line, a text in quotes where it would be read as another thing."""
+    import yaml
+
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str) and yaml.safe_load(value) == value:
+        return value
+    return json.dumps(value)
 
 
 class Verb:

@@ -90,7 +90,7 @@ class Suite(Part):
 
     @property
     def origin(self) -> str:
-        """What `trtbench build` takes to build this suite again: its file, or the name of a shipped one."""
+        """What `trtbench build` takes to build this suite again: its file, its name, or the options of one model."""
         return self._origin or self.name
 
     def lineage(self, variant: Variant) -> tuple[Variant, ...]:
@@ -115,11 +115,12 @@ def _unmirrored(budget: TrainConfig) -> TrainConfig:
     return budget.model_copy(update={"augment": budget.augment.model_copy(update={"flip": False})})
 
 
-def adhoc_suite(*, model: Mapping[str, Any], **sections: Part | Mapping[str, Any]) -> Suite:
+def adhoc_suite(*, model: Mapping[str, Any], origin: str = "", **sections: Part | Mapping[str, Any]) -> Suite:
     """Return the suite that a single step on one model amounts to: one dense variant, one runtime, no row of PyTorch.
 
     Args:
         model: `name` and `checkpoint`, or `train`, as in a suite.
+        origin: the options of a command line that say the same, for `Suite.origin`.
         sections: other parts by their key, as parts or as a suite's file has them; `variants` and `engines` are one.
 
     Raises:
@@ -139,4 +140,6 @@ def adhoc_suite(*, model: Mapping[str, Any], **sections: Part | Mapping[str, Any
         "engines": [given.get("engines", {})],
         "bench": {"baselines": [], **given.get("bench", {})},
     }
-    return validated(Suite, raw, origin="command line")
+    suite = validated(Suite, raw, origin="command line")
+    suite._origin = origin or f"--model {model['name']}"  # noqa: SLF001  its own class
+    return suite
