@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import pytest
 
 from trtbench.cli import main
@@ -168,3 +169,19 @@ def test_crosscheck_without_trtexec_exits_5_with_the_cure(
 
     assert answer.code == 5
     assert "NVIDIA's TensorRT archives and containers" in answer.err
+
+
+def test_inspect_of_a_plain_onnx_file_describes_it_and_says_how_to_build_it(
+    trtbench: Callable[..., Answer], tmp_path: Path
+) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[n, 3, 4, 4] x) => (float[n, 3, 4, 4] y) { y = Relu(x) }'
+    path = tmp_path / "user.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    shown = trtbench("inspect", str(path))
+    assert shown.code == 0
+    assert "no engine of ours; opset 17" in shown.out
+    assert "x: float32 (n, 3, 4, 4)" in shown.out
+    assert f"trtbench build --model onnx:{path}" in shown.out
+    assert json.loads(trtbench("inspect", str(path), "--json").out)["operators"] == {"Relu": 1}
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    assert "a pointer of Git LFS" in trtbench("inspect", str(path)).err

@@ -88,3 +88,20 @@ def test_eval_mode_ends_with_the_block_even_after_an_error() -> None:
         fail()
     assert seen == [False]
     assert model.training
+
+
+class _TwoInputs(nn.Module):
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        return one + other
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (_TwoInputs(), "_TwoInputs with images of 3 x 8 x 8: .* missing 1 required positional argument: 'other'"),
+        (nn.ModuleDict({"a": nn.Conv2d(3, 3, 1)}), "ModuleDict with images .* forward"),
+    ],
+)
+def test_whatever_a_forward_raises_is_an_error_of_the_network(model: nn.Module, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        count_macs(model, (3, 8, 8))

@@ -13,6 +13,7 @@ from trtbench.jsonable import to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from trtbench.bench.trtexec import CrossCheck, Figures
     from trtbench.engines.inspection import Inspection
@@ -67,14 +68,36 @@ def _show_machine(info: GpuInfo) -> None:
 
 @app.command("inspect")
 def inspect_verb(*, engine: EngineArgument, as_json: JsonOption = False) -> None:
-    """Say what an engine is: precision asked for and achieved, layers, shapes, versions, and how to build it again."""
+    """Say what an engine is: precision asked for and achieved, layers, versions, how to build it; or an ONNX file."""
     from trtbench.engines.inspection import inspect_engine
+    from trtbench.engines.sidecar import sidecar_path
 
+    if engine.suffix == ".onnx" and not sidecar_path(engine).is_file():
+        _inspect_graph(engine, as_json=as_json)
+        return
     found = inspect_engine(engine)
     if as_json:
         show_json({"engine": str(found.path), **_plain(found)})
         return
     _show_inspection(found)
+
+
+def _inspect_graph(path: Path, *, as_json: bool) -> None:
+    from trtbench.graph.description import describe_onnx
+
+    found = describe_onnx(path)
+    if as_json:
+        show_json(found)
+        return
+    kind = "an ONNX graph with Q/DQ pairs of its own" if found.is_quantized else "an ONNX graph"
+    show(f"{path}: {kind}, no engine of ours; opset {found.opset}, {found.weight_bytes / 1e6:.2f} MB of weights")
+    show_table(
+        "Tensors",
+        ("", "name, type and shape"),
+        [("in", one) for one in found.inputs] + [("out", one) for one in found.outputs],
+    )
+    show(f"Operators: {', '.join(f'{count} {name}' for name, count in found.operators.items())}")
+    show(f"Build it: {found.build}")
 
 
 @app.command("crosscheck")

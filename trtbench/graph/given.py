@@ -53,7 +53,7 @@ def import_onnx(path: Path, target: Path, *, num_classes: int, preprocessing: Pr
         ConfigError: it is no ONNX file, its input or output does not fit the data, or it cannot be brought there.
         GraphError: its opset cannot be raised.
     """
-    proto = _loaded(path)
+    proto = load_onnx(path)
     _require_one_of_each(proto, path)
     images = np.random.default_rng(0).integers(
         0, 256, (max(_FEW, fixed_batch(proto) or 0), *preprocessing.input_shape), dtype=np.uint8
@@ -81,10 +81,15 @@ def graph_sha256(path: Path) -> str:
     Raises:
         ConfigError: it is no ONNX file, or its data is missing.
     """
-    return hashlib.sha256(_loaded(path).SerializeToString(deterministic=True)).hexdigest()
+    return hashlib.sha256(load_onnx(path).SerializeToString(deterministic=True)).hexdigest()
 
 
-def _loaded(path: Path) -> onnx.ModelProto:
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Read a user's ONNX file with the external data beside it.
+
+    Raises:
+        ConfigError: it is none; what stands there instead is named where its first bytes tell.
+    """
     _refuse_other_kinds(path)
     try:
         proto = onnx.load(path)
