@@ -126,6 +126,12 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         ("bench quickstart --no-spin --scenario streams:1", "--spin, --scenario: expected only with --engine"),
         ("bench quickstart --set warm_up=0", "--set: expected only with --engine"),
         ("bench --engine e.onnx --mlflow sqlite://", "--mlflow: expected only without --engine"),
+        ("build quickstart --set export.opset=18", "--set: expected only with --model"),
+        (
+            "calibrate --model m --output o --from-cache c --set per_class=3",
+            "--set: expected only without --from-cache",
+        ),
+        ("sparsify --model m --output o --method nm --set data.size=x", "data.size: expected a valid integer"),
         ("build quickstart --no-sparse", "--sparse: expected only with --model"),
         (
             "calibrate --model m --output o --from-cache c --no-equalise",

@@ -144,7 +144,7 @@ class Verb:
         options = self.options()
         rules = {name: (f"--{option.name}", option.rule) for name, option in options.items()}
         rules |= {one.name: (_label(one), _rule(one)) for one in self._own()}
-        rules["keys"] = ("--set", self.sections[0].rule if self.sections else None)
+        rules["keys"] = ("--set", self._rule_of(keys or []))
         _refuse(rules, {**values, "keys": keys})
         given = {
             key: option.read(values[name])
@@ -212,6 +212,13 @@ class Verb:
                 cure = "write it as in a suite's file"
                 raise ConfigError(f"--set {name}", expected="a value in YAML", got=repr(value), cure=cure) from error
         return given
+
+    def _rule_of(self, keys: list[str]) -> Only | None:
+        """Return when KEY=VALUE applies: as the options of the parts that the keys lead into do, if these agree."""
+        into = {self._place(text.partition("=")[0]).partition(".")[0] for text in keys}
+        rules = {one.rule for one in self.sections if one.key.partition(".")[0] in into}
+        rules = rules or {one.rule for one in self.sections}
+        return rules.pop() if len(rules) == 1 else None
 
     def _place(self, name: str) -> str:
         """Return where in a suite a key stands: that of a part of this verb, else from the top."""
