@@ -99,6 +99,17 @@ def test_codes_are_blamed_where_fp32_of_the_same_network_keeps_the_limit() -> No
     assert "fp16 lost it: FP32 of the same network gets 65 more right, so ship that" in _said(WHOLE, KEPT, half)
 
 
+def test_the_row_that_rescues_int8_is_named_as_the_cure() -> None:
+    rescued = replace(_having(INT8, 353, drop_pp=0.28), rescued=True, notes=("2 of 32 layers in FP32",))
+
+    said = _said(WHOLE, KEPT, LOST, rescued)
+
+    assert "channels-50 int8-rescued keeps the limit, losing 0.28 pp (2 of 32 layers in FP32)." in said
+    assert "explain-int8" not in said
+    lost_too = replace(_having(INT8, 300, drop_pp=15.0), rescued=True)
+    assert _said(WHOLE, KEPT, LOST, lost_too).count("explain-int8") == 2
+
+
 def test_compression_is_blamed_where_fp32_of_the_same_network_lost_it_too() -> None:
     pruned = _having(FP32, 330, drop_pp=7.0)
 

@@ -15,6 +15,7 @@ from trtbench.make.overlap import overlap_notes
 from trtbench.running import run_suite
 from trtbench.running.plan import build_suite
 from trtbench.steps import step, training
+from trtbench.studies.seeds import train_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +78,9 @@ def test_the_report_and_training_tell_it(leaky: Suite, places: Places, tmp_path:
     tuned = [one.model_copy(update={"fine_tune": True}) for one in leaky.variants]
     trained = step(leaky.model_copy(update={"variants": tuple(tuned)}), training, tmp_path / "out")
     assert set(said) <= set(trained.notes)
+    assert set(said) <= set(
+        train_seeds(leaky.model_copy(update={"variants": tuple(tuned)}), seeds=2, output=tmp_path).notes
+    )
 
 
 def test_a_committed_manifest_that_holds_a_test_image_fails_the_build(

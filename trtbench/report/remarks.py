@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench.bench.paired_drop import smallest_provable_drop
 from trtbench.decide.ratios import counterpart, dense_variant, eager_of, is_cpu, is_measured, latency_ratio
-from trtbench.precision import PRECISIONS
+from trtbench.precision import PRECISIONS, shown_precision
 from trtbench.report.units import fixed, megabytes, percent, significant
 from trtbench.report.words import ratio_words, short_name
 
@@ -346,7 +346,7 @@ def _cause_of_loss(row: Row, accuracy: AccuracyRecord, rows: Sequence[Row]) -> s
     twin = counterpart(row, measured, precision="fp32")
     if twin is not None and twin is not row and twin.accuracy is not None and twin.over_limit_pp is None:
         kept = f"FP32 of the same network gets {twin.accuracy.correct - accuracy.correct} more right"
-        return _cause_of_precision(row, accuracy, twin.accuracy, kept)
+        return f"{_cause_of_precision(row, accuracy, twin.accuracy, kept)} {_rescue(row, measured)}".strip()
     dense = counterpart(row, measured, variant=dense_variant(rows), precision="fp32")
     if dense is None or dense.variant == row.variant or dense.accuracy is None:
         return "Look at its network first: nothing here keeps what it lost."
@@ -363,7 +363,16 @@ def _cause_of_precision(row: Row, accuracy: AccuracyRecord, fp32: AccuracyRecord
     exact = accuracy.true_arithmetic_correct
     if exact is not None and 2 * (exact - accuracy.correct) > fp32.correct - accuracy.correct:
         more = exact - accuracy.correct
-        return (
-            f"This machine's kernels lost it: the same graph in exact arithmetic gets {more} more right. {_EXPLAINS}."
-        )
-    return f"Quantization lost it: {kept}. {_EXPLAINS}."
+        return f"This machine's kernels lost it: the same graph in exact arithmetic gets {more} more right."
+    return f"Quantization lost it: {kept}."
+
+
+def _rescue(row: Row, measured: Sequence[Row]) -> str:
+    """Name the row of the same network in which INT8 keeps the limit, else what finds the layers to keep out of it."""
+    if not PRECISIONS[row.precision].is_int8:
+        return ""
+    found = counterpart(row, measured, precision=shown_precision("int8", rescued=True))
+    if found is None or found is row or found.accuracy is None or found.over_limit_pp is not None:
+        return f"{_EXPLAINS}."
+    layers = f" ({'; '.join(found.notes)})" if found.notes else ""
+    return f"{short_name(found)} keeps the limit, losing {fixed(found.accuracy.drop_pp)} pp{layers}."

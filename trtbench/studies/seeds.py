@@ -57,12 +57,13 @@ class SeededRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedStudy:
-    """Several trainings that differ in their seed, and how far apart they end."""
+    """Several trainings that differ in their seed, how far apart they end, and what there is to say of all of them."""
 
     runs: tuple[SeededRun, ...]
     test: Spread
     validation: Spread
     sentence: str
+    notes: tuple[str, ...] = ()
 
 
 def train_seeds(suite: Suite, *, seeds: int, output: Path, tell: Listener = nobody) -> SeedStudy:
@@ -80,18 +81,24 @@ def train_seeds(suite: Suite, *, seeds: int, output: Path, tell: Listener = nobo
     if seeds < 2:  # noqa: PLR2004  one has no spread
         raise ConfigError("seeds", expected="at least 2", got=str(seeds), cure="one run needs no spread")
     first = (suite.model.train or suite.fine_tune).seed
-    runs = []
+    runs, notes = [], []
     for seed in range(first, first + seeds):
         folder = output / f"seed-{seed}"
         found = step(_seeded(suite, seed), training, folder, tell, store=folder)
         runs.append(SeededRun(seed=seed, **{name: getattr(found, name) for name in _KEPT}))
+        notes.append(found.notes)
     test = spread_of([run.correct / run.total for run in runs])
     validation = spread_of([run.val_correct / run.val_total for run in runs])
     sentence = (
         f"{seeds} seeds: {percent(test.mean)} % of the test images right, deviation {percent(test.deviation)} pp, "
         f"95 % interval of the mean {percent(test.ci95[0])} to {percent(test.ci95[1])} %"
     )
-    return SeedStudy(runs=tuple(runs), test=test, validation=validation, sentence=sentence)
+    return SeedStudy(runs=tuple(runs), test=test, validation=validation, sentence=sentence, notes=_of_all(notes))
+
+
+def _of_all(notes: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    first, *others = notes
+    return tuple(note for note in first if all(note in other for other in others))
 
 
 def _seeded(suite: Suite, seed: int) -> Suite:
