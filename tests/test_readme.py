@@ -101,6 +101,32 @@ def winners_curse_block() -> str:
     return to_markdown(Table.of(headers, cells, left=1))
 
 
+def decisions_block() -> str:
+    """Write the README's table of what the whole procedure ships, from its committed JSON."""
+    found = json.loads((_EVIDENCE / "decisions.json").read_bytes())
+    cells = [
+        (
+            one["scene"],
+            f"{one['process_sd']:.2f}",
+            f"{100 * one['ours']['broke_the_limit']:.1f}",
+            f"{100 * one['ours']['too_slow_for_its_bytes']:.1f}",
+            f"{100 * one['before']['too_slow_for_its_bytes']:.1f}",
+            f"{100 * one['ours']['open']:.1f}",
+            f"{100 * one['ours']['mean_regret']:.1f}",
+        )
+        for one in found["scenes"]
+    ]
+    headers = ("variants", "process sd", "broke the limit %", "too slow %", "too slow before %", "open %", "regret %")
+    return to_markdown(Table.of(headers, cells, left=1))
+
+
+def test_what_the_procedure_ships_is_that_of_the_committed_simulation() -> None:
+    begin, end = "<!-- decisions: from docs/evidence/decisions.json -->\n", "\n<!-- decisions end -->"
+    text = _README.read_text(encoding="utf-8")
+
+    assert text[text.index(begin) + len(begin) : text.index(end)] == decisions_block()
+
+
 def coverage_words() -> str:
     """Say from the committed JSON how often the intervals of latency hold the truth."""
     found = json.loads((_EVIDENCE / "latency-coverage.json").read_bytes())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.benchmarks.decisions import Shipped, Variant, rates
 from tests.benchmarks.latency_coverage import rounds_until
 from trtbench.bench.interleave import Budget, Timing, measure_interleaved
 
@@ -86,6 +87,28 @@ def test_a_decision_breaks_its_limit_or_its_word_in_one_run_of_twenty_at_most(pa
     assert max(one["lost_more_than_told"] for one in together) <= 0.05
     alone = [one["broke_the_limit"] for one in found["scenes"] if not one["corrected"]]
     assert max(alone) > 0.3
+
+
+@pytest.mark.parametrize("path", _committed("decisions.json"), ids=lambda path: path.name)
+def test_the_whole_procedure_ships_what_breaks_a_limit_or_the_margin_in_one_run_of_twenty_at_most(path: Path) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+
+    assert found["runs"] >= 1000
+    assert max(one["ours"]["broke_the_limit"] for one in found["scenes"]) <= 0.05
+    assert max(one["ours"]["too_slow_for_its_bytes"] for one in found["scenes"]) <= 0.05
+    assert max(one["before"]["too_slow_for_its_bytes"] for one in found["scenes"]) > 0.5
+
+
+def test_what_is_shipped_is_counted_against_the_truth() -> None:
+    fast, slow, lossy = (Variant(drop=drop, time=time, size=1) for drop, time in ((0, 1.0), (0, 1.2), (0.03, 0.5)))
+    runs = [Shipped(index=index, for_its_bytes=bool(index), is_open=not index, fastest=1.0) for index in (0, 1, 2)]
+    nothing = Shipped(index=None, for_its_bytes=False, is_open=False, fastest=1.0)
+
+    found = rates([fast, slow, lossy], [*runs, nothing])
+
+    assert found["shipped"] == 0.75
+    assert (found["broke_the_limit"], found["too_slow_for_its_bytes"], found["open"]) == (0.25, 0.25, 0.25)
+    assert found["mean_regret"] == pytest.approx(0.1)  # of those that keep the limit
 
 
 @pytest.mark.parametrize("path", _committed("latency-coverage.json"), ids=lambda path: path.name)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import runpy
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from trtbench import _optional
 from trtbench.errors import CapabilityError, ConfigError
-from trtbench.models import build_model, count_macs, count_params, model_names, protected_layers
+from trtbench.models import build_model, count_macs, count_params, model_names, protected_layers, zoo
 from trtbench.models.resnet import PaddedBlock, ResNet
 
 if TYPE_CHECKING:
@@ -266,3 +267,14 @@ def test_timm_builds_a_real_network() -> None:
     model = build_model("timm:resnet10t", num_classes=7, in_channels=1).eval()
     with torch.no_grad():
         assert model(torch.zeros(1, 1, 64, 64)).shape == (1, 7)
+
+
+def test_no_network_of_our_own_waits_for_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torchvision", "torchvision.models"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it raises
+
+    found = runpy.run_path(zoo.__file__)
+
+    assert found["build_model"]("resnet20", num_classes=2)
+    with pytest.raises(ImportError):
+        found["build_model"]("mobilenet_v2", num_classes=2)

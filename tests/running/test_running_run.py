@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trtbench.bench.records import Measured
+    from trtbench.bench.records import Bench, Measured
     from trtbench.running import Places
     from trtbench.suite import Suite
 
@@ -69,12 +69,12 @@ def test_a_row_that_fails_is_told_and_the_others_are_measured(
 
     honest = measure.score_engine
 
-    def crash(workers: Any, worker: Any, rows: list[Measured], *args: Any, **kwargs: Any) -> None:
+    def crash(workers: Any, rows: list[Measured], bench: Bench) -> None:
         if rows[0].engine.backend == "eager":
             for one in rows:
                 one.error = WorkerError("worker of eager", got="exit code -9")
             return
-        honest(workers, worker, rows, *args, **kwargs)
+        honest(workers, rows, bench)
 
     monkeypatch.setattr(measure, "score_engine", crash)
 

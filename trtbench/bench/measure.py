@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import tempfile
 import time
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _ENERGY_S = 1.0  # NVML's counter steps every 20 to 100 ms
 # Numbers of the processes that are started beside the plan's: where the choice was open, and for failed rows.
 _MORE, _AGAIN = 10_000, 20_000
-_STARTING_AT_ONCE = 2
+_AT_ONCE = 2  # workers that start or score
 _THROUGHPUT_SAMPLE_MS = 1.0  # a sample of the throughput mode lasts this long at least
 _PARTS_SAMPLES = 50
 
@@ -95,7 +96,7 @@ def _deserves_another_try(one: Measured, *, is_only: bool) -> bool:
     """Whether a row failed by a crash, or by memory that it would have had alone."""
     if isinstance(one.error, OutOfMemoryError):
         return not is_only
-    return isinstance(one.error, WorkerError) and one.opening is not None
+    return isinstance(one.error, WorkerError) and one.accuracy is not None
 
 
 def _measure_process(group: Sequence[Measured], bench: Bench, *, process: int, share: tuple[int, int]) -> None:
@@ -103,15 +104,14 @@ def _measure_process(group: Sequence[Measured], bench: Bench, *, process: int, s
     waiting, config = [one for one in group if one.error is None], bench.config
     since = time.monotonic()
     with Workers() as workers:
-        is_first = any(one.opening is None for one in waiting)
-        for done, own, worker in start_all(workers, waiting, bench):
-            if worker is not None and own[0].opening is None:
-                score_engine(workers, worker, own, bench)
-            elif worker is not None:
+        unscored = [one for one in waiting if one.accuracy is None]
+        is_first = bool(unscored)
+        for own, worker in start_all(workers, waiting, bench):
+            if worker is not None:
                 open_engine(workers, worker, own, bench)
-            if is_first:
-                bench.progress("score", own[0].engine.name, done)
-                since = time.monotonic()
+        for done, own in score_all(workers, unscored, bench):
+            bench.progress("score", own[0].engine.name, done)
+            since = time.monotonic()
         for size in config.batch_sizes:
             at_size = [one for one in waiting if one.batch_size == size and one.error is None]
             runs = time_side_by_side(
@@ -172,33 +172,42 @@ def _count_energy(worker: WorkerProcess, one: Measured, bench: Bench) -> None:
 
 def start_all(
     workers: Workers, group: Sequence[Measured], bench: Bench
-) -> Iterator[tuple[float, list[Measured], WorkerProcess | None]]:
+) -> Iterator[tuple[list[Measured], WorkerProcess | None]]:
     """Start a worker for each engine, some at once, since importing a runtime is not timed; yield them one by one.
 
     Yields:
-        The share that this engine ends, its rows, and its worker; None where it did not start, as its rows then say.
+        The rows of an engine, and its worker; None where it did not start, as its rows then say.
     """
-    by_engine: dict[str, list[Measured]] = {}
-    for one in group:
-        by_engine.setdefault(one.engine.name, []).append(one)
-    pool = ThreadPoolExecutor(max_workers=_STARTING_AT_ONCE)
-    try:
-        started = [pool.submit(_start, workers, own, bench) for own in by_engine.values()]
-        for index, (own, future) in enumerate(zip(by_engine.values(), started, strict=True)):
-            yield (index + 1) / len(by_engine), own, future.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    engines = _by_engine(group)
+    with _some_at_once() as pool:
+        started = [pool.submit(_start, workers, own, bench) for own in engines]
+        for own, future in zip(engines, started, strict=True):
+            yield own, future.result()
 
 
-def score_engine(workers: Workers, worker: WorkerProcess, group: Sequence[Measured], bench: Bench) -> None:
-    """Open an engine and score it at each batch size."""
-    images = bench.images
+def score_all(workers: Workers, group: Sequence[Measured], bench: Bench) -> Iterator[tuple[float, list[Measured]]]:
+    """Score the engines that were opened at each batch size, some at once, since it is not timed.
+
+    Yields:
+        The share that an engine ends, and its rows.
+    """
+    engines = _by_engine(group)
+    with _some_at_once() as pool:
+        scored = [pool.submit(score_engine, workers, own, bench) for own in engines]
+        for index, (own, future) in enumerate(zip(engines, scored, strict=True)):
+            future.result()
+            yield (index + 1) / len(engines), own
+
+
+def score_engine(workers: Workers, group: Sequence[Measured], bench: Bench) -> None:
+    """Score an engine at each batch size, unless it failed."""
+    worker, images = workers.alive(group[0].engine.name), bench.images
+    if worker is None or group[0].error is not None:
+        return
     try:
-        opening = Opening(**_open(worker, group[0].engine, bench))
         # The logits travel by files outside the run's folder, gone afterwards.
         with tempfile.TemporaryDirectory(prefix="trtbench-", ignore_cleanup_errors=True) as scratch:
             for one in group:
-                one.opening = opening
                 path = Path(scratch) / f"{one.batch_size}.npy"
                 worker.ask("score", batch=one.batch_size, logits=str(path))
                 with storing(path):
@@ -210,11 +219,31 @@ def score_engine(workers: Workers, worker: WorkerProcess, group: Sequence[Measur
 
 
 def open_engine(workers: Workers, worker: WorkerProcess, group: Sequence[Measured], bench: Bench) -> None:
-    """Open an engine that was scored in another process."""
+    """Open an engine; how it started is told of its first process."""
     try:
-        _open(worker, group[0].engine, bench)
+        opening = Opening(**_open(worker, group[0].engine, bench))
     except RowError as error:
         _give_up(workers, group, error)
+        return
+    for one in group:
+        one.opening = one.opening or opening
+
+
+def _by_engine(group: Sequence[Measured]) -> list[list[Measured]]:
+    found: dict[str, list[Measured]] = {}
+    for one in group:
+        found.setdefault(one.engine.name, []).append(one)
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def _some_at_once() -> Iterator[ThreadPoolExecutor]:
+    """Lend threads that wait for workers; an interruption does not wait for them."""
+    pool = ThreadPoolExecutor(max_workers=_AT_ONCE)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _start(workers: Workers, group: Sequence[Measured], bench: Bench) -> WorkerProcess | None:

@@ -1,4 +1,8 @@
-"""Networks by name: our own, torchvision's, timm's, or any callable of the user's."""
+"""Networks by name: our own, torchvision's, timm's, or any callable of the user's.
+
+torchvision is imported where a network of it is asked for: with it comes torch's compiler, which takes as long as torch
+itself, and a worker process of PyTorch is started three times for each engine.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,7 @@ import importlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torchvision
 from torch import nn
-from torchvision.models import MobileNetV2
 
 from trtbench import _optional
 from trtbench.errors import ConfigError
@@ -35,6 +37,8 @@ _CIFAR_STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), *_IMAGENET_STAGES[2:])
 
 def _mobilenet_v2(*, num_classes: int) -> nn.Module:
     """Build MobileNetV2 with ImageNet's strides: five halvings, so that one pixel is left of 32x32."""
+    from torchvision.models import MobileNetV2
+
     model: nn.Module = MobileNetV2(
         num_classes=num_classes, inverted_residual_setting=[list(row) for row in _IMAGENET_STAGES]
     )
@@ -43,6 +47,8 @@ def _mobilenet_v2(*, num_classes: int) -> nn.Module:
 
 def _mobilenet_v2_cifar(*, num_classes: int) -> nn.Module:
     """Build MobileNetV2 with stride 1 in the first convolution and in the first stage that halves."""
+    from torchvision.models import MobileNetV2
+
     model: nn.Module = MobileNetV2(
         num_classes=num_classes, inverted_residual_setting=[list(row) for row in _CIFAR_STAGES]
     )
@@ -116,6 +122,8 @@ def _own(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
 
 
 def _torchvision(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
+    import torchvision
+
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise _unknown(name, known=known, prefix="torchvision:", expected="a classification network of torchvision")
