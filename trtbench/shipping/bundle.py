@@ -69,6 +69,7 @@ class Bundle:
     batch_size: int
     batch_sizes: tuple[int, ...]
     profile: tuple[int, int, int] | None
+    is_version_compatible: bool = False
     settings: Mapping[str, Any]
     preprocessing: Preprocessing
     resample: str = "bilinear"

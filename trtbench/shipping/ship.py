@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from trtbench.shipping.serve import Served
 
 _GOLDEN = 10
+# What the module of a bundle that runs its engine needs beside the runtime
+_BESIDE = {"onnxruntime": (), "tensorrt": ("cupy-cuda12x", "cupy-cuda13x")}
+_CALIB, _CACHE = "--calib=", "calibration.cache"
 _AGAIN = "build the suite again: `trtbench build SUITE`, then `trtbench run SUITE`"
 _REBUILD_ON_CPU = (
     'python -c "import onnxruntime as ort; o = ort.SessionOptions();'
@@ -133,7 +136,7 @@ def _load(folder: Path, cargo: _Cargo, *, licence: str | None, triton: Path | No
     with storing(folder):
         shutil.copyfile(cargo.engine, folder / described["engine"])
         shutil.copyfile(cargo.graph, folder / GRAPH)
-    write_sidecar(folder / described["engine"], cargo.sidecar)
+    write_sidecar(folder / described["engine"], _sidecar(folder, cargo, described))
     write_atomically(folder / "report.json", _report_of(cargo))
     for name, template in (("predict.py", "predict"), ("runtime.py", BACKENDS[row.backend].ships)):
         text = (resources.files("trtbench.shipping.templates") / f"{template}.py").read_text(encoding="utf-8")
@@ -252,7 +255,7 @@ def _described(cargo: _Cargo, *, licence: str | None) -> dict[str, Any]:
     row, sidecar, report, suite = cargo.row, cargo.sidecar, cargo.report, cargo.origin.suite
     scored, is_run = row.accuracy, row.status == "ok"
     profile = sidecar.options.get("profile")
-    packages = (*BACKENDS[row.backend].packages, "numpy", "pillow")
+    packages = (*BACKENDS[row.backend].packages, *_BESIDE[BACKENDS[row.backend].ships], "numpy", "pillow")
     fields = {
         "engine": f"engine{cargo.engine.suffix}",
         "row": row.name,
@@ -268,6 +271,7 @@ def _described(cargo: _Cargo, *, licence: str | None) -> dict[str, Any]:
         "batch_size": row.batch_size,
         "batch_sizes": suite.bench.batch_sizes,
         "profile": None if profile is None else tuple(profile),
+        "is_version_compatible": bool(sidecar.options.get("version_compatible")),
         "settings": row.settings or sidecar.settings,
         "preprocessing": sidecar.preprocessing,
         "classes": cargo.makings.dataset.classes,
@@ -293,11 +297,29 @@ def _rebuild(sidecar: Sidecar, cargo: _Cargo) -> str:
     """Return the line that, in a bundle's folder on another machine, builds the engine of its model.onnx."""
     engine = f"engine{cargo.engine.suffix}"
     if line := sidecar.facts.get("trtexec"):
-        parts = [part for part in line.split() if not part.startswith(("--timingCacheFile", "--onnx", "--saveEngine"))]
+        left_out = ("--timingCacheFile", "--onnx", "--saveEngine")
+        kept = [part for part in line.split() if not part.startswith(left_out)]
+        parts = [f"{_CALIB}{_CACHE}" if part.startswith(_CALIB) else part for part in kept]
         return " ".join([parts[0], f"--onnx={GRAPH}", f"--saveEngine={engine}", *parts[1:]])
     if sidecar.backend == "onnxruntime-cpu":
         return _REBUILD_ON_CPU.format(engine=engine)
     return f"cp {GRAPH} {engine}" if sidecar.backend == "onnxruntime-cuda" else sidecar.rebuild
+
+
+def _sidecar(folder: Path, cargo: _Cargo, described: Mapping[str, Any]) -> Sidecar:
+    """Return the sidecar with the bundle's own line in place of one that names this machine's folders.
+
+    The calibration cache that such a line reads goes along.
+    """
+    line = str(cargo.sidecar.facts.get("trtexec", ""))
+    if not line:
+        return cargo.sidecar
+    for part in line.split():
+        cache = Path(part.removeprefix(_CALIB))
+        if part.startswith(_CALIB) and cache.is_file():
+            with storing(folder):
+                shutil.copyfile(cache, folder / _CACHE)
+    return replace(cargo.sidecar, facts={**cargo.sidecar.facts, "trtexec": described["rebuild"]})
 
 
 def _report_of(cargo: _Cargo) -> str:

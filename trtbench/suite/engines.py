@@ -41,7 +41,10 @@ _ORT, _TORCH = "trtbench.engines.onnxruntime", "trtbench.engines.pytorch.backend
 # The one list of runtimes: a new one is its module and a line here.
 BACKENDS: dict[str, BackendEntry] = {
     "tensorrt": BackendEntry(
-        place="trtbench.engines.tensorrt.backend:TENSORRT", packages=("tensorrt",), settings=("cuda_graph",)
+        place="trtbench.engines.tensorrt.backend:TENSORRT",
+        packages=("tensorrt",),
+        settings=("cuda_graph",),
+        ships="tensorrt",
     ),
     "tensorrt-rtx": BackendEntry(
         place="trtbench.engines.tensorrt_rtx.backend:TENSORRT_RTX",
