@@ -6,8 +6,10 @@ import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from tests.graph.lint_cases import CASES
 from tests.rtx.mutations import subjects
@@ -70,7 +72,21 @@ def test_every_precision_is_built_and_told_by_layer(precision: str, request_of: 
     assert request.engine.read_bytes()[32] == 0x08 | 0x10  # the targets, in the file's own header
     assert 0 < result.weight_bytes < request.engine.stat().st_size
     assert ("may be slower than fp16" in " ".join(result.notes)) == (target == "int8")
+    assert "bytes are weights; the rest is kernels" in result.notes[-1]
+    assert ("zeros that pad depthwise convolutions" in result.notes[-1]) == (target == "int8")
     assert [path.name for path in request.engine.parent.iterdir()] == [request.engine.name]
+
+
+def test_a_network_without_depthwise_convolutions_is_not_said_to_be_padded(request_of: Make) -> None:
+    graph = subjects()[0]
+    (depthwise,) = (node for node in graph.graph.node if node.name == "d.Conv")
+    weight = next(item for item in graph.graph.initializer if item.name == "depth")
+    weight.CopyFrom(numpy_helper.from_array(np.full((8, 8, 3, 3), 0.1, np.float32), "depth"))
+    next(item for item in depthwise.attribute if item.name == "group").i = 1
+
+    result = backend("tensorrt-rtx").build(request_of("int8", graph, targets=("sm89",)))
+
+    assert result.notes[-1].endswith("bytes are weights; the rest is kernels")
 
 
 def test_progress_is_told_from_nothing_to_all(request_of: Make) -> None:

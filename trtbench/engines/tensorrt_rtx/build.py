@@ -26,7 +26,7 @@ from trtbench.engines.tensorrt.library import Abilities, LogLines, make_logger, 
 from trtbench.engines.tensorrt.plan import build_facts, layer_facts
 from trtbench.engines.tensorrt.precision import PrecisionPlan, plan_precision
 from trtbench.engines.tensorrt.source import read_source
-from trtbench.engines.tensorrt_rtx.layer_text import HEADING, inspector_json
+from trtbench.engines.tensorrt_rtx.layer_text import HEADING, inspector_json, pads_a_batch
 from trtbench.engines.tensorrt_rtx.target import compute_capability, refuse, targets_of
 from trtbench.errors import CapabilityError, EngineError, TrtbenchError
 from trtbench.jsonable import to_jsonable
@@ -203,7 +203,8 @@ def _build(request: BuildRequest, partial: Path) -> BuildResult:
     built = serialize(request, plan, source, lines=lines, logger=make_logger(lines, listen=told), beside=beside)
     with storing(partial):
         partial.write_bytes(built.data)
-    report = report_layers(inspector_json(told.layers), convolutions=source.convolutions)
+    layers = inspector_json(told.layers)
+    report = report_layers(layers, convolutions=source.convolutions)
     words, notes = achieved(report, precision=plan.precision, target=plan.target)
     facts = {
         **build_facts(plan, request.options, profiles=built.profiles),
@@ -214,7 +215,7 @@ def _build(request: BuildRequest, partial: Path) -> BuildResult:
         "activation_bytes": told.activation_bytes,
         "warnings": list(built.warnings[:20]),
     }
-    notes = (*notes, *_notes(plan, len(built.data), told.weight_bytes))
+    notes = (*notes, *_notes(plan, len(built.data), told.weight_bytes, is_padded=pads_a_batch(layers)))
     return BuildResult(achieved=words, weight_bytes=told.weight_bytes, facts=facts, notes=notes)
 
 
@@ -228,15 +229,12 @@ def _name_targets(config: Any, targets: tuple[str, ...]) -> None:
             raise EngineError(f"target {name}", got="refused by TensorRT for RTX", cure="leave it out of the targets")
 
 
-def _notes(plan: PrecisionPlan, file_bytes: int, weight_bytes: int) -> Iterator[str]:
+def _notes(plan: PrecisionPlan, file_bytes: int, weight_bytes: int, *, is_padded: bool) -> Iterator[str]:
     if codes := PRECISIONS[plan.precision].codes:
         yield _INT8_NOTE if codes == "int8" else _FP8_NOTE
     if weight_bytes and file_bytes > _ALLOWED_SHARE * weight_bytes:
-        yield f"{weight_bytes} of the file's {file_bytes} bytes are weights; the rest is kernels" + (
-            ", and zeros that pad depthwise convolutions over a whole batch"
-            if PRECISIONS[plan.precision].is_int8
-            else ""
-        )
+        rest = "kernels, and zeros that pad depthwise convolutions over a whole batch" if is_padded else "kernels"
+        yield f"{weight_bytes} of the file's {file_bytes} bytes are weights; the rest is {rest}"
 
 
 if __name__ == "__main__":

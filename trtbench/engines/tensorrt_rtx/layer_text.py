@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 HEADING = "Layers:"
+_RANK_OF_IMAGES = 4
 _LATER_GRAPH = re.compile(r"^Name: .*?\[profile [1-9]\d*\]\S*(_myl\d+_)", re.MULTILINE)
 _KEYS = ("Name", "LayerType", "Inputs", "Constants", "Outputs", "TacticName", "StreamId", "EventId", "Metadata")
 _KEY = re.compile(rf"(?:^|, )({'|'.join(_KEYS)}): ")
@@ -32,6 +33,17 @@ def inspector_json(message: str) -> str:
     lines = message.removeprefix(HEADING).strip().split("\n\n")[0].splitlines()
     layers = [_layer(line) for line in lines if line.startswith("Name: ")]
     return json.dumps({"Layers": [one for one in layers if not any(mark in one["Name"] for mark in later)]})
+
+
+def pads_a_batch(text: str) -> bool:
+    """Say whether an engine, by its inspector's JSON, holds constants of a whole batch.
+
+    Depthwise convolutions in INT8 are computed with more input channels than they have: the others are zeros, stored as
+    [batch, channels, 3, height, width] with the pointwise kernel that joins them.
+    """
+    kernels = [layer for layer in json.loads(text)["Layers"] if layer.get("LayerType") == "kgen"]
+    constants = [one for layer in kernels for one in layer.get("Constants", ())]
+    return any(one["Datatype"] == "Int8" and len(one["Dimensions"]) > _RANK_OF_IMAGES for one in constants)
 
 
 def _layer(line: str) -> dict[str, Any]:
