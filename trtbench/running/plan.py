@@ -91,12 +91,24 @@ def build_suite(suite: Suite, places: Places, *, tell: Listener = nobody) -> tup
 
 
 def built_engines(makings: Makings) -> Iterator[BuiltEngine]:
-    """Build the engines of the plan in its order, and behind each INT8 one that is in doubt what holds it."""
-    for plan in plan_engines(makings.suite):
-        built = built_engine(makings, plan)
-        yield built
-        if built.sidecar is not None and plan.precision == "int8" and _is_rescued(makings, plan):
-            yield built_engine(makings, replace(plan, rescued=True))
+    """Build the engines of the plan in its order, and behind each INT8 one that is in doubt what holds it.
+
+    One that fails says why and stops no other.
+    """
+    waiting = [*plan_engines(makings.suite)]
+    while waiting:
+        plan = waiting.pop(0)
+        try:
+            path, sidecar = build_engine(makings, plan)
+        except (RowError, CapabilityError) as error:  # what this machine lacks, other runtimes may not need
+            makings.tell(Event(stage="engine", item=plan.name, state="failed", detail=str(error)))
+            yield BuiltEngine(plan=plan, status=status_of(error), reason=str(error))
+            continue
+        why_not_run = backend(plan.backend).facts(sidecar.options).why_not_run
+        status: Status = "built" if why_not_run else "ok"
+        yield BuiltEngine(plan=plan, status=status, reason=why_not_run, path=path, sidecar=sidecar)
+        if plan.precision == "int8" and not plan.rescued and _is_rescued(makings, plan):
+            waiting.insert(0, replace(plan, rescued=True))
 
 
 def _is_rescued(makings: Makings, plan: EnginePlan) -> bool:
@@ -112,18 +124,6 @@ def status_of(error: RowError | CapabilityError) -> Status:
     if isinstance(error, OutOfMemoryError):
         return "oom"
     return "unsupported" if isinstance(error, (UnsupportedError, CapabilityError)) else "failed"
-
-
-def built_engine(makings: Makings, plan: EnginePlan) -> BuiltEngine:
-    """Build one engine of the plan; one that fails says why and stops no other."""
-    try:
-        path, sidecar = build_engine(makings, plan)
-    except (RowError, CapabilityError) as error:  # what this machine lacks, other runtimes may not need
-        makings.tell(Event(stage="engine", item=plan.name, state="failed", detail=str(error)))
-        return BuiltEngine(plan=plan, status=status_of(error), reason=str(error))
-    why_not_run = backend(plan.backend).facts(sidecar.options).why_not_run
-    status: Status = "built" if why_not_run else "ok"
-    return BuiltEngine(plan=plan, status=status, reason=why_not_run, path=path, sidecar=sidecar)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
