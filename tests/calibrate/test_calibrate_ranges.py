@@ -513,3 +513,50 @@ def test_the_squared_error_is_that_of_rounding_and_clipping_each_centre() -> Non
         step = bins / 127
         rounded = np.clip(np.floor(centres / step + 0.5), 0, 127) * step
         assert errors[bins - 128] == pytest.approx((counts * (rounded - centres) ** 2).sum(), rel=1e-6)
+
+
+# --- batches of which every few values are counted
+
+
+def _after(batches: int) -> Histogram:
+    """Return what is known after so many batches of one small value."""
+    histogram = Histogram()
+    for _ in range(batches):
+        histogram = observe(histogram, np.ones(1, np.float32), tensor="x")
+    return histogram
+
+
+def test_of_a_large_late_batch_a_part_stands_for_all_and_meets_every_column() -> None:
+    columns = np.broadcast_to(np.arange(1, 257, dtype=np.float32) / 256, (512, 256)).copy()
+    columns[100, 7] = -1000
+
+    late, early = (observe(_after(batches), columns, tensor="x") for batches in (8, 7))
+
+    assert early.counts.sum() == columns.size + 7
+    assert late.counts.sum() == pytest.approx(columns.size, rel=0.001)
+    assert late.largest == early.largest == 1000
+    fine = observe(_after(8), columns.clip(0, 1), tensor="x")
+    assert np.count_nonzero(fine.counts) == 256
+
+
+@pytest.mark.parametrize("method", ["entropy", "mse", "percentile"])
+def test_what_a_part_tells_is_what_all_tell(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = np.maximum(np.random.default_rng(0).laplace(size=(16, 8, 16, 16, 16)), 0).astype(np.float32)
+    part = collect_ranges([{"x": batch} for batch in batches], method=method)["x"]
+    monkeypatch.setattr(ranges, "_WHOLE_BATCHES", len(batches))
+
+    whole = collect_ranges([{"x": batch} for batch in batches], method=method)["x"]
+
+    assert part == pytest.approx(whole, rel=0.06)
+
+
+def test_each_late_batch_is_sampled_elsewhere() -> None:
+    batch = np.zeros(2**17, np.float32)
+    batch[8] = 1  # the ninth batch alone starts there
+
+    histogram = _after(8)
+    for _ in range(3):
+        histogram = observe(histogram, batch, tensor="x")
+
+    assert histogram.counts.sum() == 8 + 17
+    assert histogram.zeros == pytest.approx(3 * 2**17, rel=0.001)

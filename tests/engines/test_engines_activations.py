@@ -7,7 +7,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from trtbench.engines.onnxruntime import activations, iterate_graph_activations
-from trtbench.engines.onnxruntime.sessions import session_options
+from trtbench.engines.onnxruntime.sessions import start
+from trtbench.errors import EngineError
 from trtbench.graph.reference import onnxruntime, run_reference
 
 if TYPE_CHECKING:
@@ -62,18 +63,20 @@ def test_the_shortcut_of_an_odd_width_is_an_output() -> None:
         np.testing.assert_allclose(found[0][tensor], wanted[tensor], rtol=1e-5)
 
 
-def test_activations_are_computed_one_level_below_the_blocking_by_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_refused_at_the_highest_level_is_computed_one_below(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same on a CPU without AVX-512, where the case above passes at any level."""
     levels = []
 
-    def noted(*args: Any, level: Any, **options: Any) -> Any:
-        levels.append(level)
-        return made(*args, level=level, **options)
+    def refusing(ort: Any, graph: bytes, options: Any, *, providers: Any) -> Any:
+        levels.append(options.graph_optimization_level)
+        if len(levels) == 1:
+            raise EngineError("the graph", got="Failed to find node output", cure="none")
+        return start(ort, graph, options, providers=providers)
 
-    made = session_options
-    monkeypatch.setattr(activations, "session_options", noted)
+    monkeypatch.setattr(activations, "start", refusing)
     batch = np.zeros((1, 3, 8, 8), np.float32)
 
-    list(iterate_graph_activations(_residual_block(), _INNER, iter([batch])))
+    assert list(next(iterate_graph_activations(_residual_block(), _INNER, iter([batch])))) == ["down"]
 
-    assert levels == [onnxruntime().GraphOptimizationLevel.ORT_ENABLE_EXTENDED]
+    known = onnxruntime().GraphOptimizationLevel
+    assert levels == [known.ORT_ENABLE_ALL, known.ORT_ENABLE_EXTENDED]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtbench.engines.onnxruntime.sessions import CPU, session_options, start
 from trtbench.environment.host import collect_host
+from trtbench.errors import EngineError
 from trtbench.graph.reference import onnxruntime
 
 if TYPE_CHECKING:
@@ -48,10 +49,7 @@ def iterate_graph_activations(
     inputs = {item.name for item in proto.graph.input}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known | inputs)
     workers = min(_WORKERS, os.cpu_count() or 1)
-    settings = {"threads": 1, "x64quantprecision": not collect_host().cpu.has_int8_dot}
-    # One level up, convolutions are blocked by channels: activations of odd widths that are outputs are lost there.
-    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, settings=settings)
-    session = start(ort, proto.SerializeToString(), options, providers={CPU: {}})
+    session = _session(ort, proto.SerializeToString())
     name = session.get_inputs()[0].name
     computed = [tensor for tensor in tensors if tensor not in inputs]
 
@@ -67,3 +65,19 @@ def iterate_graph_activations(
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def _session(ort: Any, graph: bytes) -> Any:
+    """Open a session; where its fastest form is refused, one level below.
+
+    On AVX-512 the highest level blocks convolutions by channels, twice as fast, and may lose an output of an odd width
+    ("Failed to find node output").
+    """
+    settings = {"threads": 1, "x64quantprecision": not collect_host().cpu.has_int8_dot}
+    levels = ort.GraphOptimizationLevel
+    try:
+        options = session_options(ort, level=levels.ORT_ENABLE_ALL, settings=settings)
+        return start(ort, graph, options, providers={CPU: {}})
+    except EngineError:
+        options = session_options(ort, level=levels.ORT_ENABLE_EXTENDED, settings=settings)
+        return start(ort, graph, options, providers={CPU: {}})
