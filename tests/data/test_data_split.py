@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtbench.data.split import stratified_split
+from trtbench.data.batches import stratified_split
 from trtbench.errors import DataError
 
 NAMES = tuple("abcdefghij")

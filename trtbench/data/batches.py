@@ -1,4 +1,4 @@
-"""Where images are taken: which ones, class by class in equal numbers, and as the network's input, batch by batch."""
+"""Where images are taken: split, class by class in equal numbers, and as the network's input, batch by batch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from trtbench.records import Dataset, Preprocessing
 
     Indices = NDArray[np.int64]
+
+_SMALLEST_CLASS = 2  # one image on either side
 
 
 def batches(
@@ -80,3 +82,45 @@ def training_sample(dataset: Dataset, *, count: int, seed: int) -> tuple[NDArray
         raise DataError("training images", expected="at least one", got="none", cure="give --data with some")
     chosen = balanced(train.labels, count=count, seed=seed)
     return normalise(train.images[chosen], dataset.preprocessing), train.labels[chosen]
+
+
+def stratified_split(
+    labels: NDArray[np.int64], *, classes: Sequence[str], count: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split indices into (kept, held out), both ascending, each class by its share.
+
+    The quotas of the classes follow the method of the largest remainder, and sum up to `count` exactly unless a class
+    would be left without an image on one side: each side keeps at least one.
+
+    Args:
+        labels: int64 (N,), each the index of a class.
+        classes: their names, for the message.
+        count: how many images to hold out.
+        seed: the same seed gives the same split.
+
+    Raises:
+        DataError: a class has fewer than two images.
+    """
+    sizes = np.bincount(labels, minlength=len(classes))
+    if sizes.min() < _SMALLEST_CLASS:
+        small = int(np.argmin(sizes))
+        raise DataError(
+            f"class {small} ({classes[small]!r})",
+            expected=f"at least {_SMALLEST_CLASS} training images, one to train and one to validate",
+            got=str(sizes[small]),
+            cure="add images or remove the class",
+        )
+    quotas = np.clip(_largest_remainder(sizes, count), 1, sizes - 1)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    chosen = [order[labels[order] == label][:quota] for label, quota in enumerate(quotas)]
+    is_held = np.zeros(len(labels), np.bool_)
+    is_held[np.concatenate(chosen)] = True
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
+
+def _largest_remainder(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Share `count` out in proportion to `sizes` (Hamilton's method); ties go to the first classes."""
+    quotas, remainders = np.divmod(sizes * count, sizes.sum())
+    missing = count - int(quotas.sum())
+    quotas[np.argsort(-remainders, kind="stable")[:missing]] += 1
+    return quotas

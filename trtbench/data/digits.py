@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from trtbench.data.split import stratified_split
+from trtbench.data.batches import stratified_split
 from trtbench.errors import ConfigError
 from trtbench.records import Split
 

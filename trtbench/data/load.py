@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbench.data import cifar, digits
+from trtbench.data.batches import stratified_split
 from trtbench.data.folder import is_archive, load_folder, stem, unpacked
 from trtbench.data.preprocess import measure_mean_std
-from trtbench.data.split import stratified_split
 from trtbench.records import Dataset, Preprocessing, Split
 
 if TYPE_CHECKING:
