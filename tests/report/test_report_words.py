@@ -11,9 +11,10 @@ import pytest
 from trtbench.bench.paired_drop import drop_upper_bound
 from trtbench.bench.spread import Interval
 from trtbench.bench.statistics import wilson_interval
+from trtbench.decide import choose
 from trtbench.decide.compare import BrokenGate
 from trtbench.report.document import read_report
-from trtbench.report.words import gate_clause, recommend
+from trtbench.report.words import gate_clause, look_words, recommend
 from trtbench.rows import AccuracyRecord, LatencyRecord, Row
 from trtbench.suite import DecisionConfig
 
@@ -397,6 +398,20 @@ def test_what_would_change_the_choice_is_told() -> None:
     assert open_question == (
         "Whether small fp32 should win over large fp32 is open: more samples (bench.budget_s, bench.processes) may"
         " tell."
+    )
+
+
+def test_a_test_split_that_was_looked_at_before_is_told_with_what_is_proven_over_all_looks() -> None:
+    choice = choose([DENSE, SMALL], TWO_PP)
+    tight = choose([DENSE, SMALL], DecisionConfig(max_drop_pp=0.6))
+
+    assert look_words(choice, number=1, engines=2) == ()
+    (within,), (beyond,) = look_words(choice, number=4, engines=31), look_words(tight, number=4, engines=31)
+    assert within.startswith("Look 4 at this test split: 31 engines were compared on it in all, 2 in this run.")
+    assert "the drop of small fp32 is 0.68 pp at most, which is within the limit of 2.00 pp" in within
+    assert "is 0.68 pp at most, so it is no longer proven to be within the limit of 0.60 pp" in beyond
+    assert look_words(choose([], TWO_PP), number=2, engines=3) == (
+        "Look 2 at this test split: 3 engines were compared on it in all, 0 in this run.",
     )
 
 

@@ -80,7 +80,7 @@ def assess(rows: Sequence[Row], decision: DecisionConfig) -> tuple[Assessment, .
     return tuple(
         Assessment(row=row, obstacle=obstacle)
         if obstacle
-        else _held_to_limits(row, decision, drop_upper_pp=_drop_upper_pp(row, engines=engines, dense=dense))
+        else _held_to_limits(row, decision, drop_upper_pp=bound_pp(row, engines=engines, dense=dense))
         for row, obstacle in zip(rows, obstacles, strict=True)
     )
 
@@ -137,7 +137,7 @@ def _held_to_limits(row: Row, decision: DecisionConfig, *, drop_upper_pp: float)
     return Assessment(row=row, drop_upper_pp=drop_upper_pp, broken=tuple(found))
 
 
-def _drop_upper_pp(row: Row, *, engines: int, dense: str | None) -> float:
+def bound_pp(row: Row, *, engines: int, dense: str | None) -> float:
     """Return the points that a comparable row lost at most; the reference itself has none to lose."""
     accuracy = row.accuracy
     assert accuracy is not None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from trtbench.bench.paired_drop import smallest_provable_drop
 from trtbench.decide.choose import MoreSamples, OtherLimit, OtherObjective, choose
-from trtbench.decide.limits import confidence_each
-from trtbench.decide.ratios import is_cpu
+from trtbench.decide.limits import bound_pp, confidence_each
+from trtbench.decide.ratios import dense_variant, is_cpu
 from trtbench.report.document import Loser, Recommendation
 from trtbench.report.units import fixed, megabytes, percent, significant, times
 
@@ -87,6 +87,31 @@ def file_line(decision: Recommendation, *, run: str = "RUN") -> str:
     if decision.engine_path is None:
         return ""
     return f"Its file: {decision.engine_path}. Run it: trtbench ship {run} --output bundle"
+
+
+def look_words(choice: Choice, *, number: int, engines: int) -> tuple[str, ...]:
+    """Say that other engines were looked at on this test split before, and what is proven over all of them.
+
+    Args:
+        choice: of this run.
+        number: of this look.
+        engines: that all looks so far were at, those of this run among them.
+    """
+    if engines <= choice.engines:
+        return ()
+    told = (
+        f"Look {number} at this test split: {engines} engines were compared on it in all, {choice.engines} in this run."
+    )
+    if choice.ranking is None:
+        return (told,)
+    winner, limit = choice.ranking.winner, choice.decision.max_drop_pp
+    bound = bound_pp(winner, engines=engines, dense=dense_variant([one.row for one in choice.assessments]))
+    proof = "which is within" if bound < limit else "so it is no longer proven to be within"
+    over_all = (
+        f"Over all of them the drop of {short_name(winner)} is {fixed(bound)} pp at most, {proof} the limit of"
+        f" {fixed(limit)} pp: what is tried until it passes, passes by chance. Images that no run has seen settle it."
+    )
+    return (f"{told} {over_all}",)
 
 
 def short_name(row: Row) -> str:

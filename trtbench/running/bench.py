@@ -60,7 +60,7 @@ class Results:
 
     `repeated` are the blocks of repeated builds, which pair with one another only. `telemetry` is what the devices did
     meanwhile; `notes` are of the images; `is_interrupted` says that someone stopped it, and the rows that were not
-    reached are skipped.
+    reached are skipped. `test_sha256` is of the images it was scored on.
     """
 
     rows: tuple[Row, ...]
@@ -69,6 +69,7 @@ class Results:
     repeated: Mapping[str, Timing]
     notes: tuple[str, ...] = ()
     is_interrupted: bool = False
+    test_sha256: str = ""
 
 
 def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = nobody) -> Results:
@@ -108,6 +109,7 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
         repeated=repeated.blocks if repeated is not None else {},
         notes=notes,
         is_interrupted=is_interrupted,
+        test_sha256=makings.dataset.test.sha256,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from trtbench.decide import choose
 from trtbench.decide.limits import held_against
 from trtbench.environment import collect_environment, using_gpu
 from trtbench.jsonable import to_jsonable
@@ -12,9 +13,10 @@ from trtbench.progress import Event, Listener, Stages, nobody
 from trtbench.report.disk import write_report
 from trtbench.report.document import Report
 from trtbench.report.remarks import advice, texts
-from trtbench.report.words import recommend
+from trtbench.report.words import in_words, look_words
 from trtbench.running.again import paired_from
 from trtbench.running.bench import bench_suite
+from trtbench.running.looks import remember_look
 from trtbench.running.origin import write_origin
 from trtbench.store import storing
 
@@ -60,6 +62,10 @@ def run_suite(
     rows = tuple(held_against(row, suite.decision) for row in results.rows)
     facts = to_jsonable(environment)
     paired = paired_from(rows, results.blocks, repeated=results.repeated)
+    choice = choose(rows, suite.decision, paired=paired)
+    engines = {row.engine_sha256 for row in choice.compared if row.engine_sha256}
+    looks = remember_look(places.runs, results.test_sha256, engines)
+    looked = look_words(choice, number=looks.number, engines=looks.engines)
     interrupted = ("The run was interrupted: rows that were not reached are skipped.",) * results.is_interrupted
     report = Report(
         run_id=run_id,
@@ -69,9 +75,9 @@ def run_suite(
         environment=facts,
         suite=suite.as_written(),
         rows=rows,
-        decision=recommend(rows, suite.decision, paired=paired),
+        decision=in_words(rows, choice),
         stages=stages.seconds,
-        notes=(*interrupted, *results.notes, *texts(advice(rows, results.telemetry, facts))),
+        notes=(*interrupted, *looked, *results.notes, *texts(advice(rows, results.telemetry, facts))),
         telemetry=results.telemetry,
     )
     write_report(report, folder)

@@ -1,0 +1,60 @@
+"""How often a test split was looked at: a suite run again and again until something passes has chosen among them all.
+
+The file stands beside the runs, since it is of what was decided, not of what was made.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtbench.store import storing, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+FILE_NAME = ".looks.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """The number of a look at a test split, and how many engines all looks so far were at; equal files are one."""
+
+    number: int
+    engines: int
+
+
+def remember_look(runs: Path, test_sha256: str, engines: Collection[str]) -> Looks:
+    """Write down that a decision looked at these engines on this test split; one at no new engine is no new look.
+
+    A file that cannot be read is begun anew: it serves a warning, and a run must not fail by it.
+
+    Args:
+        runs: the folder of the runs.
+        test_sha256: of the images and labels.
+        engines: sha256 of each file.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    path = runs / FILE_NAME
+    seen = _seen(path)
+    looks: list[list[str]] = seen.setdefault(test_sha256, [])
+    new = set(engines).difference(*looks)
+    if new:
+        looks.append(sorted(new))
+        write_atomically(path, json.dumps(seen, indent=1) + "\n")
+    return Looks(number=len(looks), engines=sum(map(len, looks)))
+
+
+def _seen(path: Path) -> dict[str, Any]:
+    """Return by test split which engines each look was the first at."""
+    with storing(path):
+        text = path.read_text(encoding="utf-8") if path.exists() else "{}"
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
