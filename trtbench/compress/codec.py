@@ -28,6 +28,7 @@ from trtbench.models.container import (
     without_negative_zeros,
 )
 from trtbench.models.files import FACTS, MAX_BYTES, read_content
+from trtbench.models.masks import MASKS, masks_to_facts
 from trtbench.models.states import clean_state
 from trtbench.store import write_atomically
 
@@ -136,7 +137,7 @@ def share(network: nn.Module, config: CodecVariant, _context: Context) -> Compre
         model=network,
         facts={"packed_bytes": size, "ratio": dense / size},
         notes=(f"{size:,} bytes as a packed file, {dense / size:.1f} times less than in float32",),
-        packed=lambda known: replace(state, facts=known),
+        packed=lambda known: replace(state, facts={**known, MASKS: masks_to_facts(network)}),
     )
 
 

@@ -30,6 +30,7 @@ from trtbench.compress.second_order import damped
 from trtbench.data import training_sample
 from trtbench.jsonable import to_jsonable
 from trtbench.models.container import Grid, PackedState, to_bytes, weight_bytes, without_negative_zeros
+from trtbench.models.masks import MASKS, masks_to_facts
 from trtbench.models.rounding import InputGrid, fit_grid, grids_to_facts, input_grids, round_inputs
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class FixedPoint:
         """Return the state for a container, weights on a grid as codes and scales."""
         state = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
         inputs = grids_to_facts(input_grids(self.model))
-        known = {**facts, "inputs": inputs} if inputs else facts
+        known = {**facts, MASKS: masks_to_facts(self.model), **({"inputs": inputs} if inputs else {})}
         return PackedState(tensors={**without_negative_zeros(state), **self.grids}, facts=known)
 
     def record(self, config: FixedPointVariant) -> FixedPointRecord:

@@ -47,7 +47,8 @@ def symmetric(weight: Tensor, *, bits: int) -> Tensor:
 def _levels(weight: Tensor, *, lowest: Tensor, width: Tensor, bits: int) -> Tensor:
     top = 2**bits - 1
     level = torch.round((weight - lowest) / (width + _TINY) * top) / top
-    return torch.where(weight != 0, level * width + lowest, 0.0)
+    rounded: Tensor = (level * width + lowest) * (weight != 0)
+    return rounded
 
 
 SOURCE_SCHEMES: Mapping[str, Callable[..., Tensor]] = {"asymmetric": asymmetric, "symmetric": symmetric}
@@ -70,7 +71,7 @@ def quantize_by_source(model: nn.Module, *, scheme: str, bits: int) -> tuple[str
     with torch.no_grad():
         for name in names:
             weight: Tensor = model.get_submodule(name).weight  # type: ignore[assignment]  # a convolution's
-            weight.copy_(SOURCE_SCHEMES[scheme](weight, bits=bits))
+            weight.copy_(SOURCE_SCHEMES[scheme](weight, bits=bits) + 0.0)  # no zero is negative
     return names
 
 

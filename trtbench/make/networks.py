@@ -152,9 +152,7 @@ def compressed(
     """Compress a network by the method of a variant, and train it as the variant asks."""
     from trtbench.compress.method import Context, method_of
     from trtbench.compress.sparsity import write_sparsity
-    from trtbench.models.checkpoints import MASKS
     from trtbench.models.container import save_packed
-    from trtbench.models.masks import masks_to_facts
 
     fits: list[FitRecord] = []
     tune = training.tuner(folder, fits, architecture=architecture, on_epoch=on_epoch.value)
@@ -171,12 +169,7 @@ def compressed(
     fit = training.dataset.preprocessing
     facts = _saved(made.model, folder, architecture, fit, notes=made.notes, fits=fits, method=made.facts)
     if made.packed is not None and (made.is_tuned or not variant.fine_tune):
-        known = {
-            "name": architecture.name,
-            "num_classes": architecture.num_classes,
-            "preprocessing": fit.fingerprint,
-            MASKS: masks_to_facts(made.model),
-        }
+        known = {"name": architecture.name, "num_classes": architecture.num_classes, "preprocessing": fit.fingerprint}
         save_packed(folder / PACKED, made.packed(known))
     if made.check is not None:
         saved = architecture.load(folder / WEIGHTS).model

@@ -13,7 +13,15 @@ from torch import Tensor
 from trtbench.errors import CheckpointError, ConfigError, StoreError
 from trtbench.jsonable import canonical_json
 from trtbench.models.files import FACTS, MAX_BYTES, read_content
-from trtbench.models.masks import inferred_masks, keep_zeros, masks_from_facts, masks_of, masks_to_facts, zeros_of
+from trtbench.models.masks import (
+    MASKS,
+    inferred_masks,
+    keep_zeros,
+    masks_from_facts,
+    masks_of,
+    masks_to_facts,
+    zeros_of,
+)
 from trtbench.models.rounding import grids_from_facts, grids_to_facts, input_grids, round_inputs
 from trtbench.models.states import ambiguous_weights, clean_state
 from trtbench.models.widths import Request, compare, misfit_error, narrow, narrowed_layers, shapes_of
@@ -28,7 +36,6 @@ if TYPE_CHECKING:
 
     from trtbench.models.names import Naming
 
-MASKS = "masks"  # of the facts of a file: the zeros that stay, by layer
 _SHOWN = 3
 
 
