@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import re
 import shutil
 import sys
@@ -132,3 +133,14 @@ def test_the_lines_of_python_in_the_readme_run(
     out = capsys.readouterr().out
     assert out.startswith("Ship dense ")
     assert "star" in out
+
+
+def test_the_notebook_was_executed_whole_and_its_lines_are_python() -> None:
+    cells = json.loads((_README.parent / "docs" / "python.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        compile("".join(cell["source"]), "docs/python.ipynb", "exec")
+        assert cell["outputs"]
+        assert all(output["output_type"] != "error" for output in cell["outputs"])
