@@ -29,7 +29,10 @@ def _faults(body: str) -> list[str]:
 
 
 def test_trtbench_uses_only_what_both_majors_have_or_what_it_asked_for() -> None:
-    assert list(faults(Package.at(Path(trtbench.__file__).parent), _APIS)) == []
+    found = faults(Package.at(Path(trtbench.__file__).parent), _APIS)
+
+    # TensorRT for RTX is a library of its own: tests/rtx holds its room to the real one.
+    assert [one for one in found if not one.startswith("engines/tensorrt_rtx/")] == []
 
 
 def test_trtbench_binds_trt_to_the_module_alone() -> None:
