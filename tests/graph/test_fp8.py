@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from trtbench.errors import GraphError
 from trtbench.graph.fp8 import LARGEST, insert_fp8, plan_fp8
+from trtbench.graph.half import to_half
 from trtbench.graph.lint import lint
 from trtbench.graph.placement import activation_tensors
 from trtbench.graph.reference import run_reference
@@ -93,6 +94,20 @@ def test_logits_stay_near_those_of_the_float_graph() -> None:
 
     error = float(np.abs(found - expected).max() / np.abs(expected).max())
     assert 0 < error < 0.1
+
+
+def test_a_layer_of_small_weights_keeps_a_scale_that_fp16_has() -> None:
+    proto = _graph()
+    weight = next(item for item in proto.graph.initializer if item.name == "main")
+    values = numpy_helper.to_array(weight) / 100
+    weight.CopyFrom(numpy_helper.from_array(values, "main"))
+
+    made = _made(proto)
+    arrays = {item.name: numpy_helper.to_array(item).astype(np.float32) for item in made.graph.initializer}
+    assert arrays["main.scale"] == np.finfo(np.float16).smallest_normal
+    stored = arrays["main.codes"] * arrays["main.scale"]
+    assert np.abs(stored - values).max() <= np.abs(values).max() / 16
+    assert to_half(made, dtype="fp16").kept == ()
 
 
 def test_an_opset_without_fp8_is_refused_with_the_cure() -> None:

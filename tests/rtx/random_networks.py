@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 SIZE = 16
 _CHANNELS = (4, 6, 8, 12, 16)
@@ -53,13 +53,13 @@ class Joined(nn.Module):
         return first + second if self.adds else torch.cat((first, second), dim=1)
 
 
-def random_network(seed: int) -> nn.Module:
-    """Return a network of 2 to 6 blocks that maps (N, 3, SIZE, SIZE) to 5 logits."""
+def random_network(seed: int, *, widths: Sequence[int] = _CHANNELS) -> nn.Module:
+    """Return a network of 2 to 6 blocks of these widths that maps (N, 3, SIZE, SIZE) to 5 logits."""
     random = np.random.default_rng(seed)
     torch.manual_seed(seed)
     channels, size, blocks = 3, SIZE, list[nn.Module]()
     for _ in range(random.integers(2, 7)):
-        block, channels, size = _block(random, channels, size)
+        block, channels, size = _block(random, channels, size, widths)
         blocks.append(block)
     network = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5))
     for module in network.modules():
@@ -70,9 +70,9 @@ def random_network(seed: int) -> nn.Module:
     return network.eval()
 
 
-def _block(random: np.random.Generator, channels: int, size: int) -> tuple[nn.Module, int, int]:
+def _block(random: np.random.Generator, channels: int, size: int, widths: Sequence[int]) -> tuple[nn.Module, int, int]:
     """Return a block for this many channels and this size, and what comes out of it."""
-    wide = int(random.choice(_CHANNELS))
+    wide = int(random.choice(widths))
     choices: dict[str, Callable[[], tuple[nn.Module, int, int]]] = {
         "conv": lambda: (_conv(random, channels, wide), wide, size),
         "depthwise": lambda: (_conv(random, channels, channels, groups=channels), channels, size),

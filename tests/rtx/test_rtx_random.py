@@ -10,7 +10,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from tests.rtx.compiler import compiled, parsed
-from tests.rtx.networks import graphs
+from tests.rtx.networks import fp8_graphs, graphs
 from tests.rtx.random_networks import SIZE, random_network
 from trtbench.engines.tensorrt.inspector import report_layers
 from trtbench.engines.tensorrt_rtx.layer_text import inspector_json
@@ -45,6 +45,20 @@ def test_a_random_network_is_exported_quantized_and_compiled_as_planned(seed: in
             planned = [layer.node for layer in plan.layers if layer.is_quantized]
             layers = report_layers(inspector_json(found.layers), convolutions=planned).convolutions
             assert {name for name, kind in layers.items() if kind != "int8"} <= _tiny_gates(made["fp32"])
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.slow) if seed != 7 else 7 for seed in range(40)])
+def test_a_random_network_in_fp8_is_compiled_as_planned(seed: int, tmp_path: Path) -> None:
+    made, _ = graphs(random_network(seed, widths=(16, 32, 48)), tmp_path, size=SIZE)
+    eights, plan = fp8_graphs(made["fp32"])
+
+    planned = [layer.node for layer in plan.layers if layer.is_quantized]
+    for graph in eights.values():
+        assert lint(graph) == ()
+        found = compiled(graph.SerializeToString())
+        assert found.plan_bytes, found.log
+        layers = report_layers(inspector_json(found.layers), convolutions=planned).convolutions
+        assert not planned or layers == dict.fromkeys(planned, "fp8")
 
 
 def _tiny_gates(graph: onnx.ModelProto) -> set[str]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from trtbench.graph.placement import ActivationPoint, QdqPlan
 
 LARGEST = 448.0  # of E4M3 with NaN and no infinity (OCP 8-bit floating point, ONNX float8e4m3fn)
+# A scale below FP16's normal numbers keeps its layer out of fp8+fp16; E4M3 floats, and loses nothing by a larger one.
+_SMALLEST_SCALE = float(np.finfo(np.float16).smallest_normal)
 _FIRST_OPSET = 19  # ONNX: QuantizeLinear and DequantizeLinear of float8
 # TensorRT 10.12's release notes: no optimised FP8 kernels of grouped convolutions. ModelOpt's rules for ONNX graphs:
 # 16 channels at least, fewer than 32 values a kernel. Rows of 16 bytes are what FP8 matrix units of every library want.
@@ -100,7 +102,7 @@ def insert_fp8(proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[s
     made.CopyFrom(proto)
     before: dict[tuple[str, int], tuple[str, list[onnx.NodeProto]]] = {}
     for point in plan.activations:
-        scale = np.array(plan.amax(point.range_of, activation_amax) / LARGEST, np.float32)
+        scale = _scale(plan.amax(point.range_of, activation_amax))
         _add(made.graph, point.range_of, scale)
         pair = _pair(point.tensor, point.range_of)
         before |= {(reader.node, reader.index): pair for reader in point.readers}
@@ -109,7 +111,7 @@ def insert_fp8(proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[s
         if not np.isfinite(values).all():
             what = f"weight {weight.tensor!r}"
             raise GraphError(what, expected="finite values", got="NaN or infinity", cure="train it anew")
-        scale = np.array((np.abs(values).max() or 1) / LARGEST, np.float32)
+        scale = _scale(float(np.abs(values).max()))
         _add(made.graph, weight.tensor, scale)
         _add_constant(made.graph, f"{weight.tensor}.codes", (values / scale).astype(ml_dtypes.float8_e4m3fn))
         before |= {(reader.node, reader.index): _stored(weight.tensor) for reader in weight.readers}
@@ -117,6 +119,10 @@ def insert_fp8(proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[s
     made.graph.node.extend(_rewired(proto.graph, before))
     _drop_unread(made.graph)
     return shape_inference.infer_shapes(made, strict_mode=True, data_prop=True)
+
+
+def _scale(amax: float) -> NDArray[np.float32]:
+    return np.array(max(amax / LARGEST, _SMALLEST_SCALE), np.float32)
 
 
 def _add(graph: onnx.GraphProto, name: str, scale: NDArray[np.float32]) -> None:
