@@ -461,9 +461,33 @@ def test_a_network_without_a_graph_is_an_error() -> None:
         prune_channels(_Opaque(4).eval(), _variant(ratio=0.5), input_shape=(1, 4, 4), round_to=1)
 
 
-def test_a_network_that_torch_pruning_stumbles_over_is_an_error() -> None:
-    with pytest.raises(RowError, match=r"pruning ShuffleNetV2: .*ZeroDivisionError"):
-        _prune(_network("torchvision:shufflenet_v2_x0_5"), ratio=0.5)
+class _Shuffled(nn.Module):
+    """A block of ShuffleNet V2: half of the channels pass by, and both halves are shuffled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 1)
+        self.narrow, self.deep, self.wide = (
+            nn.Conv2d(4, 6, 1),
+            nn.Conv2d(6, 6, 3, padding=1, groups=6),
+            nn.Conv2d(6, 4, 1),
+        )
+        self.fc = nn.Linear(8, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        passed, taken = self.stem(images).chunk(2, dim=1)
+        both = torch.cat((passed, self.wide(self.deep(self.narrow(taken)))), dim=1)
+        count, width, height, _ = both.shape
+        mixed = both.view(count, 2, width // 2, height, -1).transpose(1, 2).contiguous().view(count, width, height, -1)
+        logits: Tensor = self.fc(mixed.mean((2, 3)))
+        return logits
+
+
+def test_channels_that_torch_pruning_cannot_follow_are_kept_and_named_and_the_rest_goes() -> None:
+    torch.manual_seed(0)
+    pruned = prune_channels(_Shuffled().eval(), _variant(ratio=0.5), input_shape=(1, 4, 4), round_to=1)
+    assert pruned.record.widths_after == {"stem": 8, "narrow": 3, "deep": 3, "wide": 4}
+    assert "kept whole, for torch-pruning cannot follow their channels: wide" in pruned.record.notes
 
 
 class _Proud(_Small):

@@ -43,6 +43,8 @@ class Layers(nn.Module):
         self.batch = nn.BatchNorm2d(width)
         self.bare = nn.BatchNorm2d(width, affine=False)
         self.group = nn.GroupNorm(2, width)
+        self.instance = nn.InstanceNorm2d(width, affine=True)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
         self.activation = nn.PReLU(width)
         self.layer = nn.LayerNorm(width)
         self.scale = nn.Parameter(torch.ones(width), requires_grad=False)
@@ -51,8 +53,10 @@ class Layers(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         out = self.grouped(self.depthwise(self.conv(images)))
-        out = self.activation(self.group(self.bare(self.batch(out))))
-        logits: Tensor = self.fc(self.own(self.layer(out.mean((2, 3))) * self.scale))
+        out = self.activation(self.instance(self.group(self.bare(self.batch(out)))))
+        tokens = out.flatten(2).transpose(1, 2)
+        attended = self.attention(tokens, tokens, tokens, need_weights=False)[0]
+        logits: Tensor = self.fc(self.own(self.layer(attended.mean(1)) * self.scale))
         return logits
 
 
@@ -143,4 +147,9 @@ def test_the_first_convolution_sees_the_image() -> None:
 
 def test_narrowed_layers_are_told_with_both_widths() -> None:
     narrowed = narrowed_layers(Layers(16), shapes_of(Layers(8).state_dict()))
-    assert narrowed == {"conv": (16, 8), "depthwise": (32, 16), "grouped": (16, 8)}
+    assert narrowed == {
+        "conv": (16, 8),
+        "depthwise": (32, 16),
+        "grouped": (16, 8),
+        "attention.out_proj": (16, 8),
+    }

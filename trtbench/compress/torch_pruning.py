@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the name the whole field reads
 import torch_pruning
+from torch_pruning.dependency import index_mapping
 
 from trtbench.errors import RowError
 from trtbench.models import protected_layers
@@ -55,6 +56,9 @@ _IMPORTANCES: Mapping[str, Callable[[], Any]] = {
     "lamp": torch_pruning.importance.LAMPImportance,  # Lee et al. 2020
 }
 
+
+_TRIED = torch_pruning.importance.GroupMagnitudeImportance(p=2)  # to see whether a layer can be pruned at all
+_SHOWN = 5
 
 LEARNT = ("taylor", "hessian")  # importances that look at training images
 # torch-pruning fills its default dicts in place, for every later pruner of the process.
@@ -96,41 +100,119 @@ class _Pruner(torch_pruning.BasePruner):  # type: ignore[misc]  # torch-pruning 
 def pruned_copy(model: nn.Module, cut: Cut, *, ratio: float) -> Pruned:
     """Prune a copy of a network; the classifier keeps its outputs, and each parameter learns or not as before.
 
+    Layers whose channels torch-pruning cannot follow to where they are read keep them all, and a warning names them.
+
     Args:
         model: left as it is.
         cut: how.
         ratio: share of the channels that go, in [0, 1).
 
     Raises:
-        RowError: torch-pruning cannot follow the network.
+        RowError: torch-pruning cannot follow the network at all.
     """
-    twin = copy.deepcopy(model)
     if not ratio:
-        return Pruned(model=twin, ratio=ratio)
+        return Pruned(model=copy.deepcopy(model), ratio=ratio)
+    try:
+        return _cut(model, cut, ratio=ratio)
+    except RowError:
+        with _odd_reshapes_passed_over():
+            kept = _unfollowed(model, cut, ratio=ratio)
+            if not kept:
+                raise
+            found = _cut(model, cut, ratio=ratio, kept=kept)
+    more = f" and {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
+    said = f"kept whole, for torch-pruning cannot follow their channels: {', '.join(kept[:_SHOWN])}{more}"
+    return replace(found, warnings=(said, *found.warnings))
+
+
+def _cut(model: nn.Module, cut: Cut, *, ratio: float, kept: tuple[str, ...] = ()) -> Pruned:
+    twin = copy.deepcopy(model)
     twin.requires_grad_(True)  # the dependencies are read off the graph of the gradients
     importance = _IMPORTANCES[cut.config.importance]()
     with warnings.catch_warnings(record=True) as caught, evaluating(twin), _followed(twin, cut), torch.enable_grad():
         warnings.simplefilter("always")
-        pruner = _Pruner(
-            twin,
-            torch.zeros(1, *cut.input_shape, device=next(twin.parameters()).device),
-            importance=importance,
-            global_pruning=cut.config.scope == "global",
-            pruning_ratio=ratio,
-            iterative_steps=cut.config.steps,
-            ignored_layers=_ignored(twin, cut.input_shape),
-            round_to=cut.round_to,
-            **{name: {} for name in _FILLED},
-        )
+        pruner = _pruner(twin, cut, importance, ratio=ratio, kept=kept)
         for _ in range(cut.config.steps):
             _take_gradients(twin, cut.batches, importance)
             pruner.step()
+        logits_of_noise(twin, cut.input_shape)
     twin.zero_grad(set_to_none=True)
     learns = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in twin.named_parameters():
         parameter.requires_grad_(learns[name])
     said = dict.fromkeys(f"torch-pruning: {' '.join(str(one.message).split())}" for one in caught)
     return Pruned(model=twin, ratio=ratio, warnings=tuple(said))
+
+
+def _pruner(twin: nn.Module, cut: Cut, importance: Any, *, ratio: float, kept: tuple[str, ...]) -> _Pruner:
+    return _Pruner(
+        twin,
+        torch.zeros(1, *cut.input_shape, device=next(twin.parameters()).device),
+        importance=importance,
+        global_pruning=cut.config.scope == "global",
+        pruning_ratio=ratio,
+        iterative_steps=cut.config.steps,
+        ignored_layers=[*_ignored(twin, cut.input_shape), *(twin.get_submodule(name) for name in kept)],
+        round_to=cut.round_to,
+        **{name: {} for name in _FILLED},
+    )
+
+
+def _unfollowed(model: nn.Module, cut: Cut, *, ratio: float) -> tuple[str, ...]:
+    """Name the layers to keep: each that breaks the network when it is pruned after those before it that do not.
+
+    Nothing where torch-pruning stumbles over more than single layers.
+    """
+    kept: list[str] = []
+    while True:
+        twin = copy.deepcopy(model).requires_grad_(True)
+        names = {module: name for name, module in twin.named_modules()}
+        with warnings.catch_warnings(), evaluating(twin), torch.enable_grad(), _roots() as roots:
+            warnings.simplefilter("ignore")
+            try:
+                for group in _pruner(twin, cut, _TRIED, ratio=ratio, kept=tuple(kept)).step(interactive=True):
+                    group.prune()
+                    logits_of_noise(twin, cut.input_shape)
+            except Exception:  # noqa: BLE001  whatever breaks: the layer at hand is kept
+                root = names.get(roots[-1]) if roots else None
+                if root is None or root in kept:
+                    return ()
+                kept.append(root)
+                continue
+        return tuple(kept)
+
+
+@contextlib.contextmanager
+def _roots() -> Iterator[list[nn.Module]]:
+    """Note the layers whose groups torch-pruning asks for, in their order."""
+    found: list[nn.Module] = []
+    asked = torch_pruning.DependencyGraph.get_pruning_group
+
+    def noting(graph: Any, module: nn.Module, *args: Any, **options: Any) -> Any:
+        found.append(module)
+        return asked(graph, module, *args, **options)
+
+    torch_pruning.DependencyGraph.get_pruning_group = noting
+    try:
+        yield found
+    finally:
+        torch_pruning.DependencyGraph.get_pruning_group = asked
+
+
+@contextlib.contextmanager
+def _odd_reshapes_passed_over() -> Iterator[None]:
+    """Let torch-pruning leave out the reshapes that it cannot follow: what is behind them then breaks, and is kept."""
+    mapped = index_mapping.update_reshape_index_mapping
+
+    def followed(*args: Any, **options: Any) -> None:
+        with contextlib.suppress(ArithmeticError, IndexError, ValueError, AssertionError):
+            mapped(*args, **options)
+
+    index_mapping.update_reshape_index_mapping = followed
+    try:
+        yield
+    finally:
+        index_mapping.update_reshape_index_mapping = mapped
 
 
 @contextlib.contextmanager

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from trtbench.models.names import Shape
 
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_CHANNEL_NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
 # Sizes of the images that the zoos' networks are made for, in pixels; the first that a network takes is used.
 _SIZES = (32, 64, 224, 299)
 
@@ -99,7 +102,7 @@ def narrow(model: nn.Module, shapes: Mapping[str, Shape]) -> None:
     for name, module in model.named_modules():
         own = by_path.get(name, {})
         _narrow_tensors(module, own)
-        _narrow_numbers(name, module, own.get("weight") or own.get("running_mean"))
+        _narrow_numbers(name, module, own.get("weight") or own.get("running_mean") or own.get("in_proj_weight"))
     if size is not None:
         _run(model, size)
 
@@ -123,12 +126,15 @@ def _narrow_numbers(name: str, module: nn.Module, shape: Shape | None) -> None:
         _narrow_convolution(name, module, shape)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = shape
-    elif isinstance(module, _BATCH_NORMS):
+    elif isinstance(module, _CHANNEL_NORMS):
         module.num_features = shape[0]
     elif isinstance(module, nn.LayerNorm):
         module.normalized_shape = shape
     elif isinstance(module, nn.GroupNorm):
         module.num_channels = shape[0]
+    elif isinstance(module, nn.MultiheadAttention):
+        module.embed_dim = module.kdim = module.vdim = shape[1]
+        module.head_dim = shape[1] // module.num_heads  # torch-pruning narrows the heads and leaves their number
     elif isinstance(module, nn.PReLU):
         module.num_parameters = shape[0]
 
