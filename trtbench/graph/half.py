@@ -157,7 +157,7 @@ def _invalid(proto: onnx.ModelProto, error: Exception) -> GraphError:
         f"graph {proto.graph.name!r} in half precision",
         expected="a graph that ONNX's checker takes",
         got=" ".join(str(error).split()),
-        cure="keep the node it names in FP32",
+        cure="set engines.half to the other converter, or ask for fp32",
     )
 
 
