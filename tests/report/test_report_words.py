@@ -274,6 +274,19 @@ def test_a_smaller_file_must_prove_that_it_is_as_fast_within_the_margin() -> Non
     assert strict.undecided == (SMALL.name,)
 
 
+def test_a_smaller_file_that_is_not_proven_as_fast_is_never_said_to_have_more_bytes() -> None:
+    noisy = row("large", engine_bytes=900_000, latency=anchored(0.49, low=0.9, high=1.1))
+
+    found = recommend([noisy, SMALL], TWO_PP)
+
+    told = "has fewer bytes (0.400 MB against 0.900 MB) and is not proven to be as fast within the margin"
+    assert found.winner == noisy.name
+    assert f"as long, but {told};" in found.sentence
+    assert found.losers[0].reason.endswith(f"so not separable, and {told}")
+    nearly = replace(SMALL, engine_bytes=899_999)
+    assert "has 1 bytes less and is not proven" in recommend([noisy, nearly], TWO_PP).sentence
+
+
 def test_a_file_that_is_as_fast_as_a_lucky_best_one_alone_does_not_win() -> None:
     truly_best = row("truly", engine_bytes=950_000, latency=anchored(0.501))
     lucky = row("lucky", engine_bytes=900_000, latency=anchored(0.5))

@@ -318,9 +318,11 @@ def _against_runner_up(ranking: Ranking, decision: DecisionConfig) -> str:
 
 
 def _sizes(loser: Row, winner: Row) -> str:
-    if loser.engine_bytes is None or loser.engine_bytes == winner.engine_bytes:
+    if loser.engine_bytes is None or winner.engine_bytes is None or loser.engine_bytes == winner.engine_bytes:
         return "is not smaller"
+    more = loser.engine_bytes - winner.engine_bytes
     sizes = [megabytes(size) for size in (loser.engine_bytes, winner.engine_bytes)]
+    word, doubt = ("more", "") if more > 0 else ("fewer", " and is not proven to be as fast within the margin")
     if sizes[0] == sizes[1]:
-        return f"has {loser.engine_bytes - (winner.engine_bytes or 0):,} bytes more"
-    return f"has more bytes ({sizes[0]} MB against {sizes[1]} MB)"
+        return f"has {abs(more):,} bytes {'more' if more > 0 else 'less'}{doubt}"
+    return f"has {word} bytes ({sizes[0]} MB against {sizes[1]} MB){doubt}"
