@@ -81,7 +81,7 @@ class LatencyRecord:
     nobody looked.
     """
 
-    scope: Literal["host-to-host", "device"]
+    scope: Literal["host-to-host", "device", "end-to-end"]
     p50_ms: float
     p90_ms: float
     p99_ms: float | None

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from trtbench.engines.base import Clock, Scope
+    from trtbench.engines.base import Clock
     from trtbench.errors import RowError
     from trtbench.rows import AccuracyRecord, LoadRecord
     from trtbench.suite import BenchConfig
+    from trtbench.suite.bench import Scope
 
 Mode = Literal["latency", "throughput"]
 Joules = Callable[[str], float | None]  # told a device, answers what it took since some moment

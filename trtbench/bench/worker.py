@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbench.bench.end_to_end import encoded, time_end_to_end
 from trtbench.bench.load import poisson_arrivals, serve_arrivals, serve_streams
 from trtbench.data.batches import batches
 from trtbench.engines.base import load_backend
@@ -26,11 +27,12 @@ from trtbench.engines.sidecar import check_engine, read_sidecar
 from trtbench.errors import EngineError, OutOfMemoryError, TrtbenchError, WorkerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from trtbench.engines.base import Engine, Scope, Session
+    from trtbench.engines.base import Engine, Session
+    from trtbench.suite.bench import Scope
 
 _MIN_WARM_UP_INFERENCES = 3
 # A GPU that waits lowers its clocks step by step within some tenths of a second, and raises them in some hundredths.
@@ -44,6 +46,7 @@ class Worker:
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._sessions: dict[int, Session] = {}
+        self._files: dict[int, Sequence[bytes]] = {}
         self._images: NDArray[np.uint8] = np.zeros((0, 3, 1, 1), dtype=np.uint8)
         self._last_ns = 0
 
@@ -113,10 +116,10 @@ class Worker:
         _forget_peak_memory()
         session = self._session(batch)
         session.copy_in(next(self._batches(batch)))
-        durations = [int(one) for one in session.time(_MIN_WARM_UP_INFERENCES, launches_per_sample=1, scope=scope)]
+        durations = [int(one) for one in self._timed(batch, _MIN_WARM_UP_INFERENCES, launches=1, scope=scope)]
         total = sum(durations)
         while total < warm_up_ms * 1e6:
-            durations.append(int(session.time(1, launches_per_sample=1, scope=scope)[0]))
+            durations.append(int(self._timed(batch, 1, launches=1, scope=scope)[0]))
             total += durations[-1]
         inference_ns = float(np.median(durations[len(durations) // 2 :]))
         facts = session.describe()
@@ -141,10 +144,10 @@ class Worker:
         """
         session = self._session(batch)
         if samples > 1:
-            spent = int(session.time(1, launches_per_sample=launches, scope=scope)[0])
+            spent = int(self._timed(batch, 1, launches=launches, scope=scope)[0])
             while self._was_idle() and spent < _RISE_NS:
-                spent += int(session.time(1, launches_per_sample=launches, scope=scope)[0])
-        found = session.time(samples, launches_per_sample=launches, scope=scope)
+                spent += int(self._timed(batch, 1, launches=launches, scope=scope)[0])
+        found = self._timed(batch, samples, launches=launches, scope=scope)
         self._last_ns = time.monotonic_ns()
         return {
             "ns": found.tolist(),
@@ -199,6 +202,15 @@ class Worker:
             self._engine.close()
             self._engine = None
         return {}
+
+    def _timed(self, batch: int, samples: int, *, launches: int, scope: Scope) -> NDArray[np.int64]:
+        session = self._session(batch)
+        if scope != "end-to-end":
+            return session.time(samples, launches_per_sample=launches, scope=scope)
+        if batch not in self._files:
+            self._files[batch] = encoded(np.resize(self._images[:batch], (batch, *self._images.shape[1:])))
+        fit = self._sidecar.preprocessing
+        return time_end_to_end(session, self._files[batch], fit, samples=samples, launches=launches)
 
     def _session(self, batch: int) -> Session:
         if self._engine is None:

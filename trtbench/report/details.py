@@ -142,8 +142,9 @@ DETAILS = (
         keys=(*_WAY, "launches_per_sample", "p50_ms", "p90_ms", "p99_ms", "ms_per_image"),
         lines=lambda rows: _timings([row for row in rows if row.other_latencies]),
         media=("md", "html"),
-        legend="Scope host-to-host has the copies in and out, device has not. In mode throughput a sample holds several"
-        " launches, and the figures are of one of them.",
+        legend="Scope host-to-host has the copies in and out, device has not; end-to-end begins with the bytes of PNG"
+        " files of the network's size: it has decoding and preprocessing too, on one thread. In mode throughput a"
+        " sample holds several launches, and the figures are of one of them.",
         is_folded=False,
     ),
     Detail(

@@ -11,7 +11,7 @@ from trtbench.suite.base import Part, PositiveFloat, PositiveFraction, PositiveI
 from trtbench.suite.engines import Baseline  # noqa: TC001  pydantic resolves the fields at run time
 
 Objective = Literal["p50_ms", "p99_ms", "ms_per_image", "throughput", "engine_bytes"]
-Scope = Literal["device", "host-to-host"]
+Scope = Literal["device", "host-to-host", "end-to-end"]
 
 
 class LoadConfig(Part):
@@ -54,7 +54,9 @@ class BenchConfig(Part):
     )
     ceiling: PositiveFloat = Field(15.0, description="seconds after which a row that is still noisy stops")
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1), AfterValidator(unique)] = Field(
-        ("device",), description="device: the inference alone, always timed; host-to-host: with the copies in and out"
+        ("device",),
+        description="device: the inference alone, always timed; host-to-host: with the copies in and out;"
+        " end-to-end: from the bytes of image files to logits",
     )
     load: tuple[LoadConfig, ...] = Field((), description="load scenarios, after the timing")
     throughput: bool = Field(default=False, description="time samples of several launches too, each at least 1 ms")
