@@ -159,3 +159,28 @@ def test_a_node_that_stays_in_float_is_learnt_in_float(tmp_path: Path) -> None:
     ours = seen[0](torch.from_numpy(images)).detach().numpy()
     theirs = run_reference(insert_qdq(made.proto, plan, ranges), {"input": images})["logits"]
     np.testing.assert_allclose(ours, theirs, atol=0.02 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("out = MaxPool<kernel_shape = [2, 2], dilations = [2, 2]>(input)", "MaxPool 'out'.* shape"),
+        ("r = Relu(input) out = MaxPool<kernel_shape = [2, 2], pads = [0, 0, 1, 1]>(r)", "MaxPool 'out'"),
+        ('out = Pad<mode = "reflect">(input, pads)', "Pad 'out'.* values that differ"),
+        ("f = Flatten<axis = 2>(input) out = Relu(f)", "Flatten 'f'.* shape"),
+        ('out = Conv<auto_pad = "SAME_UPPER">(input, w)', "Conv 'out'.* shape"),
+    ],
+)
+def test_a_node_with_attributes_that_are_not_known_is_refused_by_name(body: str, words: str) -> None:
+    header = "net (float[batch, 3, 6, 6] input) => (float[batch, n] out)"
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20]> {header} {{ {body} }}')
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1]), "pads"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones((3, 3, 3, 3), np.float32), "w"))
+    with pytest.raises(UnsupportedError, match=words):
+        GraphNetwork(proto).require_same()
+
+
+def test_a_graph_of_known_nodes_is_the_same(tmp_path: Path) -> None:
+    proto, _ = _exported("resnet20_a", tmp_path)
+    GraphNetwork(proto).require_same()

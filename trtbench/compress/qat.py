@@ -52,9 +52,10 @@ def learn_int8(
         The float graph with the weights learnt: quantized by the same plan and ranges it computes what was trained.
 
     Raises:
-        UnsupportedError: the graph has an operator that cannot be trained here.
+        UnsupportedError: the graph has an operator, or one with attributes, that cannot be trained here.
     """
     network = GraphNetwork(proto, plan, activation_amax)
+    network.require_same()
     tune(network, hooks=held_zeros(network, sparse_layers) if sparse_layers else NO_HOOKS)
     return network.trained_graph()
 

@@ -20,14 +20,16 @@ from torch import Tensor, nn
 
 from trtbench.errors import UnsupportedError
 from trtbench.graph.qdq import LARGEST_BIAS_CODE, UNSIGNED_LEVELS
-from trtbench.graph.view import LEVELS, SMALLEST_SCALE, attribute, constants
+from trtbench.graph.reference import run_reference
+from trtbench.graph.view import LEVELS, SMALLEST_SCALE, attribute, constants, node_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from trtbench.graph.placement import ActivationPoint, QdqPlan
 
 _Inputs = list[Any]
+_TOLERANCE = 1e-3  # of the largest value of a tensor: sums in another order differ by less than a hundredth of it
 
 
 class GraphNetwork(nn.Module):
@@ -54,6 +56,8 @@ class GraphNetwork(nn.Module):
                 expected=f"operators among {', '.join(sorted(_OPERATORS))}",
                 cure="train the network in float, then calibrate it",
             )
+        stored = {item.name for item in proto.graph.initializer}
+        self._input = next(item for item in proto.graph.input if item.name not in stored)
         self._slots: dict[str, str] = {}
         fixed = {name for node in self._nodes if node.op_type == "BatchNormalization" for name in node.input[3:]}
         for name, array in constants(proto.graph).items():
@@ -76,15 +80,44 @@ class GraphNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, H, W) to logits (N, classes)."""
-        graph = self._proto.graph
+        values = {node.output[0]: value for node, value in self._steps(images)}
+        logits: Tensor = values[self._proto.graph.output[0].name]
+        return logits
+
+    def _steps(self, images: Tensor) -> Iterator[tuple[onnx.NodeProto, Tensor]]:
+        """Yield each node with what it makes of the images."""
         values: dict[str, Any] = {name: getattr(self, slot) for name, slot in self._slots.items()}
-        values[next(item.name for item in graph.input if item.name not in self._slots)] = images
+        values[self._input.name] = images
         rounded: dict[str, Tensor] = {}
         for node in self._nodes:
             inputs = [self._read(node, index, values, rounded) for index in range(len(node.input))]
             values[node.output[0]] = _OPERATORS[node.op_type](node, inputs)
-        logits: Tensor = values[graph.output[0].name]
-        return logits
+            yield node, values[node.output[0]]
+
+    def require_same(self) -> None:
+        """Compare each node, nothing rounded, with what the standard makes of two images of noise.
+
+        Raises:
+            UnsupportedError: a node has attributes that are not known here; the message names the first.
+        """
+        float_network = GraphNetwork(self._proto).eval()
+        shape = [dim.dim_value for dim in self._input.type.tensor_type.shape.dim][1:]
+        noise = np.random.default_rng(0).standard_normal((2, *shape), dtype=np.float32)
+        made = [node.output[0] for node in self._nodes]
+        expected = run_reference(self._proto, {self._input.name: noise}, outputs=made)
+        steps = float_network._steps(torch.from_numpy(noise))  # noqa: SLF001  its own class
+        for node in self._nodes:
+            try:
+                with torch.no_grad():
+                    got = next(steps)[1].numpy()
+            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                raise _differs(node, got=str(error).partition("\n")[0]) from error
+            wanted = expected[node.output[0]]
+            if got.shape != wanted.shape:
+                raise _differs(node, got=f"shape {got.shape}, not {wanted.shape}")
+            moved = np.abs(got - wanted).max(initial=0)
+            if not moved <= _TOLERANCE * np.abs(wanted).max(initial=1e-3):
+                raise _differs(node, got=f"values that differ by {moved:.3g}")
 
     def _read(self, node: onnx.NodeProto, index: int, values: Mapping[str, Any], rounded: dict[str, Tensor]) -> Any:
         """Return an input of a node, through its Q/DQ pair where it has one."""
@@ -123,6 +156,15 @@ class GraphNetwork(nn.Module):
                 array = learnt[item.name].detach().cpu().contiguous().numpy()
                 item.CopyFrom(numpy_helper.from_array(array, item.name))
         return trained
+
+
+def _differs(node: onnx.NodeProto, *, got: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"training the graph's {node.op_type} {node_name(node)!r}",
+        expected="what ONNX defines it to compute",
+        got=got,
+        cure="train the network in float, then calibrate it",
+    )
 
 
 def _by_reader(
