@@ -11,7 +11,7 @@ import pytest
 from trtbench.engines.sidecar import read_sidecar, sidecar_path
 from trtbench.errors import CalibrationError, ConfigError, LeakError, UnsupportedError
 from trtbench.make.calibration import manifest
-from trtbench.make.graphs import float_graph
+from trtbench.make.graphs import float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, variant_network
 from trtbench.running import Event, Places, build_suite, outlook, plan_engines
@@ -241,6 +241,20 @@ def test_a_network_given_as_onnx_is_built_without_its_source(suite: Make, places
     built = build_suite(given, places)
 
     assert [(one.plan.precision, one.status) for one in built] == [("fp32", "ok"), ("int8", "ok")]
+
+
+def test_a_graph_that_came_quantized_is_built_as_it_is_and_never_called_fp32(suite: Make, places: Places) -> None:
+    text = suite()
+    graph = quantized_graph(Makings(text, places), text.variants[0]).path("model.onnx")
+    model = text.model.model_copy(update={"name": f"onnx:{graph}", "checkpoint": None})
+
+    whole, ours = build_suite(text.model_copy(update={"model": model, "name": "given"}), places)
+
+    assert whole.sidecar is not None
+    assert whole.sidecar.achieved == "int8 (own Q/DQ)"
+    assert "it has Q/DQ pairs of its own, which are built as they are" in whole.sidecar.notes
+    assert ours.status == "failed"
+    assert "quantized already" in ours.reason
 
 
 def test_a_network_given_as_onnx_cannot_be_pruned(suite: Make, places: Places) -> None:

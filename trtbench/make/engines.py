@@ -15,7 +15,16 @@ from trtbench.errors import SidecarError
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.make.calibration import calibration_pixels, manifest
 from trtbench.make.gains import calibration_notes, calibration_record
-from trtbench.make.graphs import GRAPH, HalfFacts, float_graph, fp8_graph, half_graph, notes_of, quantized_graph
+from trtbench.make.graphs import (
+    GRAPH,
+    GraphFacts,
+    HalfFacts,
+    float_graph,
+    fp8_graph,
+    half_graph,
+    notes_of,
+    quantized_graph,
+)
 from trtbench.make.networks import WEIGHTS, variant_network
 from trtbench.make.recipe import Absent
 from trtbench.make.rescue import is_in_doubt, rescue
@@ -33,6 +42,8 @@ if TYPE_CHECKING:
     from trtbench.rows import CalibrationRecord, Role
     from trtbench.store import Artefact
     from trtbench.suite import Variant
+
+_OWN_QDQ = "int8 (own Q/DQ)"  # of a graph that came quantized: whatever was asked for, it computes in its own codes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +184,7 @@ def _build(
 ) -> Sidecar:
     """Build an engine file and write its sidecar; the caller holds the engine's lock."""
     runtime, request = backend(plan.backend), _request(makings, plan, made_from, path)
+    facts = made_from.facts
     with storing(path):
         start = time.monotonic()
         result = runtime.build(request)
@@ -181,7 +193,7 @@ def _build(
         **identity,
         **_network_facts(makings, plan),
         key=key,
-        achieved=result.achieved,
+        achieved=_OWN_QDQ if isinstance(facts, GraphFacts) and facts.is_quantized else result.achieved,
         device=runtime.facts(identity["options"]).device,
         engine_sha256=file_sha256(path),
         engine_bytes=path.stat().st_size,

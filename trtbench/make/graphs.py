@@ -48,8 +48,12 @@ _SHOWN_FINDINGS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphFacts(Facts):
-    """What there is to say of a float graph, by the way it was made; `method` is what its method notes of itself."""
+    """What there is to say of a float graph, by the way it was made; `method` is what its method notes of itself.
 
+    A user's graph that `is_quantized` has Q/DQ pairs of its own, and is built as it is.
+    """
+
+    is_quantized: bool = False
     notes: tuple[str, ...] = ()
     export: ExportRecord | None = None
     fit: FitFacts | None = None
@@ -102,13 +106,16 @@ def exported(
     return GraphFacts(export=export_onnx(model, folder / GRAPH, input_shape=input_shape, config=export))
 
 
-@recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "onnxruntime"), version=2)
+@recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "onnxruntime"), version=3)
 def imported(folder: Path, *, graph: Given[Path], num_classes: int, preprocessing: Preprocessing) -> GraphFacts:
     """Bring a user's graph into the form of our own exports."""
+    from trtbench.graph.description import describe_onnx
     from trtbench.graph.given import import_onnx
 
     notes = import_onnx(graph.value, folder / GRAPH, num_classes=num_classes, preprocessing=preprocessing)
-    return GraphFacts(notes=notes)
+    is_quantized = describe_onnx(folder / GRAPH).is_quantized
+    own = ("it has Q/DQ pairs of its own, which are built as they are",) if is_quantized else ()
+    return GraphFacts(is_quantized=is_quantized, notes=(*notes, *own))
 
 
 @recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("torch", "onnx"), version=2)
