@@ -81,6 +81,45 @@ def calibration_block() -> str:
     return f"{table}\n\nMeasured on {found['environment']['cores']} cores beside a load of {load:.1f}."
 
 
+def calibration_auto_block() -> str:
+    """Write the README's table of what each method loses on pruned networks, from its committed JSON."""
+    found = json.loads((_EVIDENCE / "calibration-auto.json").read_bytes())
+    cells = [
+        (method, f"{mean:.2f}", f"{found['worst_loss_of_360'][method]:.1f}")
+        for method, mean in sorted(found["mean_loss_pp"].items(), key=lambda item: item[1])
+    ]
+    headers = (f"{found['count']} pruned networks", "mean loss pp", "worst, images of 360")
+    known = next(one for one in found["networks"] if one["name"].startswith("known"))
+    rescue = found["rescue"]
+    left_out = rescue["leave_one_out"]
+    found_bad = left_out["lossy"] - left_out["missed"]
+    words = (
+        (
+            f"On the network that entropy was first seen to collapse on, it loses {known['lost']['entropy']} of "
+            f"{known['images']} images and `auto` {known['lost']['auto']}."
+        ),
+        f"A rescue is tried below {rescue['snr_db']:.1f} dB: fitted without the network that is judged, that finds",
+        (
+            f"{found_bad} of {left_out['lossy']} graphs that lose more than 3 of 360 images, "
+            f"and {left_out['alarms']} of {left_out['lossless']} that do not."
+        ),
+    )
+    return "\n".join((to_markdown(Table.of(headers, cells, left=1)), "", *words))
+
+
+def pass_words() -> str:
+    """Say from the committed JSON what a calibration pass costs."""
+    found = json.loads((_EVIDENCE / "calibration-pass.json").read_bytes())["models"]
+    theirs = json.loads((_EVIDENCE / "calibration.json").read_bytes())["raw"]["akamaster-resnet20"]["timed_512"]
+    ratios = [ratio for one in found.values() for ratio in one["cpu_over_forward"].values()]
+    return (
+        f"A pass takes {min(ratios):.1f} to {max(ratios):.1f} times the processor time of the bare forward pass\n"
+        f"(`python -m tests.benchmarks.calibration_pass`); of a ResNet-20 ONNX Runtime calibrates "
+        f"{theirs['onnxruntime-entropy'][0]['tensors']} tensors, trtbench\n{found['akamaster-resnet20']['tensors']}: "
+        "those that the graph for TensorRT quantizes."
+    )
+
+
 def winners_curse_block() -> str:
     """Write the README's table of the simulated decisions about accuracy from their committed JSON."""
     found = json.loads((_EVIDENCE / "winners-curse.json").read_bytes())
@@ -155,6 +194,20 @@ def test_the_calibration_numbers_are_those_of_the_committed_benchmark() -> None:
     text = _README.read_text(encoding="utf-8")
 
     assert text[text.index(begin) + len(begin) : text.index(end)] == calibration_block()
+
+
+def test_what_each_method_loses_is_that_of_the_committed_benchmark() -> None:
+    begin, end = (
+        "<!-- calibration-auto: from docs/evidence/calibration-auto.json -->\n",
+        "\n<!-- calibration-auto end -->",
+    )
+    text = _README.read_text(encoding="utf-8")
+
+    assert text[text.index(begin) + len(begin) : text.index(end)] == calibration_auto_block()
+
+
+def test_the_cost_of_a_pass_is_that_of_the_committed_benchmark() -> None:
+    assert pass_words() in _README.read_text(encoding="utf-8")
 
 
 def test_the_quickstart_numbers_are_those_of_the_committed_report() -> None:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.benchmarks import calibration_auto
 from tests.benchmarks.decisions import Shipped, Variant, rates
 from tests.benchmarks.latency_coverage import rounds_until
 from trtbench.bench.interleave import Budget, Timing, measure_interleaved
+from trtbench.make.rescue import LOW_SNR_DB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,6 +137,29 @@ def test_blocks_end_in_the_simulation_where_they_end_in_a_run() -> None:
 
     assert rounds == rounds_until(taken, noise=0.03)
     assert 8 < rounds < 50
+
+
+@pytest.mark.parametrize("path", _committed("calibration-auto.json"), ids=lambda path: path.name)
+def test_auto_loses_little_on_twenty_pruned_networks(path: Path) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    networks = [one for one in found["networks"] if not one["name"].startswith("known")]
+
+    assert found["count"] == len(networks) >= 20
+    assert found["mean_loss_pp"]["auto"] <= 0.2
+    assert max(one["lost"]["auto"] / one["images"] for one in networks) <= 3 / 360
+    assert found == {**calibration_auto.summary(found["networks"]), "networks": found["networks"]}
+    assert found["rescue"]["snr_db"] == pytest.approx(LOW_SNR_DB, abs=0.1)
+
+
+@pytest.mark.parametrize("path", _committed("quickstart-seeds.json"), ids=lambda path: path.name)
+def test_int8_loses_a_point_at_most_on_three_seeds_of_the_quick_start(path: Path) -> None:
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+
+    assert {(row["seed"], row["variant"]) for row in rows} == {
+        (seed, variant) for seed in range(3) for variant in ("dense", "dense-tuned", "channels-25", "channels-50")
+    }
+    assert max(row["fp32_correct"] - row["correct"] for row in rows) <= 3.6
+    assert max(row["drop_pp"] for row in rows) <= 1
 
 
 @pytest.mark.slow

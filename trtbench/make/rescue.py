@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # Below this ratio on the held-out images pruned networks lost more than 3 of 360 test images, and above it none did:
 # docs/evidence/calibration-auto.json, `rescue`.
-LOW_SNR_DB = 19.1
+LOW_SNR_DB = 20.7
 _SHARE_OF_LIMIT = 0.25  # of the accepted drop: what is proven of it on as many images takes the rest
 _RANKED_ON = 256  # validation images that rank the layers: noise is known well from few
 _WORDS = {"bias_correction": "corrected biases", "equalise": "equalised layers"}
