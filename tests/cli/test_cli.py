@@ -387,5 +387,21 @@ def test_init_writes_paths_that_hold_from_the_suites_own_folder(trtbench: Callab
 
     assert trtbench("init --model resnet20 --data digits --checkpoint net.safetensors --output sub/s.yaml").code == 0
     assert trtbench("plan sub/s.yaml").code == 0
+    Path("m.onnx").touch()
     assert trtbench("init --model onnx:m.onnx --data digits --output sub/o.yaml").code == 0
     assert "../m.onnx" in Path("sub/o.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--model resnet20 --data digits --checkpoint none.pt",
+        "--model resnet20 --data folder:none",
+        "--model onnx:none.onnx --data digits",
+    ],
+)
+def test_init_refuses_a_path_that_is_not_there(trtbench: Callable[[str], Answer], options: str) -> None:
+    found = trtbench(f"init {options} --output s.yaml")
+    assert found.code == 2
+    assert "expected a file or folder that is there, got none" in found.err
+    assert not Path("s.yaml").exists()

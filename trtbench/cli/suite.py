@@ -235,6 +235,11 @@ def init(
 
     if output.exists() and not force:
         raise ConfigError(f"file {output}", expected="no file there", cure="choose another --output, or add --force")
+    named = {"--model": (model, "onnx:"), "--data": (data, "folder:"), "--checkpoint": (str(checkpoint or ""), "")}
+    for option, (value, prefix) in named.items():
+        place = Path(value.removeprefix(prefix)).expanduser()
+        if value and value.startswith(prefix) and not place.exists():
+            raise ConfigError(option, expected="a file or folder that is there", got=str(place), cure="mend the path")
     base = output.resolve().parent
     near = {"model": _from(base, model, prefix="onnx:"), "data": _from(base, data, prefix="folder:")}
     weights = None if checkpoint is None else Path(_from(base, str(checkpoint)))
