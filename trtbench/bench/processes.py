@@ -70,7 +70,9 @@ class WorkerProcess:
                 stdin.write(json.dumps({"do": do, **arguments}) + "\n")
                 stdin.flush()
                 answer = _read_line(stdout, timeout_s=self._timeout_s)
-        except (BrokenPipeError, TimeoutError, ValueError) as error:  # ValueError: killed and closed meanwhile
+        except BrokenPipeError as error:  # it ended before it read: how it ended says more than that it did
+            raise self._died(do, "") from error
+        except (TimeoutError, ValueError) as error:  # ValueError: killed and closed meanwhile
             raise self._died(do, str(error)) from error
         if not answer.endswith("\n"):  # the end of the pipe, perhaps in the middle of an answer
             raise self._died(do, "")

@@ -43,7 +43,12 @@ def ship(
         typer.Option("--serve-check", help="Serve it by Triton too, on loopback; its figures go on the card."),
     ] = False,
     triton: Annotated[
-        Path, typer.Option(envvar="TRITON_PYTHON", help="With --serve-check: a Python that has nvidia-pytriton.")
+        Path,
+        typer.Option(
+            envvar="TRITON_PYTHON",
+            show_default="the one that runs trtbench",
+            help="With --serve-check: a Python that has nvidia-pytriton.",
+        ),
     ] = Path(sys.executable),
     quiet: QuietOption = False,
     as_json: JsonOption = False,

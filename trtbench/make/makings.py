@@ -110,8 +110,16 @@ class Makings:
     def __init__(self, suite: Suite, places: Places, *, tell: Listener = nobody, is_dry: bool = False) -> None:
         self.suite = suite
         self.places = places
-        self.tell = tell
+        self._tell, self._notes = tell, set[Event]()
         self.book = Book(Store(places.store), label=suite.name, tell=tell, is_dry=is_dry)
+
+    def tell(self, event: Event) -> None:
+        """Tell whoever listens; the same note once, however often an artefact is looked up."""
+        if event.state == "note":
+            if event in self._notes:
+                return
+            self._notes.add(event)
+        self._tell(event)
 
     @functools.cached_property
     def dataset(self) -> Dataset:

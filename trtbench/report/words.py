@@ -266,8 +266,8 @@ def _undecided(ranking: Ranking, decision: DecisionConfig) -> str:
     names = f"{first} and {len(others)} more" if others else first
     margin = significant(100 * decision.margin)
     return (
-        f"the times are too noisy to decide against {names} at a margin of {margin} %, so the fastest measured is told:"
-        " a larger bench.budget_s or a quieter machine may tell"
+        f"it is the fastest measured, but not proven so against {names} at a margin of {margin} %:"
+        " a larger bench.budget_s or a quieter machine may prove it"
     )
 
 
