@@ -267,8 +267,8 @@ def test_a_smaller_file_must_prove_that_it_is_as_fast_within_the_margin() -> Non
     )
     assert (open_choice.winner, open_choice.undecided) == (noisy.name, (SMALL.name,))
     assert open_choice.sentence.endswith(
-        "it is the fastest measured, but not proven so against small fp32 at a margin of 5.00 %: a larger bench.budget_s"
-        " or a quieter machine may prove it."
+        "whether small fp32 is as fast within 5.00 % is open, so the fastest measured is chosen: a larger"
+        " bench.budget_s or a quieter machine may decide it."
     )
     assert strict.winner == large.name
     assert strict.undecided == (SMALL.name,)

@@ -266,8 +266,8 @@ def _undecided(ranking: Ranking, decision: DecisionConfig) -> str:
     names = f"{first} and {len(others)} more" if others else first
     margin = significant(100 * decision.margin)
     return (
-        f"it is the fastest measured, but not proven so against {names} at a margin of {margin} %:"
-        " a larger bench.budget_s or a quieter machine may prove it"
+        f"whether {names} is as fast within {margin} % is open, so the fastest measured is chosen:"
+        " a larger bench.budget_s or a quieter machine may decide it"
     )
 
 
