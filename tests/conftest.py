@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -73,6 +74,50 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write PATH/train and PATH/test with three classes of noise around a colour of their own; return PATH."""
+    import numpy as np
+    from PIL import Image
+
+    def write(*, train: int, test: int) -> Path:
+        root = tmp_path_factory.mktemp("images")
+        random = np.random.default_rng(0)
+        for split, count in (("train", train), ("test", test)):
+            for index, name in enumerate(("circle", "square", "star")):
+                folder = root / split / name
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    pixels = random.integers(0, 100, (16, 16, 3), dtype=np.uint8)
+                    pixels[..., index] += 120
+                    Image.fromarray(pixels).save(folder / f"{number}.png")
+        return root
+
+    return write
+
+
+@pytest.fixture
+def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], Any]:
+    """Run a command line that ends well, in a folder of its own, and return its JSON."""
+    from trtbench.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def call(arguments: str) -> Any:
+        monkeypatch.setattr(sys, "argv", ["trtbench", *arguments.split(), "--json", "--quiet"])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        told = capsys.readouterr()
+        assert not code, told.err
+        return json.loads(told.out)
+
+    return call
 
 
 @pytest.fixture

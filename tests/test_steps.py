@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +9,6 @@ import pytest
 import torch
 
 from trtbench.bench.accuracy import score
-from trtbench.cli import main
 from trtbench.errors import ConfigError
 from trtbench.make.calibration import manifest
 from trtbench.make.gains import calibration_record
@@ -55,24 +52,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(checkpoint: Path, answer: Run) -> Run:
     """Run a command line in a folder of its own, and return its JSON."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def call(arguments: str) -> Any:
-        words = arguments.format(checkpoint=checkpoint).split()
-        monkeypatch.setattr(sys, "argv", ["trtbench", *words, "--json", "--quiet"])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        told = capsys.readouterr()
-        assert not code, told.err
-        return json.loads(told.out)
-
-    return call
+    return lambda arguments: answer(arguments.format(checkpoint=checkpoint))
 
 
 @pytest.fixture

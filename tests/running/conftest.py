@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from trtbench.models import build_model, save_model
 from trtbench.running import Places
@@ -28,19 +26,9 @@ def _short(in_short: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(noise: Callable[..., Path]) -> Path:
     """PATH/train and PATH/test with three classes of noise around a colour of their own."""
-    root = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    for split, count in (("train", 12), ("test", 6)):
-        for index, name in enumerate(CLASSES):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = random.integers(0, 100, (16, 16, 3), dtype=np.uint8)
-                pixels[..., index] += 120
-                Image.fromarray(pixels).save(folder / f"{number}.png")
-    return root
+    return noise(train=12, test=6)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -11,7 +9,6 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from trtbench.cli import main
 from trtbench.compress.weights import global_masks
 from trtbench.models import build_model, load_model, save_model
 from trtbench.models.masks import keep_zeros, masks_of, prunable_weights, set_to_zero, zeros_of
@@ -46,24 +43,9 @@ _WRITES = {
 
 
 @pytest.fixture
-def run(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(images: Path, answer: Run) -> Run:
     """Run a step on the pruned network in a folder of its own, and return its JSON."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def call(arguments: str) -> Any:
-        words = f"{arguments} --model {_NAME} --data folder:{images} --size 8 --json --quiet"
-        monkeypatch.setattr(sys, "argv", ["trtbench", *words.split()])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        told = capsys.readouterr()
-        assert not code, told.err
-        return json.loads(told.out)
-
-    return call
+    return lambda arguments: answer(f"{arguments} --model {_NAME} --data folder:{images} --size 8")
 
 
 def _pruned() -> nn.Module:

@@ -6,9 +6,7 @@ import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-from PIL import Image
 from short_cuts import save_blank, worker_here
 
 from trtbench.running import Places, run_suite
@@ -16,28 +14,18 @@ from trtbench.shipping import ship_row
 from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from trtbench.suite import Suite
 
-CLASSES = ("circle", "square", "star")
 ROW = "dense int8 onnxruntime-cpu b2"
 
 
 @pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(noise: Callable[..., Path]) -> Path:
     """PATH/train and PATH/test with three classes of noise around a colour of their own."""
-    root = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    for split, count in (("train", 8), ("test", 6)):
-        for index, name in enumerate(CLASSES):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = random.integers(0, 100, (16, 16, 3), dtype=np.uint8)
-                pixels[..., index] += 120
-                Image.fromarray(pixels).save(folder / f"{number}.png")
-    return root
+    return noise(train=8, test=6)
 
 
 @pytest.fixture(scope="session")

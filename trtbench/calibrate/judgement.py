@@ -46,6 +46,14 @@ def nearest(found: Mapping[Name, Judgement]) -> Name:
     return max(able, key=lambda name: math.inf if (snr_db := able[name].snr_db) is None else snr_db)
 
 
+def lost_and_gained(
+    logits: NDArray[np.float32], reference: NDArray[np.float32], labels: NDArray[np.int64]
+) -> tuple[int, int]:
+    """Count the images that only the float network gets right, and those that only these logits do."""
+    right, was_right = (one.argmax(axis=1) == labels for one in (logits, reference))
+    return int((was_right & ~right).sum()), int((right & ~was_right).sum())
+
+
 def powers(reference: NDArray[np.float32], values: NDArray[np.float32]) -> tuple[float, float]:
     """Return the sums of squares of the reference and of the difference; sums over batches add up."""
     wide = reference.astype(np.float64)
@@ -55,6 +63,11 @@ def powers(reference: NDArray[np.float32], values: NDArray[np.float32]) -> tuple
 def signal_to_noise_db(signal: float, noise: float) -> float | None:
     """Return 10 log10(signal / noise), of powers; None without noise, and without a signal."""
     return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
+
+
+def noise_share(snr_db: float | None) -> float:
+    """Return the power of the noise over that of the signal."""
+    return 0.0 if snr_db is None else float(10 ** (-snr_db / 10))
 
 
 def _centred(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbench.calibrate.exclusion import cheapest_exclusion
-from trtbench.calibrate.judgement import judge
+from trtbench.calibrate.judgement import judge, lost_and_gained, noise_share
 from trtbench.data import batches, spread
 from trtbench.make.gains import calibration_record
 from trtbench.make.graphs import GRAPH, calibrated_graph, float_graph, quantized_graph, ranges
@@ -59,7 +59,7 @@ class Loss(Facts):
     @property
     def noise(self) -> float:
         """The power of the logits' difference over that of the float logits."""
-        return 0.0 if self.snr_db is None else float(10 ** (-self.snr_db / 10))
+        return noise_share(self.snr_db)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +186,7 @@ def rescue(makings: Makings, variant: Variant, *, runtime: Runtime) -> Rescue | 
     plain = Rescue(makings=makings, kept="", before=before, after=before)
     best = min((plain, *_without_cost(plain, variant, runtime)), key=_cost)
     wanted = limit * _SHARE_OF_LIMIT
-    if best.after.drop_pp > wanted or best.after.noise > 10 ** (-LOW_SNR_DB / 10):
+    if best.after.drop_pp > wanted or best.after.noise > noise_share(LOW_SNR_DB):
         starts = (best,) if best is plain else (best, plain)  # biases are corrected anew, which may not hold
         best = min((best, *(_with_layers(one, variant, runtime, max_drop_pp=wanted) for one in starts)), key=_cost)
     return best if best.after.drop_pp < before.drop_pp else None
@@ -265,10 +265,5 @@ def _exclusion(makings: Makings, variant: Variant, runtime: Runtime, *, max_drop
 
 
 def _loss(logits: NDArray[np.float32], reference: NDArray[np.float32], labels: NDArray[np.int64]) -> Loss:
-    right, was_right = (one.argmax(axis=1) == labels for one in (logits, reference))
-    return Loss(
-        lost=int((was_right & ~right).sum()),
-        gained=int((right & ~was_right).sum()),
-        total=len(labels),
-        snr_db=judge(logits, reference).snr_db,
-    )
+    lost, gained = lost_and_gained(logits, reference, labels)
+    return Loss(lost=lost, gained=gained, total=len(labels), snr_db=judge(logits, reference).snr_db)

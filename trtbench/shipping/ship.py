@@ -15,7 +15,7 @@ import numpy as np
 from trtbench._optional import version
 from trtbench.engines.base import backend
 from trtbench.engines.sidecar import check_engine, read_sidecar, write_sidecar
-from trtbench.errors import CapabilityError, ConfigError, GateError, SidecarError, TrtbenchError
+from trtbench.errors import CapabilityError, ConfigError, GateError, TrtbenchError
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.make.engines import source
 from trtbench.make.graphs import GRAPH
@@ -243,9 +243,7 @@ def _why_not_run(engine: Path, sidecar: Sidecar, row: Row) -> str:
     try:
         facts = backend(sidecar.backend).facts(sidecar.options)
         check_engine(engine, sidecar, machine=facts.machine)
-    except SidecarError as error:
-        return str(error)
-    except TrtbenchError as error:  # the runtime or its device is absent
+    except TrtbenchError as error:  # it is for another machine, or the runtime or its device is absent
         return str(error)
     return facts.why_not_run
 
@@ -381,9 +379,9 @@ def _write_golden(folder: Path, cargo: _Cargo, logits: NDArray[np.float32] | Non
         import onnx
 
         from trtbench.graph.half_check import rounding_graph
-        from trtbench.graph.reference import run_reference
+        from trtbench.graph.reference import exact_logits
 
-        wanted = next(iter(run_reference(rounding_graph(onnx.load(cargo.graph)), {"input": inputs}).values()))
+        wanted = exact_logits(rounding_graph(onnx.load(cargo.graph)), images, dataset.preprocessing, size=_GOLDEN)
     else:
         wanted = logits[chosen]
     with storing(folder):

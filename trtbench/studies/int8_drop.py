@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench.bench.paired_drop import drop_upper_bound
 from trtbench.calibrate.exclusion import Exclusion  # noqa: TC001  the schema of an explanation is built from it
-from trtbench.calibrate.judgement import powers, signal_to_noise_db
+from trtbench.calibrate.judgement import lost_and_gained, noise_share, powers, signal_to_noise_db
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ class Effect:
     @property
     def noise(self) -> float:
         """The power of the logits' difference over that of the float logits."""
-        return 0.0 if self.logits_snr_db is None else float(10 ** (-self.logits_snr_db / 10))
+        return noise_share(self.logits_snr_db)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,12 +146,12 @@ class Explanation:
 def effect_of(logits: NDArray[np.float32], reference: NDArray[np.float32], labels: NDArray[np.int64]) -> Effect:
     """Compare logits (images, classes) with the float network's, image by image."""
     found, wanted = logits.argmax(axis=1), reference.argmax(axis=1)
-    right, was_right = found == labels, wanted == labels
+    lost, gained = lost_and_gained(logits, reference, labels)
     return Effect(
-        correct=int(right.sum()),
+        correct=int((found == labels).sum()),
         total=len(labels),
-        lost=int((was_right & ~right).sum()),
-        gained=int((right & ~was_right).sum()),
+        lost=lost,
+        gained=gained,
         agreement=float((found == wanted).mean()),
         logits_snr_db=signal_to_noise_db(*powers(reference, logits)),
     )
