@@ -23,6 +23,7 @@ _PAGE = (_TESTS.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
 # A room imports only rooms that stand before it.
 _ORDER = (
     "errors",
+    "ending",
     "precision",
     "jsonable",
     "records",

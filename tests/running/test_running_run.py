@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trtbench.errors import ConfigError, WorkerError
+from trtbench.errors import ConfigError, StoreError, WorkerError
 from trtbench.make.graphs import float_graph
 from trtbench.make.makings import Makings
 from trtbench.report.document import read_report
 from trtbench.running import Event, run_suite
 from trtbench.running.bench import bench_engine
+from trtbench.running.run import _run_folder
 from trtbench.steps import accuracy, calibration, step
 from trtbench.suite import BenchConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from trtbench.bench.records import Bench, Measured
     from trtbench.running import Places
@@ -177,6 +178,36 @@ def test_a_run_that_is_interrupted_leaves_a_whole_report_of_what_it_had(suite: M
     assert all(row.accuracy is not None for row in report.rows)
     assert report.notes[0].startswith("The run was interrupted")
     assert report.decision.sentence
+
+
+def test_what_was_measured_before_nothing_more_could_be_written_is_reported(suite: Make, places: Places) -> None:
+    def block(event: Event) -> None:
+        if event.stage == "time":
+            (folder,) = places.runs.glob("2026*")
+            (folder / "raw").touch()  # where the folder of the samples should be
+            (folder / "report.json").mkdir(exist_ok=True)
+
+    with pytest.raises(StoreError, match=r"report\.json: .*what was measured is kept in ") as refused:
+        run_suite(suite(), places, argv=[], now=_NOW, tell=block)
+
+    report = read_report(Path(refused.value.cure.removeprefix("what was measured is kept in ").partition(";")[0]))
+    assert {row.status for row in report.rows} == {"ok"}
+    assert "raw" in report.notes[0]
+
+
+def test_two_runs_that_begin_in_one_second_have_a_folder_each_and_leave_none_that_is_empty(places: Places) -> None:
+    with _run_folder(places.runs, "now") as first, _run_folder(places.runs, "now") as second:
+        (first / "report.json").touch()
+
+    assert (first.name, second.name) == ("now", "now-2")
+    assert list(places.runs.iterdir()) == [first]
+
+
+def test_a_folder_where_the_link_to_the_newest_run_belongs_is_found_at_the_start(places: Places) -> None:
+    (places.runs / "latest").mkdir(parents=True)
+
+    with pytest.raises(StoreError, match="latest: expected a link"), _run_folder(places.runs, "now"):
+        pytest.fail("it began to measure")
 
 
 def test_a_report_holds_what_was_watched_and_the_family_of_tests(suite: Make, places: Places) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from typer.core import TyperGroup
 from trtbench.cli import machine, reports, ship, steps, studies, suite
 from trtbench.cli.options import GIVEN_DEVICE, PLAIN
 from trtbench.cli.screen import complain
+from trtbench.ending import Stopped, heed_signals
 from trtbench.errors import TrtbenchError
 
 _INTERRUPTED = 130
@@ -60,7 +60,8 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             complain("interrupted; run the same command again to go on where it stopped")
-            raise typer.Exit(_INTERRUPTED) from interrupt
+            code = interrupt.exit_code if isinstance(interrupt, Stopped) else _INTERRUPTED
+            raise typer.Exit(code) from interrupt
 
 
 def _first_line(verb: typer.Typer) -> str:
@@ -90,9 +91,8 @@ def _application(
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, else as `trtbench.errors` says; 130 when interrupted or terminated."""
-    # What stops a container is an interruption: the report of what was measured is written.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Run the command line and exit: 0 done, else as `trtbench.errors` says; 130 after Ctrl-C, 143 after SIGTERM."""
+    heed_signals()
     sys.path.append(str(Path.cwd()))  # so that `mymodel:build` in this folder is found, as under `python -m`
     try:
         app()

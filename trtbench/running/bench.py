@@ -17,8 +17,9 @@ from trtbench.bench.records import Bench, EngineFile, Images, Progress
 from trtbench.bench.telemetry import Watch
 from trtbench.decide import choose
 from trtbench.decide.rank import objective_ratio, processes_needed
+from trtbench.ending import unstoppable
 from trtbench.engines.sidecar import read_sidecar
-from trtbench.errors import ConfigError, RowError
+from trtbench.errors import ConfigError, RowError, StoreError
 from trtbench.make.calibration import test_pixels
 from trtbench.make.engines import source
 from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
@@ -59,8 +60,8 @@ class Results:
     """What a measurement left: a row for each engine and batch size, and the raw blocks by row name.
 
     `repeated` are the blocks of repeated builds, which pair with one another only. `telemetry` is what the devices did
-    meanwhile; `notes` are of the images; `is_interrupted` says that someone stopped it, and the rows that were not
-    reached are skipped. `test_sha256` is of the images it was scored on.
+    meanwhile; `notes` are of the images; `stopped` is what ended it early: someone, or a full disk; the rows that were
+    not reached are skipped. `test_sha256` is of the images it was scored on.
     """
 
     rows: tuple[Row, ...]
@@ -68,7 +69,7 @@ class Results:
     telemetry: Mapping[str, Any]
     repeated: Mapping[str, Timing]
     notes: tuple[str, ...] = ()
-    is_interrupted: bool = False
+    stopped: KeyboardInterrupt | StoreError | None = None
     test_sha256: str = ""
 
 
@@ -87,28 +88,28 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
     session = _Session(makings, folder)
     found: list[Measured] = []
     true_correct: TrueCorrect = {}
-    is_interrupted = False
+    repeated, stopped = None, None
     try:
         with session.watch:
             measure_engines(engine_files(built, suite), session.bench, found=found)
         true_correct = _true_arithmetic(makings, built, Clock(tell))
         session.score_graphs(built)
         session.sample_on(found, *session.rows(built, found, true_correct))
-    except KeyboardInterrupt:
-        is_interrupted = True
-    rows, blocks = session.rows(built, found, true_correct)
-    repeated = None
-    with contextlib.suppress(RowError):  # the first builds stand, each as one build
-        if not is_interrupted:
+        with contextlib.suppress(RowError):  # the first builds stand, each as one build
+            rows, _ = session.rows(built, found, true_correct)
             repeated = repeat_builds(makings, built, rows, measure=partial(session.again, true_correct=true_correct))
-    session.watch.write(folder)
+    except (KeyboardInterrupt, StoreError) as error:
+        stopped = error
+    with unstoppable():
+        rows, blocks = session.rows(built, found, true_correct)
+        stopped = session.keep() or stopped
     return Results(
         rows=rows if repeated is None else tuple(repeated.rows.get(row.name, row) for row in rows),
         blocks=blocks,
         telemetry=session.watch.summary(),
         repeated=repeated.blocks if repeated is not None else {},
         notes=notes,
-        is_interrupted=is_interrupted,
+        stopped=stopped,
         test_sha256=makings.dataset.test.sha256,
     )
 
@@ -132,6 +133,7 @@ class _Session:
             energy_j=self.watch.energy_j,
         )
         self._graphs: dict[str, AccuracyRecord] = {}
+        self._measured: dict[str, tuple[Row, Measured]] = {}
 
     def score_graphs(self, built: Sequence[BuiltEngine]) -> None:
         """Score the graphs of the engines that were built and are not run, in exact arithmetic."""
@@ -155,7 +157,7 @@ class _Session:
             engine = engines[one.engine.name]
             assert engine.sidecar is not None, "an engine with status ok has a sidecar"
             row = row_of(one, engine.sidecar, family, role=engine.plan.role)
-            write_raw(self.bench.folder, row, one)
+            self._measured[row.name] = (row, one)
             rows.append(row)
             if one.timed is not None and not one.is_alone:
                 blocks[row.name] = one.timed
@@ -168,6 +170,16 @@ class _Session:
         ]
         return tuple(rows), blocks
 
+    def keep(self) -> StoreError | None:
+        """Write the raw samples and what was watched; return what stood in the way."""
+        try:
+            for row, one in self._measured.values():
+                write_raw(self.bench.folder, row, one)
+            self.watch.write(self.bench.folder)
+        except StoreError as error:
+            return error
+        return None
+
     def sample_on(self, found: Sequence[Measured], rows: Sequence[Row], blocks: Mapping[str, Timing]) -> None:
         """Time more processes where the choice is open."""
         with self.watch:
@@ -176,7 +188,7 @@ class _Session:
     def again(
         self, built: Sequence[BuiltEngine], *, true_correct: TrueCorrect
     ) -> tuple[tuple[Row, ...], dict[str, Timing]]:
-        """Measure more engines; their raw samples go where those of the others are."""
+        """Measure more engines, beside the others."""
         with self.watch:
             found = measure_engines(engine_files(built, self._makings.suite), self.bench)
         return self.rows(built, found, true_correct)

@@ -5,10 +5,12 @@ The file stands beside the runs, since it is of what was decided, not of what wa
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trtbench.errors import StoreError
 from trtbench.store import storing, write_atomically
 
 if TYPE_CHECKING:
@@ -29,15 +31,12 @@ class Looks:
 def remember_look(runs: Path, test_sha256: str, engines: Collection[str]) -> Looks:
     """Write down that a decision looked at these engines on this test split; one at no new engine is no new look.
 
-    A file that cannot be read is begun anew: it serves a warning, and a run must not fail by it.
+    A file that cannot be read is begun anew: it serves a warning, and a run must not fail by it, nor by a full disk.
 
     Args:
         runs: the folder of the runs.
         test_sha256: of the images and labels.
         engines: sha256 of each file.
-
-    Raises:
-        StoreError: the folder cannot be written.
     """
     path = runs / FILE_NAME
     seen = _seen(path)
@@ -45,7 +44,8 @@ def remember_look(runs: Path, test_sha256: str, engines: Collection[str]) -> Loo
     new = set(engines).difference(*looks)
     if new:
         looks.append(sorted(new))
-        write_atomically(path, json.dumps(seen, indent=1) + "\n")
+        with contextlib.suppress(StoreError):
+            write_atomically(path, json.dumps(seen, indent=1) + "\n")
     return Looks(number=len(looks), engines=sum(map(len, looks)))
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbench.decide import choose
 from trtbench.decide.limits import held_against
+from trtbench.ending import unstoppable
 from trtbench.environment import collect_environment, using_gpu
+from trtbench.errors import StoreError
 from trtbench.jsonable import to_jsonable
 from trtbench.progress import Event, Listener, Stages, nobody
 from trtbench.report.disk import write_report
@@ -21,11 +28,12 @@ from trtbench.running.origin import write_origin
 from trtbench.store import storing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
-    from pathlib import Path
 
+    from trtbench.environment.facts import Environment
     from trtbench.make.makings import Places
+    from trtbench.running.bench import Results
     from trtbench.suite import Suite
 
 
@@ -51,42 +59,95 @@ def run_suite(
 
     Raises:
         CapabilityError: the suite names a GPU that is not here.
+        StoreError: something cannot be written; what was measured before is reported all the same.
         KeyboardInterrupt: someone stopped it; the report is written, and says so.
     """
-    run_id = f"{now:%Y%m%d-%H%M%S}-{suite.name}"
-    folder = places.runs / run_id
     stages = Stages(tell)
-    with using_gpu(suite.device):
-        environment = collect_environment()
-        results = bench_suite(suite, places, folder=folder, tell=stages)
+    with _run_folder(places.runs, f"{now:%Y%m%d-%H%M%S}-{suite.name}") as folder:
+        with using_gpu(suite.device):
+            environment = collect_environment()
+            results = bench_suite(suite, places, folder=folder, tell=stages)
+        with unstoppable():
+            report = _report(suite, places, results, environment)
+            created = now.isoformat(timespec="seconds")
+            report = replace(report, run_id=folder.name, created=created, argv=tuple(argv), stages=stages.seconds)
+            _keep(report, folder)
+            write_origin(folder, suite, places)
+            _point_latest(places.runs, folder)
+            tell(Event(stage="report", item=folder.name, state="done"))
+    if results.stopped is not None:
+        raise results.stopped
+    return report, folder
+
+
+@contextlib.contextmanager
+def _run_folder(runs: Path, name: str) -> Iterator[Path]:
+    """Make a folder that is this run's alone; one that is left empty goes away again.
+
+    Raises:
+        StoreError: it cannot be made, or runs/latest is no link, so that it could not point at the report.
+    """
+    latest = runs / "latest"
+    if latest.exists() and not latest.is_symlink():
+        cure = "move it away, or choose another folder with --out"
+        raise StoreError(str(latest), expected="a link to the newest run", got="a file or folder", cure=cure)
+    folder = runs / name
+    with storing(folder):
+        runs.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(2):
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                folder = runs / f"{name}-{number}"
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            folder.rmdir()
+
+
+def _report(suite: Suite, places: Places, results: Results, environment: Environment) -> Report:
+    """Decide, and say all that is known, but for when it was, by which command, and what took how long."""
     rows = tuple(held_against(row, suite.decision) for row in results.rows)
     facts = to_jsonable(environment)
-    paired = paired_from(rows, results.blocks, repeated=results.repeated)
-    choice = choose(rows, suite.decision, paired=paired)
+    choice = choose(rows, suite.decision, paired=paired_from(rows, results.blocks, repeated=results.repeated))
     engines = {row.engine_sha256 for row in choice.compared if row.engine_sha256}
     looks = remember_look(places.runs, results.test_sha256, engines)
     looked = look_words(choice, number=looks.number, engines=looks.engines)
-    interrupted = ("The run was interrupted: rows that were not reached are skipped.",) * results.is_interrupted
-    report = Report(
-        run_id=run_id,
-        created=now.isoformat(timespec="seconds"),
-        argv=tuple(argv),
+    return Report(
+        run_id="",
+        created="",
+        argv=(),
         git=to_jsonable(environment.git) or {},
         environment=facts,
         suite=suite.as_written(),
         rows=rows,
         decision=in_words(rows, choice),
-        stages=stages.seconds,
-        notes=(*interrupted, *looked, *results.notes, *texts(advice(rows, results.telemetry, facts))),
+        notes=(*_stopped_words(results), *looked, *results.notes, *texts(advice(rows, results.telemetry, facts))),
         telemetry=results.telemetry,
     )
-    write_report(report, folder)
-    write_origin(folder, suite, places)
-    _point_latest(places.runs, folder)
-    tell(Event(stage="report", item=folder.name, state="done"))
-    if results.is_interrupted:
-        raise KeyboardInterrupt
-    return report, folder
+
+
+def _stopped_words(results: Results) -> Iterator[str]:
+    if results.stopped is not None:
+        why = f" ({results.stopped})" if isinstance(results.stopped, StoreError) else ""
+        yield f"The run was interrupted{why}: rows that were not reached are skipped."
+
+
+def _keep(report: Report, folder: Path) -> None:
+    """Write the report; where the folder cannot hold it, elsewhere, so that what was measured is not lost.
+
+    Raises:
+        StoreError: the folder cannot hold it.
+    """
+    try:
+        write_report(report, folder)
+    except StoreError as error:
+        elsewhere = Path(tempfile.mkdtemp(prefix=f"trtbench-{report.run_id}-"))
+        write_report(report, elsewhere)
+        cure = f"what was measured is kept in {elsewhere}; {error.cure}"
+        raise StoreError(error.what, got=error.got, cure=cure) from error
 
 
 def _point_latest(runs: Path, folder: Path) -> None:
