@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trtbench.calibrate.judgement import Judgement, judge, nearest
+from trtbench.calibrate.exclusion import Judgement, judge, nearest
 
 _LOGITS = np.array([[3, 1, 2], [0, 5, 1], [1, 1, 4], [9, 0, 0]], np.float32)
 

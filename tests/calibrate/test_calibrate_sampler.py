@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtbench.calibrate.sampler import sample_balanced
+from trtbench.calibrate.manifest import sample_balanced
 from trtbench.errors import ConfigError, DataError
 
 SEEDS = st.integers(0, 2**32 - 1)

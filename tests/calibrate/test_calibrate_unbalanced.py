@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trtbench.calibrate.manifest import SAMPLINGS, Sampling, sample_unbalanced
 from trtbench.calibrate.ranges import Histogram, collect_ranges, observe, thresholds
-from trtbench.calibrate.sampler import SAMPLINGS, Sampling, sample_unbalanced
 from trtbench.errors import ConfigError, DataError
 
 _LABELS = np.repeat(np.arange(10), 200).astype(np.int64)

@@ -126,7 +126,7 @@ def test_run_does_everything_and_answers_in_json(trtbench: Callable[[str], Answe
 
 
 def test_a_failed_row_exits_3(trtbench: Callable[[str], Answer], tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trtbench.engines.pytorch.backends import TorchBackend
+    from trtbench.engines.pytorch import TorchBackend
     from trtbench.errors import EngineError
 
     def fail(*_: object) -> None:

@@ -24,19 +24,24 @@ from trtbench.compress.fixed_point import (
     quantize,
     storable,
 )
-from trtbench.compress.grids import (
+from trtbench.compress.method import Context
+from trtbench.compress.reconstruct import (
     BINARY,
+    ROUNDING_DAMPING,
     TERNARY,
     CodeRange,
+    Rounded,
     asymmetric,
     code_range,
+    descend,
+    error,
     quantize_by_source,
+    reconstruct,
+    refit,
     source_layers,
     symmetric,
     weight_layers,
 )
-from trtbench.compress.method import Context
-from trtbench.compress.reconstruct import ROUNDING_DAMPING, Rounded, descend, error, reconstruct, refit
 from trtbench.compress.second_order import damped
 from trtbench.data import load_dataset
 from trtbench.errors import DataError

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the name the whole field reads
 from torch import Tensor, nn
 
-from trtbench.compress.batchnorm import better_on_validation, recalibrated
 from trtbench.compress.curvature import columns, input_moments, matrix_layers, output_curvatures
 from trtbench.compress.reconstruct import reconstruct_in_order
 from trtbench.compress.second_order import (
@@ -23,7 +22,7 @@ from trtbench.compress.second_order import (
     prune_by_curvature,
     solve_rows,
 )
-from trtbench.compress.weights import Plan, prune_second_order, training_images
+from trtbench.compress.weights import Plan, better_on_validation, prune_second_order, recalibrated, training_images
 from trtbench.errors import RowError
 
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F  # noqa: N812  the name the whole field reads
 from torch import nn
 
 from trtbench.compress import prune_channels
-from trtbench.compress.batchnorm import count_right
 from trtbench.compress.torch_pruning import _HessianImportance
+from trtbench.compress.weights import count_right
 from trtbench.errors import ConfigError
 from trtbench.models import build_model, conv_widths
 from trtbench.studies.sensitivity import draw_sensitivities, layer_sensitivities, sensitivity_csv

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trtbench.decide.sweep import knee, sweeps
+from trtbench.decide.rank import knee, sweeps
 from trtbench.report.document import read_report
 from trtbench.rows import LatencyRecord, Row
 

@@ -155,7 +155,7 @@ def compile_backend() -> str:
     """Say whether `torch.compile` takes the options that the backend `compile` gives it."""
     import torch
 
-    from trtbench.engines.pytorch.backends import _compiled
+    from trtbench.engines.pytorch import _compiled
 
     images = torch.zeros(1, 4, device="cuda")
     _compiled(torch.nn.Linear(4, 4).cuda(), images)()
@@ -219,7 +219,7 @@ def _timed_two_in_flight(cuda: Cuda, launch: Operation, *, samples: int) -> np.n
 def _timed_eager(network: Any, *, precision: str, batch: int, samples: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     import torch
 
-    from trtbench.engines.pytorch.session import AtPrecision, TorchEngine
+    from trtbench.engines.pytorch import AtPrecision, TorchEngine
 
     engine = TorchEngine(
         AtPrecision(network, precision=precision).cuda(),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trtbench.data.preprocess import normalise
-from trtbench.engines.cuda.kernel import (
+from trtbench.engines.tensorrt.calibrator import (
     NORMALISE_BATCH,
     SOURCES,
     launch_normalise_batch,

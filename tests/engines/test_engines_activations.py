@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from trtbench.engines.onnxruntime import activations, iterate_graph_activations
+from trtbench.engines.onnxruntime import iterate_graph_activations, sessions
 from trtbench.engines.onnxruntime.sessions import start
 from trtbench.errors import EngineError
 from trtbench.graph.reference import onnxruntime, run_reference
@@ -73,7 +73,7 @@ def test_what_is_refused_at_the_highest_level_is_computed_one_below(monkeypatch:
             raise EngineError("the graph", got="Failed to find node output", cure="none")
         return start(ort, graph, options, providers=providers)
 
-    monkeypatch.setattr(activations, "start", refusing)
+    monkeypatch.setattr(sessions, "start", refusing)
     batch = np.zeros((1, 3, 8, 8), np.float32)
 
     assert list(next(iterate_graph_activations(_residual_block(), _INNER, iter([batch])))) == ["down"]

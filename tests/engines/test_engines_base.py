@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trtbench.engines.base import BuildRequest, backend, load_backend, resolve_backend
-from trtbench.engines.pytorch.backends import EAGER
+from trtbench.engines.pytorch import EAGER
 from trtbench.errors import UnsupportedError
 from trtbench.models import build_model, save_model
 from trtbench.suite import BACKENDS

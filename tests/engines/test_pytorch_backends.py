@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from trtbench.engines import pytorch
 from trtbench.engines.base import BuildRequest, backend
-from trtbench.engines.pytorch import backends
-from trtbench.engines.pytorch.backends import COMPILE, CUDAGRAPH, EAGER, TorchBackend
-from trtbench.engines.pytorch.session import AtPrecision, TorchSession
+from trtbench.engines.pytorch import COMPILE, CUDAGRAPH, EAGER, AtPrecision, TorchBackend, TorchSession
 from trtbench.errors import EngineError, UnsupportedError
 from trtbench.models import build_model, save_model
 
@@ -106,8 +105,8 @@ def test_what_a_gpu_before_ampere_only_imitates_is_refused(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
 
     with pytest.raises(UnsupportedError, match=r"expected a GPU of SM 8\.0 or later, got SM 7\.x"):
-        backends.require_device(precision, backend="eager")
-    backends.require_device("fp16", backend="eager")
+        pytorch.require_device(precision, backend="eager")
+    pytorch.require_device("fp16", backend="eager")
 
 
 @without_gpu
@@ -182,7 +181,7 @@ def test_a_network_that_does_not_compile_in_one_piece_is_an_engine_error() -> No
     whole = torch.compile(broken, fullgraph=True, backend="eager")
 
     with pytest.raises(EngineError, match=r"torch\.compile: expected one compiled graph, got .*; install a C\+\+"):
-        backends._guarded(whole, torch.zeros(1))()
+        pytorch._guarded(whole, torch.zeros(1))()
 
 
 class _Tiny(torch.nn.Module):
@@ -203,7 +202,7 @@ def test_a_compiled_network_gives_the_logits_of_eager(
 ) -> None:
     torch.manual_seed(0)
     tiny = _Tiny().eval()
-    monkeypatch.setattr(backends, "load_model", lambda *_, **__: SimpleNamespace(model=tiny))
+    monkeypatch.setattr(pytorch, "load_model", lambda *_, **__: SimpleNamespace(model=tiny))
 
     engine = COMPILE.open(tmp_path, sidecar(backend="compile"), {"threads": 1})
     session = engine.session(len(images))
@@ -216,7 +215,7 @@ def test_a_compiled_network_gives_the_logits_of_eager(
 
 _COMPILES = """
 import torch
-from trtbench.engines.pytorch.backends import _compiled
+from trtbench.engines.pytorch import _compiled
 with torch.inference_mode():
     images = torch.randn(1, 3, 8, 8)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval()
@@ -308,7 +307,7 @@ def test_a_graph_is_recorded_after_a_warm_up_on_another_stream_and_then_replayed
             seam.calls.append("run")
             return images.sum((1, 2, 3)).reshape(-1, 1)
 
-    monkeypatch.setattr(backends, "load_model", lambda *_, **__: SimpleNamespace(model=Told()))
+    monkeypatch.setattr(pytorch, "load_model", lambda *_, **__: SimpleNamespace(model=Told()))
     monkeypatch.setattr(TorchBackend, "_require_cuda", lambda _: None)
 
     engine = CUDAGRAPH.open(tmp_path, sidecar(), {})
@@ -393,7 +392,7 @@ def test_what_breaks_a_capture_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     _Cuda(monkeypatch, error="operation not permitted when stream is capturing")
 
     with pytest.raises(EngineError, match="capture of a CUDA graph: got operation not permitted"):
-        backends._recorded(torch.nn.Identity(), torch.zeros(1))
+        pytorch._recorded(torch.nn.Identity(), torch.zeros(1))
 
 
 def test_on_cuda_a_graph_is_built_from_the_checkpoint(
@@ -461,4 +460,4 @@ def test_a_network_that_waits_for_the_device_cannot_be_recorded() -> None:
             return images * images.sum().item()
 
     with pytest.raises(EngineError, match="capture of a CUDA graph"):
-        backends._recorded(Waiting(), torch.zeros(1, device="cuda"))
+        pytorch._recorded(Waiting(), torch.zeros(1, device="cuda"))

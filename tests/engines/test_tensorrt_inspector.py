@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trtbench.engines.tensorrt.inspector import achieved, report_layers
-from trtbench.engines.tensorrt_rtx.layer_text import inspector_json
+from trtbench.engines.tensorrt_rtx.build import inspector_json
 
 _INT8 = "Thirty-two wide channel vectorized row major Int8 format"
 _FP32 = "Row major linear FP32"

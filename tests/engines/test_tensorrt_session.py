@@ -185,7 +185,7 @@ class _Profiles:
 @pytest.mark.usefixtures("tensorrt_10_double")
 @pytest.mark.parametrize(("batch", "profile"), [(1, 0), (8, 0), (10, 1), (23, 1), (30, 2), (64, 2)])
 def test_the_profile_tuned_for_the_nearest_batch_is_taken(batch: int, profile: int) -> None:
-    from trtbench.engines.tensorrt.context import choose_profile
+    from trtbench.engines.tensorrt.tensors import choose_profile
 
     engine: Any = _Profiles((1, 2, 32), (1, 16, 32), (24, 32, 64))
 
@@ -641,10 +641,9 @@ class _Refuses:
 @pytest.mark.usefixtures("tensorrt_double")
 def test_a_false_of_tensorrt_is_an_error_with_the_lines_of_its_log() -> None:
     from trtbench.engines.cuda.open import open_cuda
-    from trtbench.engines.tensorrt.context import _prepare
     from trtbench.engines.tensorrt.library import LogLines
     from trtbench.engines.tensorrt.session import _inference
-    from trtbench.engines.tensorrt.tensors import set_shape
+    from trtbench.engines.tensorrt.tensors import _prepare, set_shape
 
     lines = LogLines()
     lines.add("ERROR", "Error Code 3: API Usage Error (why)")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from trtbench.environment import Cpu, Driver, Environment, Gpu, Host, Package
-from trtbench.environment.packages import cuda_of
+from trtbench.environment.overview import cuda_of
 
 Machine = Callable[..., Environment]
 _CPU = Cpu(model="a processor", architecture="x86_64", logical_cores=16)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trtbench.environment import Cpu, Driver, Environment, Host, conflicts
-from trtbench.environment.cures import REQUIREMENTS_OF_EXTRAS
+from trtbench.environment.verdicts import REQUIREMENTS_OF_EXTRAS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbench.environment import Package
-from trtbench.environment.packages import collect_packages, cuda_of
+from trtbench.environment.overview import collect_packages, cuda_of
 
 if TYPE_CHECKING:
     from pathlib import Path

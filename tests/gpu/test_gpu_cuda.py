@@ -12,15 +12,15 @@ import torch
 
 from trtbench.data.preprocess import normalise
 from trtbench.engines.base import CalibrationImages
-from trtbench.engines.cuda.kernel import (
+from trtbench.engines.cuda.loops import timed_by_clock, timed_by_events, timed_in_parts
+from trtbench.engines.tensorrt.calibrator import (
     NORMALISE_BATCH,
     SOURCES,
+    Feed,
     launch_normalise_batch,
     level_table,
     normalise_batch,
 )
-from trtbench.engines.cuda.loops import timed_by_clock, timed_by_events, timed_in_parts
-from trtbench.engines.tensorrt.calibrator import Feed
 from trtbench.errors import DeviceError, OutOfMemoryError
 from trtbench.records import Preprocessing
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
+from trtbench.calibrate.manifest import sample_balanced
 from trtbench.calibrate.ranges import collect_ranges
-from trtbench.calibrate.sampler import sample_balanced
 from trtbench.data import load_dataset, normalise
 from trtbench.graph.export import export_onnx
 from trtbench.graph.lint import lint

@@ -15,8 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from trtbench.errors import GraphError, UnsupportedError
 from trtbench.graph.half import to_half
-from trtbench.graph.half_check import check_half, rounding_graph
-from trtbench.graph.half_rules import FORMATS
+from trtbench.graph.half_rules import FORMATS, check_half, rounding_graph
 from trtbench.graph.lint import lint
 from trtbench.graph.reference import run_reference
 from trtbench.precision import HalfType

@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
+from trtbench.calibrate.manifest import sample_balanced
 from trtbench.calibrate.ranges import collect_ranges
-from trtbench.calibrate.sampler import sample_balanced
 from trtbench.data import load_dataset, normalise
 from trtbench.graph.export import export_onnx
 from trtbench.graph.half import to_half
-from trtbench.graph.half_check import check_half, rounding_graph
+from trtbench.graph.half_rules import check_half, rounding_graph
 from trtbench.graph.lint import lint
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq

@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 from trtbench.errors import UnsupportedError
 from trtbench.graph.half import SMALLEST_NORMAL, half_scale, half_weight, to_half
-from trtbench.graph.half_check import check_half
+from trtbench.graph.half_rules import check_half
 from trtbench.graph.lint import lint
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq

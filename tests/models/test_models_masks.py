@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from trtbench.compress.grids import asymmetric, symmetric
+from trtbench.compress.reconstruct import asymmetric, symmetric
 from trtbench.errors import CheckpointError
 from trtbench.models import build_model, load_model, save_model
 from trtbench.models.files import FACTS

@@ -12,7 +12,7 @@ from torch import nn
 from trtbench import _optional
 from trtbench.errors import CapabilityError, ConfigError
 from trtbench.models import build_model, count_macs, count_params, model_names, protected_layers, zoo
-from trtbench.models.resnet import PaddedBlock, ResNet
+from trtbench.models.zoo import PaddedBlock, ResNet
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from trtbench.decide.sweep import sweeps
+from trtbench.decide.rank import sweeps
 from trtbench.report.document import read_report
 from trtbench.report.remarks import footnotes
 from trtbench.report.tables import (

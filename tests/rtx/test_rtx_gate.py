@@ -12,7 +12,7 @@ from tests.rtx.mutations import subjects
 from tests.rtx.networks import fp8_graphs, network
 from tests.rtx.networks import graphs as graphs_of
 from trtbench.engines.tensorrt.inspector import report_layers
-from trtbench.engines.tensorrt_rtx.layer_text import inspector_json
+from trtbench.engines.tensorrt_rtx.build import inspector_json
 from trtbench.graph.lint import lint
 from trtbench.models import model_names
 from trtbench.precision import PRECISIONS

@@ -13,7 +13,7 @@ from tests.rtx.compiler import compiled, parsed
 from tests.rtx.networks import fp8_graphs, graphs
 from tests.rtx.random_networks import SIZE, random_network
 from trtbench.engines.tensorrt.inspector import report_layers
-from trtbench.engines.tensorrt_rtx.layer_text import inspector_json
+from trtbench.engines.tensorrt_rtx.build import inspector_json
 from trtbench.graph.lint import lint
 from trtbench.graph.reference import run_reference
 

@@ -101,7 +101,7 @@ def test_an_engine_that_was_damaged_is_built_again(suite: Make, places: Places) 
 def test_an_engine_that_cannot_be_built_does_not_stop_the_others(
     suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench.engines.pytorch.backends import TorchBackend
+    from trtbench.engines.pytorch import TorchBackend
 
     def refuse(*_: object) -> None:
         raise UnsupportedError("this device", cure="use another")

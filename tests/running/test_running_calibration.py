@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from trtbench.calibrate.judgement import judge, nearest
+from trtbench.calibrate.exclusion import judge, nearest
 from trtbench.calibrate.manifest import load_manifest
 from trtbench.graph.reference import run_reference
 from trtbench.make.calibration import calibration_set, judges, manifest

@@ -90,7 +90,7 @@ def test_a_row_that_fails_is_told_and_the_others_are_measured(
 def test_an_engine_that_was_not_built_is_a_row_with_its_reason(
     suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trtbench.engines.pytorch.backends import TorchBackend
+    from trtbench.engines.pytorch import TorchBackend
     from trtbench.errors import UnsupportedError
 
     def refuse(*_: object) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
+from trtbench.calibrate.manifest import sample_balanced
 from trtbench.calibrate.ranges import collect_ranges
-from trtbench.calibrate.sampler import sample_balanced
 from trtbench.data import normalise
 from trtbench.engines.onnxruntime import iterate_graph_activations
 from trtbench.errors import ConfigError

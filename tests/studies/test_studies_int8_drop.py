@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from trtbench.bench.paired_drop import drop_upper_bound
-from trtbench.calibrate.exclusion import cheapest_exclusion
-from trtbench.calibrate.judgement import powers, signal_to_noise_db
+from trtbench.calibrate.exclusion import cheapest_exclusion, powers, signal_to_noise_db
 from trtbench.studies.int8_drop import (
     DropSplit,
     Effect,

@@ -12,7 +12,7 @@ from scipy.stats import entropy
 from torch import Tensor, nn
 
 from trtbench.suite import DistillConfig, TrainConfig
-from trtbench.train.objective import Labels, loss_on, penalties
+from trtbench.train.augment import Labels, loss_on, penalties
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

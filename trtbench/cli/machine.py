@@ -83,7 +83,7 @@ def inspect_verb(*, engine: EngineArgument, as_json: JsonOption = False) -> None
 
 
 def _inspect_graph(path: Path, *, as_json: bool) -> None:
-    from trtbench.graph.description import describe_onnx
+    from trtbench.graph.given import describe_onnx
 
     found = describe_onnx(path)
     if as_json:

@@ -16,16 +16,19 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from trtbench.compress.curvature import Moments, round_in_passing, run_seen
-from trtbench.compress.grids import (
+from trtbench.compress.method import Compressed, Context
+from trtbench.compress.reconstruct import (
+    ROUNDING_DAMPING,
     SOURCE_SCHEMES,
     CodeRange,
+    Rounded,
     code_range,
+    descend,
     quantize_by_source,
+    reconstruct,
     source_layers,
     weight_layers,
 )
-from trtbench.compress.method import Compressed, Context
-from trtbench.compress.reconstruct import ROUNDING_DAMPING, Rounded, descend, reconstruct
 from trtbench.compress.second_order import damped
 from trtbench.data import training_sample
 from trtbench.jsonable import to_jsonable
@@ -36,8 +39,8 @@ from trtbench.models.rounding import InputGrid, fit_grid, grids_to_facts, input_
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trtbench.compress.grids import Bits
     from trtbench.compress.method import Tune
+    from trtbench.compress.reconstruct import Bits
     from trtbench.records import Dataset
     from trtbench.suite import FixedPointVariant
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from onnx import TensorProto, defs, shape_inference
 
-from trtbench.graph.batchnorm import foldable
+from trtbench.graph.simplify import foldable
 from trtbench.graph.view import (
     CONSTANT_TYPES,
     FIRST_HALF_QDQ_OPSET,

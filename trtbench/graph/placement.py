@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbench.errors import GraphError
-from trtbench.graph.batchnorm import output_axis
+from trtbench.graph.simplify import output_axis
 from trtbench.graph.view import (
     FIRST_QDQ_OPSET,
     FUSED_BEHIND_LAYER,

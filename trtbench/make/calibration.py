@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.calibrate.judgement import Judgement  # noqa: TC001  likewise
+from trtbench.calibrate.exclusion import Judgement  # noqa: TC001  likewise
 from trtbench.calibrate.leaks import check_leak
 from trtbench.calibrate.manifest import load_manifest, make_manifest, save_manifest, short_notes, verify_manifest
 from trtbench.calibrate.ranges import ALL_ZERO_AMAX
@@ -171,7 +171,7 @@ def judged(
     """
     import onnx
 
-    from trtbench.calibrate.judgement import judge, nearest
+    from trtbench.calibrate.exclusion import judge, nearest
     from trtbench.calibrate.ranges import guarded_entropy, thresholds
     from trtbench.graph.placement import plan_qdq
     from trtbench.graph.qdq import insert_qdq

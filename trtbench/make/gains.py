@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.calibrate.judgement import Judgement, judge
+from trtbench.calibrate.exclusion import Judgement, judge
 from trtbench.jsonable import to_jsonable
 from trtbench.make.calibration import judges, manifest
 from trtbench.make.graphs import GRAPH, calibrated_graph, float_graph, quantized_graph, ranges

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from trtbench.compress.method import CompressedGraph
     from trtbench.graph.half import HalfGraph, Method
-    from trtbench.graph.half_check import HalfCheck
+    from trtbench.graph.half_rules import HalfCheck
     from trtbench.make.makings import Architecture, Makings
     from trtbench.make.networks import OnEpoch
     from trtbench.precision import HalfType, Runtime
@@ -109,8 +109,7 @@ def exported(
 @recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "onnxruntime"), version=3)
 def imported(folder: Path, *, graph: Given[Path], num_classes: int, preprocessing: Preprocessing) -> GraphFacts:
     """Bring a user's graph into the form of our own exports."""
-    from trtbench.graph.description import describe_onnx
-    from trtbench.graph.given import import_onnx
+    from trtbench.graph.given import describe_onnx, import_onnx
 
     notes = import_onnx(graph.value, folder / GRAPH, num_classes=num_classes, preprocessing=preprocessing)
     is_quantized = describe_onnx(folder / GRAPH).is_quantized
@@ -378,7 +377,7 @@ def _halved(
     import onnx
 
     from trtbench.graph.half import to_half
-    from trtbench.graph.half_check import check_half
+    from trtbench.graph.half_rules import check_half
 
     proto = onnx.load(graph.path(GRAPH))
     half = to_half(proto, dtype=dtype, method=method)

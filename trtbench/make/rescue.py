@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbench.calibrate.exclusion import cheapest_exclusion
-from trtbench.calibrate.judgement import judge, lost_and_gained, noise_share
+from trtbench.calibrate.exclusion import cheapest_exclusion, judge, lost_and_gained, noise_share
 from trtbench.data import batches, spread
 from trtbench.make.gains import calibration_record
 from trtbench.make.graphs import GRAPH, calibrated_graph, float_graph, quantized_graph, ranges

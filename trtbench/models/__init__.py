@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from trtbench.models.checkpoints import LoadedModel, load_model, save_model
 from trtbench.models.counts import conv_widths, count_macs, count_params
-from trtbench.models.resnet import protected_layers
-from trtbench.models.zoo import build_model, model_names
+from trtbench.models.zoo import build_model, model_names, protected_layers
 
 __all__ = [
     "LoadedModel",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbench.decide.sweep import sweeps
+from trtbench.decide.rank import sweeps
 from trtbench.report.columns import Line
 from trtbench.report.tables import ENGINE, Table, engine_lines, row_lines, select, sweep_table
 

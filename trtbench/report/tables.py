@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from trtbench.decide.compare import Comparison
-    from trtbench.decide.sweep import Sweep
+    from trtbench.decide.rank import Sweep
     from trtbench.report.charts import Samples
     from trtbench.report.columns import Align, Column, Medium, Value
     from trtbench.report.remarks import Footnotes

@@ -256,7 +256,7 @@ def true_logits(graph: Path, makings: Makings) -> NDArray[np.float32]:
     """Return the logits (images, classes) of a graph on the test split, each node computed as the standard has it."""
     import onnx
 
-    from trtbench.graph.half_check import rounding_graph
+    from trtbench.graph.half_rules import rounding_graph
     from trtbench.graph.reference import exact_logits
 
     dataset, size = makings.dataset, makings.suite.calibration.batch_size

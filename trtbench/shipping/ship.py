@@ -378,7 +378,7 @@ def _write_golden(folder: Path, cargo: _Cargo, logits: NDArray[np.float32] | Non
     if logits is None:
         import onnx
 
-        from trtbench.graph.half_check import rounding_graph
+        from trtbench.graph.half_rules import rounding_graph
         from trtbench.graph.reference import exact_logits
 
         wanted = exact_logits(rounding_graph(onnx.load(cargo.graph)), images, dataset.preprocessing, size=_GOLDEN)

@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 
 from trtbench.calibrate.leaks import leaking_indices
+from trtbench.calibrate.manifest import SAMPLINGS, sample_balanced, sample_unbalanced
 from trtbench.calibrate.ranges import Histogram, observe, thresholds
-from trtbench.calibrate.sampler import SAMPLINGS, sample_balanced, sample_unbalanced
 from trtbench.engines.onnxruntime import iterate_graph_activations
 from trtbench.errors import ConfigError
 from trtbench.graph.placement import activation_tensors, plan_qdq

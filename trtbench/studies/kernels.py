@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from trtbench.bench.processes import Workers
-from trtbench.calibrate.judgement import powers, signal_to_noise_db
+from trtbench.calibrate.exclusion import powers, signal_to_noise_db
 from trtbench.data import spread
 from trtbench.engines.base import place_of
 from trtbench.engines.onnxruntime.cpu import integer_convolutions

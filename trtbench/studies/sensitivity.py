@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trtbench.compress.batchnorm import count_right
 from trtbench.compress.curvature import matrix_layers
+from trtbench.compress.weights import count_right
 from trtbench.make.networks import dense, load_network
 from trtbench.report.figures import png
 from trtbench.report.figures_style import new_figure

@@ -12,7 +12,7 @@ import numpy as np
 
 from trtbench import __version__
 from trtbench._optional import version
-from trtbench.calibrate.judgement import powers, signal_to_noise_db
+from trtbench.calibrate.exclusion import powers, signal_to_noise_db
 from trtbench.data import batches, spread
 from trtbench.environment.host import collect_host
 from trtbench.graph.reference import exact_logits, run_reference_batches

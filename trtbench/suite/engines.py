@@ -37,7 +37,7 @@ class BackendEntry:
     ships: str = ""
 
 
-_ORT, _TORCH = "trtbench.engines.onnxruntime", "trtbench.engines.pytorch.backends"
+_ORT, _TORCH = "trtbench.engines.onnxruntime", "trtbench.engines.pytorch"
 # The one list of runtimes: a new one is its module and a line here.
 BACKENDS: dict[str, BackendEntry] = {
     "tensorrt": BackendEntry(

@@ -20,11 +20,10 @@ import torch
 
 from trtbench.errors import ConfigError, DataError, OutOfMemoryError, RowError
 from trtbench.models.counts import evaluating
-from trtbench.train.augment import augmented_batch, mixed
+from trtbench.train.augment import Labels, augmented_batch, loss_on, mixed, penalties
 from trtbench.train.evaluate import DeviceImages, as_device, logits_of, place, score
 from trtbench.train.hooks import NO_HOOKS, Hooks, holding_zeros
 from trtbench.train.logbook import EpochRecord, FitRecord, write_config, write_curves, write_history
-from trtbench.train.objective import Labels, loss_on, penalties
 from trtbench.train.optimise import Average, climbed, make_optimizer, make_schedule
 from trtbench.train.progress import (
     FILE_NAME,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbench.models.resnet import cifar_resnet
+from trtbench.models.zoo import cifar_resnet
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,10 +1,11 @@
 """ONNX Runtime on the CPU (`cpu`), on CUDA (`cuda`) and through its TensorRT provider (`tensorrt_provider`).
 
-Each of these modules is a runtime; `activations` runs a float graph for calibration. Nothing here imports torch.
+Each of these modules is a runtime; `sessions` opens them, and runs a float graph for calibration. Nothing here imports
+torch.
 """
 
 from __future__ import annotations
 
-from trtbench.engines.onnxruntime.activations import iterate_activations, iterate_graph_activations
+from trtbench.engines.onnxruntime.sessions import iterate_activations, iterate_graph_activations
 
 __all__ = ["iterate_activations", "iterate_graph_activations"]

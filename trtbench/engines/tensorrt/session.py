@@ -10,12 +10,15 @@ import numpy as np
 
 from trtbench.engines.base import SessionFacts
 from trtbench.engines.cuda.loops import timed_by_clock, timed_by_events, timed_in_parts
-from trtbench.engines.tensorrt.context import PlainContexts, choose_profile, open_context, require_true
 from trtbench.engines.tensorrt.library import LogLines
 from trtbench.engines.tensorrt.tensors import (
+    PlainContexts,
     allocate,
+    choose_profile,
     download,
     image_input,
+    open_context,
+    require_true,
     set_addresses,
     set_shape,
     upload,
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from trtbench.engines.base import Parts, Scope
     from trtbench.engines.cuda.device import Cuda, Operation
     from trtbench.engines.sidecar import Sidecar
-    from trtbench.engines.tensorrt.context import Context, Contexts
+    from trtbench.engines.tensorrt.tensors import Context, Contexts
 
 _log = logging.getLogger(__name__)
 # `clock`: "wall" is what a caller waits; "events" is what passes on the device, without the way to it and back.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trtbench.engines.base import NO_OPTIONS, BackendFacts
-from trtbench.engines.tensorrt_rtx.target import targets_of, told
+from trtbench.engines.tensorrt_rtx.build import targets_of, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

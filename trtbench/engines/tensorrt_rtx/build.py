@@ -2,6 +2,10 @@
 
 A build that is refused for one GPU poisons the next one of its process, whose INT8 layers silently become float ones;
 and some graphs end the process. The builder's process gets the request and answers in lines of JSON.
+
+Without a GPU no engine can be loaded and inspected, but a build with detailed profiling and a logger that keeps VERBOSE
+logs one message that begins with `Layers:`: the inspector's one-line form, a line for each layer. `I/O Tensors:` and
+`Engine Metadata:` follow.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import sys
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from trtbench import errors
 from trtbench.engines.base import BuildOptions, BuildRequest, BuildResult, partial_path
@@ -26,15 +30,64 @@ from trtbench.engines.tensorrt.library import Abilities, LogLines, make_logger, 
 from trtbench.engines.tensorrt.plan import build_facts, layer_facts
 from trtbench.engines.tensorrt.precision import PrecisionPlan, plan_precision
 from trtbench.engines.tensorrt.source import read_source
-from trtbench.engines.tensorrt_rtx.layer_text import HEADING, inspector_json, pads_a_batch
-from trtbench.engines.tensorrt_rtx.target import compute_capability, refuse, targets_of
-from trtbench.errors import CapabilityError, EngineError, TrtbenchError
+from trtbench.environment.verdicts import RtxTarget
+from trtbench.errors import CapabilityError, EngineError, TrtbenchError, UnsupportedError
 from trtbench.jsonable import to_jsonable
 from trtbench.precision import PRECISIONS
 from trtbench.store import file_sha256, storing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+
+NAMES: tuple[str, ...] = get_args(RtxTarget)
+_TURING = "sm75"
+_FIRST_FP8 = (8, 9)
+# Several targets in one engine cost bytes only; Turing, which lacks most, would be all of them's measure.
+USUAL = tuple(name for name in NAMES if name != _TURING)
+# What has no effect ahead of time, or needs a GPU's driver to be built.
+_WITHOUT_EFFECT = {
+    "sparse": "sparse weights change nothing before the GPU's own compilation",
+    "hardware_compatible": "name the GPUs by `targets`: one engine is for all of them",
+    "version_compatible": "an engine is bound to its version of TensorRT for RTX",
+}
+
+
+def targets_of(options: Sequence[str]) -> tuple[str, ...]:
+    """Return the targets asked for, or what is usual, in the order of the silicon."""
+    return tuple(name for name in NAMES if name in options) or USUAL
+
+
+def compute_capability(target: str) -> tuple[int, int]:
+    """Return the compute capability of a target: (8, 9) of sm89."""
+    number = int(target.removeprefix("sm"))
+    return number // 10, number % 10
+
+
+def told(targets: Sequence[str]) -> str:
+    """Return targets as a row names the device that it is for."""
+    return "RTX " + ", ".join(targets)
+
+
+def refuse(precision: str, options: BuildOptions) -> None:
+    """Refuse what an engine would lack in silence.
+
+    Raises:
+        UnsupportedError: a target lacks the precision, or computes it in floats, or an option has no effect.
+    """
+    asked, targets = PRECISIONS[precision], targets_of(options.targets)
+    if asked.codes == "fp8" and (lacking := [one for one in targets if compute_capability(one) < _FIRST_FP8]):
+        what = f"precision {precision!r} for {', '.join(lacking)}"
+        able = ", ".join(name for name in NAMES if compute_capability(name) >= _FIRST_FP8)
+        raise UnsupportedError(what, got="no FP8 there", cure=f"name GPUs that compute it: `targets: [{able}]`")
+    if _TURING in targets and (asked.is_int8 or asked.needs_ampere):
+        got = "INT8 convolutions become FP16 or FP32 there" if asked.is_int8 else "no BF16 there"
+        cure = "leave sm75 out of the targets, or ask it for fp16"
+        raise UnsupportedError(f"precision {precision!r} for sm75", got=got, cure=cure)
+    for name, why in _WITHOUT_EFFECT.items():
+        if getattr(options, name):
+            raise UnsupportedError(f"{name}: true on tensorrt-rtx", got="no effect", cure=f"leave it out; {why}")
+
 
 PACKAGE = "tensorrt_rtx_bindings"
 _MAJOR = "1."
@@ -239,3 +292,49 @@ def _notes(plan: PrecisionPlan, file_bytes: int, weight_bytes: int, *, is_padded
 
 if __name__ == "__main__":
     main()
+
+
+HEADING = "Layers:"
+_RANK_OF_IMAGES = 4
+_LATER_GRAPH = re.compile(r"^Name: .*?\[profile [1-9]\d*\]\S*(_myl\d+_)", re.MULTILINE)
+_KEYS = ("Name", "LayerType", "Inputs", "Constants", "Outputs", "TacticName", "StreamId", "EventId", "Metadata")
+_KEY = re.compile(rf"(?:^|, )({'|'.join(_KEYS)}): ")
+_TENSORS = frozenset({"Inputs", "Constants", "Outputs"})
+_TENSOR = re.compile(
+    r"\{ Name: (?P<Name>.*?), Dimensions: \[(?P<Dimensions>[\d,-]*)\], .*?Datatype: (?P<Datatype>\w+), "
+    r"Format: (?P<Format>.*?) \}"
+)
+
+
+def inspector_json(message: str) -> str:
+    """Return what the engine inspector would say of the layers in a message of the builder's logger.
+
+    Each profile is a graph of its own; in the later ones only the layers of ONNX nodes bear a profile's mark, so that
+    whole graphs are left out here.
+    """
+    later = set(_LATER_GRAPH.findall(message))
+    lines = message.removeprefix(HEADING).strip().split("\n\n")[0].splitlines()
+    layers = [_layer(line) for line in lines if line.startswith("Name: ")]
+    return json.dumps({"Layers": [one for one in layers if not any(mark in one["Name"] for mark in later)]})
+
+
+def pads_a_batch(text: str) -> bool:
+    """Say whether an engine, by its inspector's JSON, holds constants of a whole batch.
+
+    Depthwise convolutions in INT8 are computed with more input channels than they have: the others are zeros, stored as
+    [batch, channels, 3, height, width] with the pointwise kernel that joins them.
+    """
+    kernels = [layer for layer in json.loads(text)["Layers"] if layer.get("LayerType") == "kgen"]
+    constants = [one for layer in kernels for one in layer.get("Constants", ())]
+    return any(one["Datatype"] == "Int8" and len(one["Dimensions"]) > _RANK_OF_IMAGES for one in constants)
+
+
+def _layer(line: str) -> dict[str, Any]:
+    parts = _KEY.split(line)[1:]
+    found = dict(zip(parts[::2], parts[1::2], strict=True))
+    return {key: _tensors(value) if key in _TENSORS else value for key, value in found.items()}
+
+
+def _tensors(text: str) -> list[dict[str, Any]]:
+    found = [match.groupdict() for match in _TENSOR.finditer(text)]
+    return [one | {"Dimensions": [int(size) for size in one["Dimensions"].split(",") if size]} for one in found]

@@ -17,8 +17,7 @@ from trtbench.engines.tensorrt.library import stand_in
 from trtbench.engines.tensorrt.machine import refuse_version, sm_of
 from trtbench.engines.tensorrt.plan import load_plan
 from trtbench.engines.tensorrt.session import TensorrtEngine
-from trtbench.engines.tensorrt_rtx.build import PACKAGE, version_here
-from trtbench.engines.tensorrt_rtx.target import NAMES, compute_capability, told
+from trtbench.engines.tensorrt_rtx.build import NAMES, PACKAGE, compute_capability, told, version_here
 from trtbench.errors import DeviceError, EngineError, StoreError
 from trtbench.store import write_atomically
 

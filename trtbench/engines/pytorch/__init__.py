@@ -1,1 +1,0 @@
-"""PyTorch, the baseline every engine is compared with; its engine file is the checkpoint."""
