@@ -290,10 +290,6 @@ def _notes(plan: PrecisionPlan, file_bytes: int, weight_bytes: int, *, is_padded
         yield f"{weight_bytes} of the file's {file_bytes} bytes are weights; the rest is {rest}"
 
 
-if __name__ == "__main__":
-    main()
-
-
 HEADING = "Layers:"
 _RANK_OF_IMAGES = 4
 _LATER_GRAPH = re.compile(r"^Name: .*?\[profile [1-9]\d*\]\S*(_myl\d+_)", re.MULTILINE)
@@ -338,3 +334,7 @@ def _layer(line: str) -> dict[str, Any]:
 def _tensors(text: str) -> list[dict[str, Any]]:
     found = [match.groupdict() for match in _TENSOR.finditer(text)]
     return [one | {"Dimensions": [int(size) for size in one["Dimensions"].split(",") if size]} for one in found]
+
+
+if __name__ == "__main__":
+    main()
