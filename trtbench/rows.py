@@ -74,8 +74,9 @@ class LatencyRecord:
 
     `p99_ms` is None below 1,000 samples. `ratio` is the paired ratio to the anchor engine with its 95 % interval.
     `clock` says what took the times. In mode "throughput" a sample holds `launches_per_sample` inferences, and the
-    figures are of one of them. `p50_ci95_ms` rests on how processes differ; `verdict` is "narrow" where it lies within
-    5 % of the median, else "wide". `p50_by_process_ms` are the medians of each process. `parts_ms` are medians of
+    figures are of one of them. `p50_by_process_ms` are the medians of each process, `p50_ms` their geometric mean and
+    `p50_ci95_ms` its interval, which rests on how they differ; the other percentiles are of all samples. `verdict` is
+    "narrow" where the interval lies within 5 % of the median, else "wide". `parts_ms` are medians of
     host-to-device, enqueue, compute and device-to-host, where the runtime tells them apart; `is_enqueue_bound` where
     launching takes over 0.8 of the computing. `throttled_samples` were taken while the device was throttled; None where
     nobody looked.

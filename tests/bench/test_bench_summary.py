@@ -49,6 +49,17 @@ def test_a_record_holds_every_figure_of_all_processes() -> None:
     assert found.is_enqueue_bound is None
 
 
+def test_the_median_is_the_middle_of_its_interval_however_many_samples_a_process_took() -> None:
+    found = latency_record(
+        _measured(_row(0, *[STEADY] * 9), _row(1, [2 * one for one in STEADY]), _row(2, [4 * one for one in STEADY]))
+    )
+
+    assert found.p50_ci95_ms is not None
+    low, high = found.p50_ci95_ms
+    assert found.p50_ms == pytest.approx(2.01)  # the median of all samples is 1.01
+    assert low < found.p50_ms == pytest.approx((low * high) ** 0.5)
+
+
 def test_several_launches_a_sample_are_told_per_inference() -> None:
     way = Way(mode="throughput")
     found = latency_record(_measured(_row(0, STEADY, STEADY), way=way, launches={way: 10}, clock="cuda-events"), way)

@@ -84,7 +84,7 @@ def expected_calibration_error(confidence: NDArray[np.float64], is_right: NDArra
 
 
 def latency_summary(samples_ns: NDArray[np.int64], *, batch_size: int, launches: int = 1) -> dict[str, Any]:
-    """Return the fields of a `LatencyRecord` that samples (n,) of nanoseconds tell.
+    """Return the fields of a `LatencyRecord` that samples (n,) of nanoseconds tell, of whatever process.
 
     Each sample is of `launches` inferences of `batch_size` images.
 
@@ -97,10 +97,9 @@ def latency_summary(samples_ns: NDArray[np.int64], *, batch_size: int, launches:
         InconclusiveError: fewer than two samples, or one that is not positive.
     """
     samples_ms = _checked_samples(samples_ns) / _NS_PER_MS / launches
-    p50, p90, p95, p99 = (float(value) for value in np.percentile(samples_ms, (50, 90, 95, 99)))
+    p90, p95, p99 = (float(value) for value in np.percentile(samples_ms, (90, 95, 99)))
     mean = float(samples_ms.mean())
     return {
-        "p50_ms": p50,
         "p90_ms": p90,
         "p95_ms": p95,
         "p99_ms": p99 if samples_ms.size >= _SAMPLES_FOR_P99 and launches == 1 else None,

@@ -47,16 +47,16 @@ def latency_record(measured: Measured, way: Way = PLAIN, *, pool: Pool = NO_POOL
     scale = _NS_PER_MS * launches
     processes = [timed.of_process(number).samples_ns for number in dict.fromkeys(timed.processes)]
     figures = latency_summary(timed.samples_ns, batch_size=measured.batch_size, launches=launches)
-    p50 = figures["p50_ms"]
-    low, high = (end / scale for end in _median_interval(timed, pool, name=measured.engine.name))
-    low, high = min(low, p50), max(high, p50)  # the interval is around the mean of the processes
+    median = _median(timed, pool, name=measured.engine.name)
+    p50, low, high = (value / scale for value in (median.value, median.low, median.high))
     parts = {name: float(np.median(values)) / _NS_PER_MS for name, values in run.parts_ns.items() if len(values)}
     return LatencyRecord(
         scope=way.scope,
         mode=way.mode,
         clock=run.clock,
+        p50_ms=p50,
         launches_per_sample=launches,
-        verdict=_verdict(low, p50, high),
+        verdict=_verdict(median),
         p50_ci95_ms=(low, high),
         p50_by_process_ms=tuple(float(np.median(samples)) / scale for samples in processes),
         warm_up_ms=run.warm_up_ms,
@@ -97,15 +97,17 @@ def timed_ratio(
     return ratio_interval(np.log(pairs.first / pairs.second), pairs.processes, of_ratio(*pools))
 
 
-def _median_interval(timed: Timing, pool: Pool, *, name: str) -> tuple[float, float]:
-    """Return the 95 % interval of the median in nanoseconds; of one process it tells of that process only."""
+def _median(timed: Timing, pool: Pool, *, name: str) -> Interval:
+    """Return the median in nanoseconds with its 95 % interval; of one process both tell of that process only.
+
+    Every process counts alike, as in ratios: of all samples together the median would lean to the processes that took
+    most of them, and their interval might not even hold it.
+    """
     times = log_times(timed)
     if len(times) == 1:
         medians = timed.block_medians_ns
-        found = _within_one_process(medians, np.ones_like(medians))
-    else:
-        found = time_interval(times, pool, name=name)
-    return found.low, found.high
+        return _within_one_process(medians, np.ones_like(medians))
+    return time_interval(times, pool, name=name)
 
 
 def log_times(timed: Timing) -> dict[int, float]:
@@ -119,6 +121,6 @@ def _within_one_process(first: NDArray[np.float64], second: NDArray[np.float64])
     return Interval(value=value, low=low, high=high)
 
 
-def _verdict(low: float, median: float, high: float) -> Verdict:
+def _verdict(median: Interval) -> Verdict:
     """Say whether the median is known well enough to be worth comparing."""
-    return "narrow" if max(high / median, median / low) <= 1 + NARROW else "wide"
+    return "narrow" if max(median.high / median.value, median.value / median.low) <= 1 + NARROW else "wide"

@@ -213,7 +213,7 @@ def samples_figure(rows: Sequence[Row], samples: Samples, *, batch_size: int) ->
     by_kind = colours([kind(row, shown) for row in shown])
     for place, row in enumerate(shown):
         found = samples[row.name]
-        low, middle, high = (float(one) for one in np.quantile(found, (0.25, 0.5, 0.75)))
+        low, high = (float(one) for one in np.quantile(found, (0.25, 0.75)))
         drawn: dict[str, Any] = axes.violinplot(
             [found[found <= np.quantile(found, _WIDEST)]], positions=[place], orientation="horizontal", widths=0.85,
             showextrema=False,
@@ -223,7 +223,8 @@ def samples_figure(rows: Sequence[Row], samples: Samples, *, batch_size: int) ->
             body.set_alpha(0.8)
             tip(body, f"{row.name}: half of {len(found):,} samples within {significant(low)} to {significant(high)} ms")
         axes.plot([low, high], [place, place], color=GREY, linewidth=3, solid_capstyle="butt")
-        axes.plot(middle, place, "|", color="black", markersize=10)
+        assert row.latency is not None, "a row with samples has a latency"
+        axes.plot(row.latency.p50_ms, place, "|", color="black", markersize=10)
     axes.set_yticks(range(len(shown)), [f"{row.variant} {kind(row, shown)}" for row in shown], fontsize=8)
     axes.invert_yaxis()
     quieten(axes)
