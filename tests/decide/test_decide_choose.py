@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbench.decide.choose import MoreSamples, OtherLimit, OtherObjective, choose
-from trtbench.decide.limits import BrokenLimit, assess
+from trtbench.decide.limits import HeldLimit, assess
 from trtbench.report.document import read_report
 from trtbench.report.words import in_words
 from trtbench.suite import DecisionConfig
@@ -37,11 +37,11 @@ def test_every_broken_limit_has_what_the_row_has_in_the_unit_of_the_limit() -> N
     (found,) = assess([row], decision)
 
     assert found.broken == (
-        BrokenLimit(key="max_drop_pp", value=1.5, limit=1.5),
-        BrokenLimit(key="max_engine_mb", value=2.5, limit=2.0),
-        BrokenLimit(key="max_p99_ms", value=4.0, limit=3.0),
-        BrokenLimit(key="max_memory_mb", value=30.0, limit=20.0),
-        BrokenLimit(key="min_throughput", value=10.0, limit=11.0),
+        HeldLimit(key="max_drop_pp", value=1.5, limit=1.5),
+        HeldLimit(key="max_engine_mb", value=2.5, limit=2.0),
+        HeldLimit(key="max_p99_ms", value=4.0, limit=3.0),
+        HeldLimit(key="max_memory_mb", value=30.0, limit=20.0),
+        HeldLimit(key="min_throughput", value=10.0, limit=11.0),
     )
     assert not found.is_qualified
 

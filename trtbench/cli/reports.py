@@ -167,7 +167,7 @@ def recommend(given: Given, *, run: RunArgument = _LATEST, as_json: JsonOption =
         show_json(found)
     else:
         show(found.sentence)
-        for line in (*found.what_if, *(f"{loser.name}: {loser.reason}" for loser in found.losers)):
+        for line in (*found.reasons, *found.what_if, *(f"{loser.name}: {loser.reason}" for loser in found.losers)):
             show(f"- {line}")
     if found.winner is None:
         if found.closest is None:

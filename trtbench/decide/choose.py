@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from trtbench.rows import Row
     from trtbench.suite import DecisionConfig, Objective
 
+_TWICE = 2.0  # as far from a limit as a change of it is worth telling: beyond, nobody would set it
+_POINT = 1.0  # pp: as far from any limit of the drop, a small one has no room of its own
 _OBJECTIVES: tuple[Objective, ...] = ("p50_ms", "p99_ms", "throughput", "engine_bytes")
 
 
@@ -196,7 +198,7 @@ def what_would_change(
 def _other_limits(
     assessments: Sequence[Assessment], ranking: Ranking | None, decision: DecisionConfig
 ) -> Iterator[OtherLimit]:
-    """Yield, for each limit, the nearest value at which a better row that breaks this limit alone would qualify."""
+    """Yield for each limit the nearest value at which a better row breaks none, as far as a user might set it."""
     compared = [one for one in assessments if one.obstacle is None]
     rows = [one.row for one in compared]
     found: dict[LimitKey, list[OtherLimit]] = {}
@@ -205,9 +207,16 @@ def _other_limits(
             (broken,) = one.broken
             beyond = 0.99 if broken.key == "min_throughput" else 1.01  # so that rounding does not lie
             change = OtherLimit(key=broken.key, value=broken.value * beyond, row=one.row)
-            found.setdefault(broken.key, []).append(change)
+            if _might_be_set(change, broken.limit):
+                found.setdefault(broken.key, []).append(change)
     for key, changes in found.items():
         yield (max if key == "min_throughput" else min)(changes, key=lambda change: change.value)
+
+
+def _might_be_set(change: OtherLimit, limit: float) -> bool:
+    if change.key == "min_throughput":
+        return change.value >= limit / _TWICE
+    return change.value <= max(_TWICE * limit, limit + _POINT if change.key == "max_drop_pp" else 0.0)
 
 
 def _is_better(row: Row, ranking: Ranking | None, among: Sequence[Row], decision: DecisionConfig) -> bool:

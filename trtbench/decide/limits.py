@@ -38,17 +38,24 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BrokenLimit:
-    """A limit that a row does not provably keep; `value` is what the row has, in the unit of the limit."""
+class HeldLimit:
+    """A limit that a row is held to; `value` is what the row has, in the unit of the limit."""
 
     key: LimitKey
     value: float
     limit: float
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the value is within the limit; a drop that may be as large as the limit proves nothing."""
+        if self.key == "max_drop_pp":
+            return self.value < self.limit
+        return self.value >= self.limit if self.key == "min_throughput" else self.value <= self.limit
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """What keeps a row from being recommended: an obstacle to comparing it, else the limits it breaks.
+    """What keeps a row from being recommended: an obstacle to comparing it, else those of its limits that it breaks.
 
     `drop_upper_pp` bounds the drop of a comparable row; with those of all others compared it holds at 95 %. `ratio` is,
     of a row that kept every limit and was not chosen, its objective over the winner's.
@@ -57,8 +64,13 @@ class Assessment:
     row: Row
     drop_upper_pp: float | None = None
     obstacle: Obstacle | None = None
-    broken: tuple[BrokenLimit, ...] = ()
+    limits: tuple[HeldLimit, ...] = ()
     ratio: Ratio | None = None
+
+    @property
+    def broken(self) -> tuple[HeldLimit, ...]:
+        """The limits that a comparable row does not provably keep."""
+        return tuple(one for one in self.limits if not one.is_kept)
 
     @property
     def is_qualified(self) -> bool:
@@ -124,17 +136,14 @@ def is_decided_on_cpu(rows: Sequence[Row]) -> bool:
 
 
 def _held_to_limits(row: Row, decision: DecisionConfig, *, drop_upper_pp: float) -> Assessment:
-    """Name each limit of the decision that a comparable row does not provably keep."""
+    """Hold a comparable row to each limit of the decision."""
     values: Mapping[LimitKey, float | None] = {
         "max_drop_pp": drop_upper_pp,
         **{key: value_of(row) for key, value_of in _VALUES.items()},
     }
-    found = []
-    for key, value in values.items():
-        limit = getattr(decision, key)
-        if value is not None and limit is not None and _breaks(key, value, limit):
-            found.append(BrokenLimit(key=key, value=value, limit=limit))
-    return Assessment(row=row, drop_upper_pp=drop_upper_pp, broken=tuple(found))
+    limits = ((key, value, getattr(decision, key)) for key, value in values.items())
+    found = (HeldLimit(key=key, value=value, limit=limit) for key, value, limit in limits if None not in (value, limit))
+    return Assessment(row=row, drop_upper_pp=drop_upper_pp, limits=tuple(found))
 
 
 def bound_pp(row: Row, *, engines: int, dense: str | None) -> float:
@@ -168,13 +177,6 @@ _NEEDS: Mapping[Obstacle, tuple[LimitKey, Objective | None]] = {
     "no_memory": ("max_memory_mb", None),
     "no_throughput": ("min_throughput", "throughput"),
 }
-
-
-def _breaks(key: LimitKey, value: float, limit: float) -> bool:
-    """Whether a value is not within its limit; a drop that may be as large as the limit proves nothing."""
-    if key == "max_drop_pp":
-        return value >= limit
-    return value < limit if key == "min_throughput" else value > limit
 
 
 def _wrong_kind(row: Row, decision: DecisionConfig, *, on_cpu: bool) -> Obstacle | None:

@@ -47,7 +47,7 @@ def report_junit(report: Report) -> str:
         group="decision",
         outcome=None if decision.winner else "failure",
         message="" if decision.winner else decision.sentence,
-        output=decision.sentence,
+        output="\n".join((decision.sentence, *decision.reasons)),
     )
     cases = [*map(_row_case, report.rows), answer]
     return _document(str(report.suite.get("name", report.run_id)), cases, created=report.created)
@@ -120,7 +120,7 @@ def _spoken(text: str) -> str:
 def report_summary(report: Report) -> str:
     """Return the summary of a run: the same table as in the terminal."""
     table = rows_for_terminal(report.rows)
-    notes = [*table.notes, *texts(observations(report.rows)), *report.notes]
+    notes = [*report.decision.reasons, *table.notes, *texts(observations(report.rows)), *report.notes]
     listed = "\n".join(f"- {' '.join(note.split())}" for note in notes)
     head = f"### trtbench: {report.suite.get('name', report.run_id)}"
     return f"{head}\n\n**{report.decision.sentence}**\n\n{to_markdown(table)}\n\n{listed}\n\n"

@@ -36,11 +36,12 @@ class Loser:
 class Recommendation:
     """A `decide.Choice` in words, and the limits it was made for; rows are told by their names.
 
-    `ratio` is the runner-up's objective over the winner's. `separable` is False where the interval of that ratio holds
-    1, None where there is no runner-up or no interval. `closest` is named only where nothing qualifies. `pareto` are
-    the comparable rows that no other beats in accuracy, latency and size together, latencies that cannot be told apart
-    counting as equal. `what_if` says what would change the choice; `undecided` are rows for which the intervals of
-    the times are too wide to decide. `engine_path` is the winner's file.
+    `sentence` is the headline, of at most 30 words; `reasons` are what it rests on, a sentence each. `ratio` is the
+    runner-up's objective over the winner's. `separable` is False where the interval of that ratio holds 1, None where
+    there is no runner-up or no interval. `closest` is named only where nothing qualifies. `pareto` are the comparable
+    rows that no other beats in accuracy, latency and size together, latencies that cannot be told apart counting as
+    equal. `what_if` says what would change the choice; `undecided` are rows for which the intervals of the times are
+    too wide to decide. `engine_path` is the winner's file.
     """
 
     batch_size: int
@@ -48,6 +49,7 @@ class Recommendation:
     max_drop_pp: float
     max_engine_mb: float | None
     sentence: str
+    reasons: tuple[str, ...] = ()
     winner: str | None = None
     runner_up: str | None = None
     closest: str | None = None

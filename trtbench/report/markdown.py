@@ -36,7 +36,7 @@ def render_markdown(report: Report, *, plots: Mapping[str, str] | None = None) -
     parts = [
         f"# {report.run_id}",
         f"**{report.decision.sentence}**",
-        *filter(None, [file_line(report.decision)]),
+        *filter(None, [" ".join(report.decision.reasons), file_line(report.decision)]),
         *_bullets(texts(observations(report.rows))),
         *_tables(report.rows),
         *(f"![{caption}]({path})" for path, caption in (plots or {}).items()),

@@ -1,4 +1,4 @@
-"""The recommendation in words: one plain sentence, why each other row lost, and what would change the choice."""
+"""The recommendation in words: a headline, its reasons, why each other row lost, and what would change the choice."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trtbench.report.document import Loser, Recommendation
 from trtbench.report.units import fixed, megabytes, percent, significant, times
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from trtbench.decide.choose import Against, Change, Choice
     from trtbench.decide.compare import BrokenGate
-    from trtbench.decide.limits import Assessment, BrokenLimit, Obstacle
+    from trtbench.decide.limits import Assessment, HeldLimit, LimitKey, Obstacle
     from trtbench.decide.rank import Ranking
     from trtbench.decide.ratios import PairedRatio, Ratio
     from trtbench.rows import AccuracyRecord, Row
@@ -35,6 +35,13 @@ _OBJECTIVES: Mapping[Objective, str] = {
     "p99_ms": "the p99",
     "throughput": "the throughput",
     "engine_bytes": "the size of the file",
+}
+UNITS: Mapping[LimitKey, str] = {
+    "max_drop_pp": "pp",
+    "max_engine_mb": "MB",
+    "max_p99_ms": "ms at p99",
+    "max_memory_mb": "MB of memory",
+    "min_throughput": "images/s",
 }
 _ROLES = {"baseline": "a baseline, shown for comparison", "reference": "the reference, shown for comparison"}
 _OBSTACLES: Mapping[Obstacle, str] = {
@@ -67,7 +74,8 @@ def in_words(rows: Sequence[Row], choice: Choice) -> Recommendation:
         max_p99_ms=decision.max_p99_ms,
         max_memory_mb=decision.max_memory_mb,
         min_throughput=decision.min_throughput,
-        sentence=_ship(choice, ranking) if ranking else _nothing_qualifies(rows, choice),
+        sentence=_ship(choice, ranking.winner) if ranking else _nothing_qualifies(rows, choice),
+        reasons=tuple(_reasons(choice)),
         winner=ranking.winner.name if ranking else None,
         runner_up=ranking.runner_up.name if ranking and ranking.runner_up else None,
         closest=choice.closest.row.name if choice.closest else None,
@@ -150,15 +158,37 @@ def gate_clause(broken: BrokenGate) -> str:
     return f"{broken.name} lost {fixed(broken.value)} pp of top-1 (limit {significant(broken.limit)} pp)"
 
 
-def _ship(choice: Choice, ranking: Ranking) -> str:
-    """Say which row to ship, which is the runner-up, and why."""
-    winner = ranking.winner
-    clauses = [_merits(choice, winner), _against_runner_up(ranking, choice.decision)]
-    if choice.slower_int8 is not None:
-        clauses.append(_slower_int8(choice.slower_int8, winner))
+def _ship(choice: Choice, winner: Row) -> str:
+    """Say which row to ship, and what it is worth."""
+    assert winner.latency is not None
+    assert winner.accuracy is not None
+    facts = [f"{significant(winner.latency.p50_ms)} ms"]
+    if choice.dense is not None:
+        facts.append(f"{fixed(choice.dense.ratio.value)}x as fast as {short_name(choice.dense.row)}")
+    if winner.engine_bytes is not None:
+        facts.append(f"{megabytes(winner.engine_bytes)} MB")
+    (bound,) = (one.drop_upper_pp for one in choice.assessments if one.row is winner)
+    drop = f"drop at most {fixed(bound)} pp, limit {fixed(choice.decision.max_drop_pp)}"
+    facts.append(f"top-1 {percent(winner.accuracy.top1)} % ({drop})")
+    return f"Ship {short_name(winner)} ({_place(winner)}): {', '.join(facts)}."
+
+
+def _reasons(choice: Choice) -> Iterator[str]:
+    """Yield what the headline rests on, a sentence each: where nothing qualifies each limit that the closest breaks."""
+    ranking, closest = choice.ranking, choice.closest
+    if closest is not None:
+        for limit in closest.broken:
+            yield f"{short_name(closest.row)}: {_limit_clause(limit, closest.row, choice)}."
+    if ranking is None:
+        return
+    yield _against_runner_up(ranking, choice.decision)
+    if (int8 := choice.slower_int8) is not None:
+        told = "" if int8.row is ranking.runner_up else f": {_slower(int8, ranking.winner)}"
+        yield f"INT8 is slower than FP32 here{told}."
     if ranking.undecided:
-        clauses.append(_undecided(ranking, choice.decision))
-    return f"Ship {short_name(winner)} ({_place(winner)}): {'; '.join(clauses)}."
+        yield _undecided(ranking, choice.decision)
+    if choice.engines > 1:
+        yield f"The bounds of the drops of all {choice.engines} engines hold together at 95 % confidence."
 
 
 def _nothing_qualifies(rows: Sequence[Row], choice: Choice) -> str:
@@ -170,12 +200,20 @@ def _nothing_qualifies(rows: Sequence[Row], choice: Choice) -> str:
         batch = f"batch {choice.decision.batch_size}{f' ({counts})' if counts else ''}"
         return f"Nothing qualifies: no candidate has a score and a rankable time at {batch}."
     count = len(choice.compared)
-    broken = " and ".join(_limit_clause(limit, closest.row, choice) for limit in closest.broken)
+    first, *others = closest.broken
+    more = f" and breaks {len(others)} more limit{'s' * (len(others) > 1)}" if others else ""
     return (
-        f"Nothing qualifies: {'the only candidate' if count == 1 else f'none of {count} candidates'}"
-        f" ({_place(closest.row)}) {'does not keep' if count == 1 else 'keeps'} every limit;"
-        f" the closest is {short_name(closest.row)}, but {broken}."
+        f"Nothing qualifies: of {count} candidate{'s' * (count > 1)} ({_place(closest.row)}) the closest is"
+        f" {short_name(closest.row)}, {_brief(first)}{more}."
     )
+
+
+def _brief(broken: HeldLimit) -> str:
+    """Say a limit that is broken in as few words as a headline has."""
+    value, limit = significant(broken.value), significant(broken.limit)
+    if broken.key == "max_drop_pp":
+        return f"which may lose {fixed(broken.value)} pp (limit {fixed(broken.limit)})"
+    return f"with {value} {UNITS[broken.key]} (limit {limit})"
 
 
 def _reason(loser: Assessment, choice: Choice) -> str:
@@ -211,7 +249,7 @@ def _obstacle(obstacle: Obstacle, row: Row, decision: DecisionConfig) -> str:
     return _OBSTACLES[obstacle]
 
 
-def _limit_clause(broken: BrokenLimit, row: Row, choice: Choice) -> str:
+def _limit_clause(broken: HeldLimit, row: Row, choice: Choice) -> str:
     """Say what a row has against the limit that it breaks."""
     value, limit = significant(broken.value), significant(broken.limit)
     if broken.key == "max_engine_mb":
@@ -226,7 +264,7 @@ def _limit_clause(broken: BrokenLimit, row: Row, choice: Choice) -> str:
     return _unproven(broken, row.accuracy, choice)
 
 
-def _unproven(broken: BrokenLimit, accuracy: AccuracyRecord, choice: Choice) -> str:
+def _unproven(broken: HeldLimit, accuracy: AccuracyRecord, choice: Choice) -> str:
     if accuracy.drop_pp is not None and accuracy.drop_pp > broken.limit:
         return f"it lost {fixed(accuracy.drop_pp)} pp, more than the limit of {fixed(broken.limit)} pp"
     smallest_pp = 100 * smallest_provable_drop(accuracy.total, confidence=confidence_each(choice.engines))
@@ -256,9 +294,8 @@ def _change(change: Change, choice: Choice) -> str:
     )
 
 
-def _slower_int8(int8: Against, winner: Row) -> str:
-    slower = f"{short_name(int8.row)} takes {ratio_words(int8.ratio)} as long as {short_name(winner)}"
-    return f"INT8 is slower than FP32 here: {slower}"
+def _slower(int8: Against, winner: Row) -> str:
+    return f"{short_name(int8.row)} takes {ratio_words(int8.ratio)} as long as {short_name(winner)}"
 
 
 def _undecided(ranking: Ranking, decision: DecisionConfig) -> str:
@@ -266,8 +303,8 @@ def _undecided(ranking: Ranking, decision: DecisionConfig) -> str:
     names = f"{first} and {len(others)} more" if others else first
     margin = significant(100 * decision.margin)
     return (
-        f"whether {names} is as fast within {margin} % is open, so the fastest measured is chosen:"
-        " a larger bench.budget_s or a quieter machine may decide it"
+        f"Whether {names} is as fast within {margin} % is open, so the fastest measured is chosen:"
+        " a larger bench.budget_s or a quieter machine may decide it."
     )
 
 
@@ -278,21 +315,10 @@ def _behind(ratio: float, decision: DecisionConfig) -> str:
 
 
 def _place(row: Row) -> str:
-    return f"{row.backend} on {device_words(row)}, batch {row.batch_size}"
-
-
-def _merits(choice: Choice, row: Row) -> str:
-    assert row.latency is not None
-    assert row.accuracy is not None
-    facts = [f"{significant(row.latency.p50_ms)} ms median"]
-    if choice.dense is not None:
-        facts.append(f"{fixed(choice.dense.ratio.value)} times as fast as {short_name(choice.dense.row)}")
-    if row.engine_bytes is not None:
-        facts.append(f"{megabytes(row.engine_bytes)} MB")
-    limit = fixed(choice.decision.max_drop_pp)
-    (bound,) = (one.drop_upper_pp for one in choice.assessments if one.row is row)
-    drop = f"{fixed(bound)} pp at most ({_confidence(choice)}, limit {limit} pp)"
-    return f"{', '.join(facts)}, top-1 {percent(row.accuracy.top1)} % with a drop of {drop}"
+    """Say where a row ran, in at most four words more than its backend and batch size."""
+    told = [word for word in device_words(row).split() if word not in {"NVIDIA", "GeForce"}]
+    on = "" if "cpu" in row.backend else f" on {' '.join(told[:3])}"
+    return f"{row.backend}{on}, batch {row.batch_size}"
 
 
 def _confidence(choice: Choice) -> str:
@@ -303,18 +329,18 @@ def _confidence(choice: Choice) -> str:
 def _against_runner_up(ranking: Ranking, decision: DecisionConfig) -> str:
     winner, runner_up, ratio = ranking.winner, ranking.runner_up, ranking.ratio
     if runner_up is None or ratio is None:
-        return "no other candidate qualifies"
-    name = f"the runner-up {short_name(runner_up)}"
+        return "No other candidate qualifies."
+    name = f"The runner-up, {short_name(runner_up)},"
     if decision.objective == "engine_bytes" and not ranking.separable:
-        return f"{name} has as many bytes and is slower"
+        return f"{name} has as many bytes and is slower."
     if decision.objective in _FIGURES:
-        return f"{name} {_behind(ratio.value, decision)}"
+        return f"{name} {_behind(ratio.value, decision)}."
     if ranking.separable is False:
-        return f"{name} is not separable from it, taking {ratio_words(ratio)} as long, but {_sizes(runner_up, winner)}"
+        return f"{name} cannot be told apart, taking {ratio_words(ratio)} as long, but {_sizes(runner_up, winner)}."
     if ratio.value < 1:
         margin = f"within the margin of {significant(100 * decision.margin)} %"
-        return f"{name} takes {ratio_words(ratio)} as long, {margin}, but {_sizes(runner_up, winner)}"
-    return f"{name} takes {ratio_words(ratio)} as long"
+        return f"{name} takes {ratio_words(ratio)} as long, {margin}, but {_sizes(runner_up, winner)}."
+    return f"{name} takes {ratio_words(ratio)} as long."
 
 
 def _sizes(loser: Row, winner: Row) -> str:
