@@ -90,6 +90,7 @@ def test_filters_narrow_the_rows_and_say_how_many_are_left(opened: Any, full_rep
     from selenium.webdriver.support.select import Select
 
     total = len(full_report.rows)
+    opened.execute_script("document.querySelector('.filtering').open = true")
     assert _one(opened, "#count").text == f"{total} of {total} rows"
     Select(_one(opened, "select[name=precision]")).select_by_value("int8")
     assert set(_column(opened, "Precision")) == {"int8"}
@@ -131,12 +132,35 @@ def test_a_tip_stands_inside_the_window(opened: Any) -> None:
         assert box["right"] <= opened.execute_script("return innerWidth")
 
 
-def test_a_phone_scrolls_tables_not_the_page(opened: Any) -> None:
+def test_a_phone_shows_each_row_as_a_card_and_scrolls_nothing_sideways(opened: Any) -> None:
     phone = {"width": 375, "height": 800, "deviceScaleFactor": 2, "mobile": True}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     opened.refresh()
     assert opened.execute_script("return document.documentElement.scrollWidth") == 375
-    assert opened.execute_script("return document.querySelector('#all-rows').parentElement.scrollWidth") > 375
+    assert opened.execute_script("return document.querySelector('#all-rows').parentElement.scrollWidth") <= 375
+    first = _one(opened, "#all-rows tbody tr")
+    shown = {cell.get_attribute("data-label") for cell in _all(first, "td") if cell.is_displayed()}
+    assert {"p50 ms", "drop pp", "MB"} <= shown
+
+
+def test_1280_pixels_show_every_column_that_decides_and_more_when_asked(opened: Any) -> None:
+    opened.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    )
+    opened.refresh()
+    fits = "const box = document.querySelector('#all-rows').parentElement; return box.scrollWidth <= box.clientWidth"
+    assert opened.execute_script(fits)
+    assert not _one(opened, "th[data-key='p90 ms']").is_displayed()
+    opened.execute_script("document.querySelector('.filtering').open = true")
+    _one(opened, "#wide").click()
+    assert _one(opened, "th[data-key='p90 ms']").is_displayed()
+
+
+def test_a_link_to_a_note_opens_the_fold_it_stands_in(opened: Any) -> None:
+    assert not _one(opened, "#note-1").is_displayed()
+    opened.execute_script("location.hash = 'note-1'")
+    opened.execute_async_script("setTimeout(arguments[0], 100)")
+    assert _one(opened, "#note-1").is_displayed()
 
 
 def test_the_dark_page_is_dark_and_so_are_its_figures(opened: Any) -> None:

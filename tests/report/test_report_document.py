@@ -273,7 +273,7 @@ def test_the_markdown_tells_the_worst_class_the_loads_and_what_would_change_the_
 
     text = " ".join(render_markdown(replace(REPORT, rows=rows, decision=decision)).split())
 
-    assert "| cat | 12.50 | 0.0400 | 0.021 |" in text
+    assert "| cat | 12.50 | 0.040 | 0.021 |" in text
     assert "| arrivals | 1 | 500 | 1500 | 499 | 1.00 | 2.00 | 3.00 | 4.00 | 5.00 | yes |" in text
     assert "| arrivals | 1 | - | 1500 | 499 | 1.00 | 2.00 | 3.00 | 4.00 | 5.00 | - |" in text
     assert "## What would change the choice - With max_engine_mb 9 instead of 1, large would win." in text

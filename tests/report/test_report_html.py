@@ -21,7 +21,9 @@ from trtbench.report.html import render_html
 from trtbench.report.markdown import render_markdown
 from trtbench.report.remarks import footnotes
 from trtbench.report.tables import rows_for_terminal, to_csv
-from trtbench.report.units import significant
+from trtbench.report.units import probability, significant
+from trtbench.report.words import recommend
+from trtbench.suite import DecisionConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +108,36 @@ def test_the_decision_comes_first_and_every_part_is_there(page: _Page, text: str
     for note in footnotes(full_report.rows).texts:
         assert note.split("<")[0].split("\x1b")[0] in text
     assert "ratio: 0.5" in text  # the suite as it was written
+
+
+def test_the_card_has_the_winner_and_the_table_begins_with_it(page: _Page, text: str, full_report: Report) -> None:
+    head = text[: text.index("<main>")]
+    winner = next(row for row in full_report.rows if row.name == full_report.decision.winner)
+    assert f"{winner.variant} {winner.shown_precision}" in head
+    assert "<b>pass</b> drop at most" in head
+    assert "<b>fail</b>" not in head
+    headers, first, *others = page.lines["all-rows"]
+    answer = headers.index("Answer")
+    assert (first[0], first[answer]) == (winner.variant, "recommended")
+    assert [line[0] for line in others if line[answer] == "failed"] == ["broken"]
+    assert text.count('<tr class="winner">') == 1
+    assert '<tr class="out">' in text
+    assert all("recommended" not in line for line in others)
+
+
+def test_where_nothing_qualifies_the_card_shows_the_closest_and_the_limit_it_fails(full_report: Report) -> None:
+    limits = DecisionConfig(max_drop_pp=2.0, max_engine_mb=0.001)
+    none = replace(full_report, decision=recommend(full_report.rows, limits))
+    head = render_html(none).partition("<main>")[0]
+    assert "Nothing qualifies; closest is" in head
+    assert "<b>fail</b>" in head
+    assert '<div class="card none">' in head
+
+
+def test_a_p_value_that_is_next_to_nothing_is_told_as_below_a_thousandth() -> None:
+    assert [probability(one) for one in (2.47e-19, 0.0004, 0.0312, 1.0, None)] == [
+        "<0.001", "<0.001", "0.031", "1.000", "-",
+    ]  # fmt: skip
 
 
 def test_what_looks_like_markup_is_text(text: str) -> None:

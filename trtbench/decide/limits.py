@@ -141,9 +141,12 @@ def _held_to_limits(row: Row, decision: DecisionConfig, *, drop_upper_pp: float)
         "max_drop_pp": drop_upper_pp,
         **{key: value_of(row) for key, value_of in _VALUES.items()},
     }
-    limits = ((key, value, getattr(decision, key)) for key, value in values.items())
-    found = (HeldLimit(key=key, value=value, limit=limit) for key, value, limit in limits if None not in (value, limit))
-    return Assessment(row=row, drop_upper_pp=drop_upper_pp, limits=tuple(found))
+    found = tuple(
+        HeldLimit(key=key, value=value, limit=limit)
+        for key, value in values.items()
+        if value is not None and (limit := getattr(decision, key)) is not None
+    )
+    return Assessment(row=row, drop_upper_pp=drop_upper_pp, limits=found)
 
 
 def bound_pp(row: Row, *, engines: int, dense: str | None) -> float:

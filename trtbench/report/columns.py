@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from trtbench.decide.ratios import dense_fp32_of, dense_variant, eager_of, is_cpu, speed_up
-from trtbench.report.units import ABSENT, fixed, megabytes, millions, percent, significant
+from trtbench.report.units import ABSENT, fixed, megabytes, millions, percent, probability, significant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -210,6 +210,7 @@ def _on_cpu(line: Line, backend: str) -> str:
 
 OVER_LIMIT = "!"  # beside a drop: more than the limit was lost
 _MS = _number(significant)
+_P = _number(probability)
 _MB = _number(megabytes)
 _MILLIONS = _number(millions)
 _PERCENT = _number(percent)
@@ -249,10 +250,10 @@ COLUMNS = (
     _accuracy("drop_pp", "Drop", unit="pp", text=_drop, shown_in=_FILES),
     _accuracy("drop_upper_pp", "Drop <=", unit="pp", text=_drop_bound, shown_in=_NOT_MD),
     _row("over_limit_pp", "Over the limit", unit="pp", text=_FIXED, shown_in=_HTML_CSV),
-    _accuracy("mcnemar_p", "McNemar p", text=_MS, shown_in=_HTML_CSV),
+    _accuracy("mcnemar_p", "McNemar p", text=_P, shown_in=_HTML_CSV),
     _accuracy("lost", "Lost", shown_in=_HTML_CSV),
     _accuracy("gained", "Gained", shown_in=_HTML_CSV),
-    _accuracy("mcnemar_holm_p", "McNemar p (Holm)", text=_MS, shown_in=_FILES),
+    _accuracy("mcnemar_holm_p", "McNemar p (Holm)", text=_P, shown_in=_FILES),
     _accuracy("agreement", "Agreement", unit="%", text=_PERCENT, shown_in=_HTML_CSV),
     _accuracy("worst_class", "Worst class", shown_in=_FILES, align="left"),
     _accuracy("loss", "Test loss", text=_MS, shown_in=_FILES),

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detail:
-    """A table of one question, by the keys of its columns; `lines` picks from all rows what answers it.
-
-    `is_folded`: a page shows it to those who open it.
-    """
+    """A table of one question, by the keys of its columns; `lines` picks from all rows what answers it."""
 
     name: str
     title: str
@@ -29,7 +26,6 @@ class Detail:
     lines: Callable[[Sequence[Row]], Iterable[Line]]
     media: tuple[Medium, ...] = ("html",)
     legend: str = ""
-    is_folded: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +36,6 @@ class Answer:
     title: str
     table: Table
     legend: str = ""
-    is_folded: bool = False
 
 
 def details(rows: Sequence[Row], medium: Medium) -> tuple[Answer, ...]:
@@ -49,7 +44,7 @@ def details(rows: Sequence[Row], medium: Medium) -> tuple[Answer, ...]:
     found = [Answer(name="sweep", title="Batch size", table=swept, legend=_SWEEP_LEGEND)]
     for one in DETAILS:
         table = select(one.keys, one.lines(rows) if medium in one.media else (), medium)
-        found.append(Answer(name=one.name, title=one.title, table=table, legend=one.legend, is_folded=one.is_folded))
+        found.append(Answer(name=one.name, title=one.title, table=table, legend=one.legend))
     return tuple(one for one in found if one.table.cells)
 
 
@@ -85,14 +80,12 @@ DETAILS = (
         media=("md", "html"),
         legend="The drop is of the class's own images. McNemar's p is exact, and adjusted by Holm for all candidates"
         " of a batch size; the bound of the drop decides, not this p. ECE: expected calibration error, 15 bins.",
-        is_folded=False,
     ),
     Detail(
         name="layers",
         title="Layer precisions",
         keys=(*ENGINE, "achieved", "settings", "cores"),
         lines=lambda rows: engine_lines(rows, lambda row: row.settings or row.achieved),
-        is_folded=False,
     ),
     Detail(
         name="files",
@@ -102,7 +95,6 @@ DETAILS = (
         media=("md", "html"),
         legend="From the folder that the run was started in. RUN being the folder of this report,"
         " `trtbench ship RUN --row ROW --output bundle` makes one ready to be run.",
-        is_folded=False,
     ),
     Detail(
         name="calibration",
@@ -115,7 +107,6 @@ DETAILS = (
         media=("md", "html"),
         legend="Beside the float graph on training images that did not calibrate: no label, no test image is looked at."
         " The signal-to-noise ratio is of the logits less their mean over the classes.",
-        is_folded=False,
     ),
     Detail(
         name="load",
@@ -127,14 +118,12 @@ DETAILS = (
         lines=_loads,
         media=("md", "html"),
         legend="Requests that arrive at a rate are timed from when they were due, so that a queue counts in full.",
-        is_folded=False,
     ),
     Detail(
         name="cold",
         title="Cold start and memory",
         keys=("name", "build_s", "load_ms", "first_inference_ms", "device_memory_bytes", "host_memory_bytes"),
         lines=lambda rows: row_lines([row for row in rows if row.load_ms is not None]),
-        is_folded=False,
     ),
     Detail(
         name="other-ways",
@@ -145,7 +134,6 @@ DETAILS = (
         legend="Scope host-to-host has the copies in and out, device has not; end-to-end begins with the bytes of PNG"
         " files of the network's size: it has decoding and preprocessing too, on one thread. In mode throughput a"
         " sample holds several launches, and the figures are of one of them.",
-        is_folded=False,
     ),
     Detail(
         name="parts",
@@ -155,7 +143,6 @@ DETAILS = (
         media=("md", "html"),
         legend="Medians. Launching is done by the host while the device computes; a row is launch-bound where it takes"
         " more than eight tenths of the computing.",
-        is_folded=False,
     ),
     Detail(
         name="builds",
@@ -164,7 +151,6 @@ DETAILS = (
         lines=lambda rows: row_lines([row for row in rows if row.builds_p50_ms]),
         media=("md", "html"),
         legend="The build in the middle stands for the row.",
-        is_folded=False,
     ),
     Detail(
         name="scores",
@@ -224,7 +210,7 @@ DETAILS = (
         legend="Ratio of interleaved blocks with its 95 % interval; ratios of rows rest on these.",
     ),
     Detail(
-        name="files",
+        name="networks",
         title="Networks and files",
         keys=(*(*ENGINE, "params", "macs", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "widths"),),
         lines=lambda rows: engine_lines(rows, lambda row: row.engine_sha256 or row.params),

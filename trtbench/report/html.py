@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
@@ -15,6 +15,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 
 from trtbench.jsonable import to_jsonable
+from trtbench.report.answer import RECOMMENDED, by_answer, card, parts
 from trtbench.report.details import details
 from trtbench.report.figures_style import DARK, tip_of
 from trtbench.report.remarks import caveats, footnotes, observations, texts
@@ -27,40 +28,26 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from trtbench.report.answer import Part
     from trtbench.report.columns import Column, Line
     from trtbench.report.document import Report
     from trtbench.report.figures import Drawing
     from trtbench.report.tables import Table
 
-_FIRST = (
-    "variant",
-    "precision",
-    "backend",
-    "batch_size",
-    "cut",
-    "status",
-    "top1",
-    "drop_pp",
-    "p50_ms",
-    "compute_ms",
-    "p90_ms",
+_DECIDES = (
+    *("variant", "precision", "backend", "batch_size", "top1", "drop_pp", "p50_ms"),
+    *("times_as_fast_as_eager", "times_as_fast_as_dense_fp32", "engine_bytes"),
 )
-_THEN = ("p99_ms", "times_as_fast_as_eager", "times_as_fast_as_dense_fp32", "engine_bytes", "throughput_ips")
-# On a screen only: paper is too narrow for them, and report.csv has all.
+# On a wide screen only, for those who ask: what decides fits 1280 px without them, and report.csv has all.
 _ASIDE = (
-    *(
-        "over_limit_pp",
-        "loss",
-        "ms_per_image",
-        "host_to_host_p50_ms",
-        "throughput_mode_ms_per_image",
-        "verdict",
-        "params",
-        "macs",
-    ),
+    *("status", "p90_ms", "p99_ms", "compute_ms", "throughput_ips", "ms_per_image", "host_to_host_p50_ms"),
+    *("throughput_mode_ms_per_image", "verdict", "cut", "params", "macs", "over_limit_pp", "loss"),
     *("device_memory_bytes", "host_memory_bytes", "energy_j", "role", "device"),
 )
-ALL_ROWS = (*_FIRST, *_THEN, *_ASIDE)
+# On a phone each row is a card of these, by what it writes above them
+_ON_A_PHONE = {"precision": "", "backend": "", "p50_ms": "p50 ms", "drop_pp": "drop pp", "engine_bytes": "MB"}
+ALL_ROWS = (*_DECIDES, *_ASIDE)
+_ANSWER = 4  # the place of the column that says what became of a row, after what names it
 _COLOUR = re.compile("|".join(DARK), re.IGNORECASE)
 _REFERENCE = re.compile(r"(?<=#)(?=[\w.-]+\)?$)")  # the start of the name in "#name" and "url(#name)"
 _FONTS = re.compile(r"font-family: [^;]*;? ?")  # the page's font serves
@@ -69,11 +56,15 @@ _POINTS = re.compile(r"[\d.]+")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What a cell shows, and what it is sorted by; what has no value goes last. `style` names its CSS classes."""
+    """What a cell shows, and what it is sorted by; what has no value goes last.
+
+    `style` names its CSS classes, `label` what a phone writes above it.
+    """
 
     text: str
     value: str
     style: str
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,30 +74,25 @@ class Entry:
     name: str
     cells: tuple[Cell, ...]
     marks: tuple[str, ...]
-    is_winner: bool
-    status: str
+    style: str
 
 
 def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
     """Return report.html."""
     marks = footnotes(report.rows)
     template = _environment().get_template("report.html.jinja")
-    lines = row_lines(report.rows, marks=marks)
+    became = {id(row): part for row, part in zip(report.rows, parts(report.rows, report.decision), strict=True)}
+    lines = [
+        replace(line, rows=report.rows) for line in row_lines(by_answer(report.rows, report.decision), marks=marks)
+    ]
     shown = columns_of(ALL_ROWS, lines, "html")
+    headers = [(column.title, _style(column)) for column in shown]
     return template.render(
         report=report,
+        card=card(report.rows, report.decision),
         file=file_line(report.decision),
-        headers=[(column.title, _style(column)) for column in shown],
-        lines=[
-            Entry(
-                name=line.row.name,
-                cells=tuple(Cell(column.cell(line), _sorted_by(column, line), _style(column)) for column in shown),
-                marks=tuple(line.marks.split()),
-                is_winner=line.row.name == report.decision.winner,
-                status=line.row.status,
-            )
-            for line in lines
-        ],
+        headers=[*headers[:_ANSWER], ("Answer", "word"), *headers[_ANSWER:]],
+        lines=[_entry(line, shown, became[id(line.row)]) for line in lines],
         notes=marks.texts,
         observations=texts(observations(report.rows)),
         caveats=texts(caveats(report.rows)),
@@ -117,6 +103,16 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
         blocks=_blocks(report),
         colours=[(colour_variable(light), light, dark) for light, dark in DARK.items()],
     )
+
+
+def _entry(line: Line, shown: Sequence[Column], part: Part) -> Entry:
+    cells = [
+        Cell(column.cell(line), _sorted_by(column, line), _style(column), _ON_A_PHONE.get(column.key, ""))
+        for column in shown
+    ]
+    cells.insert(_ANSWER, Cell(part.word, part.word, "word phone became"))
+    style = "winner" if part.word == RECOMMENDED else "out" if part.is_out else ""
+    return Entry(name=line.row.name, cells=tuple(cells), marks=tuple(line.marks.split()), style=style)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +150,8 @@ def _source(environment: Environment, name: str) -> Markup:
 
 
 def _style(column: Column) -> str:
-    return " ".join(["word" if column.align == "left" else "number"] + ["aside"] * (column.key in _ASIDE))
+    kinds = ["word" if column.align == "left" else "number"]
+    return " ".join(kinds + ["aside"] * (column.key in _ASIDE) + [f"phone {column.key}"] * (column.key in _ON_A_PHONE))
 
 
 def _sorted_by(column: Column, line: Line) -> str:

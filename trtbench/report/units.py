@@ -39,6 +39,11 @@ def percent(proportion: float | None) -> str:
     return ABSENT if proportion is None else f"{100 * proportion:.2f}"
 
 
+def probability(value: float | None) -> str:
+    """Write a p-value; below a thousandth only that is known well enough to be told."""
+    return "<0.001" if value is not None and value < 0.001 else fixed(value, decimals=3)  # noqa: PLR2004  as it reads
+
+
 def signed(value: float | None, *, decimals: int = 1) -> str:
     """Write a difference with its sign."""
     return ABSENT if value is None else f"{value:+.{decimals}f}"

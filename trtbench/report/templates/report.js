@@ -35,7 +35,7 @@
   const form = document.getElementById("filters");
   const search = document.getElementById("search");
   const count = document.getElementById("count");
-  const choices = ["Variant", "Precision", "Backend", "Device", "Batch", "Role", "Status"].map((name) => {
+  const choices = ["Variant", "Precision", "Backend", "Device", "Batch", "Answer"].map((name) => {
     const index = heads.findIndex((head) => head.dataset.key === name);
     const values = [...new Set(lines.map((line) => line.cells[index].dataset.value))];
     if (values.length < 2) return null;
@@ -100,6 +100,15 @@
     });
   });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+
+  // A link into what is folded opens it.
+  const open = () => {
+    const target = document.getElementById(location.hash.slice(1));
+    for (let one = target?.closest("details"); one; one = one.parentElement.closest("details")) one.open = true;
+    target?.scrollIntoView();
+  };
+  addEventListener("hashchange", open);
+  if (location.hash) open();
 
   // Paper has no summary to open.
   let opened = [];
