@@ -29,7 +29,7 @@ _SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Any key of this step, or of a suite: data.seed=1; repeatable."),
 ]
 # What makes a variant one of its suite, and whether it is trained, which --epochs says: no options of a step.
-OF_SUITES = ("kind", "name", "after", "fine_tune")
+OF_SUITES = ("kind", "name", "after", "fine_tune", "budget")
 _PLAIN = (bool, int, float, Path)
 _SENTENCE = re.compile(r"[a-z][a-z-]* [^|]")  # not the name of a choice
 

@@ -167,7 +167,8 @@ def compressed(
     if variant.fine_tune and not made.is_tuned:
         tune(made.model)
     fit = training.dataset.preprocessing
-    facts = _saved(made.model, folder, architecture, fit, notes=made.notes, fits=fits, method=made.facts)
+    notes = (*made.notes, *_of_its_own(variant, training))
+    facts = _saved(made.model, folder, architecture, fit, notes=notes, fits=fits, method=made.facts)
     if made.packed is not None and (made.is_tuned or not variant.fine_tune):
         known = {"name": architecture.name, "num_classes": architecture.num_classes, "preprocessing": fit.fingerprint}
         save_packed(folder / PACKED, made.packed(known))
@@ -176,6 +177,14 @@ def compressed(
         made.check(saved, after="the saved file was read again")
         write_sparsity(saved, folder / "layers")
     return facts
+
+
+def _of_its_own(variant: Variant, training: Training) -> tuple[str, ...]:
+    """Tell of a training budget that is not the suite's, so that rows are not compared as if it were."""
+    if variant.budget is None:
+        return ()
+    budget, images = training.config, len(training.dataset.train)
+    return (f"a budget of its own: {budget.epochs} epochs of {images} images, learning rate {budget.lr:g}",)
 
 
 def dense(makings: Makings) -> Artefact[NetworkFacts]:
@@ -240,7 +249,7 @@ def training_of(makings: Makings, budget: TrainConfig, *, teacher: Ingredient | 
 
 def training_for(makings: Makings, variant: Variant) -> Training:
     """Return what of the images, the budget and the machine decides a settled variant: as good as nothing of many."""
-    budget = makings.suite.fine_tune if variant.fine_tune else TrainConfig(epochs=0)
+    budget = (variant.budget or makings.suite.fine_tune) if variant.fine_tune else TrainConfig(epochs=0)
     training = training_of(makings, budget, teacher=dense(makings) if budget.distill else None)
     if variant.fine_tune or variant.reads_images():
         return training

@@ -177,9 +177,9 @@ def _(value: BaseModel) -> Any:
 
 @key_of.register(VariantPart)
 def _(value: VariantPart) -> Any:
-    """Leave out the name and the network it starts from, which is an argument of its own; add the packages it uses."""
+    """Leave out the name, and what stands among the arguments by itself: the start, the budget; add its packages."""
     packages = {package: installed(package) for package in value.packages}
-    return {**value.model_dump(mode="json", exclude={"name", "after"}), **packages}
+    return {**value.model_dump(mode="json", exclude={"name", "after", "budget"}), **packages}
 
 
 class Absent(Exception):  # noqa: N818  it is no error: it says that something is still to be made

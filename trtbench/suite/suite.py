@@ -71,7 +71,9 @@ class Suite(Part):
         usual = (trained.pop() if len(trained) == 1 else None) or _FINE_TUNE
         said = self.fine_tune if "fine_tune" in self.model_fields_set else TrainConfig()
         unsaid = {key: getattr(usual, key) for key in usual.model_fields_set - said.model_fields_set}
-        return self.model_copy(update={"fine_tune": said.model_copy(update=unsaid)})
+        shared = said.model_copy(update=unsaid)
+        variants = tuple(_with_rest_of(one, shared) for one in self.variants)
+        return self.model_copy(update={"fine_tune": shared, "variants": variants})
 
     @model_validator(mode="after")
     def _no_digit_is_mirrored(self) -> Suite:
@@ -79,7 +81,12 @@ class Suite(Part):
         if self.data.source != "digits":
             return self
         model = self.model.model_copy(update={"train": self.model.train and _unmirrored(self.model.train)})
-        return self.model_copy(update={"model": model, "fine_tune": _unmirrored(self.fine_tune)})
+        variants = tuple(
+            one.model_copy(update={"budget": one.budget and _unmirrored(one.budget)}) for one in self.variants
+        )
+        return self.model_copy(
+            update={"model": model, "fine_tune": _unmirrored(self.fine_tune), "variants": variants}
+        )
 
     def as_written(self) -> dict[str, Any]:
         """Return the whole suite as JSON values, its paths as the file has them: no machine's own folders."""
@@ -107,6 +114,14 @@ class Suite(Part):
             engine.precisions is None or any(PRECISIONS[name].codes for name in engine.precisions)
             for engine in self.engines
         )
+
+
+def _with_rest_of(variant: Variant, shared: TrainConfig) -> Variant:
+    """Let a variant's own budget say what it does not say as the shared one does."""
+    if variant.budget is None:
+        return variant
+    said = {key: getattr(variant.budget, key) for key in variant.budget.model_fields_set}
+    return variant.model_copy(update={"budget": shared.model_copy(update=said)})
 
 
 def _unmirrored(budget: TrainConfig) -> TrainConfig:

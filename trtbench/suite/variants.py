@@ -41,6 +41,15 @@ class VariantPart(Part):
     name: Name = Field(description="unique in the suite")
     after: str | None = Field(None, description="the variant, named before, whose network this starts from")
     fine_tune: bool = Field(default=False, description="train it by the suite's `fine_tune` budget")
+    budget: TrainConfig | None = Field(
+        None, description="its own in place of the suite's `fine_tune`, which says what this does not; the row tells it"
+    )
+
+    @model_validator(mode="after")
+    def _a_budget_is_spent(self) -> Self:
+        if self.budget is not None and not self.fine_tune:
+            raise ValueError("fine_tune with a budget")
+        return self
 
     def settled(self, *, builds_int8: bool) -> Self:  # noqa: ARG002  for the kinds that depend on it
         """Return the variant with the defaults filled in that depend on the rest of the suite."""
