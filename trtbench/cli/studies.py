@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -171,6 +173,51 @@ def sensitivity(
     worst = min(found.layers, key=lambda one: one.correct)
     words = f"{output}: {worst.layer} is the most sensitive: {worst.correct} of {worst.total} at {worst.ratio:.0%}"
     tell(found, words, as_json=as_json)
+
+
+@app.command()
+def reproduce(
+    *,
+    suite: Annotated[str, typer.Argument(help="A shipped suite of a source study, or a suite file of that name.")],
+    theirs: Annotated[Path | None, typer.Option(help="Folder of the study's checkpoints, scored beside ours.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this variant, and those before it; repeatable.")] = None,
+    builds: Annotated[bool, typer.Option("--engines-too/--no-engines", help="Build the engines, for their bytes.")] = (
+        True
+    ),
+    measures: Annotated[bool, typer.Option("--measure", help="Time the engines too, as `trtbench run`.")] = False,
+    output: Annotated[Path, output_option("Folder of the result.")] = Path("results"),
+    out: OutOption = Path("runs"),
+    engines: EnginesOption = Path("engines"),
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make and score a source study's networks, and show what the study published beside them."""
+    from trtbench.studies.published import published
+    from trtbench.studies.reproduce import measured_rows, reproduce_suite, restricted, write_reproduction
+    from trtbench.studies.reproduce_page import read_results, study_tables
+    from trtbench.suite import load_suite
+
+    asked = restricted(load_suite(suite), tuple(only or ()))
+    places, argv = places_of(out, engines, None), [Path(sys.argv[0]).name, *sys.argv[1:]]
+    with Screen(is_quiet=quiet) as screen:
+        found = reproduce_suite(
+            asked,
+            places,
+            argv=argv,
+            now=datetime.now(UTC).astimezone(),
+            published=published(),
+            theirs=theirs,
+            builds=builds,
+            measured=measured_rows(asked, places, argv=argv, tell=screen) if measures else (),
+            tell=screen,
+        )
+    path = write_reproduction(found, output)
+    if as_json:
+        show_json(found)
+    else:
+        for table, lines in study_tables(asked.name, read_results(output)):
+            _show(table.title, lines)
+    say(f"Result: {path}. All tables of the folder: python -m trtbench.studies.reproduce_page {output}")
 
 
 def _placement(name: str | None, precision: str) -> Runtime | None:

@@ -84,9 +84,7 @@ class Suite(Part):
         variants = tuple(
             one.model_copy(update={"budget": one.budget and _unmirrored(one.budget)}) for one in self.variants
         )
-        return self.model_copy(
-            update={"model": model, "fine_tune": _unmirrored(self.fine_tune), "variants": variants}
-        )
+        return self.model_copy(update={"model": model, "fine_tune": _unmirrored(self.fine_tune), "variants": variants})
 
     def as_written(self) -> dict[str, Any]:
         """Return the whole suite as JSON values, its paths as the file has them: no machine's own folders."""

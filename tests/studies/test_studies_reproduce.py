@@ -1,0 +1,138 @@
+"""Ours beside what was published: what a number is held against, and that the committed page is that of its results."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from trtbench.errors import ConfigError
+from trtbench.running import Places
+from trtbench.studies.published import published
+from trtbench.studies.reproduce import Score, reproduce_suite, restricted, write_reproduction
+from trtbench.studies.reproduce_page import Beside, Difference, index_markdown, read_results
+from trtbench.suite import adhoc_suite, load_suite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_RESULTS = Path(__file__).parents[2] / "docs" / "results"
+_IMAGES = 400
+
+
+def _score(wrong: slice) -> Score:
+    logits = np.tile(np.array([[1.0, 0.0]], np.float32), (_IMAGES, 1))
+    logits[wrong] = [0.0, 1.0]
+    return Score.of(logits, np.zeros(_IMAGES, np.int64))
+
+
+def test_a_score_knows_which_images_were_right() -> None:
+    found = _score(slice(0, 3))
+
+    assert (found.correct, found.total) == (_IMAGES - 3, _IMAGES)
+    assert found.mask().tolist() == [False] * 3 + [True] * (_IMAGES - 3)
+    assert found.loss == pytest.approx(np.log(1 + np.exp(-1)) + 3 / _IMAGES, abs=1e-5)
+
+
+def test_beaten_is_said_of_paired_intervals_above_zero_alone() -> None:
+    ours, theirs = _score(slice(0, 3)), _score(slice(0, 30))
+    paired = Difference.of(ours, theirs=theirs, accuracy=92.5, images=10_000)
+    apart = Difference.of(ours, theirs=None, accuracy=92.5, images=10_000)
+    close = Difference.of(ours, theirs=_score(slice(1, 5)), accuracy=99.0, images=10_000)
+
+    assert paired.value == pytest.approx(6.75)
+    assert paired.verdict == "**beaten**"
+    assert paired.low > 4
+    assert apart.low > 0
+    assert apart.verdict == "higher"
+    assert (close.verdict, close.low < 0 < close.high) == ("higher", True)
+    assert Difference.of(theirs, theirs=ours, accuracy=0, images=1).verdict == "lower"
+
+
+def test_every_published_number_has_a_row_in_its_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHARED", "/nowhere")
+    names: dict[str, set[str]] = {}
+    for table in published().tables:
+        names[table.suite] = {variant.name for variant in load_suite(table.suite).variants}
+
+    for table in published().tables:
+        here = names[table.suite]
+        study = set().union(*(one for suite, one in names.items() if suite.startswith(f"study-{table.source}")))
+        assert {row.ours.removesuffix(" int8") for row in table.rows} <= here, table.id
+        assert {row.best for row in table.rows if row.best} <= study, table.id
+
+
+def test_only_keeps_what_a_variant_goes_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHARED", "/nowhere")
+    suite = load_suite("study-002-trained")
+    found = restricted(suite, ("second-order-80-bits-3",))
+
+    kept = ["second-order-80", "second-order-80-tuned", "second-order-80-bits-3"]
+    assert [variant.name for variant in found.variants] == kept
+    assert restricted(suite, ()).variants == suite.variants
+    with pytest.raises(ConfigError, match="--only"):
+        restricted(suite, ("nothing",))
+
+
+def test_networks_are_scored_as_they_are_and_in_half_precision(noise: Callable[..., Path], tmp_path: Path) -> None:
+    suite = adhoc_suite(
+        model={"name": "resnet20", "train": {"epochs": 0}},
+        data={"source": f"folder:{noise(train=6, test=3)}", "size": 16},
+        variants={
+            "kind": "weights",
+            "sparsity": 0.5,
+            "fine_tune": True,
+            "budget": {"epochs": 1, "batch_size": 4, "lr": 0.001},
+        },
+    )
+    found = reproduce_suite(
+        suite,
+        Places(runs=tmp_path / "runs", engines=tmp_path / "engines"),
+        argv=("trtbench", "reproduce"),
+        now=datetime.now(UTC),
+        published=published(),
+        builds=False,
+    )
+
+    assert [row.name for row in found.rows] == ["weights", "weights half"]
+    plain, half = found.rows
+    assert plain.score is not None
+    assert plain.score.total == 9
+    assert plain.samples == found.train_images
+    assert any("a budget of its own: 1 epochs" in note for note in plain.notes)
+    assert plain.sparsity == pytest.approx(0.5, abs=1e-3)
+    assert half.bytes is not None
+    assert plain.bytes is not None
+    assert half.bytes < plain.bytes
+    write_reproduction(found, tmp_path)
+    assert found.failed == {}
+
+
+def test_the_committed_page_is_that_of_its_results() -> None:
+    results = read_results(_RESULTS)
+
+    assert (_RESULTS / "index.md").read_text(encoding="utf-8") == index_markdown(results)
+
+
+def test_committed_results_hold_what_is_said_of_them() -> None:
+    results = read_results(_RESULTS)
+    beside = {
+        (table.id, number.label): Beside.of(table, number, results)
+        for table in published().tables
+        for number in table.rows
+    }
+    differences = {key: one.difference for key, one in beside.items()}
+    beaten = {key for key, found in differences.items() if found is not None and found.verdict == "**beaten**"}
+
+    assert ("002-layer", "80 %") in beaten
+    assert ("002-qat", "2 bits") in beaten
+    assert {("002-ptq", f"{bits} bits, asymmetric") for bits in (4, 3, 2)} & beaten >= {
+        ("002-ptq", "3 bits, asymmetric"),
+        ("002-ptq", "2 bits, asymmetric"),
+    }
+    held = beside["002-pruned-qat", "3 bits"].best
+    assert held is not None
+    assert held.sparsity >= 0.8

@@ -1,0 +1,356 @@
+"""Ours beside theirs: docs/results/index.md and its plots, drawn from the JSON files beside it.
+
+python -m trtbench.studies.reproduce_page docs/results
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtbench.bench.paired_drop import drop_upper_bound
+from trtbench.bench.statistics import wilson_interval
+from trtbench.report.figures import png
+from trtbench.report.figures_style import GREY, GRID, new_figure, quieten
+from trtbench.report.tables import Table, to_markdown
+from trtbench.report.units import ABSENT, fixed, percent, signed, significant
+from trtbench.store import write_atomically
+from trtbench.studies.published import published
+from trtbench.studies.reproduce import Reproduction, parsed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from matplotlib.figure import Figure
+
+    from trtbench.studies.published import Number, PublishedTable
+    from trtbench.studies.reproduce import Score, Scored
+
+    Results = Mapping[str, Reproduction]
+
+_HALF_ERROR = 0.975  # one-sided, so that both bounds hold together at 95 %
+_MIB = 2**20
+_WORTH = 50.0  # top-1 in percent, below which a network is no choice
+_HEAD = """# What the source studies published, and what came of it here
+
+Every table is drawn from the JSON files in this folder and from `trtbench/studies/published.yaml` by
+`python -m trtbench.studies.reproduce_page docs/results`; a test fails where they differ. One line is one published
+number. Theirs is on the study's test images; "on our images" is the published checkpoint, or without training the
+study's method on its checkpoint, scored on the images that ours is scored on. The difference is of the last named of
+our rows; it is paired, image by image, where theirs is on our images, and else between two samples. *beaten*: the 95 %
+interval of a paired difference lies above zero; else *higher*, *lower* or *equal*. All intervals are of one number
+each; every row is of one seed. Nothing was measured on a GPU.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Ours less theirs in percentage points, its 95 % interval, and whether it is paired image by image."""
+
+    value: float
+    low: float
+    high: float
+    is_paired: bool
+
+    @classmethod
+    def of(cls, ours: Score, *, theirs: Score | None, accuracy: float, images: int) -> Difference:
+        """Return the difference on the same images, or to so many others by both Wilson intervals (Newcombe 1998)."""
+        if theirs is not None:
+            lost = int((theirs.mask() & ~ours.mask()).sum())
+            gained = int((ours.mask() & ~theirs.mask()).sum())
+            low = -drop_upper_bound(lost, gained, ours.total, confidence=_HALF_ERROR)
+            high = drop_upper_bound(gained, lost, ours.total, confidence=_HALF_ERROR)
+            return cls(value=100 * (gained - lost) / ours.total, low=100 * low, high=100 * high, is_paired=True)
+        share, other = ours.correct / ours.total, accuracy / 100
+        (low, high), (least, most) = (
+            wilson_interval(ours.correct, ours.total),
+            wilson_interval(round(other * images), images),
+        )
+        value = share - other
+        return cls(
+            value=100 * value,
+            low=100 * (value - math.hypot(share - low, most - other)),
+            high=100 * (value + math.hypot(high - share, other - least)),
+            is_paired=False,
+        )
+
+    @property
+    def verdict(self) -> str:
+        """Say in a word what it shows."""
+        if self.is_paired and self.low > 0:
+            return "**beaten**"
+        return "higher" if self.value > 0 else "lower" if self.value < 0 else "equal"
+
+    def __str__(self) -> str:
+        return f"{signed(self.value, decimals=2)} ({signed(self.low)} to {signed(self.high)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A published number with what stands beside it: ours done the same way, the best of ours, theirs on our images."""
+
+    table: PublishedTable
+    number: Number
+    ours: Scored | None
+    best: Scored | None
+    theirs: Score | None
+
+    @classmethod
+    def of(cls, table: PublishedTable, number: Number, results: Results) -> Beside:
+        """Find the rows of a number among the results."""
+        found = results.get(table.suite)
+        ours = None if found is None else found.row(number.ours)
+        best = None if number.best is None else _row(number.best, table, results)
+        if best is not None and best.score is not None and ours is not None and ours.score is not None:
+            assert best.score.total == ours.score.total, "rows of one table have the same images"
+        return cls(table=table, number=number, ours=ours, best=best, theirs=_theirs(table, number, found, ours))
+
+    @property
+    def shown(self) -> Scored | None:
+        """The row that is held against theirs."""
+        return self.best or self.ours
+
+    @property
+    def difference(self) -> Difference | None:
+        """How ours differs, where both were scored."""
+        shown, accuracy = self.shown, self.number.accuracy
+        if shown is None or shown.score is None or accuracy is None:
+            return None
+        theirs = None if shown.score is self.theirs else self.theirs
+        return Difference.of(shown.score, theirs=theirs, accuracy=accuracy, images=self.table.images)
+
+    @property
+    def setting(self) -> str:
+        """Say in what ours was made otherwise."""
+        shown = self.shown
+        if shown is None or shown.score is None:
+            return "not run"
+        wanted = self.number.samples if self.number.samples is not None else self.table.samples
+        parts = [f"{self.table.weights} weights" if self.table.weights == "same" else self.table.weights]
+        parts.append(f"{shown.score.total:,} of {self.table.images:,} images")
+        if shown.samples != wanted:
+            parts.append(f"{shown.samples:,} training samples of {wanted:,}")
+        return "; ".join(parts)
+
+
+def _row(name: str, table: PublishedTable, results: Results) -> Scored | None:
+    """Find a row in the table's suite, or in another of the same study."""
+    here = [results[table.suite]] if table.suite in results else []
+    others = [one for suite, one in results.items() if suite.startswith(f"study-{table.source}")]
+    return next((row for one in (*here, *others) if (row := one.row(name)) is not None), None)
+
+
+def _theirs(table: PublishedTable, number: Number, found: Reproduction | None, ours: Scored | None) -> Score | None:
+    if found is not None and number.checkpoint is not None:
+        for one in found.theirs:
+            if (one.checkpoint, one.bits) == (number.checkpoint, number.bits):
+                return one.score
+    is_theirs = table.weights == "same" and not ours.samples if ours is not None else False
+    return ours.score if is_theirs and ours is not None and ours.form == "network" else None
+
+
+def read_results(folder: Path) -> dict[str, Reproduction]:
+    """Return every result of a folder by its suite's name.
+
+    Raises:
+        ConfigError: a file is none.
+    """
+    files = sorted(folder.glob("study-*.json"))
+    return {file.stem: parsed(file.read_text(encoding="utf-8"), origin=str(file)) for file in files}
+
+
+def study_tables(suite: str, results: Results) -> Iterator[tuple[PublishedTable, Table]]:
+    """Yield the tables of a suite, each published number with ours beside it."""
+    for table in published().of_suite(suite):
+        yield table, _table(table, results)
+
+
+def _table(table: PublishedTable, results: Results) -> Table:
+    lines = [Beside.of(table, number, results) for number in table.rows]
+    if all(line.number.accuracy is None and line.number.params is not None for line in lines):
+        return _structure(lines)
+    has_bytes, has_reach = (any(getattr(line.number, key) for line in lines) for key in ("mb", "reach"))
+    headers = ["published", "theirs %", "loss", "on our images %", "ours, same way %", "loss", "best of ours %"]
+    headers += ["difference, pp (95 %)", "", *["to reach %"] * has_reach, *["MB", "MB of ours"] * has_bytes, "setting"]
+    cells = []
+    for line in lines:
+        number, cell = (
+            line.number,
+            [line.number.label, fixed(line.number.accuracy), fixed(line.number.loss, decimals=4)],
+        )
+        cell += [_top1(line.theirs), _top1(None if line.ours is None else line.ours.score), _loss(line.ours)]
+        cell += [ABSENT if line.best is None else f"{_top1(line.best.score)} {line.best.name}"]
+        found = line.difference
+        cell += [ABSENT if found is None else str(found), "" if found is None else found.verdict]
+        cell += [_reached(line)] * has_reach
+        if has_bytes:
+            cell += [fixed(number.mb), _sizes(line.shown)]
+        cells.append((*cell, line.setting))
+    return Table.of(headers, cells, left=1)
+
+
+def _structure(lines: Sequence[Beside]) -> Table:
+    headers = ("published", "parameters", "ours", "MACs, M", "ours", "MB", "of ours")
+    cells = []
+    for line in lines:
+        number, ours = line.number, line.ours
+        size = None if ours is None else 4 * ours.params / _MIB
+        cells.append(
+            (
+                number.label,
+                f"{number.params:,}",
+                ABSENT if ours is None else f"{ours.params:,}",
+                fixed((number.macs or 0) / 1e6),
+                ABSENT if ours is None else fixed(ours.macs / 1e6),
+                fixed(number.mb),
+                fixed(size),
+            )
+        )
+    return Table.of(headers, cells, left=1)
+
+
+def _top1(score: Score | None) -> str:
+    return ABSENT if score is None else percent(score.correct / score.total)
+
+
+def _loss(row: Scored | None) -> str:
+    return ABSENT if row is None or row.score is None else fixed(row.score.loss, decimals=4)
+
+
+def _reached(line: Beside) -> str:
+    reach, shown = line.number.reach, line.ours if line.number.best is None else line.best
+    if reach is None:
+        return ""
+    if shown is None or shown.score is None:
+        return f"{reach:g}"
+    return f"{reach:g}: {'reached' if 100 * shown.score.correct / shown.score.total >= reach else 'not reached'}"
+
+
+def _sizes(row: Scored | None) -> str:
+    if row is None:
+        return ABSENT
+    sizes = {".tbz": row.bytes, **row.engines}
+    return "; ".join(f"{significant(size / _MIB)} {name}" for name, size in sizes.items() if size) or ABSENT
+
+
+def forms_table(results: Results) -> Table:
+    """Return every network of ours with its bytes, smallest first, above chance."""
+    rows = [row for one in results.values() for row in one.rows if row.bytes and row.score and _is_worth(row)]
+    rows.sort(key=lambda row: row.bytes or 0)
+    cells = [
+        (
+            row.name,
+            f"{row.bytes:,}",
+            _top1(row.score),
+            significant(row.macs / 1e6),
+            percent(row.sparsity),
+            f"{row.samples:,}",
+        )
+        for row in rows
+    ]
+    return Table.of(("ours", "bytes", "top-1 %", "MACs, M", "zeros %", "training samples"), cells, left=1)
+
+
+def _is_worth(row: Scored) -> bool:
+    return row.score is not None and 100 * row.score.correct / row.score.total > _WORTH
+
+
+def index_markdown(results: Results) -> str:
+    """Return index.md."""
+    parts = [_HEAD]
+    for key, source in published().sources.items():
+        parts += [f"## {source.title}", f"{source.url}. {source.faults.strip()}"]
+        for table in published().tables:
+            if table.source == key:
+                asked = f"`trtbench reproduce {table.suite}`: [its result]({table.suite}.json)."
+                where = asked if table.suite in results else f"Not run: `trtbench reproduce {table.suite}`."
+                parts += [f"### {table.title}", where, to_markdown(_table(table, results))]
+    parts += ["## All that was made, by bytes", to_markdown(forms_table(results))]
+    parts += ["![Accuracy against bytes](pareto-bytes.png)", "![Accuracy against MACs](pareto-macs.png)"]
+    parts += ["## Where it ran", to_markdown(_provenance(results))]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _provenance(results: Results) -> Table:
+    cells = []
+    for suite, one in results.items():
+        host, packages = one.environment["host"], one.environment["packages"]
+        versions = {package["module"]: package["version"] for package in packages}
+        cells.append(
+            (
+                f"[{suite}]({suite}.json)",
+                f"`{' '.join(one.argv)}`",
+                f"{host['cpu']['logical_cores']} cores, {host['cpu']['model']}",
+                f"Python {host['python']}, torch {versions.get('torch')}",
+                one.created[:10],
+                one.test_sha256[:12],
+            )
+        )
+    return Table.of(("result", "command", "machine", "versions", "day", "test images"), cells, left=6)
+
+
+def pareto_figure(results: Results, *, by: str) -> Figure:
+    """Return accuracy against bytes or MACs of all rows above chance, ours and published, and the line none beats."""
+    figure = new_figure(9.5, 6)
+    axes = figure.subplots()
+    ours = [
+        (float(size), 100 * row.score.correct / row.score.total, row.name)
+        for one in results.values()
+        for row in one.rows
+        if row.score is not None and _is_worth(row) and (size := getattr(row, by))
+    ]
+    theirs = [
+        (size, number.accuracy, f"{table.source} {number.label}")
+        for table in published().tables
+        if "cifar100" not in table.id  # other classes, and no such row of ours
+        for number in table.rows
+        if number.accuracy is not None and number.accuracy > _WORTH and (size := _published_size(number, by))
+    ]
+    for points, colour, label in ((theirs, GREY, "published"), (ours, "C0", "ours")):
+        if points:
+            axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=18, color=colour, label=label)
+    front = list(_front([*ours, *theirs]))
+    axes.step([x for x, _, _ in front], [y for _, y, _ in front], where="post", color=GREY, linewidth=1, linestyle="--")
+    for x, y, name in front:
+        axes.annotate(name, (x, y), fontsize=6, rotation=30, xytext=(2, 3), textcoords="offset points")
+    quieten(axes)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_xscale("log")
+    axes.set_xlabel(f"{'bytes of the file' if by == 'bytes' else 'MACs of one image'} (log scale; left is better)")
+    axes.set_ylabel("top-1, % (ours of 1,017 images, theirs of theirs)")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _published_size(number: Number, by: str) -> float | None:
+    if by == "macs":
+        return number.macs
+    return None if number.mb is None else number.mb * _MIB
+
+
+def _front(points: Sequence[tuple[float, float, str]]) -> Iterator[tuple[float, float, str]]:
+    best = -math.inf
+    for x, y, name in sorted(points, key=lambda point: (point[0], -point[1])):
+        if y > best:
+            best = y
+            yield x, y, name
+
+
+def write_index(folder: Path) -> None:
+    """Write index.md and the plots of a folder of results.
+
+    Raises:
+        ConfigError: a file of it is no result.
+        StoreError: the folder cannot be written.
+    """
+    results = read_results(folder)
+    write_atomically(folder / "index.md", index_markdown(results))
+    for by in ("bytes", "macs"):
+        write_atomically(folder / f"pareto-{by}.png", png(pareto_figure(results, by=by)))
+
+
+if __name__ == "__main__":
+    write_index(Path(sys.argv[1]))
