@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -73,3 +75,20 @@ def test_a_signal_waits_until_what_was_measured_is_written() -> None:
 
     assert written
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_process_ends_with_its_parent_in_the_middle_of_a_native_call() -> None:
+    script = "import sys, time; from trtbench.ending import commands; print(next(commands(sys.stdin))); time.sleep(60)"
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write("work\n")
+    child.stdin.flush()
+    assert child.stdout.readline() == "work\n"
+
+    child.stdin.close()  # as the death of a parent does
+
+    assert child.wait(timeout=30) == 0
+    child.stdout.close()

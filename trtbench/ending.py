@@ -7,10 +7,12 @@ the first process of a container a program without a handler of SIGTERM does not
 from __future__ import annotations
 
 import contextlib
+import os
+import queue
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,3 +68,20 @@ def unstoppable() -> Iterator[None]:
             signal.signal(number, handler)
     if came:
         raise Stopped(came[0])
+
+
+def commands(pipe: IO[str]) -> Iterator[str]:
+    """Yield the lines that a parent sends; where it closes the pipe or dies, end this process at once.
+
+    A thread reads them, which runs while a native call does: the parent need not wait for its end, nor outlive it.
+    """
+    lines = queue.SimpleQueue[str]()
+
+    def read() -> None:
+        for line in pipe:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield lines.get()

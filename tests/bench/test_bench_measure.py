@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from trtbench.bench import processes
 from trtbench.bench.interleave import Timing
 from trtbench.bench.measure import groups, measure_engines, time_again
 from trtbench.bench.processes import Workers, cores
@@ -19,6 +23,7 @@ from trtbench.bench.worker import serve
 from trtbench.engines.base import Parts, SessionFacts, place_of
 from trtbench.engines.fake import FakeBackend, FakeSession
 from trtbench.errors import OutOfMemoryError, RowError, SidecarError, WorkerError
+from trtbench.store import file_sha256
 from trtbench.suite import BenchConfig, LoadConfig
 
 if TYPE_CHECKING:
@@ -221,8 +226,6 @@ def test_a_worker_asked_for_when_the_run_is_over_is_not_started(
 
 
 def test_an_answer_cut_by_the_workers_death_is_its_death(fake_engine: Make, images: Images, tmp_path: Path) -> None:
-    import subprocess
-
     with Workers() as workers:
         preparing = _preparing(fake_engine("good"), images)
         worker = workers.start("good", log=tmp_path / "good.log", preparing=preparing)
@@ -237,6 +240,50 @@ def test_an_answer_cut_by_the_workers_death_is_its_death(fake_engine: Make, imag
         with pytest.raises(WorkerError, match="during 'time'"):
             worker.ask("time")
         workers.drop("good")
+
+
+@pytest.mark.parametrize(
+    ("command", "stops", "limit_s", "words"),
+    [
+        ("exec sleep 60", True, 60.0, "a process that a signal has stopped"),
+        ("exec sleep 60", False, 60.0, "no answer, and no computing, for"),
+        ("while :; do :; done", False, 0.3, "no answer within 0 s"),
+    ],
+)
+def test_a_worker_is_waited_for_while_it_computes_and_the_plan_allows(
+    command: str, limit_s: float, words: str, monkeypatch: pytest.MonkeyPatch, *, stops: bool
+) -> None:
+    monkeypatch.setattr(processes, "_LOOK_S", 0.005)
+    monkeypatch.setattr(processes, "_SILENT_LOOKS", 40)
+    monkeypatch.setattr(processes, "_SILENT_SHARE", 0.0)
+    silent = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        if stops:
+            silent.send_signal(signal.SIGSTOP)
+        with pytest.raises(TimeoutError, match=words):
+            processes._wait(silent, limit_s=limit_s)
+    finally:
+        silent.kill()
+        silent.communicate()
+
+
+def test_scoring_may_take_ten_times_what_the_first_inference_says() -> None:
+    assert processes.scoring_limit_s(30.0, 50_000) == 15_000
+    assert processes.scoring_limit_s(0.1, 10) == processes.LIMIT_S
+
+
+def test_an_engine_that_another_run_replaced_is_not_measured_as_the_one_that_was_built(
+    fake_engine: Make, images: Images, tmp_path: Path
+) -> None:
+    built = fake_engine("dense")
+    meant = dataclasses.replace(built, sha256=file_sha256(built.path))
+    replaced = fake_engine("dense", ns_per_image=1e6)
+    assert replaced.path == built.path
+
+    found = _measure([meant], images, tmp_path)
+
+    assert isinstance(found[0].error, SidecarError)
+    assert "let one run at a time build it" in str(found[0].error)
 
 
 def test_a_timed_worker_gets_the_last_cores() -> None:

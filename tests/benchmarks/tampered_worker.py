@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.bench.worker import Worker, own_output, serve
+from trtbench.ending import commands
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,4 +69,4 @@ class TamperedWorker(Worker):
 
 
 if __name__ == "__main__":
-    serve(sys.stdin, own_output(), kind=TamperedWorker)
+    serve(commands(sys.stdin), own_output(), kind=TamperedWorker)

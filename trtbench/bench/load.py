@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from trtbench.bench.processes import cores
+from trtbench.bench.processes import LIMIT_S, PATIENCE, cores
 from trtbench.rows import LoadRecord
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def measure_load(worker: WorkerProcess, load: LoadConfig, *, batch_size: int, th
     def at(rate: float | None) -> LoadRecord:
         answer = worker.ask(
             "load",
+            limit_s=LIMIT_S + PATIENCE * load.duration,
             batch=batch_size,
             streams=load.streams,
             duration_s=load.duration,

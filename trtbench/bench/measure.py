@@ -15,7 +15,7 @@ import numpy as np
 from trtbench.bench.accuracy import score
 from trtbench.bench.interleave import Budget, Timing, measure_interleaved
 from trtbench.bench.load import measure_load
-from trtbench.bench.processes import Workers, cores
+from trtbench.bench.processes import LIMIT_S, PATIENCE, Workers, cores, scoring_limit_s
 from trtbench.bench.records import PLAIN, Measured, Opening, Run, Way
 from trtbench.engines.base import place_of
 from trtbench.errors import OutOfMemoryError, RowError, WorkerError
@@ -35,7 +35,7 @@ _ENERGY_S = 1.0  # NVML's counter steps every 20 to 100 ms
 _MORE, _AGAIN = 10_000, 20_000
 _AT_ONCE = 2  # workers that start or score
 _THROUGHPUT_SAMPLE_MS = 1.0  # a sample of the throughput mode lasts this long at least
-_PARTS_SAMPLES = 50
+_PARTS_SAMPLES, _PARTS_LIMIT_S = 50, 3600.0
 
 
 def measure_engines(
@@ -201,7 +201,7 @@ def score_all(workers: Workers, group: Sequence[Measured], bench: Bench) -> Iter
 
 def score_engine(workers: Workers, group: Sequence[Measured], bench: Bench) -> None:
     """Score an engine at each batch size, unless it failed."""
-    worker, images = workers.alive(group[0].engine.name), bench.images
+    worker, images, smallest = workers.alive(group[0].engine.name), bench.images, min(bench.config.batch_sizes)
     if worker is None or group[0].error is not None:
         return
     try:
@@ -209,7 +209,9 @@ def score_engine(workers: Workers, group: Sequence[Measured], bench: Bench) -> N
         with tempfile.TemporaryDirectory(prefix="trtbench-", ignore_cleanup_errors=True) as scratch:
             for one in group:
                 path = Path(scratch) / f"{one.batch_size}.npy"
-                worker.ask("score", batch=one.batch_size, logits=str(path))
+                assert one.opening is not None, "what is scored was opened"
+                limit_s = scoring_limit_s(one.opening.first_inference_ms, -(-len(images.labels) // smallest))
+                worker.ask("score", limit_s=limit_s, batch=one.batch_size, logits=str(path))
                 with storing(path):
                     logits = np.load(path)
                 one.accuracy = score(logits, images.labels, reference=images.reference, names=images.classes)
@@ -251,7 +253,7 @@ def _start(workers: Workers, group: Sequence[Measured], bench: Bench) -> WorkerP
     log = bench.folder / "logs" / f"{engine.name.replace(' ', '_')}.log"
     try:
         place, images = place_of(engine.backend), str(bench.images.path)
-        preparing = {"backend": place, "engine": str(engine.path), "images": images}
+        preparing = {"backend": place, "engine": str(engine.path), "images": images, "sha256": engine.sha256}
         return workers.start(engine.name, log=log, preparing=preparing)
     except RowError as error:
         for one in group:
@@ -350,10 +352,12 @@ class _Timer:
         self._warm_up_ms = warm_up_ms
         self._cores = cores
         self._launches = 1
+        self._sample_ns = 0.0
 
     def warm_up(self) -> float:
         answer = self._worker.ask(
             "warm_up",
+            limit_s=max(LIMIT_S, PATIENCE * self._warm_up_ms / 1e3),
             batch=self._batch_size,
             warm_up_ms=self._warm_up_ms,
             cores=self._cores,
@@ -365,11 +369,17 @@ class _Timer:
         self._run.cores = tuple(answer["cores"])
         self._run.settings, self._run.notes = answer["settings"], tuple(answer["notes"])
         self._run.warm_up_ms, self._run.warm_up_inferences = answer["warm_up_ms"], answer["n"]
-        return float(answer["inference_ns"]) * self._launches
+        self._sample_ns = float(answer["inference_ns"]) * self._launches
+        return self._sample_ns
 
     def time(self, samples: int) -> NDArray[np.int64]:
         answer = self._worker.ask(
-            "time", batch=self._batch_size, samples=samples, scope=self._way.scope, launches=self._launches
+            "time",
+            limit_s=max(LIMIT_S, PATIENCE * (samples + 1) * self._sample_ns / 1e9),
+            batch=self._batch_size,
+            samples=samples,
+            scope=self._way.scope,
+            launches=self._launches,
         )
         self._run.device_memory_bytes = answer["device_memory_bytes"]
         self._run.host_memory_bytes = answer["host_memory_bytes"]
@@ -378,6 +388,6 @@ class _Timer:
 
 def _tell_parts_apart(worker: WorkerProcess, run: Run, batch_size: int) -> None:
     try:
-        run.parts_ns = worker.ask("parts", batch=batch_size, samples=_PARTS_SAMPLES)["ns"]
+        run.parts_ns = worker.ask("parts", limit_s=_PARTS_LIMIT_S, batch=batch_size, samples=_PARTS_SAMPLES)["ns"]
     except RowError as error:
         run.error = error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import selectors
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from trtbench import errors
@@ -17,10 +19,14 @@ from trtbench.store import storing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 WORKER = "trtbench.bench.worker"
-_TIMEOUT_S = 600.0  # the longest single command: scoring a whole test split at batch 1
+LIMIT_S = 600.0  # of a command that the plan says nothing of; of one that it does, at least
+PATIENCE = 10  # a command may take that many times what the plan, or the first inference, says: machines are shared
+_EMULATED_SLOWER = 20  # of a command without a plan: importing a runtime under QEMU
+_LOOK_S = 1.0
+_STOPPED_LOOKS = 10  # of a process that a signal has stopped
+_SILENT_LOOKS, _SILENT_SHARE = 120, 0.1  # without any computing; at least, and of the limit: a load waits for requests
 _SETTINGS = {"ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
 _EMULATED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # it tells OpenBLAS of threads it cannot have
 
@@ -32,7 +38,7 @@ class WorkerProcess:
         name: how messages call it.
         log: where its standard error goes.
         module: what `python -m` runs; it serves the commands of `trtbench.bench.worker`.
-        under: the command of an emulator that runs it, split into words; it takes its time, so none is set for it.
+        under: the command of an emulator that runs it, split into words.
 
     Raises:
         EngineError: there is no such emulator.
@@ -40,7 +46,7 @@ class WorkerProcess:
 
     def __init__(self, name: str, *, log: Path, module: str = WORKER, under: Sequence[str] = ()) -> None:
         self.name = name
-        self._timeout_s = None if under else _TIMEOUT_S
+        self._slower = _EMULATED_SLOWER if under else 1
         self._log = log
         self._asking = threading.Lock()
         with storing(log):
@@ -57,8 +63,8 @@ class WorkerProcess:
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
 
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Send one command and return its answer.
+    def ask(self, do: str, *, limit_s: float = LIMIT_S, **arguments: Any) -> dict[str, Any]:
+        """Send one command and return its answer, for which it has that many seconds while it computes.
 
         Raises:
             WorkerError: the process died or went silent; its last words are in the message.
@@ -69,7 +75,8 @@ class WorkerProcess:
             with self._asking:
                 stdin.write(json.dumps({"do": do, **arguments}) + "\n")
                 stdin.flush()
-                answer = _read_line(stdout, timeout_s=self._timeout_s)
+                _wait(self._process, limit_s=limit_s * self._slower)
+                answer = stdout.readline()
         except BrokenPipeError as error:  # it ended before it read: how it ended says more than that it did
             raise self._died(do, "") from error
         except (TimeoutError, ValueError) as error:  # ValueError: killed and closed meanwhile
@@ -198,17 +205,45 @@ def _started(under: Sequence[str]) -> Iterator[None]:
         ) from error
 
 
-def _read_line(pipe: IO[str], *, timeout_s: float | None) -> str:
-    """Read one line, or "" at the end of the file; without a limit, wait.
+def _wait(process: subprocess.Popen[str], *, limit_s: float) -> None:
+    """Wait until a process answers or ends, for as long as it computes.
+
+    What is counted are looks at it, so that a parent that was stopped itself does not take that for its worker's
+    silence. Looking costs the worker nothing: the system keeps its state and the processor time it took.
 
     Raises:
-        TimeoutError: nothing came in time.
+        TimeoutError: a signal stopped it, it computes nothing, or it takes too long.
     """
+    state, spent, still = "", -1, 0
     with selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        if not selector.select(timeout=timeout_s):
-            raise TimeoutError(f"no answer within {timeout_s:.0f} s")
-    return pipe.readline()
+        assert process.stdout is not None
+        selector.register(process.stdout, selectors.EVENT_READ)
+        for look in itertools.count(1):
+            if selector.select(timeout=_LOOK_S):
+                return
+            before = (state, spent)
+            state, spent = _pulse(process.pid)
+            still = still + 1 if spent >= 0 and before == (state, spent) else 0
+            if state == "T" and still >= _STOPPED_LOOKS:
+                raise TimeoutError("a process that a signal has stopped")
+            if still >= max(_SILENT_LOOKS, _SILENT_SHARE * limit_s / _LOOK_S):
+                raise TimeoutError(f"no answer, and no computing, for {still * _LOOK_S:.0f} s")
+            if look * _LOOK_S >= limit_s:
+                raise TimeoutError(f"no answer within {limit_s:.0f} s")
+
+
+def _pulse(pid: int) -> tuple[str, int]:
+    """Return the state of a process and the ticks of processor time it took (proc(5), stat); ("", -1) if unknown."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return "", -1
+    return fields[0], int(fields[11]) + int(fields[12])
+
+
+def scoring_limit_s(first_inference_ms: float, batches: int) -> float:
+    """Return what a worker may take to score so many batches, by what its first took."""
+    return max(LIMIT_S, PATIENCE * batches * first_inference_ms / 1e3)
 
 
 def cores(threads: int) -> list[int]:

@@ -28,12 +28,16 @@ Progress = Callable[[str, str, float], None]  # told stage, item and share done 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFile:
-    """An engine to measure; `name` is unique, `settings` go to its runtime before those of the suite."""
+    """An engine to measure; `name` is unique, `settings` go to its runtime before those of the suite.
+
+    `sha256` is of the file that is meant; "" means whichever stands there.
+    """
 
     name: str
     backend: str
     path: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

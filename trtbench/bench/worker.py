@@ -1,7 +1,7 @@
 """The worker process of one engine: one command a line, one JSON line in answer, and no torch of its own.
 
-Commands come on standard input, so a parent that dies closes it and the worker ends. Whatever a runtime prints goes to
-standard error, which the parent keeps as the row's log.
+Commands come on standard input; a parent that dies closes it, and the worker ends, whatever it is doing. What a runtime
+prints goes to standard error, which the parent keeps as the row's log.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import numpy as np
 from trtbench.bench.end_to_end import encoded, time_end_to_end
 from trtbench.bench.load import poisson_arrivals, serve_arrivals, serve_streams
 from trtbench.data.batches import batches
+from trtbench.ending import commands
 from trtbench.engines.base import load_backend
 from trtbench.engines.sidecar import check_engine, read_sidecar
-from trtbench.errors import EngineError, OutOfMemoryError, TrtbenchError, WorkerError
+from trtbench.errors import EngineError, OutOfMemoryError, SidecarError, TrtbenchError, WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -56,15 +57,20 @@ class Worker:
         asked = (self.prepare, self.open, self.score, self.warm_up, self.time, self.parts, self.load, self.close)
         return {command.__name__: command for command in asked}
 
-    def prepare(self, *, backend: str, engine: str, images: str | None) -> dict[str, Any]:
+    def prepare(self, *, backend: str, engine: str, images: str | None, sha256: str = "") -> dict[str, Any]:
         """Import the runtime, check the engine against its sidecar and map the images: all that is not timed.
 
         `backend` says where the runtime stands, as `module:NAME`: the parent alone knows the runtimes by their names.
+        `sha256` is the engine's when it was built: another run may have replaced it since, its sidecar with it.
         Without images, seeded noise stands in for them: enough to be timed, never to be scored.
         """
         self._path = Path(engine)
         self._runtime = load_backend(backend)
         self._sidecar = read_sidecar(self._path)
+        if sha256 not in ("", self._sidecar.engine_sha256):
+            expected, got = f"the one of sha256 {sha256[:12]} that was to be measured", self._sidecar.engine_sha256[:12]
+            cure = "let one run at a time build it, or give another --engines"
+            raise SidecarError(f"engine {engine}", expected=expected, got=got, cure=cure)
         check_engine(self._path, self._sidecar, machine=self._runtime.facts(self._sidecar.options).machine)
         self._images = _noise(self._sidecar.preprocessing.input_shape) if images is None else _mapped(images)
         return {}
@@ -290,4 +296,4 @@ def own_output() -> IO[str]:
 
 
 if __name__ == "__main__":
-    serve(sys.stdin, own_output())
+    serve(commands(sys.stdin), own_output())

@@ -226,9 +226,10 @@ def engine_files(built: Sequence[BuiltEngine], suite: Suite) -> list[EngineFile]
             backend=one.plan.backend,
             path=one.path,
             settings={key: getattr(suite.bench, key) for key in BACKENDS[one.plan.backend].settings},
+            sha256=one.sidecar.engine_sha256,
         )
         for one in built
-        if one.status == "ok" and one.path is not None
+        if one.status == "ok" and one.path is not None and one.sidecar is not None
     ]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from trtbench.bench.processes import Workers
+from trtbench.bench.processes import Workers, scoring_limit_s
 from trtbench.calibrate.exclusion import powers, signal_to_noise_db
 from trtbench.data import spread
 from trtbench.engines.base import place_of
@@ -139,7 +139,7 @@ def run_engine(
         write_sidecar(copy, replace(sidecar, settings=settings))
         images = Path(scratch) / "images.npy"
         np.save(images, split.images)
-        _work(copy, sidecar.backend, images, logits=folder / _LOGITS, under=under)
+        _work(copy, sidecar.backend, images, count=len(split), logits=folder / _LOGITS, under=under)
     return RunFacts()
 
 
@@ -172,8 +172,8 @@ class _Runs:
         return found
 
 
-def _work(engine: Path, backend: str, images: Path, *, logits: Path, under: Sequence[str]) -> None:
-    """Let a worker score an engine on images.
+def _work(engine: Path, backend: str, images: Path, *, count: int, logits: Path, under: Sequence[str]) -> None:
+    """Let a worker score an engine on so many images.
 
     Raises:
         EngineError: the emulator is not there, or the worker says why it cannot.
@@ -182,8 +182,9 @@ def _work(engine: Path, backend: str, images: Path, *, logits: Path, under: Sequ
     preparing = {"backend": place_of(backend), "engine": str(engine), "images": str(images)}
     with Workers(under=under) as workers:
         worker = workers.start(engine.name, log=engine.with_suffix(".log"), preparing=preparing)
-        worker.ask("open", settings={"threads": 1, "spin": False})
-        worker.ask("score", batch=_BATCH, logits=str(logits))
+        opened = worker.ask("open", settings={"threads": 1, "spin": False})
+        limit_s = scoring_limit_s(opened["first_inference_ms"], count)
+        worker.ask("score", limit_s=limit_s, batch=_BATCH, logits=str(logits))
 
 
 def _simulated(

@@ -9,7 +9,7 @@ import zlib
 from typing import IO, TYPE_CHECKING, Any
 
 from trtbench import errors
-from trtbench.bench.processes import WORKER, WorkerProcess
+from trtbench.bench.processes import LIMIT_S, WORKER, WorkerProcess
 from trtbench.bench.worker import Worker, serve
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class WorkerHere(WorkerProcess):
         log.touch()
         self._worker = Worker()
 
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+    def ask(self, do: str, *, limit_s: float = LIMIT_S, **arguments: Any) -> dict[str, Any]:
         answers = io.StringIO()
         serve([json.dumps({"do": do, **arguments})], answers, kind=lambda: self._worker)
         found: dict[str, Any] = json.loads(answers.getvalue())

@@ -17,12 +17,12 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from trtbench import errors
+from trtbench.ending import commands
 from trtbench.engines.base import BuildOptions, BuildRequest, BuildResult, partial_path
 from trtbench.engines.tensorrt.builder import serialize
 from trtbench.engines.tensorrt.inspector import achieved, report_layers
@@ -186,19 +186,13 @@ def main() -> None:
     """Be the builder's process: read a request from standard input, answer on standard output."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the library prints is no answer
-    sent = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sent = json.loads(next(commands(sys.stdin)))
     try:
         _say(channel, **to_jsonable(_build(_request(sent, channel), Path(sent["partial"]))))
     except TrtbenchError as error:
         facts = {"what": error.what, "expected": error.expected, "got": error.got, "cure": error.cure}
         _say(channel, error=(type(error).__name__, facts))
     os._exit(0)  # the library's threads and destructors have nothing left to say
-
-
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(1)
 
 
 def _request(sent: dict[str, Any], channel: Any) -> BuildRequest:
