@@ -157,12 +157,12 @@ def test_importing_the_package_or_its_command_line_loads_no_heavy_package(code: 
     assert _loaded_after(code) == set()
 
 
-def test_showing_the_help_loads_no_heavy_package() -> None:
+def test_showing_the_help_or_the_version_loads_no_heavy_package() -> None:
     code = (
         "import contextlib, io\n"
-        "sys.argv = ['trtbench', '--help']\n"
         "from trtbench.cli import main\n"
-        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()"
+        "for sys.argv in (['trtbench', '--help'], ['trtbench', '--version']):\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()"
     )
 
     assert _loaded_after(code) == set()

@@ -96,18 +96,18 @@ def test_build_bench_report_plan_and_store_work_on_one_suite(trtbench: Callable[
     assert [engine["status"] for engine in again.json["engines"]] == ["ok", "ok", "ok"]
     assert again.err == ""
 
-    planned = trtbench(f"plan {tiny}")
-    assert "3 rows" in planned.out
-    assert "nothing: only to measure" in planned.out
-    assert trtbench(f"plan {tiny} --json").json["disk_bytes"] == 0
+    shown = trtbench(f"plan {tiny}").out
+    assert "3 rows" in shown
+    assert "nothing: only to measure" in shown
+    assert (planned := trtbench(f"plan {tiny} --json").json)["disk_bytes"] == 0
+    assert planned["schema_version"] == "1"
 
     benched = trtbench(f"bench {tiny}")
     assert benched.code == 0, benched.err
     assert "CPU" in benched.out or "cpu" in benched.out
     assert "report.md" in benched.err
 
-    shown = trtbench("report --json")
-    assert shown.json["schema_version"] == "1"
+    assert trtbench("report --json").json["schema_version"] == "1"
     assert "onnxruntime-cpu" in trtbench("report runs/latest/report.json").out
 
     kinds = {one["kind"] for one in trtbench("store list --json").json["artefacts"]}
@@ -172,7 +172,7 @@ def test_a_fault_in_a_suite_exits_2_with_one_line_a_fault(trtbench: Callable[[st
     [
         ("build quickstart --model resnet20", "SUITE: expected only without --model"),
         ("build --precision int8", "--precision: expected only with --model"),
-        ("bench --duration 1 --batch 4", "--batch, --duration: expected only with --engine"),
+        ("bench --duration 1 --batch-size 4", "--batch-size, --duration: expected only with --engine"),
         ("bench quickstart --engine e.onnx", "SUITE: expected only without --engine"),
         ("bench --engine none.onnx", "an engine file"),
         ("evaluate --model resnet20 --checkpoint none.pt", "none.pt"),
@@ -195,6 +195,63 @@ def test_a_mistake_of_the_user_exits_2_and_says_what_is_wrong(
     assert found.code == 2
     assert words in found.err
     assert "Traceback" not in found.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("crosscheck e --batch 4", "--batch: expected --batch-size"),
+        ("bench --engine e --batch 4", "--batch: expected --batch-size"),
+        ("plan --device cuda:1", "--device: expected it before the verb"),
+        ("export --model resnet20 --out m.onnx", "--out: expected -o/--output"),
+        ("run --output there", "--output: expected --out;"),
+        ("comapre a b", "No such command 'comapre'. Did you mean 'compare'?"),
+    ],
+)
+def test_what_is_spelled_as_elsewhere_or_before_is_refused_with_the_cure(
+    trtbench: Callable[[str], Answer], arguments: str, words: str
+) -> None:
+    found = trtbench(arguments)
+
+    assert (found.code, found.out) == (2, "")
+    assert words in found.err
+
+
+def test_the_version_is_that_of_the_package(trtbench: Callable[[str], Answer]) -> None:
+    from importlib.metadata import version
+
+    assert trtbench("--version").out == f"trtbench {version('trtbench')}\n"
+
+
+def test_the_help_shows_every_verb_once_in_the_group_it_belongs_to(trtbench: Callable[[str], Answer]) -> None:
+    from trtbench.cli.main import verbs
+
+    told = trtbench("--help").out
+    groups = {title: re.findall(r"^  ([a-z0-9-]+) ", rest, re.MULTILINE) for title, rest in _sections(told)}
+
+    assert [name for group in ("Run", "Steps", "Results", "Machine") for name in groups[group]] == list(verbs())
+    assert "plan" in groups["Run"]
+    assert "prune" in groups["Steps"]
+    assert "compare" in groups["Results"]
+    assert "gpu-info" in groups["Machine"]
+
+
+def _sections(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"^(\w+):\n((?:  .*\n)+)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [("trtbench re", {"report", "recommend"}), ("trtbench run --req", {"--require-gpu"})],
+)
+def test_the_shell_completes_verbs_and_options(
+    trtbench: Callable[[str], Answer], monkeypatch: pytest.MonkeyPatch, line: str, found: set[str]
+) -> None:
+    monkeypatch.setenv("_TRTBENCH_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+
+    assert set(trtbench("").out.split()) == found
 
 
 @pytest.mark.parametrize("arguments", ["no-such-verb", "prune", "plan --bogus"])
@@ -334,8 +391,13 @@ def test_the_gpu_of_the_command_line_goes_before_that_of_a_suite(
 
 @pytest.mark.usefixtures("tiny")
 def test_the_schema_is_json_and_init_writes_a_suite_that_plans(trtbench: Callable[[str], Answer]) -> None:
-    assert "properties" in trtbench("schema").json
+    schema = trtbench("schema").json
+    assert schema["$id"].endswith("/suite.schema.json")
     assert trtbench("init --model resnet20 --data digits --checkpoint net.safetensors").code == 0
+    first = Path("suite.yaml").read_text(encoding="utf-8").partition("\n")[0]
+    named = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
+    assert named is not None
+    assert json.loads(Path(named[1]).read_text(encoding="utf-8")) == schema
     assert trtbench("init --model resnet20 --data digits").code == 2
     assert trtbench("plan suite.yaml").code == 0
     assert trtbench("init --model resnet20 --data digits --force").code == 0
@@ -373,7 +435,7 @@ def test_each_step_answers_in_json_and_in_words(trtbench: Callable[[str], Answer
     engine = built.json["engines"][0]
     assert engine["status"] == "ok"
 
-    options = "--duration 0.01 --warm-up 0 --batch 2 --quiet"
+    options = "--duration 0.01 --warm-up 0 --batch-size 2 --quiet"
     measured = trtbench(f"bench --engine {engine['path']} {options} --json").json
     assert measured["rows"][0]["accuracy"]["total"] == 900
     assert "of 900 correct, p50" in trtbench(f"bench --engine {engine['path']} {options}").out

@@ -181,7 +181,16 @@ def test_what_is_not_given_is_as_in_a_suite_that_says_nothing() -> None:
 
 def test_several_values_are_joined_by_commas_or_the_option_is_repeated() -> None:
     found = _given(
-        "--batch", "1,4", "--batch", "8", "--mean", ".1,.2,.3", "--exclude", "a,b", "--scopes", "device"
+        "--bench-batch-size",
+        "1,4",
+        "--bench-batch-size",
+        "8",
+        "--mean",
+        ".1,.2,.3",
+        "--exclude",
+        "a,b",
+        "--scopes",
+        "device",
     ).values
 
     assert found["bench.batch_sizes"] == [1, 4, 8]

@@ -145,7 +145,7 @@ def test_crosscheck_states_both_figures_and_warns_where_they_differ(
 ) -> None:
     quick = ("--duration", "0.01", "--warm-up", "1", "--trtexec", _trtexec(tmp_path, ms=1e6))
 
-    code, out, err = trtbench("crosscheck", str(engine), "--batch", "2", *quick)
+    code, out, err = trtbench("crosscheck", str(engine), "--batch-size", "2", *quick)
 
     assert code == 0
     assert "1000000.0000" in out

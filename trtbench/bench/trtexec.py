@@ -270,7 +270,9 @@ def _profile_index(profiles: list[dict[str, list[list[int]]]], batch: int) -> in
     ]
     if not fitting:
         sizes = ", ".join(f"{low[0]}" if low == high else f"{low[0]} to {high[0]}" for low, _, high in ranges) or "none"
-        raise UnsupportedError(f"batch {batch}", expected=f"one of the engine's: {sizes}", cure="name one with --batch")
+        raise UnsupportedError(
+            f"batch {batch}", expected=f"one of the engine's: {sizes}", cure="name one with --batch-size"
+        )
     return min(fitting)[1]
 
 

@@ -104,7 +104,7 @@ def _inspect_graph(path: Path, *, as_json: bool) -> None:
 def crosscheck_verb(
     *,
     engine: EngineArgument,
-    batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
+    batch: Annotated[int, typer.Option("--batch-size", min=1, help="Images of a request.")] = 1,
     warm_up: Annotated[float, typer.Option(help="Milliseconds of warm-up.")] = 200.0,
     duration: Annotated[float, typer.Option(help="Seconds of timing, on each side.")] = 3.0,
     cuda_graph: Annotated[bool, typer.Option(help="Launch a captured CUDA graph.")] = True,

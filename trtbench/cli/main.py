@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from trtbench import __version__
 from trtbench.cli import machine, reports, ship, steps, studies, suite
 from trtbench.cli.options import GIVEN_DEVICE, PLAIN
-from trtbench.cli.screen import complain
+from trtbench.cli.screen import complain, show
 from trtbench.ending import Stopped, heed_signals
-from trtbench.errors import TrtbenchError
+from trtbench.errors import ConfigError, TrtbenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
 
 _INTERRUPTED = 130
+_GROUPS: Mapping[str, tuple[ModuleType, ...]] = {
+    "Run": (suite,),
+    "Steps": (steps,),
+    "Results": (reports, ship, studies),
+    "Machine": (machine,),
+}
+# Options that a verb does not have, though another has them or it had them once: what is expected, and the cure.
+_ELSEWHERE = {
+    "--batch": ("--batch-size", "write --batch-size, as everywhere"),
+    "--device": ("it before the verb", "trtbench --device cuda:1 VERB ..."),
+    "--out": ("-o/--output", "--out is the folder of runs; what this verb writes is named by --output"),
+    "--output": ("--out", "--output names what a verb writes; the folder of runs is --out"),
+}
+_UsageError: Any = typer.BadParameter.__base__  # click's, which Typer may bring inside
 
 
 def verbs() -> dict[str, typer.Typer]:
     """Return every verb by its name, each an application of its own."""
+    return {name: verb for modules in _GROUPS.values() for name, verb in _verbs_of(modules).items()}
+
+
+def _verbs_of(modules: tuple[ModuleType, ...]) -> dict[str, typer.Typer]:
     found = {}
-    for module in (suite, steps, reports, ship, studies, machine):
+    for module in modules:
         for command in module.app.registered_commands:
             found[command.name or command.callback.__name__.replace("_", "-")] = one = typer.Typer(**PLAIN)
             one.registered_commands.append(command)
@@ -47,17 +71,32 @@ class _Verbs(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  as in every group
         """Write what each verb does, building none."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, _first_line(one)) for name, one in verbs().items()])
+        for title, modules in _GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, _first_line(one)) for name, one in _verbs_of(modules).items()])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb that is meant, or name the nearest."""
+        near = [] if args[0].startswith("-") else difflib.get_close_matches(args[0], verbs(), n=1)
+        if near and near[0] != args[0]:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run one verb.
 
         Raises:
             Exit: it was interrupted.
+            ConfigError: an option of another verb, or of an earlier version.
         """
         try:
             return super().invoke(ctx)
+        except _UsageError as error:
+            option = getattr(error, "option_name", "")
+            if option in _ELSEWHERE:
+                expected, cure = _ELSEWHERE[option]
+                raise ConfigError(option, expected=expected, cure=cure) from error
+            raise
         except KeyboardInterrupt as interrupt:
             complain("interrupted; run the same command again to go on where it stopped")
             code = interrupt.exit_code if isinstance(interrupt, Stopped) else _INTERRUPTED
@@ -71,13 +110,22 @@ def _first_line(verb: typer.Typer) -> str:
     return str(text).partition("\n")[0]
 
 
-app = typer.Typer(name="trtbench", cls=_Verbs, no_args_is_help=True, **PLAIN)
+app = typer.Typer(name="trtbench", cls=_Verbs, no_args_is_help=True, **{**PLAIN, "add_completion": True})
+
+
+def _tell_version(is_asked: bool) -> None:  # noqa: FBT001  as Typer calls it
+    if is_asked:
+        show(f"trtbench {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def _application(
     ctx: typer.Context,
     *,
+    version: Annotated[  # noqa: ARG001  told before anything else is read
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Show the version and exit.")
+    ] = False,
     device: Annotated[
         str | None,
         typer.Option(help="The GPU, as cuda:N in the order of nvidia-smi or by its UUID; goes before a suite's own."),
@@ -95,7 +143,7 @@ def main() -> None:
     heed_signals()
     sys.path.append(str(Path.cwd()))  # so that `mymodel:build` in this folder is found, as under `python -m`
     try:
-        app()
+        app(prog_name="trtbench")
     except TrtbenchError as error:
         complain(error)
         sys.exit(error.exit_code)

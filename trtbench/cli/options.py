@@ -61,7 +61,7 @@ BENCH = Section(
     key="bench",
     part="BenchConfig",
     but=("load", "alive", "baselines", "baseline_precisions"),
-    names={"batch_sizes": "batch"},
+    names={"batch_sizes": "batch-size"},
 )
 # What is not given is as the run decided it.
 DECISION = Section(

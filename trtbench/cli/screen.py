@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from trtbench.progress import Event
 
+_JSON_VERSION = "1"  # goes up where a key of --json goes away or means another thing; new ones come without
 _MARKS = {
     "done": "[green]done  [/green]",
     "cached": "[cyan]kept  [/cyan]",
@@ -50,8 +51,8 @@ def show(text: str) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Write one JSON object to stdout."""
-    show(json.dumps(to_jsonable(value), indent=2))
+    """Write one JSON object to stdout, with the version of its keys where it has none of its own."""
+    show(json.dumps({"schema_version": _JSON_VERSION, **to_jsonable(value)}, indent=2))
 
 
 def show_table(title: str, headers: Sequence[str], cells: Iterable[Sequence[str]], *, left: int = 99) -> None:

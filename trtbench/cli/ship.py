@@ -86,7 +86,9 @@ def predict(
     ],
     *,
     top: Annotated[int, typer.Option(min=1, help="Classes to name, the likeliest first.")] = 1,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images at once [default: as it was shipped].")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images at once [default: as it was shipped].")
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:

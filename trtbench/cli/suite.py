@@ -229,9 +229,13 @@ def init(
     output: Annotated[Path, output_option("The suite file to write.")] = Path("suite.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")] = False,
 ) -> None:
-    """Write a suite for my model and my images, ready to run and to edit."""
+    """Write a suite for my model and my images, ready to run and to edit.
+
+    The schema is written beside it, and the suite's first line names it to editors: they complete keys and say what
+    each takes.
+    """
     from trtbench.store import write_atomically
-    from trtbench.suite import parse_suite, suite_template
+    from trtbench.suite import parse_suite, suite_schema, suite_template
 
     if output.exists() and not force:
         raise ConfigError(f"file {output}", expected="no file there", cure="choose another --output, or add --force")
@@ -243,18 +247,20 @@ def init(
     base = output.resolve().parent
     near = {"model": _from(base, model, prefix="onnx:"), "data": _from(base, data, prefix="folder:")}
     weights = None if checkpoint is None else Path(_from(base, str(checkpoint)))
+    schema = output.with_suffix(".schema.json")
     text = suite_template(**near, checkpoint=weights)
     parse_suite(text, origin=str(output))
-    write_atomically(output, text)
+    write_atomically(output, f"# yaml-language-server: $schema={schema.name}\n{text}")
+    write_atomically(schema, json.dumps(suite_schema(), indent=2) + "\n")
     say(f"Wrote {output}. Next: trtbench plan {output}; trtbench run {output}")
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of suite files."""
-    from trtbench.suite import Suite
+    from trtbench.suite import suite_schema
 
-    show(json.dumps(Suite.model_json_schema(), indent=2))
+    show(json.dumps(suite_schema(), indent=2))
 
 
 @store_app.command("list")

@@ -94,7 +94,8 @@ class Report:
 def report_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of report.json, built from the records; `schema.json` is its copy."""
     schema = _adapter().json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    where = "https://trtbench.github.io/trtbench/report.schema.json"
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": where, **schema}
 
 
 def schema_text() -> str:

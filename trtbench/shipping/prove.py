@@ -63,7 +63,7 @@ def scored(folder: Path, images: NDArray[np.uint8], *, batch: int) -> NDArray[np
         np.save(pixels, images)
         # -E and -s: neither PYTHONPATH nor the user's own packages are there; -B: no bytecode goes into the bundle.
         command = [sys.executable, "-E", "-s", "-B", str(folder.absolute() / "predict.py")]
-        command += ["--pixels", str(pixels), "--logits", str(logits), "--batch", str(batch)]
+        command += ["--pixels", str(pixels), "--logits", str(logits), "--batch-size", str(batch)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode:
             words = run.stderr.strip().splitlines()[-1:] or ["no last words"]

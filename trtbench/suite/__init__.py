@@ -14,7 +14,7 @@ from trtbench.suite.engines import (
 )
 from trtbench.suite.inputs import ZOO, AugmentConfig, DataConfig, DistillConfig, ModelConfig, TrainConfig
 from trtbench.suite.read import load_suite, parse_suite, shipped_suites, suite_template
-from trtbench.suite.suite import Suite, adhoc_suite
+from trtbench.suite.suite import Suite, adhoc_suite, suite_schema
 from trtbench.suite.variants import (
     KINDS,
     VARIANT_KINDS,
@@ -67,5 +67,6 @@ __all__ = [
     "options",
     "parse_suite",
     "shipped_suites",
+    "suite_schema",
     "suite_template",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+import re
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,9 +27,9 @@ _EXPECTED = {
     "too_short": "at least {min_length}",
 }
 _CURES = {
-    "extra_forbidden": "remove the key or mend its spelling: `trtbench schema` lists the keys",
+    "extra_forbidden": "{near}remove the key or mend its spelling: `trtbench schema` lists the keys",
     "missing": "add the key; `trtbench init` writes a complete suite",
-    "union_tag_invalid": "use one of the kinds named",
+    "union_tag_invalid": "{near}use one of the kinds named",
     "union_tag_not_found": "add the kind, as `kind: dense`; `trtbench schema` lists them",
 }
 Path = tuple[int | str, ...]  # of keys and of indices
@@ -72,7 +74,7 @@ def validated(
         return kind.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False)
-        faults = [_fault(origin, fault, locate) for fault in found if not _follows(fault, found)]
+        faults = [_fault(kind, origin, fault, locate) for fault in found if not _follows(fault, found)]
         raise ConfigError("\n".join(faults)) from error
 
 
@@ -94,17 +96,57 @@ def _follows(fault: Any, others: list[Any]) -> bool:
     )
 
 
-def _fault(origin: str, fault: Any, locate: Callable[[Path], str]) -> str:
+def _fault(part: type[Part], origin: str, fault: Any, locate: Callable[[Path], str]) -> str:
     """Put one of pydantic's faults into our words: file, line and column, key, expected, got, cure."""
     path: Path = fault["loc"]
     if path[:1] == ("variants",):
         path = path[:2] + path[3:]  # behind the index pydantic puts the kind, which is no key of the file
     key = ".".join(map(str, path)) or "the whole file"
-    cure = _CURES.get(fault["type"], "mend the value; `trtbench schema` says what each key takes")
+    cure = _CURES.get(fault["type"], "{near}mend the value; `trtbench schema` says what each key takes")
     expected = _EXPECTED.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").removeprefix(
         "Input should be "
     )
     expected = expected.format(**fault.get("ctx", {}))
     is_scalar = not isinstance(fault["input"], (dict, list, tuple, BaseModel))
     got = "nothing" if fault["type"] == "missing" else repr(fault["input"]) if is_scalar else ""
+    cure = cure.format(near=_near(part, fault, expected))
     return f"{origin}{locate(path)}: {key}: expected {expected}{f', got {got}' if got else ''}; {cure}"
+
+
+def _near(part: type[Part], fault: Any, expected: str) -> str:
+    """Ask whether another key or value was meant, or say where a key stands that is none here."""
+    if fault["type"] == "extra_forbidden":
+        wrong = str(fault["loc"][-1])
+        known = [name for one in _parts_at(part, fault["loc"][:-1]) for name in one.model_fields]
+        homes = [home for home in _homes(part, wrong) if "." in home]
+    else:
+        wrong = fault.get("ctx", {}).get("tag", fault["input"])
+        known, homes = re.findall(r"[A-Za-z][\w.-]*", expected), []
+    if isinstance(wrong, str) and (nearest := difflib.get_close_matches(wrong, known, n=1)):
+        return f"did you mean {nearest[0]}? "
+    return f"it stands in {' and '.join(homes[:2])}; " if homes else ""
+
+
+def _parts_at(part: type[Part], path: Path) -> tuple[type[Part], ...]:
+    """Return the parts that may stand at a path of pydantic's, which has the kind of a variant behind its index."""
+    found: tuple[type[Part], ...] = (part,)
+    for step in path:
+        if fields := [one.model_fields[step] for one in found if step in one.model_fields]:
+            found = tuple(inner for one in fields for inner in _parts_of(one.annotation))
+        elif isinstance(step, str):
+            found = tuple(one for one in found if step in get_args(one.model_fields["kind"].annotation))
+    return found
+
+
+def _parts_of(annotation: Any) -> tuple[type[Part], ...]:
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return (annotation,)
+    return tuple(part for one in get_args(annotation) for part in _parts_of(one))
+
+
+def _homes(part: type[Part], key: str, prefix: str = "") -> list[str]:
+    """Return the places of a suite that have a key of this name."""
+    found = [f"{prefix}{key}"] if key in part.model_fields else []
+    for name, field in part.model_fields.items():
+        found += [home for one in _parts_of(field.annotation) for home in _homes(one, key, f"{prefix}{name}.")]
+    return list(dict.fromkeys(found))

@@ -67,9 +67,11 @@ def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(
-            f"{origin}: not valid YAML", got=" ".join(str(error).split()), cure="mend the line named"
-        ) from error
+        mark, got = (
+            getattr(error, "problem_mark", None),
+            getattr(error, "problem", None) or " ".join(str(error).split()),
+        )
+        raise ConfigError(f"{origin}{_shown(mark)}: not valid YAML", got=got, cure="mend the line named") from error
     if not isinstance(raw, dict):
         raise ConfigError(
             f"{origin}: the whole file",
@@ -100,6 +102,10 @@ def _place_in(text: str, path: tuple[int | str, ...]) -> str:
             break
         key, node = pairs[-1]
         mark = key.start_mark
+    return _shown(mark)
+
+
+def _shown(mark: yaml.Mark | None) -> str:
     return "" if mark is None else f":{mark.line + 1}:{mark.column + 1}"
 
 

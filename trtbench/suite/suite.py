@@ -21,25 +21,29 @@ if TYPE_CHECKING:
 
 
 _FINE_TUNE = TrainConfig(epochs=10, lr=0.01)
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_SCHEMA_ID = "https://trtbench.github.io/trtbench/suite.schema.json"
 
 
 class Suite(Part):
     """One question: these variants of this network, on these images, on this machine."""
 
-    name: Name
+    name: Name = Field(description="of the suite and of its folder of engines")
     device: str | None = Field(
         None,
         description="the GPU, as cuda:N in the order of nvidia-smi or by its UUID; the first that is visible if null",
     )
-    data: DataConfig = DataConfig()
-    model: ModelConfig
-    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
-    fine_tune: TrainConfig = _FINE_TUNE
-    export: ExportConfig = ExportConfig()
-    calibration: CalibrationConfig = CalibrationConfig()
-    engines: Annotated[tuple[EngineConfig, ...], Field(min_length=1)] = (EngineConfig(),)
-    bench: BenchConfig = BenchConfig()
-    decision: DecisionConfig = DecisionConfig()
+    data: DataConfig = Field(DataConfig(), description="the images: training, validation and test")
+    model: ModelConfig = Field(description="the network, and where its weights come from")
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = Field(description="what is made of the network")
+    fine_tune: TrainConfig = Field(_FINE_TUNE, description="one training budget for every variant that is fine-tuned")
+    export: ExportConfig = Field(ExportConfig(), description="how networks become ONNX graphs")
+    calibration: CalibrationConfig = Field(CalibrationConfig(), description="how INT8 and FP8 get their scales")
+    engines: Annotated[tuple[EngineConfig, ...], Field(min_length=1)] = Field(
+        (EngineConfig(),), description="runtimes, each with the precisions it builds of every variant"
+    )
+    bench: BenchConfig = Field(BenchConfig(), description="what is timed, for how long, beside which baselines")
+    decision: DecisionConfig = Field(DecisionConfig(), description="the limits, and what is best within them")
     _written: dict[tuple[str, str], str] = PrivateAttr(default_factory=dict)
     _origin: str = PrivateAttr(default="")
 
@@ -156,3 +160,12 @@ def adhoc_suite(*, model: Mapping[str, Any], origin: str = "", **sections: Part 
     suite = validated(Suite, raw, origin="command line")
     suite._origin = origin or f"--model {model['name']}"  # noqa: SLF001  its own class
     return suite
+
+
+def suite_schema() -> dict[str, Any]:
+    """Return the JSON Schema of suite files; a `kind` says what its variant is."""
+    schema = Suite.model_json_schema()
+    for part in schema["$defs"].values():
+        if "kind" in part["properties"]:
+            part["properties"]["kind"]["description"] = part["description"].partition("\n")[0]
+    return {"$schema": _DRAFT, "$id": _SCHEMA_ID, **schema}

@@ -91,17 +91,17 @@ def main() -> None:
     parser.add_argument("images", nargs="*", help="image files")
     parser.add_argument("--top", type=int, default=1, help="classes to name, the likeliest first")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
-    parser.add_argument("--batch", type=int, help="images the engine takes at once")
+    parser.add_argument("--batch-size", type=int, help="images the engine takes at once")
     parser.add_argument("--pixels", help="instead of images: a .npy of uint8 (N, C, H, W)")
     parser.add_argument("--logits", help="with --pixels: the .npy to write")
     given = parser.parse_args()
     classifier = Classifier()
     bundle = classifier.bundle
     if given.pixels:
-        np.save(given.logits, classifier.logits(np.load(given.pixels, mmap_mode="r"), given.batch))
+        np.save(given.logits, classifier.logits(np.load(given.pixels, mmap_mode="r"), given.batch_size))
         return
     for name in given.images:
-        (logits,) = classifier.logits(decode(name, bundle["preprocessing"]["size"])[None], given.batch)
+        (logits,) = classifier.logits(decode(name, bundle["preprocessing"]["size"])[None], given.batch_size)
         shares = np.exp(logits.astype(np.float64) - logits.max())
         shares /= shares.sum()
         best = [int(one) for one in np.argsort(-logits, kind="stable")[: given.top]]
