@@ -14,8 +14,8 @@ from trtbench.suite import load_suite, shipped_suites
 _CALIB = Path(__file__).parent.parent.parent / "calib"
 
 
-@pytest.mark.parametrize("name", shipped_suites())
-def test_the_manifest_of_a_shipped_suite_is_the_one_its_data_gives(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(path.stem for path in _CALIB.glob("*.json")))
+def test_a_committed_manifest_is_the_one_its_data_gives(name: str) -> None:
     suite = load_suite(name)
     dataset = load_dataset(suite.data)
     found = load_manifest(_CALIB / f"{name}.json")
@@ -27,4 +27,4 @@ def test_the_manifest_of_a_shipped_suite_is_the_one_its_data_gives(name: str) ->
 
 
 def test_every_committed_manifest_belongs_to_a_shipped_suite() -> None:
-    assert {path.stem for path in _CALIB.glob("*.json")} == set(shipped_suites())
+    assert {"quickstart"} <= {path.stem for path in _CALIB.glob("*.json")} <= set(shipped_suites())

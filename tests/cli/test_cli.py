@@ -242,7 +242,7 @@ def _sections(text: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     ("line", "found"),
-    [("trtbench re", {"report", "recommend"}), ("trtbench run --req", {"--require-gpu"})],
+    [("trtbench re", {"report", "recommend", "reproduce"}), ("trtbench run --req", {"--require-gpu"})],
 )
 def test_the_shell_completes_verbs_and_options(
     trtbench: Callable[[str], Answer], monkeypatch: pytest.MonkeyPatch, line: str, found: set[str]

@@ -40,7 +40,7 @@ _STEPS: dict[str, tuple[type[BaseModel], ...]] = {
     "train": (suite.TrainConfig,),
 }
 # What makes a variant one of its suite is told by the verb and by --epochs.
-_OF_SUITES = {"kind", "name", "after", "fine_tune"}
+_OF_SUITES = {"kind", "name", "after", "fine_tune", "budget"}
 # verb -> keys that its own options tell, or that mean nothing where one engine is measured
 _OTHERWISE = {
     "bench": {"load", "alive", "baselines", "baseline_precisions"},

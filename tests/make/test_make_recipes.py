@@ -149,7 +149,8 @@ def _(value: Given[Any]) -> Iterator[Any]:
 
 @_others.register(Part)
 def _(value: Part) -> Iterator[Any]:
-    return (value.model_copy(update={name: "other"}) for name in type(value).model_fields.keys() - {"name", "after"})
+    asides = {"name", "after", "budget"}  # the last two are arguments of their own
+    return (value.model_copy(update={name: "other"}) for name in type(value).model_fields.keys() - asides)
 
 
 @_others.register(dict)

@@ -112,7 +112,7 @@ def test_a_toy_backend_needs_one_file_and_one_line(
         ("dense fp32 toy b2", "ok", "toy"),
     ]
     assert all(row.accuracy is not None and row.accuracy.correct == row.accuracy.total for row in rows)
-    assert [row.latency.p50_ms for row in rows if row.latency is not None] == [1.0, 1.0]
+    assert [row.latency.p50_ms for row in rows if row.latency is not None] == pytest.approx([1.0, 1.0])
     assert not any(row.simulated for row in rows)
 
 

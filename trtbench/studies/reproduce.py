@@ -24,6 +24,7 @@ from trtbench.make.graphs import GRAPH, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import PACKED, WEIGHTS, load_network, variant_network
 from trtbench.models.container import to_bytes
+from trtbench.precision import PRECISIONS, read_shown
 from trtbench.progress import Clock, Listener, nobody
 from trtbench.running.bench import true_logits
 from trtbench.running.plan import built_engines
@@ -261,7 +262,7 @@ def _scored(
     network.load_state_dict(halved.values())
     size = len(to_bytes(halved))
     yield replace(plain, form="half", score=_score(makings, network), bytes=size, engines={}, ms={})
-    if any("int8" in (engine.precisions or ()) for engine in makings.suite.engines):
+    if any(PRECISIONS[one].is_int8 for engine in makings.suite.engines for one in engine.precisions or ()):
         logits = true_logits(quantized_graph(makings, variant, runtime="tensorrt").path(GRAPH), makings)
         score = Score.of(logits, makings.dataset.test.labels)
         held, took = _of(engines, is_int8=True), _of(times, is_int8=True)
@@ -269,7 +270,9 @@ def _scored(
 
 
 def _of(values: Mapping[str, T], *, is_int8: bool) -> dict[str, T]:
-    return {name: value for name, value in values.items() if name.startswith("int8") == is_int8}
+    """Return what is told of engines of INT8, or of the others, by the shown precision that each name begins with."""
+    bare = {name: read_shown(name.split()[0])[0].removesuffix("-rescued") for name in values}
+    return {name: value for name, value in values.items() if PRECISIONS[bare[name]].is_int8 == is_int8}
 
 
 def _score(makings: Makings, network: Any) -> Score:

@@ -118,7 +118,9 @@ def _near(part: type[Part], fault: Any, expected: str) -> str:
     if fault["type"] == "extra_forbidden":
         wrong = str(fault["loc"][-1])
         known = [name for one in _parts_at(part, fault["loc"][:-1]) for name in one.model_fields]
-        homes = [home for home in _homes(part, wrong) if "." in home]
+        homes = sorted(
+            (home for home in _homes(part, wrong) if "." in home), key=lambda home: home.startswith("variants.")
+        )
     else:
         wrong = fault.get("ctx", {}).get("tag", fault["input"])
         known, homes = re.findall(r"[A-Za-z][\w.-]*", expected), []
