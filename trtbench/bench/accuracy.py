@@ -75,7 +75,7 @@ def score(
         ci95=wilson_interval(correct, total),
         per_class=tuple(np.bincount(labels[right], minlength=classes).tolist()),
         class_totals=tuple(np.bincount(labels, minlength=classes).tolist()),
-        loss=_cross_entropy(logits, labels),
+        loss=cross_entropy(logits, labels),
         ece=expected_calibration_error(_confidence(logits), right),
         is_chance=is_chance,
         **paired,
@@ -99,7 +99,7 @@ def _by_class(
     return {"class_drops_pp": tuple(drops.tolist()), "worst_class": name if drops[worst] > 0 else None}
 
 
-def _cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Return the mean over the images of -log softmax at the label, in nats."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return float((np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]).mean())

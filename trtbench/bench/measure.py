@@ -15,7 +15,7 @@ import numpy as np
 from trtbench.bench.accuracy import score
 from trtbench.bench.interleave import Budget, Timing, measure_interleaved
 from trtbench.bench.load import measure_load
-from trtbench.bench.processes import LIMIT_S, PATIENCE, Workers, cores, scoring_limit_s
+from trtbench.bench.processes import Workers, cores, patient_limit_s, scoring_limit_s
 from trtbench.bench.records import PLAIN, Measured, Opening, Run, Way
 from trtbench.engines.base import place_of
 from trtbench.errors import OutOfMemoryError, RowError, WorkerError
@@ -357,7 +357,7 @@ class _Timer:
     def warm_up(self) -> float:
         answer = self._worker.ask(
             "warm_up",
-            limit_s=max(LIMIT_S, PATIENCE * self._warm_up_ms / 1e3),
+            limit_s=patient_limit_s(self._warm_up_ms / 1e3),
             batch=self._batch_size,
             warm_up_ms=self._warm_up_ms,
             cores=self._cores,
@@ -375,7 +375,7 @@ class _Timer:
     def time(self, samples: int) -> NDArray[np.int64]:
         answer = self._worker.ask(
             "time",
-            limit_s=max(LIMIT_S, PATIENCE * (samples + 1) * self._sample_ns / 1e9),
+            limit_s=patient_limit_s((samples + 1) * self._sample_ns / 1e9),
             batch=self._batch_size,
             samples=samples,
             scope=self._way.scope,

@@ -241,9 +241,14 @@ def _pulse(pid: int) -> tuple[str, int]:
     return fields[0], int(fields[11]) + int(fields[12])
 
 
+def patient_limit_s(expected_s: float) -> float:
+    """Return what a worker may take for what is expected to take so long."""
+    return max(LIMIT_S, PATIENCE * expected_s)
+
+
 def scoring_limit_s(first_inference_ms: float, batches: int) -> float:
     """Return what a worker may take to score so many batches, by what its first took."""
-    return max(LIMIT_S, PATIENCE * batches * first_inference_ms / 1e3)
+    return patient_limit_s(batches * first_inference_ms / 1e3)
 
 
 def cores(threads: int) -> list[int]:

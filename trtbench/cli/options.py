@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,11 @@ DECISION = Section(
 def output_option(text: str) -> Any:
     """Return -o/--output, what a verb writes, with its help."""
     return typer.Option("--output", "-o", help=text)
+
+
+def command_line() -> list[str]:
+    """Return the command as reports have it, without the folder that it was started from."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def places_of(out: Path, engines: Path, calib: Path | None) -> Places:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +22,7 @@ from trtbench.cli.options import (
     JsonOption,
     OutOption,
     QuietOption,
+    command_line,
     output_option,
     places_of,
 )
@@ -198,7 +198,7 @@ def reproduce(
     from trtbench.suite import load_suite
 
     asked = restricted(load_suite(suite), tuple(only or ()))
-    places, argv = places_of(out, engines, None), [Path(sys.argv[0]).name, *sys.argv[1:]]
+    places, argv = places_of(out, engines, None), command_line()
     with Screen(is_quiet=quiet) as screen:
         found = reproduce_suite(
             asked,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +31,7 @@ from trtbench.cli.options import (
     RequireGpuOption,
     SuiteArgument,
     check_gpu,
+    command_line,
     output_option,
     places_of,
 )
@@ -326,7 +326,7 @@ def _measure(
         found, folder = run_suite(
             loaded,
             places,
-            argv=[Path(sys.argv[0]).name, *sys.argv[1:]],
+            argv=command_line(),
             now=datetime.now(UTC).astimezone(),
             tell=screen,
         )

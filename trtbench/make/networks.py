@@ -249,7 +249,7 @@ def training_of(makings: Makings, budget: TrainConfig, *, teacher: Ingredient | 
 
 def training_for(makings: Makings, variant: Variant) -> Training:
     """Return what of the images, the budget and the machine decides a settled variant: as good as nothing of many."""
-    budget = (variant.budget or makings.suite.fine_tune) if variant.fine_tune else TrainConfig(epochs=0)
+    budget = makings.suite.budget_of(variant) if variant.fine_tune else TrainConfig(epochs=0)
     training = training_of(makings, budget, teacher=dense(makings) if budget.distill else None)
     if variant.fine_tune or variant.reads_images():
         return training

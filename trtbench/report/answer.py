@@ -83,8 +83,8 @@ def parts(rows: Sequence[Row], decision: Recommendation) -> tuple[Part, ...]:
     return tuple(_part(one, decision) for one in assess(rows, _asked(decision)))
 
 
-def by_answer(rows: Sequence[Row], decision: Recommendation) -> list[Row]:
-    """Return the rows as a reader wants them: the winner, what it beat, baselines, what is out, other batch sizes."""
+def by_answer(became: Sequence[tuple[Row, Part]], decision: Recommendation) -> list[tuple[Row, Part]]:
+    """Sort rows as a reader wants them: the winner, what it beat, baselines, what is out, other batch sizes."""
 
     def place(pair: tuple[Row, Part]) -> tuple[bool, bool, bool, bool, float]:
         row, part = pair
@@ -92,7 +92,7 @@ def by_answer(rows: Sequence[Row], decision: Recommendation) -> list[Row]:
         is_other = row.batch_size != decision.batch_size
         return (row.name != decision.winner, is_other, part.is_out, row.role != "candidate", time)
 
-    return [row for row, _ in sorted(zip(rows, parts(rows, decision), strict=True), key=place)]
+    return sorted(became, key=place)
 
 
 def _asked(decision: Recommendation) -> DecisionConfig:

@@ -81,10 +81,9 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
     """Return report.html."""
     marks = footnotes(report.rows)
     template = _environment().get_template("report.html.jinja")
-    became = {id(row): part for row, part in zip(report.rows, parts(report.rows, report.decision), strict=True)}
-    lines = [
-        replace(line, rows=report.rows) for line in row_lines(by_answer(report.rows, report.decision), marks=marks)
-    ]
+    became = list(zip(report.rows, parts(report.rows, report.decision), strict=True))
+    told = by_answer(became, report.decision)
+    lines = [replace(line, rows=report.rows) for line in row_lines([row for row, _ in told], marks=marks)]
     shown = columns_of(ALL_ROWS, lines, "html")
     headers = [(column.title, _style(column)) for column in shown]
     return template.render(
@@ -92,7 +91,7 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
         card=card(report.rows, report.decision),
         file=file_line(report.decision),
         headers=[*headers[:_ANSWER], ("Answer", "word"), *headers[_ANSWER:]],
-        lines=[_entry(line, shown, became[id(line.row)]) for line in lines],
+        lines=[_entry(line, shown, part) for line, (_, part) in zip(lines, told, strict=True)],
         notes=marks.texts,
         observations=texts(observations(report.rows)),
         caveats=texts(caveats(report.rows)),

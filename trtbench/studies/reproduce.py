@@ -11,11 +11,12 @@ import json
 from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of records at run time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from trtbench.bench.accuracy import cross_entropy
 from trtbench.compress.codec import halve, read_state
 from trtbench.environment import collect_environment, using_gpu
 from trtbench.errors import ConfigError, RowError
@@ -24,7 +25,7 @@ from trtbench.make.graphs import GRAPH, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import PACKED, WEIGHTS, load_network, variant_network
 from trtbench.models.container import to_bytes
-from trtbench.precision import PRECISIONS, read_shown
+from trtbench.precision import PRECISIONS
 from trtbench.progress import Clock, Listener, nobody
 from trtbench.running.bench import true_logits
 from trtbench.running.plan import built_engines
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from trtbench.suite import Suite, Variant
 
 Form = Literal["network", "half", "int8"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +67,10 @@ class Score:
         if not np.isfinite(logits).all():
             raise RowError("logits", expected="finite numbers", got="NaN or infinity")
         right = logits.argmax(axis=1) == labels
-        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-        losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
         return cls(
             correct=int(right.sum()),
             total=len(labels),
-            loss=round(float(losses.mean()), 6),
+            loss=round(cross_entropy(logits, labels), 6),
             right=np.packbits(right).tobytes().hex(),
         )
 
@@ -178,7 +176,7 @@ def reproduce_suite(
         times = _times(measured)
         for index, variant in enumerate(suite.variants):
             try:
-                rows += _scored(makings, variant, engines.get(variant.name, {}), times.get(variant.name, {}))
+                rows += _scored(makings, variant, engines, times)
             except RowError as error:
                 failed[variant.name] = str(error)
             clock("score", "networks", (index + 1) / len(suite.variants))
@@ -218,26 +216,34 @@ def measured_rows(suite: Suite, places: Places, *, argv: Sequence[str], tell: Li
     return report.rows
 
 
-def _engine_bytes(makings: Makings) -> dict[str, dict[str, int]]:
-    """Return the bytes of every engine that builds here, whether or not its GPU is here, by variant and name."""
-    found: dict[str, dict[str, int]] = {}
+def _engine_bytes(makings: Makings) -> dict[tuple[str, bool], dict[str, int]]:
+    """Return the bytes of every engine that builds here, whether or not its GPU is here.
+
+    They stand by name, under their variant and whether they are INT8.
+    """
+    found: dict[tuple[str, bool], dict[str, int]] = {}
     for one in built_engines(makings):
         if one.path is not None and one.plan.role == "candidate" and not one.plan.rescued:
-            name = f"{one.plan.precision} {one.plan.backend}"
-            found.setdefault(one.plan.variant.name, {})[name] = one.path.stat().st_size
+            form = one.plan.variant.name, PRECISIONS[one.plan.precision].is_int8
+            found.setdefault(form, {})[f"{one.plan.precision} {one.plan.backend}"] = one.path.stat().st_size
     return found
 
 
-def _times(measured: Sequence[Row]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+def _times(measured: Sequence[Row]) -> dict[tuple[str, bool], dict[str, float]]:
+    """Return the median latency of every engine at batch 1 in ms, as `_engine_bytes` has their bytes."""
+    found: dict[tuple[str, bool], dict[str, float]] = {}
     for row in measured:
         if row.latency is not None and row.batch_size == 1:
-            found.setdefault(row.variant, {})[f"{row.shown_precision} {row.backend}"] = row.latency.p50_ms
+            form = row.variant, PRECISIONS[row.precision].is_int8
+            found.setdefault(form, {})[f"{row.shown_precision} {row.backend}"] = row.latency.p50_ms
     return found
 
 
 def _scored(
-    makings: Makings, variant: Variant, engines: Mapping[str, int], times: Mapping[str, float]
+    makings: Makings,
+    variant: Variant,
+    engines: Mapping[tuple[str, bool], Mapping[str, int]],
+    times: Mapping[tuple[str, bool], Mapping[str, float]],
 ) -> Iterator[Scored]:
     artefact = variant_network(makings, variant)
     state = read_state(artefact.path(PACKED) if artefact.path(PACKED).is_file() else artefact.path(WEIGHTS))
@@ -251,8 +257,8 @@ def _scored(
             macs=artefact.facts.macs,
             sparsity=artefact.facts.sparsity,
             bytes=len(to_bytes(state)),
-            engines=_of(engines, is_int8=False),
-            ms=_of(times, is_int8=False),
+            engines=engines.get((variant.name, False), {}),
+            ms=times.get((variant.name, False), {}),
             samples=_samples(makings, variant),
             seconds=artefact.seconds,
             notes=artefact.facts.notes,
@@ -265,14 +271,8 @@ def _scored(
     if any(PRECISIONS[one].is_int8 for engine in makings.suite.engines for one in engine.precisions or ()):
         logits = true_logits(quantized_graph(makings, variant, runtime="tensorrt").path(GRAPH), makings)
         score = Score.of(logits, makings.dataset.test.labels)
-        held, took = _of(engines, is_int8=True), _of(times, is_int8=True)
+        held, took = engines.get((variant.name, True), {}), times.get((variant.name, True), {})
         yield replace(plain, form="int8", score=score, bytes=None, engines=held, ms=took)
-
-
-def _of(values: Mapping[str, T], *, is_int8: bool) -> dict[str, T]:
-    """Return what is told of engines of INT8, or of the others, by the shown precision that each name begins with."""
-    bare = {name: read_shown(name.split()[0])[0].removesuffix("-rescued") for name in values}
-    return {name: value for name, value in values.items() if PRECISIONS[bare[name]].is_int8 == is_int8}
 
 
 def _score(makings: Makings, network: Any) -> Score:
@@ -285,8 +285,7 @@ def _score(makings: Makings, network: Any) -> Score:
 def _samples(makings: Makings, variant: Variant) -> int:
     """Count the training images that a variant's network saw, over all trainings since the dense one."""
     suite, images = makings.suite, len(makings.dataset.train)
-    budgets = [one.budget or suite.fine_tune for one in suite.lineage(variant) if one.fine_tune]
-    return sum(budget.epochs for budget in budgets) * images
+    return sum(suite.budget_of(one).epochs for one in suite.lineage(variant) if one.fine_tune) * images
 
 
 def _theirs(makings: Makings, published: Published, folder: Path) -> Iterator[Theirs]:

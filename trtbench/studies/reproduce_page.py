@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from trtbench.bench.paired_drop import drop_upper_bound
 from trtbench.bench.statistics import wilson_interval
+from trtbench.decide.rank import pareto_front
 from trtbench.report.figures import png
 from trtbench.report.figures_style import GREY, GRID, new_figure, quieten
 from trtbench.report.tables import Table, to_markdown
@@ -65,10 +66,8 @@ class Difference:
             high = drop_upper_bound(gained, lost, ours.total, confidence=_HALF_ERROR)
             return cls(value=100 * (gained - lost) / ours.total, low=100 * low, high=100 * high, is_paired=True)
         share, other = ours.correct / ours.total, accuracy / 100
-        (low, high), (least, most) = (
-            wilson_interval(ours.correct, ours.total),
-            wilson_interval(round(other * images), images),
-        )
+        low, high = wilson_interval(ours.correct, ours.total)
+        least, most = wilson_interval(round(other * images), images)
         value = share - other
         return cls(
             value=100 * value,
@@ -177,10 +176,8 @@ def _table(table: PublishedTable, results: Results) -> Table:
     headers += ["difference, pp (95 %)", "", *["to reach %"] * has_reach, *["MB", "MB of ours"] * has_bytes, "setting"]
     cells = []
     for line in lines:
-        number, cell = (
-            line.number,
-            [line.number.label, fixed(line.number.accuracy), fixed(line.number.loss, decimals=4)],
-        )
+        number = line.number
+        cell = [number.label, fixed(number.accuracy), fixed(number.loss, decimals=4)]
         cell += [_top1(line.theirs), _top1(None if line.ours is None else line.ours.score), _loss(line.ours)]
         cell += [ABSENT if line.best is None else f"{_top1(line.best.score)} {line.best.name}"]
         found = line.difference
@@ -312,7 +309,7 @@ def pareto_figure(results: Results, *, by: str) -> Figure:
     for points, colour, label in ((theirs, GREY, "published"), (ours, "C0", "ours")):
         if points:
             axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=18, color=colour, label=label)
-    front = list(_front([*ours, *theirs]))
+    front = _front([*ours, *theirs])
     axes.step([x for x, _, _ in front], [y for _, y, _ in front], where="post", color=GREY, linewidth=1, linestyle="--")
     for x, y, name in front:
         axes.annotate(name, (x, y), fontsize=6, rotation=30, xytext=(2, 3), textcoords="offset points")
@@ -331,12 +328,11 @@ def _published_size(number: Number, by: str) -> float | None:
     return None if number.mb is None else number.mb * _MIB
 
 
-def _front(points: Sequence[tuple[float, float, str]]) -> Iterator[tuple[float, float, str]]:
-    best = -math.inf
-    for x, y, name in sorted(points, key=lambda point: (point[0], -point[1])):
-        if y > best:
-            best = y
-            yield x, y, name
+def _front(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Return the points that reach the best top-1 within their size, smallest first; of equal ones the first."""
+    names = {(x, y): name for x, y, name in reversed(points)}
+    places = list(names)
+    return sorted((*places[one], names[places[one]]) for one in pareto_front([(x, -y) for x, y in places]))
 
 
 def write_index(folder: Path) -> None:

@@ -67,11 +67,9 @@ def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        mark, got = (
-            getattr(error, "problem_mark", None),
-            getattr(error, "problem", None) or " ".join(str(error).split()),
-        )
-        raise ConfigError(f"{origin}{_shown(mark)}: not valid YAML", got=got, cure="mend the line named") from error
+        place = _shown(getattr(error, "problem_mark", None))
+        got = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigError(f"{origin}{place}: not valid YAML", got=got, cure="mend the line named") from error
     if not isinstance(raw, dict):
         raise ConfigError(
             f"{origin}: the whole file",

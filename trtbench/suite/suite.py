@@ -109,6 +109,10 @@ class Suite(Part):
         start = next(one for one in self.variants if one.name == variant.after)
         return (*self.lineage(start), variant)
 
+    def budget_of(self, variant: Variant) -> TrainConfig:
+        """Return what a variant that is trained is trained by: its own budget, or the one of all."""
+        return variant.budget or self.fine_tune
+
     @property
     def builds_int8(self) -> bool:
         """Whether any engine is INT8, or FP8 with its equal steps; a runtime's usual precisions hold it."""
