@@ -10,6 +10,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+
+from trtbench import __version__
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -32,6 +35,31 @@ def test_what_has_no_wheels_for_linux_on_arm_is_in_no_way_of_an_installation_the
     assert "constriction" not in _markers(PROJECT["dependencies"])
     (codec,) = PROJECT["optional-dependencies"]["codec"]
     assert codec.partition(";")[2].strip() == "sys_platform != 'linux' or platform_machine == 'x86_64'"
+
+
+def test_the_version_is_told_once_and_the_citation_has_it() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+
+    assert PROJECT["version"] == __version__ == cited["version"]
+    assert cited["license"] == PROJECT["license"]
+    assert cited["repository-code"] == PROJECT["urls"]["Homepage"]
+
+
+def test_the_metadata_names_the_pythons_that_are_accepted_and_where_to_ask() -> None:
+    pythons = [re.search(r"3\.\d+$", one) for one in PROJECT["classifiers"]]
+
+    assert min(one[0] for one in pythons if one) == PROJECT["requires-python"].removeprefix(">=")
+    assert {"Homepage", "Documentation", "Issues", "Changelog"} <= PROJECT["urls"].keys()
+    assert PROJECT["authors"]
+
+
+def test_what_pre_commit_runs_is_what_make_runs() -> None:
+    (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    made = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    for hook in repo["hooks"]:
+        command = hook["entry"].removesuffix(" --force-exclude").replace(".venv/bin/", "$(BIN)/")
+        assert re.search(rf"^\t{re.escape(command)}( |$)", made, re.MULTILINE), command
 
 
 @pytest.mark.slow
