@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of kept facts at run time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from trtbench.jsonable import sha256_of
 
@@ -16,28 +16,80 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+UNKEYED: Mapping[str, bool] = {"keyed": False}  # of a field that decides nothing of what is made from its record
+Size = int | tuple[int, int]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessing:
-    """How uint8 pixels become the network's input: (pixel / 255 - mean) / std, per channel.
+class Framing:
+    """How a picture becomes uint8 pixels of the network's size; `data.pixels` does it, with Pillow.
+
+    `size` is the side of a square, or height and width. `crop_ratio` is the share of the resampled picture that a crop
+    from its middle keeps; None resamples straight to the size, whatever the proportions.
+    """
+
+    size: Size
+    crop_ratio: float | None = None
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+    exif_rotation: bool = False
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Height and width of what comes of it."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def framing(self) -> dict[str, Any]:
+        """The arguments of `data.pixels.framed`."""
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(Framing)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing(Framing):
+    """How a picture becomes the network's input: framed, then (pixel / 255 - mean) / std, per channel.
 
     One object serves training, calibration, scoring and timing; its fingerprint stands in every sidecar.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    size: int
     layout: Literal["NCHW"] = "NCHW"
     dtype: Literal["float32"] = "float32"
 
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Preprocessing:
+        """Return it from JSON values.
+
+        Raises:
+            TypeError: these are none.
+        """
+        fields: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in said.items()}
+        return cls(**fields)
+
     @property
     def fingerprint(self) -> str:
-        """The sha256 (hex) of all fields."""
-        return sha256_of(dataclasses.asdict(self))
+        """The sha256 (hex) of all fields but those of a framing that are as usual."""
+        usual = {one.name: one.default for one in dataclasses.fields(Framing)}
+        said = dataclasses.asdict(self).items()
+        return sha256_of({name: value for name, value in said if name not in usual or value != usual[name]})
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Channels, height, width of one image."""
-        return (len(self.mean), self.size, self.size)
+        return (len(self.mean), *self.height_width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What weights expect of their images, and who says so; `is_own` says that it was noted when they were saved."""
+
+    source: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    framing: Framing
+    is_own: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +113,10 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """A labelled image set in three disjoint splits, with the one preprocessing that fits it."""
+    """A labelled image set in three disjoint splits, with the one preprocessing that fits it.
+
+    `notes` say what of it may be meant otherwise, `normalisation` who chose mean and deviation; neither keys anything.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -69,6 +124,8 @@ class Dataset:
     validation: Split
     test: Split
     preprocessing: Preprocessing
+    normalisation: str = field(default="", metadata=UNKEYED)
+    notes: tuple[str, ...] = field(default=(), metadata=UNKEYED)
 
     @property
     def num_classes(self) -> int:

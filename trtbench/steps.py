@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from trtbench.bench.accuracy import score
+from trtbench.data.load import framing_of
 from trtbench.errors import ConfigError
 from trtbench.make.calibration import manifest
 from trtbench.make.gains import calibration_notes, calibration_record
@@ -199,7 +200,8 @@ def accuracy(makings: Makings, output: None) -> Evaluated:  # noqa: ARG001  ther
     """Score the dense network on the whole test split."""
     found = score(reference_logits(makings), makings.dataset.test.labels)
     counts = {one.name: getattr(found, one.name) for one in dataclasses.fields(found)}
-    return Evaluated(**counts, notes=() if makings.onnx_path is not None else dense(makings).facts.notes)
+    own = () if makings.onnx_path is not None else dense(makings).facts.notes
+    return Evaluated(**counts, notes=(*makings.dataset.notes, *own))
 
 
 def network(makings: Makings, output: Path | None) -> PrunedNetwork:
@@ -392,8 +394,8 @@ def _network(makings: Makings) -> Artefact[NetworkFacts]:
 
 
 def _notes(makings: Makings, made: Artefact[NetworkFacts]) -> tuple[str, ...]:
-    """Return what there is to say of the network a variant starts from, and of its own."""
-    return tuple(dict.fromkeys((*dense(makings).facts.notes, *made.facts.notes)))
+    """Return what there is to say of the images, of the network a variant starts from, and of its own."""
+    return tuple(dict.fromkeys((*makings.dataset.notes, *dense(makings).facts.notes, *made.facts.notes)))
 
 
 def _shared(kind: type[Any], facts: object) -> dict[str, Any]:
@@ -439,7 +441,7 @@ def _without_images(suite: Suite, classes: int) -> Dataset:
         raise ConfigError(
             f"{variant.kind}, {said}", expected=f"images {what}", got="none", cure="name them with --data"
         )
-    size, names = suite.data.size, tuple(map(str, range(classes)))
-    none = Split(images=np.empty((0, 3, size, size), np.uint8), labels=np.empty(0, np.int64))
-    fit = Preprocessing(mean=suite.data.mean or _NO_MEAN, std=suite.data.std or _NO_STD, size=size)
+    framing, names = framing_of(suite.data, None), tuple(map(str, range(classes)))
+    none = Split(images=np.empty((0, 3, *framing.height_width), np.uint8), labels=np.empty(0, np.int64))
+    fit = Preprocessing(mean=suite.data.mean or _NO_MEAN, std=suite.data.std or _NO_STD, **framing.framing)
     return Dataset(name="no images", classes=names, train=none, validation=none, test=none, preprocessing=fit)

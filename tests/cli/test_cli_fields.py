@@ -131,7 +131,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             "calibrate --model m --output o --from-cache c --set per_class=3",
             "--set: expected only without --from-cache",
         ),
-        ("sparsify --model m --output o --method nm --set data.size=x", "data.size: expected a valid integer"),
+        ("sparsify --model m --output o --method nm --set data.size=x", "data.size: expected a number of pixels"),
         ("build quickstart --no-sparse", "--sparse: expected only with --model"),
         (
             "calibrate --model m --output o --from-cache c --no-equalise",
@@ -225,7 +225,7 @@ def test_a_key_is_of_the_first_part_that_has_it_or_named_from_the_top() -> None:
 
 
 def test_a_value_of_a_wrong_kind_is_told_by_its_key() -> None:
-    with pytest.raises(ConfigError, match=r"command line: size: expected .*greater than 0, got -1"):
+    with pytest.raises(ConfigError, match=r"command line: size: expected .*greater than 0, or height"):
         _given("--size", "-1").part("data", DataConfig)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,17 +110,36 @@ def test_hidden_files_and_what_desktops_leave_behind_are_passed_over(root: Path)
 def test_every_faulty_file_is_named_in_one_message(root: Path) -> None:
     whole = (root / "train" / "bee" / "03.png").read_bytes()
     (root / "train" / "bee" / "03.png").write_bytes(whole[:-30])
-    (root / "test" / "cat" / "notes.txt").write_text("not an image")
-    (root / "train" / "ant" / "more").mkdir()
+    (root / "test" / "cat" / "notes.png").write_text("not an image")
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(root / "test" / "ant" / "00.png")
     with pytest.raises(DataError) as caught:
         load(root)
     message = str(caught.value)
-    assert message.startswith(f"4 of 44 files in {root}: expected 8-bit images that Pillow reads, got ")
-    for fault in ("train/bee/03.png (", "test/cat/notes.txt (not an image)", "train/ant/more (Is a directory)"):
+    assert message.startswith(f"3 of 43 files in {root}: expected 8-bit images that Pillow reads, got ")
+    for fault in ("train/bee/03.png (", "test/cat/notes.png (not an image)"):
         assert fault in message
     assert "test/ant/00.png (more than 8 bits a channel, mode I;16)" in message
     assert message.endswith("; mend or remove them")
+
+
+def test_images_are_what_torchvision_takes_for_some(root: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    deeper = root / "train" / "ant" / "more" / "still"
+    deeper.mkdir(parents=True)
+    Image.new("RGB", (8, 8), (7, 7, 7)).save(deeper / "z.PNG", format="png")
+    (root / "train" / "ant" / "again").symlink_to(root / "train" / "ant")
+    (root / "train" / "bee" / "list.csv").write_text("no image")
+    (root / "train" / "cat" / "scan.jp2").write_bytes(b"no image that torchvision knows")
+
+    dataset = load(root)
+
+    theirs = {os.path.realpath(path) for path, _ in ImageFolder(str(root / "train")).samples}
+    assert len(dataset.train) + len(dataset.validation) == len(theirs) == 31
+    assert [7, 7, 7] in np.concatenate([dataset.train.images, dataset.validation.images])[:, :, 0, 0].tolist()
+    assert dataset.notes == (
+        "passed over, as torchvision does, since their names are no images': train/bee/list.csv, train/cat/scan.jp2",
+    )
 
 
 def test_no_more_than_ten_faulty_files_are_named(root: Path) -> None:
@@ -138,10 +158,122 @@ def test_a_missing_test_folder_is_told_with_the_layout(root: Path) -> None:
         load(root)
 
 
-def test_a_class_of_one_split_only_is_named(root: Path) -> None:
+def test_a_class_that_training_lacks_is_named(root: Path) -> None:
     (root / "test" / "cat").rename(root / "test" / "dog")
-    with pytest.raises(DataError, match=r"the same class folders in train and test, got 'cat', 'dog' in one of them"):
+    with pytest.raises(DataError, match=r"expected the class folders of train, got 'dog' beside them; .* data.classes"):
         load(root)
+
+
+def test_a_class_without_test_images_is_said(root: Path) -> None:
+    shutil.rmtree(root / "test" / "cat")
+    for path in (root / "test" / "bee").iterdir():
+        path.unlink()
+    dataset = load(root)
+    assert dataset.test.labels.tolist() == [0] * 4
+    assert dataset.notes == ("no images in test/ of bee, cat: nothing is known of these classes there",)
+
+
+def test_without_test_images_those_of_validation_are_scored(root: Path) -> None:
+    (root / "test").rename(root / "val")
+    dataset = load(root, validation=0.2)
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [24, 6, 12]
+    assert dataset.notes == ("there is no test/: val/ is what is scored, and validation images are held out of train/",)
+
+
+def test_a_folder_of_three_splits_holds_nothing_out(root: Path) -> None:
+    shutil.copytree(root / "test", root / "valid")
+    dataset = load(root)
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [30, 12, 12]
+    assert dataset.notes == ("valid/ is the validation split: data.validation holds nothing out of train/",)
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> Path:
+    """Eleven classes called by their numbers, two images each; the number is the green level."""
+    for part in ("train", "test"):
+        for number in range(11):
+            folder = tmp_path / "numbered" / part / str(number)
+            folder.mkdir(parents=True)
+            for index in range(2):
+                Image.new("RGB", (4, 4), (index, number, 7 + index)).save(folder / f"{index}.png")
+    return tmp_path / "numbered"
+
+
+def test_numbers_are_in_their_own_order_which_is_said(numbered: Path) -> None:
+    dataset = load(numbered, size=4)
+    assert dataset.classes == tuple(map(str, range(11)))
+    assert dataset.test.labels.tolist() == dataset.test.images[:, 1, 0, 0].tolist()
+    assert "the classes are numbers, in their order (0, 1, 2, ...): torchvision's ImageFolder has" in dataset.notes[0]
+    assert "them as text (0, 1, 10, ...)" in dataset.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classes.txt", "dog\nbee\n\nant\ncat\n"),
+        ("classes.txt", "dog Canis\nbee Apis\nant, a worker\nant Formica\ncat Felis\n"),
+        ("classes.json", '["dog", "bee", "ant", "cat"]'),
+        ("classes.json", '{"dog": 0, "cat": 3, "bee": 1, "ant": 2}'),
+        ("classes.json", '{"0": "dog", "3": "cat", "1": "bee", "2": "ant"}'),
+        ("classes.json", '{"0": ["dog", "Canis"], "1": ["bee", "Apis"], "2": ["ant", ""], "3": ["cat", "Felis"]}'),
+    ],
+)
+def test_a_file_names_all_classes_in_the_order_of_the_logits(root: Path, tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    dataset = load(root, classes=tmp_path / name)
+    assert [one.split()[0] for one in dataset.classes if one != "ant, a worker"] == ["dog", "bee", "ant", "cat"]
+    words = dict(enumerate(one.split()[0] for one in dataset.classes))
+    levels = dict(zip(CLASSES, (0, 40, 80), strict=True))
+    for image, label in zip(dataset.test.images, dataset.test.labels.tolist(), strict=True):
+        assert image[0, 0, 0] == levels[words[label]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "ant\nbee\nant\n", "'ant' twice"),
+        ("a.txt", "", "0 names"),
+        ("a.json", "{", "Expecting property name"),
+        ("a.json", '{"0": "ant", "2": "bee"}', "got 1"),
+        ("a.json", "7", "is not iterable"),
+        ("a.json", "[" * 100_000, "recursion"),
+    ],
+)
+def test_a_file_of_classes_that_says_nothing_is_refused(
+    root: Path, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=f"data.classes .*{name}: expected a name a line, or JSON.*{message}.*; list"):
+        load(root, classes=tmp_path / name)
+
+
+def test_a_folder_that_the_file_of_classes_lacks_is_named(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("ant\nbee\n")
+    with pytest.raises(
+        DataError, match=r"the class folders of a.txt, got 'cat' beside them; .*add them to data.classes"
+    ):
+        load(root, classes=tmp_path / "a.txt")
+    with pytest.raises(DataError, match=r"gone.txt: .*, got No such file"):
+        load(root, classes=tmp_path / "gone.txt")
+
+
+def test_the_camera_s_rotation_is_said_and_done_where_it_is_asked_for(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    halves = np.zeros((8, 8, 3), np.uint8)
+    halves[:4] = 200
+    Image.fromarray(halves).save(root / "test" / "ant" / "00.png", exif=exif)
+    plain, rotated = load(root), load(root, exif_rotation=True)
+    assert plain.test.images[0, 0].tolist() == halves[:, :, 0].tolist()
+    assert rotated.test.images[0, 0].tolist() == np.rot90(halves, -1)[:, :, 0].tolist()
+    assert plain.notes[0].startswith("1 of 42 images ask by EXIF to be rotated, and are not")
+    assert rotated.notes == ("1 of 42 images ask by EXIF to be rotated, and are",)
+
+
+def test_a_rectangle_is_height_and_width(root: Path) -> None:
+    dataset = load(root, size=[6, 10])
+    assert dataset.train.images.shape[1:] == dataset.preprocessing.input_shape == (3, 6, 10)
+    assert load(root, size=[8, 8]).preprocessing.fingerprint == load(root, size=8).preprocessing.fingerprint
 
 
 def test_images_without_class_folders_are_told_the_layout(tmp_path: Path) -> None:
@@ -153,7 +285,7 @@ def test_images_without_class_folders_are_told_the_layout(tmp_path: Path) -> Non
 
 
 def test_an_empty_class_folder_is_named(root: Path) -> None:
-    for path in (root / "test" / "bee").iterdir():
+    for path in (root / "train" / "bee").iterdir():
         path.unlink()
     with pytest.raises(DataError, match=r"class folder .*bee: expected images, got none; add images"):
         load(root)

@@ -48,5 +48,11 @@ def test_the_seed_alone_decides() -> None:
 
 
 def test_a_class_of_one_image_is_named() -> None:
-    with pytest.raises(DataError, match=r"class 1 \('b'\): expected at least 2 training images.*got 1; add images"):
-        stratified_split(labels_of([5, 1]), classes="ab", count=1, seed=0)
+    with pytest.raises(DataError, match=r"training images: expected a class of two at least, .*, got 1; add images"):
+        stratified_split(labels_of([1, 1]), classes="ab", count=1, seed=0)
+
+
+def test_a_class_of_one_image_or_none_stays_whole() -> None:
+    kept, held = stratified_split(labels_of([5, 1, 0, 4]), classes="abcd", count=5, seed=0)
+    assert sorted(np.concatenate([kept, held]).tolist()) == list(range(10))
+    assert labels_of([5, 1, 0, 4])[held].tolist().count(1) == 0

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MODULES = [
-    *(f"trtbench.make.{name}" for name in ("calibration", "gains", "graphs", "networks", "rescue")),
+    *(f"trtbench.make.{name}" for name in ("calibration", "expected", "gains", "graphs", "networks", "rescue")),
     *(f"trtbench.studies.{name}" for name in ("calibration_run", "kernels", "truth")),
 ]
 _RECIPES = sorted(
@@ -59,7 +59,7 @@ def _split(value: int) -> Split:
     return Split(images=np.full((2, 3, 2, 2), value, np.uint8), labels=np.zeros(2, np.int64))
 
 
-_FIT = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, size=2)
+_FIT = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, size=2, crop_ratio=0.9)
 _DATASET = Dataset(
     name="d", classes=("a", "b"), train=_split(1), validation=_split(2), test=_split(3), preprocessing=_FIT
 )
@@ -111,7 +111,7 @@ def _parameters(recipe: Recipe[..., Any]) -> dict[str, inspect.Parameter]:
 @functools.singledispatch
 def _others(value: Any) -> Iterator[Any]:
     """Yield values that differ from one in a single thing, however deep it lies."""
-    for field in dataclasses.fields(value):
+    for field in [one for one in dataclasses.fields(value) if one.metadata.get("keyed", True)]:
         for other in _others(getattr(value, field.name)):
             yield dataclasses.replace(value, **{field.name: other})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,15 +15,19 @@ from PIL import Image
 
 import trtbench
 from trtbench.cli import main
+from trtbench.data.decode import decode
 from trtbench.data.preprocess import normalise
 from trtbench.engines.sidecar import read_sidecar, write_sidecar
 from trtbench.environment.host import cpu_flags
 from trtbench.errors import ConfigError, DataError, SidecarError
+from trtbench.jsonable import to_jsonable
+from trtbench.records import Preprocessing
 from trtbench.report.disk import read_predictions
 from trtbench.report.document import read_report
 from trtbench.shipping import load, read_bundle
 from trtbench.shipping.templates import onnxruntime as runtime_of_bundles
 from trtbench.shipping.templates import predict as predict_of_bundles
+from trtbench.shipping.templates import triton_preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,31 +71,70 @@ def test_paths_pillow_images_and_arrays_are_the_same_images(predictor: Predictor
     assert predictor.logits([]).shape == (0, 3)
 
 
+@pytest.fixture
+def alone(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> predict_of_bundles.Classifier:
+    """The classifier of a bundle, with the bundle's own modules."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setitem(sys.modules, "runtime", runtime_of_bundles)
+    monkeypatch.delitem(sys.modules, "pixels", raising=False)
+    return predict_of_bundles.Classifier(shipped)
+
+
 def test_golden_images_give_golden_logits_in_both_readers(
-    predictor: Predictor, shipped: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, alone: predict_of_bundles.Classifier, shipped: Path
 ) -> None:
     golden = np.load(shipped / "golden.npz")
     pixels = golden["images"].transpose(0, 3, 1, 2)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setitem(sys.modules, "runtime", runtime_of_bundles)
 
     np.testing.assert_array_equal(predictor.logits(golden["images"]), golden["logits"])
     np.testing.assert_array_equal(normalise(pixels, predictor.preprocessing), golden["inputs"])
-    alone = predict_of_bundles.Classifier(shipped)
     np.testing.assert_array_equal(alone.inputs(pixels), golden["inputs"])
     np.testing.assert_array_equal(alone.logits(pixels), golden["logits"])
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
-def test_both_readers_decode_alike(predictor: Predictor, tmp_path: Path, mode: str) -> None:
+def test_both_readers_decode_alike(
+    predictor: Predictor, alone: predict_of_bundles.Classifier, tmp_path: Path, mode: str
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 31, 3), dtype=np.uint8)
     path = tmp_path / "image.png"
     Image.fromarray(noise).convert(mode).save(path)
 
-    np.testing.assert_array_equal(predict_of_bundles.decode(path, 16), predictor.pixels(path)[0])
+    np.testing.assert_array_equal(alone.decode(path), predictor.pixels(path)[0])
 
 
-def test_both_readers_refuse_deep_images(predictor: Predictor, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "framing",
+    [
+        {"size": (12, 20), "crop_ratio": 0.8, "interpolation": "bicubic"},
+        {"size": 16, "antialias": False},
+        {"size": 9, "crop_ratio": 0.75, "exif_rotation": True},
+    ],
+)
+def test_a_bundle_frames_pictures_as_training_and_scoring_do(
+    predictor: Predictor, alone: predict_of_bundles.Classifier, tmp_path: Path, framing: dict[str, Any]
+) -> None:
+    fit = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, **framing)
+    path = tmp_path / "image.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    noise = np.random.default_rng(0).integers(0, 256, (40, 31, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, exif=exif)
+    trained, _ = decode([path], root=tmp_path, framing=fit)
+    predictor.preprocessing = fit
+    alone.bundle["preprocessing"] = to_jsonable(fit)
+    step = triton_preprocess.TritonPythonModel()
+    step._fit, step._pixels = alone.bundle["preprocessing"], alone._pixels
+
+    assert trained[0].shape == fit.input_shape
+    np.testing.assert_array_equal(predictor.pixels(path), trained)
+    np.testing.assert_array_equal(alone.decode(path), trained[0])
+    np.testing.assert_array_equal(step.framed(path.read_bytes()).transpose(2, 0, 1), trained[0])
+
+
+def test_both_readers_refuse_deep_images(
+    predictor: Predictor, alone: predict_of_bundles.Classifier, tmp_path: Path
+) -> None:
     path = tmp_path / "deep.png"
     Image.fromarray(np.zeros((16, 16), np.uint16)).save(path)
 
@@ -99,7 +143,7 @@ def test_both_readers_refuse_deep_images(predictor: Predictor, tmp_path: Path) -
     with Image.open(path) as deep, pytest.raises(DataError, match="more than 8 bits a channel"):
         predictor.predict(deep)
     with pytest.raises(SystemExit, match="8 bits a channel"):
-        predict_of_bundles.decode(path, 16)
+        alone.decode(path)
 
 
 def test_what_is_no_image_is_told(predictor: Predictor) -> None:
@@ -199,6 +243,10 @@ def test_the_verb_names_what_is_on_a_folder_and_counts_what_is_right(
     assert [Path(one["image"]) for one in found["images"]] == _tests(images)
     assert all(len(one["top"]) == 2 for one in found["images"])
     assert found["images_per_s"] > 0
+
+    with pytest.raises(SystemExit):
+        _trtbench(monkeypatch, "predict", str(shipped), str(_tests(images)[0]), "--quiet")
+    assert re.search(r"^1 image in \d[\d.]* s, [01] right$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_the_verb_takes_patterns_and_lists_and_refuses_what_is_not_there(

@@ -54,7 +54,7 @@ def test_a_bundle_says_what_the_report_says_and_is_proven(shipped: Path, small_r
     assert read_sidecar(shipped / found.engine).engine_sha256 == row.engine_sha256
     assert {name for name in found.files if not name.startswith("triton/")} == {
         *("README.md", "engine.onnx", "engine.onnx.json", "golden.npz", "model.onnx"),
-        *("predict.py", "report.json", "runtime.py"),
+        *("pixels.py", "predict.py", "report.json", "runtime.py"),
     }
     card = (shipped / "README.md").read_text(encoding="utf-8")
     assert f"{row.accuracy.correct} of 18" in card

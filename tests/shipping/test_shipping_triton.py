@@ -143,7 +143,10 @@ def test_the_first_step_of_the_ensemble_makes_the_golden_input(shipped: Path, im
     config = (shipped / "triton" / "models" / "preprocess" / "config.pbtxt").read_text(encoding="utf-8")
     fit = json.loads(config.split("string_value: ")[1].rpartition(" } }")[0])
     model = triton_preprocess.TritonPythonModel()
-    model.initialize({"model_config": json.dumps({"parameters": {"preprocessing": {"string_value": fit}}})})
+    parameters = {"preprocessing": {"string_value": fit}}
+    place = str(shipped / "triton" / "models" / "preprocess")
+    said = {"model_config": json.dumps({"parameters": parameters}), "model_repository": place, "model_version": "1"}
+    model.initialize(said)
     data = (images / "test" / "star" / "0.png").read_bytes()
 
     found, one, bad = model.execute(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from trtbench.data.decode import fitted
+from trtbench.data.pixels import framed
 from trtbench.data.preprocess import normalise
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def infer(session: Session, files: Sequence[bytes], preprocessing: Preprocessing
     pixels = []
     for file in files:
         with Image.open(io.BytesIO(file)) as image:
-            pixels.append(fitted(image, size=preprocessing.size).transpose(2, 0, 1))
+            pixels.append(framed(image, **preprocessing.framing).transpose(2, 0, 1))
     session.copy_in(normalise(np.stack(pixels), preprocessing))
     session.enqueue()
     session.synchronize()

@@ -40,7 +40,7 @@ def sample_balanced(
 
     Args:
         labels: int64 (N,), each in [0, num_classes).
-        num_classes: how many classes there are, also those no label names.
+        num_classes: how many classes there are; one that no label names is asked for nothing.
         per_class: images of each class; give this or `total`.
         total: images in all; where it is no multiple of `num_classes`, some classes give one more.
         seed: the same seed gives the same sample.
@@ -55,23 +55,31 @@ def sample_balanced(
         ConfigError: not exactly one of `per_class` and `total`, or below 1.
         DataError: a label is out of range, a class has too few images, or none has any.
     """
-    count = _count(num_classes, per_class=per_class, total=total)
     _check_range(labels, num_classes)
+    is_there = np.bincount(labels, minlength=num_classes) > 0
+    if not is_there.any():
+        raise _none()
+    count = _count(int(is_there.sum()), per_class=per_class, total=total)
     is_free = np.ones(len(labels), np.bool_)
     is_free[np.asarray(exclude, np.int64)] = False
     sizes = np.bincount(labels[is_free], minlength=num_classes)
     if allow_short:
         count = min(count, _available(sizes, per_class))
     else:
-        _check_sizes(sizes, count, wanted=f"per_class = {per_class}" if total is None else f"total = {total}")
+        wanted = f"per_class = {per_class}" if total is None else f"total = {total}"
+        _check_sizes(sizes, np.flatnonzero(is_there), count, wanted=wanted)
     return balanced(labels, count=count, seed=seed, exclude=exclude)
 
 
 def _available(sizes: NDArray[np.int64], per_class: int | None) -> int:
     found = int((sizes if per_class is None else np.minimum(sizes, per_class)).sum())
     if not found:
-        raise DataError("calibration images", expected="at least one", got="none", cure="add images to any class")
+        raise _none()
     return found
+
+
+def _none() -> DataError:
+    return DataError("calibration images", expected="at least one", got="none", cure="add images to any class")
 
 
 def _count(num_classes: int, *, per_class: int | None, total: int | None) -> int:
@@ -97,8 +105,9 @@ def _check_range(labels: NDArray[np.int64], num_classes: int) -> None:
         )
 
 
-def _check_sizes(sizes: NDArray[np.int64], count: int, *, wanted: str) -> None:
+def _check_sizes(sizes: NDArray[np.int64], classes: NDArray[np.int64], count: int, *, wanted: str) -> None:
     """Refuse classes below the whole rounds, or too few classes for the last, partial one."""
+    sizes = sizes[classes]
     rounds, rest = divmod(count, len(sizes))
     is_short = sizes < rounds
     if not is_short.any() and np.count_nonzero(sizes > rounds) < rest:
@@ -107,7 +116,7 @@ def _check_sizes(sizes: NDArray[np.int64], count: int, *, wanted: str) -> None:
         small = int(np.flatnonzero(is_short)[0])
         need = wanted if wanted.startswith("per_class") else f"the {rounds} that {wanted} takes of each class"
         raise DataError(
-            f"class {small} has {sizes[small]} images, fewer than {need}",
+            f"class {classes[small]} has {sizes[small]} images, fewer than {need}",
             cure="lower it, add images or allow short classes (allow_short)",
         )
 
@@ -265,15 +274,22 @@ def make_manifest(
     return _described(dataset, indices, seed=seed, excluded=tuple(excluded[index] for index in sorted(excluded)))
 
 
-def short_notes(manifest: CalibrationManifest, *, per_class: int | None = None) -> tuple[str, ...]:
-    """Name the classes that gave fewer images than asked for; of a `total`, than an even share of it takes."""
+def short_notes(
+    manifest: CalibrationManifest, *, per_class: int | None = None, labels: NDArray[np.int64] | None = None
+) -> tuple[str, ...]:
+    """Name the classes that gave fewer images than asked for; of a `total`, than an even share of it takes.
+
+    Of `labels`, those of the training images, a class that none bears was asked for nothing.
+    """
+    asked = range(len(manifest.classes)) if labels is None else np.unique(labels).tolist()
     even = max(manifest.histogram) - 1  # of a balanced sample no two classes differ by more
     wanted = even if per_class is None else per_class
-    short = [f"{manifest.classes[label]} {count}" for label, count in enumerate(manifest.histogram) if count < wanted]
+    counts = [(manifest.classes[label], manifest.histogram[label]) for label in asked]
+    short = [f"{name} {count}" for name, count in counts if count < wanted]
     if not short:
         return ()
     named = ", ".join(short[:_NAMED]) + (f" and {len(short) - _NAMED} more" if len(short) > _NAMED else "")
-    return (f"calibration: {len(short)} of {len(manifest.classes)} classes gave fewer than {wanted} images: {named}",)
+    return (f"calibration: {len(short)} of {len(counts)} classes gave fewer than {wanted} images: {named}",)
 
 
 def save_manifest(path: Path, manifest: CalibrationManifest) -> None:

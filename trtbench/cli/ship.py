@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 _LATEST = Path("runs/latest")
 _AT_ONCE = 256  # images decoded at a time, at least: a pool of threads reads them
-_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 @app.command()
@@ -93,6 +92,7 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Say what is on images; where their folders bear the names of classes, count what is right."""
+    from trtbench.report.units import significant
     from trtbench.shipping import load
 
     paths = _listed(images)
@@ -104,16 +104,17 @@ def predict(
             found += predictor.predict(paths[start : start + step], top=top)
             share = len(found) / len(paths)
             screen(Event(stage="predict", item=f"{len(paths)} images", state="progress", share=share))
-        rate = len(paths) / (time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
         labels = [path.parent.name for path in paths]
         right = sum(one.label == label for one, label in zip(found, labels, strict=True))
         counted = {"correct": right, "total": len(paths)} if set(labels) <= set(predictor.classes) else {}
     if as_json:
-        show_json({"images": _told(paths, found), "images_per_s": rate, **counted})
+        show_json({"images": _told(paths, found), "images_per_s": len(paths) / seconds, **counted})
         return
     for path, one in zip(paths, found, strict=True):
         show(f"{path}: {', '.join(f'{label} {share:.3f}' for label, share in one.top)}")
-    say(f"{len(paths)} images, {rate:.0f} a second" + (f", {right} right" if counted else ""))
+    number = "1 image" if len(paths) == 1 else f"{len(paths)} images"
+    say(f"{number} in {significant(seconds)} s" + (f", {right} right" if counted else ""))
 
 
 def _told(paths: Sequence[Path], found: Sequence[Prediction]) -> list[dict[str, Any]]:
@@ -129,11 +130,13 @@ def _listed(images: Sequence[str]) -> list[Path]:
     Raises:
         DataError: a name leads to no image.
     """
+    from trtbench.data.folder import IMAGES
+
     found: list[Path] = []
     for name in [line for one in images for line in (sys.stdin.read().splitlines() if one == "-" else [one])]:
         path = Path(name)
         if path.is_dir():
-            own = sorted(one for one in path.rglob("*") if one.suffix.lower() in _SUFFIXES)
+            own = sorted(one for one in path.rglob("*") if one.suffix.lower() in IMAGES)
         elif path.exists():
             own = [path]
         else:

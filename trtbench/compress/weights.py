@@ -8,6 +8,7 @@ mask by magnitude with batch norms measured anew gets 704.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -180,7 +181,7 @@ def training_images(dataset: Dataset, *, count: int | None, seed: int) -> Tensor
     None is 3,000 of 32x32 pixels and fewer of larger ones: they go through the network all at once.
     """
     if count is None:
-        count = max(_FEWEST, _PIXELS // dataset.preprocessing.size**2)
+        count = max(_FEWEST, _PIXELS // math.prod(dataset.preprocessing.height_width))
     return torch.from_numpy(training_sample(dataset, count=count, seed=seed)[0])
 
 

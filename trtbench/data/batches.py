@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Indices = NDArray[np.int64]
 
-_SMALLEST_CLASS = 2  # one image on either side
-
 
 def batches(
     images: NDArray[np.uint8],
@@ -90,27 +88,27 @@ def stratified_split(
     """Split indices into (kept, held out), both ascending, each class by its share.
 
     The quotas of the classes follow the method of the largest remainder, and sum up to `count` exactly unless a class
-    would be left without an image on one side: each side keeps at least one.
+    would be left without an image on one side: each side keeps at least one. A class of one image is not split.
 
     Args:
         labels: int64 (N,), each the index of a class.
-        classes: their names, for the message.
+        classes: their names.
         count: how many images to hold out.
         seed: the same seed gives the same split.
 
     Raises:
-        DataError: a class has fewer than two images.
+        DataError: no class has two images.
     """
     sizes = np.bincount(labels, minlength=len(classes))
-    if sizes.min() < _SMALLEST_CLASS:
-        small = int(np.argmin(sizes))
+    if sizes.max(initial=0) <= 1:
         raise DataError(
-            f"class {small} ({classes[small]!r})",
-            expected=f"at least {_SMALLEST_CLASS} training images, one to train and one to validate",
-            got=str(sizes[small]),
-            cure="add images or remove the class",
+            "training images",
+            expected="a class of two at least, one to train and one to validate",
+            got=str(sizes.max(initial=0)),
+            cure="add images, or a folder val/",
         )
-    quotas = np.clip(_largest_remainder(sizes, count), 1, sizes - 1)
+    most = np.maximum(sizes - 1, 0)
+    quotas = np.clip(_largest_remainder(sizes, count), np.minimum(most, 1), most)
     order = np.random.default_rng(seed).permutation(len(labels))
     chosen = [order[labels[order] == label][:quota] for label, quota in enumerate(quotas)]
     is_held = np.zeros(len(labels), np.bool_)

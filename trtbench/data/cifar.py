@@ -16,6 +16,8 @@ from trtbench.records import Split
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from trtbench.records import Size
+
 # The statistics of the 50,000 training images that the literature normalises with.
 MEANS: Mapping[str, tuple[float, ...]] = {"cifar10": (0.4914, 0.4822, 0.4465), "cifar100": (0.5071, 0.4865, 0.4409)}
 STDS: Mapping[str, tuple[float, ...]] = {"cifar10": (0.2470, 0.2435, 0.2616), "cifar100": (0.2673, 0.2564, 0.2762)}
@@ -23,7 +25,7 @@ _SIZE = 32
 _DATASETS: Mapping[str, str] = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
-def load_cifar(name: str, *, root: str, size: int, download: bool) -> tuple[tuple[str, ...], Split, Split]:
+def load_cifar(name: str, *, root: str, size: Size, download: bool) -> tuple[tuple[str, ...], Split, Split]:
     """Return the class names, the published training split and the test split, uint8 (N, 3, 32, 32).
 
     Args:

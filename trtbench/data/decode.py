@@ -14,6 +14,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from trtbench.data.pixels import framed
 from trtbench.errors import DataError
 from trtbench.jsonable import sha256_of
 
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from trtbench.records import Framing
+
 CACHE_FROM = 10_000  # files: fewer decode in a few seconds
 _NAMED = 10  # faulty files a message names
 _THREADS = min(
     8, os.cpu_count() or 1
 )  # Pillow decodes outside the interpreter's lock; more threads than this gain nothing
-_DEEP_MODES = frozenset(
-    {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
-)  # Pillow would clip these to 255 on the way to RGB
+_ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 # What Pillow raises on a damaged or foreign file, by format; a closed list, so that our own faults still show.
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
@@ -39,8 +40,8 @@ def data_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trtbench" / "data"
 
 
-def decode(paths: Sequence[Path], *, root: Path, size: int) -> NDArray[np.uint8]:
-    """Return the images as uint8 (N, 3, size, size) RGB, in the order of `paths`; other sizes are resampled, bilinear.
+def decode(paths: Sequence[Path], *, root: Path, framing: Framing) -> tuple[NDArray[np.uint8], int]:
+    """Return the images as uint8 (N, 3, height, width) RGB, in the order of `paths`, and how many EXIF calls rotated.
 
     From 10,000 files on, the array is a read-only memory map of a copy in the cache, keyed by names, sizes and times of
     the files.
@@ -48,16 +49,17 @@ def decode(paths: Sequence[Path], *, root: Path, size: int) -> NDArray[np.uint8]
     Raises:
         DataError: files that are no images; the message names up to ten of them.
     """
-    shape, copy = (len(paths), 3, size, size), None
+    shape, copy = (len(paths), 3, *framing.height_width), None
     if len(paths) >= CACHE_FROM:
-        copy = data_cache() / f"decoded-{_listing_sha256(paths, root=root, size=size)}.npy"
-        if (kept := _mapped(copy, shape=shape)) is not None:
-            return kept
+        copy = data_cache() / f"decoded-{_listing_sha256(paths, root=root, framing=framing)}"
+        for kept in copy.parent.glob(f"{copy.name}-*.npy"):
+            if (images := _mapped(kept, shape=shape)) is not None:
+                return images, int(kept.stem.rpartition("-")[2])
     images = np.empty(shape, np.uint8)
     with ThreadPoolExecutor(_THREADS) as pool:
-        reasons = pool.map(_read_into, paths, images)
-        found = zip(paths, reasons, strict=True)
-        faults = [f"{path.relative_to(root)} ({reason})" for path, reason in found if reason is not None]
+        read = list(pool.map(_read_into, paths, images, [framing] * len(paths)))
+    found = zip(paths, read, strict=True)
+    faults = [f"{path.relative_to(root)} ({reason})" for path, reason in found if isinstance(reason, str)]
     if faults:
         more = f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
         raise DataError(
@@ -66,35 +68,21 @@ def decode(paths: Sequence[Path], *, root: Path, size: int) -> NDArray[np.uint8]
             got=", ".join(faults[:_NAMED]) + more,
             cure="mend or remove them",
         )
+    rotated = sum(one is True for one in read)
     if copy is not None:
         with contextlib.suppress(OSError):  # without a cache (read-only, full) the next run decodes again, that is all
-            _publish(images, copy)
-    return images
+            _publish(images, copy.with_name(f"{copy.name}-{rotated}.npy"))
+    return images, rotated
 
 
-def _read_into(path: Path, pixels: NDArray[np.uint8]) -> str | None:
-    """Fill (3, size, size) pixels with an image, or return the reason why that cannot be."""
+def _read_into(path: Path, pixels: NDArray[np.uint8], framing: Framing) -> str | bool:
+    """Fill (3, height, width) pixels with an image and say whether EXIF rotates it, or why that cannot be."""
     try:
         with Image.open(path) as image:
-            pixels[:] = fitted(image, size=pixels.shape[1]).transpose(2, 0, 1)
+            pixels[:] = framed(image, **framing.framing).transpose(2, 0, 1)
+            return bool(image.getexif().get(_ORIENTATION, 1) != 1)
     except _FAULTS as error:
         return _reason(error)
-    return None
-
-
-def fitted(image: Image.Image, *, size: int) -> NDArray[np.uint8]:
-    """Return an image as uint8 (size, size, 3) RGB; one of another size is resampled, bilinear.
-
-    Raises:
-        ValueError: it has more than 8 bits a channel.
-    """
-    if image.mode in _DEEP_MODES:
-        raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
-    # Pillow warns when transparency is dropped straight from a palette; by way of RGBA the pixels are the same.
-    rgb = (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
 
 
 def _reason(error: Exception) -> str:
@@ -103,10 +91,10 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _listing_sha256(paths: Sequence[Path], *, root: Path, size: int) -> str:
+def _listing_sha256(paths: Sequence[Path], *, root: Path, framing: Framing) -> str:
     stats = [(path.relative_to(root).as_posix(), path.stat()) for path in paths]
     listing = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-    return sha256_of([listing, size, PIL.__version__])
+    return sha256_of([listing, framing, PIL.__version__])
 
 
 def _mapped(copy: Path, *, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:

@@ -25,17 +25,17 @@ _VALIDATION = 180
 _SPLIT_SEED = 0  # the split is part of this source: numbers of two runs are compared on the same test images
 
 
-def load_splits(*, size: int) -> tuple[Split, Split, Split]:
-    """Return train (717), validation (180) and test (900): uint8 (N, 3, size, size), three equal channels.
+def load_splits(*, size: tuple[int, int]) -> tuple[Split, Split, Split]:
+    """Return train (717), validation (180) and test (900): uint8 (N, 3, height, width), three equal channels.
 
     No two of the 1,797 images are equal, so none stands in two splits.
 
     Raises:
-        ConfigError: `size` is below the 8 pixels the digits have.
+        ConfigError: a side is below the 8 pixels the digits have.
     """
-    if size < _NATIVE:
+    if min(size) < _NATIVE:
         raise ConfigError(
-            "data.size", expected=f"at least {_NATIVE} for digits", got=str(size), cure="32 is the default"
+            "data.size", expected=f"at least {_NATIVE} for digits", got=str(min(size)), cure="32 is the default"
         )
     from sklearn.datasets import load_digits
 
@@ -48,8 +48,8 @@ def load_splits(*, size: int) -> tuple[Split, Split, Split]:
     return train_split, validation_split, test_split
 
 
-def _enlarged(digits: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    """Scale (N, 8, 8) levels 0..16 to uint8 (N, 3, size, size), bilinear."""
+def _enlarged(digits: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Scale (N, 8, 8) levels 0..16 to uint8 (N, 3, height, width), bilinear."""
     grey = np.rint(digits * (255 / _DEEPEST)).astype(np.uint8)
-    enlarged = [Image.fromarray(digit).resize((size, size), Image.Resampling.BILINEAR) for digit in grey]
+    enlarged = [Image.fromarray(digit).resize(size[::-1], Image.Resampling.BILINEAR) for digit in grey]
     return np.repeat(np.stack([np.asarray(digit) for digit in enlarged])[:, None], len(MEAN), axis=1)

@@ -1,4 +1,4 @@
-"""A folder of images as PATH/train/CLASS/* and PATH/test/CLASS/*, plain or packed: what is listed, and what is refused.
+"""A folder of images, PATH/train/CLASS/* and PATH/test/CLASS/*, plain or packed: what is listed, and what is refused.
 
 An archive is unpacked once into the cache, and nothing in it is trusted.
 """
@@ -6,12 +6,15 @@ An archive is unpacked once into the cache, and nothing in it is trusted.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
 import tarfile
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
@@ -21,52 +24,119 @@ from trtbench.errors import DataError
 from trtbench.records import Split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
+    from trtbench.records import Framing
 
 _LAYOUT = "PATH/train/CLASS/* and PATH/test/CLASS/*"
+_VALIDATION = ("val", "valid", "validation")
 _FEWEST_CLASSES = 2  # a classifier tells at least two things apart
 _NO_IMAGES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # what desktops leave behind; hidden files go too
+# What torchvision's ImageFolder takes for an image; it passes over everything else.
+IMAGES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+_NAMED = 5  # that a note names
 
 
-def load_folder(root: Path, *, size: int) -> tuple[tuple[str, ...], Split, Split]:
-    """Return the class names (sorted), the training split and the test split, uint8 (N, 3, size, size).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """A folder's images, uint8 (N, 3, height, width), and what there is to say of them; `validation` if it has one."""
 
-    Images come class by class, by name within a class. All become RGB, and size x size if they are not.
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split | None
+    test: Split
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """The folder of one split: the images of each class folder that has some, and files that are no images by name."""
+
+    path: Path
+    images: Mapping[str, list[Path]]
+    strays: tuple[Path, ...]
+
+    def labelled(self, places: Mapping[str, int]) -> list[tuple[Path, int]]:
+        """Return its images with their labels, class by class."""
+        names = sorted(self.images, key=places.__getitem__)
+        return [(path, places[name]) for name in names for path in self.images[name]]
+
+
+def load_folder(root: Path, *, framing: Framing, class_map: Path | None = None) -> Folder:
+    """Read the images of a folder, class by class, by name within a class.
+
+    Without a test/ folder val/ is what is scored; with both, val/ is the validation split. Classes are the folders of
+    train/, by name, or by number where all are numbers; a class map names all of them, in the order of the logits.
 
     Raises:
-        DataError: a folder is missing or empty, train and test name different classes, or files are no images.
+        DataError: a folder is missing or empty, its classes are others than those of train/ or of the map, or files
+            are no images.
     """
-    train, test = (_classes(root, part) for part in ("train", "test"))
-    _check_classes(root, train, test)
-    train_files, test_files = ([_images(folder) for folder in part.values()] for part in (train, test))
-    images = decode([path for files in train_files + test_files for path in files], root=root, size=size)
-    train_labels, test_labels = (_labels(part) for part in (train_files, test_files))
-    boundary = len(train_labels)
-    return (
-        tuple(train),
-        Split(images=images[:boundary], labels=train_labels),
-        Split(images=images[boundary:], labels=test_labels),
+    parts = {role: _part(root / name) for role, name in _roles(root).items()}
+    classes, places = _classes(root, parts, class_map)
+    listed = {role: part.labelled(places) for role, part in parts.items()}
+    paths = [path for own in listed.values() for path, _ in own]
+    images, rotated = decode(paths, root=root, framing=framing)
+    splits, start = {}, 0
+    for role, own in listed.items():
+        labels = np.array([label for _, label in own], np.int64)
+        splits[role] = Split(images=images[start : start + len(own)], labels=labels)
+        start += len(own)
+    return Folder(
+        classes=classes,
+        train=splits["train"],
+        validation=splits.get("validation"),
+        test=splits["test"],
+        notes=(*_notes(parts, classes, class_map), *_rotation_note(rotated, len(paths), framing)),
     )
 
 
-def _classes(root: Path, part: str) -> dict[str, Path]:
-    """Return the class folders of one part by name, sorted."""
+def _roles(root: Path) -> dict[str, str]:
+    """Return the folder of each split that there is."""
+    held = next((name for name in _VALIDATION if (root / name).is_dir()), None)
+    if held is not None and not (root / "test").is_dir():
+        return {"train": "train", "test": held}
+    return {"train": "train", **({} if held is None else {"validation": held}), "test": "test"}
+
+
+def _part(path: Path) -> _Part:
     try:
-        entries = sorted((root / part).iterdir())
+        entries = sorted(path.iterdir())
     except OSError as error:
         raise DataError(
-            f"data.source folder:{root}",
+            f"data.source folder:{path.parent}",
             expected=_LAYOUT,
-            got=f"{root / part}: {error.strerror}",
+            got=f"{path}: {error.strerror}",
             cure="mend the path, or move a share of each class there",
         ) from error
-    return {entry.name: entry for entry in entries if entry.is_dir() and not _is_ignored(entry)}
+    folders = [entry for entry in entries if entry.is_dir() and not _is_ignored(entry.name)]
+    files = {folder: _files(folder) for folder in folders}
+    strays = tuple(file for own in files.values() for file in own if file.suffix.lower() not in IMAGES)
+    images = {folder.name: [file for file in own if file.suffix.lower() in IMAGES] for folder, own in files.items()}
+    return _Part(path=path, images=images, strays=strays)
 
 
-def _check_classes(root: Path, train: dict[str, Path], test: dict[str, Path]) -> None:
+def _files(folder: Path) -> list[Path]:
+    """Return the files at any depth below a class folder, sorted."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if not _is_ignored(name)]
+        found += [] if real in seen else [Path(place, name) for name in names if not _is_ignored(name)]
+        seen.add(real)  # a link may lead back
+    return sorted(found)
+
+
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _NO_IMAGES
+
+
+def _classes(
+    root: Path, parts: Mapping[str, _Part], class_map: Path | None
+) -> tuple[tuple[str, ...], Mapping[str, int]]:
+    """Return the classes in the order of the logits, and the place of each class folder."""
+    train = parts["train"].images
     if len(train) < _FEWEST_CLASSES:
         raise DataError(
             f"class folders of {root / 'train'}",
@@ -74,33 +144,100 @@ def _check_classes(root: Path, train: dict[str, Path], test: dict[str, Path]) ->
             got=str(len(train)),
             cure="put the images of each class in a folder of its own",
         )
-    if differing := sorted(set(train) ^ set(test)):
+    if empty := next((name for name, images in train.items() if not images), None):
         raise DataError(
-            f"classes of {root}",
-            expected="the same class folders in train and test",
-            got=f"{', '.join(map(repr, differing[:10]))} in one of them only",
-            cure="rename or remove them",
-        )
-
-
-def _images(folder: Path) -> list[Path]:
-    paths = sorted(entry for entry in folder.iterdir() if not _is_ignored(entry))
-    if not paths:
-        raise DataError(
-            f"class folder {folder}",
+            f"class folder {root / 'train' / empty}",
             expected="images",
             got="none",
             cure="add images, or remove the class from train and test",
         )
-    return paths
+    names = tuple(sorted(train, key=int if _are_numbers(train) else str))
+    classes, places = (names, {name: index for index, name in enumerate(names)})
+    said, cure = "train", "rename or remove them, or name all classes of the network with data.classes: FILE"
+    if class_map is not None:
+        classes, places = read_classes(class_map)
+        said, cure = class_map.name, "rename them, or add them to data.classes"
+    if strange := sorted({name for part in parts.values() for name in part.images if name not in places}):
+        got = f"{', '.join(map(repr, strange[:10]))} beside them"
+        raise DataError(f"classes of {root}", expected=f"the class folders of {said}", got=got, cure=cure)
+    return classes, places
 
 
-def _labels(files: list[list[Path]]) -> NDArray[np.int64]:
-    return np.repeat(np.arange(len(files), dtype=np.int64), [len(paths) for paths in files])
+def _are_numbers(names: Iterable[str]) -> bool:
+    return all(name.isascii() and name.isdigit() for name in names)
 
 
-def _is_ignored(entry: Path) -> bool:
-    return entry.name.startswith(".") or entry.name.casefold() in _NO_IMAGES
+def read_classes(path: Path) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the names of all classes, in the order of the logits, and the place of what a folder may be called.
+
+    A file of JSON is a list, {name: index}, {index: name} or {index: [folder, name]}; any other has a name a line. A
+    folder may be called by the whole entry or by its first word, as `n01440764 tench`.
+
+    Raises:
+        DataError: it cannot be read, or is none of these.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = _of_json(json.loads(text)) if path.suffix == ".json" else text.splitlines()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unread(path, getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+    entries = tuple(name.strip() for name in names if name.strip())
+    if len(entries) < _FEWEST_CLASSES or len(set(entries)) < len(entries):
+        twice = next((one for index, one in enumerate(entries) if one in entries[:index]), None)
+        raise _unread(path, f"{len(entries)} names" if twice is None else f"{twice!r} twice")
+    first = [entry.split()[0] for entry in entries]
+    words = {word: index for index, word in enumerate(first) if first.count(word) == 1}
+    return entries, words | {entry: index for index, entry in enumerate(entries)}
+
+
+def _of_json(found: Any) -> list[str]:
+    if isinstance(found, dict):
+        if all(isinstance(value, int) for value in found.values()):
+            found = {index: name for name, index in found.items()}
+        by_index = {int(index): value for index, value in found.items()}
+        found = [by_index[index] for index in range(len(by_index))]
+    return [" ".join(map(str, one)) if isinstance(one, list) else str(one) for one in found]
+
+
+def _unread(path: Path, got: str) -> DataError:
+    return DataError(
+        f"data.classes {path}",
+        expected="a name a line, or JSON: a list, {name: index} or {index: name}",
+        got=got,
+        cure="list every class of the network once, in the order of its logits",
+    )
+
+
+def _notes(parts: Mapping[str, _Part], classes: Sequence[str], class_map: Path | None) -> Iterator[str]:
+    """Say what of the layout may be meant otherwise."""
+    train, test = parts["train"].images, parts["test"].path.name
+    if test != "test":
+        yield f"there is no test/: {test}/ is what is scored, and validation images are held out of train/"
+    if "validation" in parts:
+        yield f"{parts['validation'].path.name}/ is the validation split: data.validation holds nothing out of train/"
+    as_text = sorted(train)
+    if class_map is None and _are_numbers(train) and as_text != list(classes):
+        yield (
+            f"the classes are numbers, in their order ({', '.join(classes[:3])}, ...): torchvision's ImageFolder has"
+            f" them as text ({', '.join(as_text[:3])}, ...); where the weights have too, list them with data.classes"
+        )
+    for part in parts.values():
+        if absent := [name for name in train if not part.images.get(name)]:
+            yield f"no images in {part.path.name}/ of {_shown(absent)}: nothing is known of these classes there"
+    if strays := [f"{part.path.name}/{file.relative_to(part.path)}" for part in parts.values() for file in part.strays]:
+        yield f"passed over, as torchvision does, since their names are no images': {_shown(strays)}"
+
+
+def _rotation_note(rotated: int, total: int, framing: Framing) -> tuple[str, ...]:
+    if not rotated:
+        return ()
+    done = "and are" if framing.exif_rotation else "and are not, as in torchvision: data.exif_rotation does it"
+    return (f"{rotated} of {total} images ask by EXIF to be rotated, {done}",)
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from trtbench.data import cifar, digits
 from trtbench.data.batches import stratified_split
 from trtbench.data.folder import is_archive, load_folder, stem, unpacked
 from trtbench.data.preprocess import measure_mean_std
-from trtbench.records import Dataset, Preprocessing, Split
+from trtbench.records import Dataset, Framing, Preprocessing, Split
 
 if TYPE_CHECKING:
+    from trtbench.records import Expected
     from trtbench.suite import DataConfig
 
+_USUAL = Framing(size=32)
 
-def load_dataset(config: DataConfig) -> Dataset:
+
+def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dataset:
     """Load the images a suite names, split them, and give them their preprocessing.
 
     `digits` has one fixed split (717 / 180 / 900): `config.validation` and `config.seed` do not touch it. The other
     sources keep their published test split, whatever the seed, and `config.validation` of their training images is
-    held out, stratified by class.
+    held out, stratified by class; a folder may have a validation split of its own.
 
-    Mean and deviation are the source's own unless the suite gives them: constants for digits and CIFAR, measured on
-    the training split for folders.
+    Mean and deviation are those of the suite; else what was noted when the weights were saved; else the source's own,
+    constants of digits and CIFAR; else those that the weights were published with; else measured on the training split.
+
+    Args:
+        config: the suite's `data`.
+        expected: what the weights expect, where that is known.
 
     Returns:
-        Images uint8 (N, 3, size, size), labels int64.
+        Images uint8 (N, 3, height, width), labels int64.
 
     Raises:
         ConfigError: a size that cannot be.
@@ -34,25 +44,59 @@ def load_dataset(config: DataConfig) -> Dataset:
         CapabilityError: CIFAR is asked for and torchvision cannot be imported.
     """
     name, _, place = config.source.partition(":")
-    usual: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    framing = framing_of(config, None if name in cifar.MEANS else expected)
+    own: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}  # mean and deviation, by who chose them
+    notes: tuple[str, ...] = ()
+    validation: Split | None = None
     if name == "digits":
-        classes, usual = digits.CLASSES, (digits.MEAN, digits.STD)
-        train, validation, test = digits.load_splits(size=config.size)
+        own["the digits' own"] = (digits.MEAN, digits.STD)
+        classes = digits.CLASSES
+        pool, validation, test = digits.load_splits(size=framing.height_width)
     elif name in cifar.MEANS:
-        usual = (cifar.MEANS[name], cifar.STDS[name])
-        classes, pool, test = cifar.load_cifar(name, root=place, size=config.size, download=config.download)
-        train, validation = _held_out(pool, classes, config)
+        own[f"{name}'s own"] = (cifar.MEANS[name], cifar.STDS[name])
+        classes, pool, test = cifar.load_cifar(name, root=place, size=framing.size, download=config.download)
     else:
         given = Path(place).expanduser()
         # The name goes into manifests that are committed: it must not carry this machine's paths.
         name = f"folder:{stem(given.resolve())}"
-        classes, pool, test = load_folder(unpacked(given) if is_archive(given) else given, size=config.size)
-        train, validation = _held_out(pool, classes, config)
+        root = unpacked(given) if is_archive(given) else given
+        found = load_folder(root, framing=framing, class_map=config.classes)
+        classes, pool, validation, test = found.classes, found.train, found.validation, found.test
+        notes = (*found.notes, *_alone(pool, classes, is_held_out=validation is None))
+    train, held = (pool, validation) if validation is not None else _held_out(pool, classes, config)
+    if expected is not None:
+        theirs = {expected.source: (expected.mean, expected.std)}
+        own = theirs | own if expected.is_own else own | theirs
     if config.mean is not None and config.std is not None:
-        usual = (config.mean, config.std)
-    mean, std = usual or measure_mean_std(train.images)
-    fit = Preprocessing(mean=mean, std=std, size=config.size)
-    return Dataset(name=name, classes=classes, train=train, validation=validation, test=test, preprocessing=fit)
+        own = {"": (config.mean, config.std)}
+    if not own:
+        own["measured on the training images"] = measure_mean_std(train.images)
+    chosen, (mean, std) = next(iter(own.items()))
+    return Dataset(
+        name=name,
+        classes=classes,
+        train=train,
+        validation=held,
+        test=test,
+        preprocessing=Preprocessing(mean=mean, std=std, **framing.framing),
+        normalisation=chosen,
+        notes=notes,
+    )
+
+
+def framing_of(config: DataConfig, expected: Expected | None) -> Framing:
+    """Return how pictures are framed: as the suite says, and where it says no size, as the weights expect."""
+    said: dict[str, Any] = {one.name: getattr(config, one.name) for one in fields(Framing)}
+    usual = _USUAL if expected is None or config.size is not None else expected.framing
+    return replace(usual, **{name: value for name, value in said.items() if value is not None})
+
+
+def _alone(pool: Split, classes: tuple[str, ...], *, is_held_out: bool) -> tuple[str, ...]:
+    """Name the classes of which no image can be held out."""
+    single = [classes[label] for label in np.flatnonzero(np.bincount(pool.labels) == 1)]
+    if not (single and is_held_out):
+        return ()
+    return (f"one training image alone, and none to validate on: {', '.join(single[:10])}",)
 
 
 def _held_out(pool: Split, classes: tuple[str, ...], config: DataConfig) -> tuple[Split, Split]:

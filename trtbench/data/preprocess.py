@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbench.data.pixels import normalised
 from trtbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ def normalise(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
         preprocessing: whose channels and size the images must have.
 
     Returns:
-        float32 (N, C, H, W), C-contiguous. Each of the 256 levels is computed in float64 and rounded once, so that an
-        image has the same floats in every batch and on every machine.
+        float32 (N, C, H, W), C-contiguous, as `pixels.normalised` computes it.
 
     Raises:
         DataError: dtype or shape do not fit `preprocessing`.
@@ -44,11 +44,7 @@ def normalise(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
             got=f"{images.dtype} {images.shape}",
             cure="load them with the data.size of this preprocessing",
         )
-    levels = np.arange(_LEVELS) / (_LEVELS - 1)
-    normalised = np.empty(images.shape, np.float32)
-    for channel, (mean, std) in enumerate(zip(preprocessing.mean, preprocessing.std, strict=True)):
-        normalised[:, channel] = ((levels - mean) / std).astype(np.float32)[images[:, channel]]
-    return normalised
+    return normalised(images, preprocessing.mean, preprocessing.std)
 
 
 def measure_mean_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

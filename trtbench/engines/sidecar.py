@@ -115,8 +115,7 @@ def read_sidecar(engine: Path) -> Sidecar:
             raise SidecarError(f"sidecar {path}: precision", expected=expected, got=repr(precision), cure=cure)
         written = {"sparse": sparse, "build": build, **document, "precision": precision}
         values = {name: value for name, value in written.items() if name in known}
-        kept = document["preprocessing"]
-        preprocessing = Preprocessing(**{**kept, "mean": tuple(kept["mean"]), "std": tuple(kept["std"])})
+        preprocessing = Preprocessing.read(document["preprocessing"])
         calibration = document.get("calibration")
         sidecar = Sidecar(
             **{

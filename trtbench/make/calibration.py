@@ -106,7 +106,7 @@ def sampled(
 ) -> ManifestFacts:
     """Choose training images, balanced by class, of which none stands in validation or test."""
     made = make_manifest(dataset, per_class=per_class, total=total, seed=seed, allow_short=allow_short)
-    return _kept(made, folder, per_class=per_class)
+    return _kept(made, folder, dataset, per_class=per_class)
 
 
 @recipe(kind="manifest", facts=ManifestFacts, content=(_MANIFEST,), version=1)
@@ -116,7 +116,7 @@ def committed(
     """Take a manifest as it was chosen before, once it is proven to be of these images and to leak none."""
     verify_manifest(manifest.value, dataset)
     check_leak(dataset, manifest.value.indices)
-    return _kept(manifest.value, folder, per_class=per_class)
+    return _kept(manifest.value, folder, dataset, per_class=per_class)
 
 
 @recipe(kind="manifest", facts=ManifestFacts, content=(_MANIFEST,), packages=("numpy",), version=1)
@@ -128,7 +128,7 @@ def held_out(folder: Path, *, dataset: Dataset, manifest: Ingredient) -> Manifes
         chosen = make_manifest(dataset, total=_HELD_OUT, seed=seed, allow_short=True, but=used)
     except DataError:
         chosen = calibrating
-    return _kept(chosen, folder, per_class=None)
+    return _kept(chosen, folder, dataset, per_class=None)
 
 
 @recipe(
@@ -203,13 +203,14 @@ def pixels(folder: Path, *, split: Split, manifest: Ingredient | None) -> Pixels
 def manifest(makings: Makings) -> Artefact[ManifestFacts]:
     """Return the calibration manifest: the committed one if it fits, else one that is sampled.
 
-    It stands in the store, and where the user named a folder for manifests, there too.
+    It stands in the store, and where the user named a folder for manifests, there too. Where the suite says no size,
+    a class that has too few images gives those.
     """
     config, book, name = makings.suite.calibration, makings.book, makings.suite.name
     is_default = config.per_class is None and config.total is None
     per_class = _DEFAULT_PER_CLASS if is_default else config.per_class
     sizes: dict[str, Any] = {"per_class": per_class, "total": config.total}
-    sample = {**sizes, "dataset": makings.dataset, "seed": config.seed, "allow_short": config.allow_short}
+    sample = {**sizes, "dataset": makings.dataset, "seed": config.seed, "allow_short": config.allow_short or is_default}
     found = _committed_manifest(makings, **sizes)
     if found is not None:
         same = book.find(sampled, **sample)
@@ -301,9 +302,9 @@ def _ranges_kept(folder: Path, amax: Mapping[str, float], facts: RangesFacts) ->
     return facts
 
 
-def _kept(manifest: CalibrationManifest, folder: Path, *, per_class: int | None) -> ManifestFacts:
+def _kept(manifest: CalibrationManifest, folder: Path, dataset: Dataset, *, per_class: int | None) -> ManifestFacts:
     save_manifest(folder / _MANIFEST, manifest)
-    notes = short_notes(manifest, per_class=per_class)
+    notes = short_notes(manifest, per_class=per_class, labels=dataset.train.labels)
     return ManifestFacts(images=len(manifest.images), sha256=manifest.sha256, notes=notes)
 
 
@@ -319,9 +320,10 @@ def _committed_manifest(makings: Makings, *, per_class: int | None, total: int |
     if not path.exists():
         return None
     found = load_manifest(path)
-    images = total or (per_class or 0) * dataset.num_classes
+    images = total or (per_class or 0) * len(np.unique(dataset.train.labels))
     wanted = (dataset.train.sha256, dataset.preprocessing.fingerprint, config.seed)
-    is_short = config.allow_short and len(found.indices) < images
+    takes_short = config.allow_short or (config.per_class is None and config.total is None)
+    is_short = takes_short and len(found.indices) < images
     if (found.train_sha256, found.preprocessing, found.seed) == wanted and (len(found.indices) == images or is_short):
         return found
     detail = f"{path} is of other images, size or seed: sampled again"

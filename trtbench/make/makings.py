@@ -125,9 +125,12 @@ class Makings:
     def dataset(self) -> Dataset:
         """The images of the suite, loaded once."""
         from trtbench.data import load_dataset
+        from trtbench.make.expected import expected, input_notes
 
         self.tell(Event(stage="data", item=self.suite.data.source, state="started"))
-        dataset = load_dataset(self.suite.data)
+        known = expected(self)
+        dataset = load_dataset(self.suite.data, expected=known)
+        dataset = replace(dataset, notes=(*dataset.notes, *input_notes(self, dataset, known)))
         counts = f"{len(dataset.train)} train, {len(dataset.validation)} validation, {len(dataset.test)} test"
         self.tell(Event(stage="data", item=dataset.name, state="done", detail=counts))
         return dataset

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from trtbench.errors import ConfigError, UnsupportedError
+from trtbench.jsonable import canonical_json, to_jsonable
 from trtbench.make.makings import keeping
 from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
 from trtbench.progress import Event
@@ -109,7 +110,7 @@ class Training:
         return tune
 
 
-@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=3)
+@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=4)
 def taken(
     folder: Path,
     *,
@@ -124,7 +125,7 @@ def taken(
     return _saved(loaded.model, folder, architecture, preprocessing, notes=loaded.notes)
 
 
-@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=2)
+@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=3)
 def trained(folder: Path, *, architecture: Architecture, training: Training, on_epoch: Aside[OnEpoch]) -> NetworkFacts:
     """Train a network from the weights that the seed gives."""
     network = architecture.fresh(seed=training.config.seed)
@@ -133,13 +134,13 @@ def trained(folder: Path, *, architecture: Architecture, training: Training, on_
     return _saved(network, folder, architecture, training.dataset.preprocessing, fits=fits)
 
 
-@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=2)
+@recipe(kind="dense", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=3)
 def untrained(folder: Path, *, architecture: Architecture, seed: int, preprocessing: Preprocessing) -> NetworkFacts:
     """Take the weights that a seed gives, where there are no images to train on."""
     return _saved(architecture.fresh(seed=seed), folder, architecture, preprocessing)
 
 
-@recipe(kind="variant", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=4)
+@recipe(kind="variant", facts=NetworkFacts, content=(WEIGHTS,), packages=("torch",), version=5)
 def compressed(
     folder: Path,
     *,
@@ -311,7 +312,7 @@ def _saved(
         network,
         name=architecture.name,
         num_classes=architecture.num_classes,
-        metadata={"preprocessing": preprocessing.fingerprint},
+        metadata={"preprocessing": preprocessing.fingerprint, "input": canonical_json(to_jsonable(preprocessing))},
     )
     return NetworkFacts(
         params=count_params(network),

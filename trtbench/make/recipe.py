@@ -135,7 +135,8 @@ def key_of(value: object) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: key_of(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        keyed = (field.name for field in dataclasses.fields(value) if field.metadata.get("keyed", True))
+        return {name: key_of(getattr(value, name)) for name in keyed}
     raise TypeError(f"{type(value).__name__} cannot key a recipe: wrap it in Given or Aside")
 
 
@@ -268,6 +269,11 @@ class Book:
             self.tell(Event(stage=found.kind, item=item, state="cached", seconds=found.seconds))
         self._at_hand[key] = made = _typed(recipe, found)
         return made
+
+    def sure(self, recipe: Recipe[P, F], item: str, /, *args: P.args, **kwargs: P.kwargs) -> Artefact[F]:
+        """Find or make an artefact even where this book makes none: it takes a moment, and tells what is ahead."""
+        book = self if not self.is_dry else Book(self.store, label=self.label)
+        return book.make(recipe, item, *args, **kwargs)
 
     def find(self, recipe: Recipe[P, F], /, *_args: P.args, **kwargs: P.kwargs) -> Artefact[F] | None:
         """Return the artefact that these arguments make if it is there, telling nobody."""

@@ -78,6 +78,21 @@ def read_content(path: Path, *, max_bytes: int = MAX_BYTES) -> Content:
         raise _refusal(path, got=error.strerror or str(error), cure="check the path and its permissions") from error
 
 
+def read_metadata(path: Path) -> Mapping[str, str]:
+    """Return the text that the writer of a safetensors or packed file added; nothing of other files and of none."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(128)
+        if head.startswith(MAGIC):
+            return _read_packed(path, max_bytes=MAX_BYTES).metadata
+        if _is_safetensors(head, size=_size(path)):
+            with safe_open(path, framework="pt", device="cpu") as tensors:
+                return tensors.metadata() or {}
+    except (OSError, SafetensorError, CheckpointError):  # reading the file tells
+        return {}
+    return {}
+
+
 def _size(path: Path) -> int:
     try:
         if path.is_dir():

@@ -209,11 +209,12 @@ def misfit_error(
 
 def _count_error(what: str, misfit: Misfit, request: Request, *, counted: str, dimension: int) -> CheckpointError:
     expected, got = misfit.shapes[0][dimension], misfit.shapes[1][dimension]
+    some = f"name all {got} in data.classes to score some, " if counted == "classes" and got > expected else ""
     return CheckpointError(
         f"checkpoint {request.path}: {what}",
         expected=f"{expected} {counted}",
         got=f"{got}",
-        cure=f"use data of {got} {counted}, or a checkpoint trained on {expected}",
+        cure=f"use data of {got} {counted}, {some}or a checkpoint trained on {expected}",
     )
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from trtbench.decide.ratios import PairedRatio
     from trtbench.make.makings import Places
     from trtbench.precision import Runtime
+    from trtbench.records import Preprocessing
     from trtbench.rows import AccuracyRecord, Row
     from trtbench.running.plan import BuiltEngine
     from trtbench.running.rows import TrueCorrect
@@ -108,7 +109,7 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
         blocks=blocks,
         telemetry=session.watch.summary(),
         repeated=repeated.blocks if repeated is not None else {},
-        notes=notes,
+        notes=(*makings.dataset.notes, *notes),
         stopped=stopped,
         test_sha256=makings.dataset.test.sha256,
     )
@@ -280,7 +281,7 @@ def bench_engine(
         raise ConfigError(f"engine {engine}", expected="an engine file", got="nothing there", cure="`trtbench build`")
     sidecar = read_sidecar(engine)
     fit = sidecar.preprocessing
-    dataset = load_dataset(options(DataConfig, source=source, size=fit.size, mean=fit.mean, std=fit.std))
+    dataset = load_dataset(_as_scored(source, fit))
     if dataset.num_classes != sidecar.num_classes:
         raise ConfigError(
             f"engine {engine}",
@@ -301,6 +302,12 @@ def bench_engine(
             [EngineFile(name=name, backend=sidecar.backend, path=engine, settings=settings)], bench
         )
     return tuple(row_of(one, sidecar) for one in measured)
+
+
+def _as_scored(source: str, fit: Preprocessing) -> DataConfig:
+    """Return the images of a source as an engine's sidecar has them."""
+    framing = fit.framing if source.startswith("folder:") else {"size": fit.size}
+    return options(DataConfig, source=source, mean=fit.mean, std=fit.std, **framing)
 
 
 def sample_on(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trtbench.engines.base import backend, resolve_backend
 from trtbench.environment import using_gpu
-from trtbench.errors import CapabilityError, OutOfMemoryError, RowError, UnsupportedError
+from trtbench.errors import CapabilityError, DataError, OutOfMemoryError, RowError, TrtbenchError, UnsupportedError
 from trtbench.make.engines import EnginePlan, build_engine
 from trtbench.make.makings import Makings
 from trtbench.make.recipe import Absent
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trtbench.suite import EngineConfig, Suite, Variant
 
 _BYTES_PER_WEIGHT = 4
+_OF_A_ROW = (RowError, CapabilityError, DataError)  # what ends a row and lets the others go on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,8 @@ def build_suite(suite: Suite, places: Places, *, tell: Listener = nobody) -> tup
         StoreError: nothing can be written.
     """
     makings = Makings(suite, places, tell=tell)
+    for note in makings.dataset.notes:
+        makings.tell(Event(stage="data", item=makings.dataset.name, state="note", detail=note))
     with using_gpu(suite.device):
         return tuple(built_engines(makings))
 
@@ -93,14 +96,15 @@ def build_suite(suite: Suite, places: Places, *, tell: Listener = nobody) -> tup
 def built_engines(makings: Makings) -> Iterator[BuiltEngine]:
     """Build the engines of the plan in its order, and behind each INT8 one that is in doubt what holds it.
 
-    One that fails says why and stops no other.
+    One that fails says why and stops no other, as where a class has too few images to calibrate.
     """
+    _ = makings.dataset  # without images there is no row
     waiting = [*plan_engines(makings.suite)]
     while waiting:
         plan = waiting.pop(0)
         try:
             path, sidecar = build_engine(makings, plan)
-        except (RowError, CapabilityError) as error:  # what this machine lacks, other runtimes may not need
+        except _OF_A_ROW as error:  # what this machine lacks, other runtimes may not need
             makings.tell(Event(stage="engine", item=plan.name, state="failed", detail=str(error)))
             yield BuiltEngine(plan=plan, status=status_of(error), reason=str(error))
             continue
@@ -114,12 +118,12 @@ def built_engines(makings: Makings) -> Iterator[BuiltEngine]:
 def _is_rescued(makings: Makings, plan: EnginePlan) -> bool:
     try:
         return rescue(makings, plan.variant, runtime=BACKENDS[plan.backend].placement) is not None
-    except RowError as error:  # the row that was asked for stands
+    except (RowError, DataError) as error:  # the row that was asked for stands
         makings.tell(Event(stage="rescue", item=plan.name, state="failed", detail=str(error)))
         return False
 
 
-def status_of(error: RowError | CapabilityError) -> Status:
+def status_of(error: TrtbenchError) -> Status:
     """Return the status of a row that ended with this error."""
     if isinstance(error, OutOfMemoryError):
         return "oom"
@@ -151,6 +155,7 @@ class Outlook:
 def outlook(suite: Suite, places: Places) -> Outlook:
     """Look at what is ahead, making nothing."""
     makings = Makings(suite, places, is_dry=True)
+    _ = makings.dataset  # without images there is no row
     with using_gpu(suite.device):
         engines = {engine: _missing(makings, engine) for engine in plan_engines(suite)}
     rows = tuple(
@@ -176,7 +181,7 @@ def _missing(makings: Makings, engine: EnginePlan) -> tuple[tuple[str, str], ...
     What cannot be made is not ahead either: its row will say why.
     """
     makings.book.missing.clear()
-    with contextlib.suppress(RowError, CapabilityError):
+    with contextlib.suppress(*_OF_A_ROW):
         try:
             build_engine(makings, engine)
         except Absent:

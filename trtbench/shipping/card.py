@@ -58,13 +58,21 @@ def _facts(described: Mapping[str, Any], row: Row) -> Iterator[tuple[str, str]]:
     yield (
         "input",
         (
-            f"8-bit {described['colour']}, {fit['size']} x {fit['size']} (other sizes: {described['resample']}), "
+            f"8-bit {described['colour']}, {_framing(fit)}, "
             f"(pixel / 255 - {list(fit['mean'])}) / {list(fit['std'])}, {fit['layout']} {fit['dtype']}"
         ),
     )
     limits = {key: value for key, value in described["limits"].items() if value is not None}
     yield "limits", ", ".join(f"{key} {value}" for key, value in limits.items())
     yield "licence", described["licence"] or "not said by who shipped it"
+
+
+def _framing(fit: Mapping[str, Any]) -> str:
+    """Say how a picture becomes pixels, in the words of a card."""
+    height, width = (fit["size"],) * 2 if isinstance(fit["size"], int) else fit["size"]
+    cut = f"the middle of {fit['crop_ratio']:g} of it" if fit["crop_ratio"] else "all of it"
+    more = ("" if fit["antialias"] else ", no antialias") + (", rotated by EXIF" if fit["exif_rotation"] else "")
+    return f"{height} x {width} (height x width; {cut}, {fit['interpolation']}{more})"
 
 
 def _proven(proof: Proof) -> str:
@@ -121,7 +129,7 @@ def _files(described: Mapping[str, Any]) -> str:
     told = {
         described["engine"]: "the engine, with its sidecar beside it",
         "bundle.json": "all of this for programs, with the sha256 of every file and of itself",
-        "predict.py, runtime.py": "run it with NumPy, Pillow and the runtime alone",
+        "predict.py, runtime.py, pixels.py": "run it with NumPy, Pillow and the runtime alone",
         "triton/": "two model repositories and a client",
         "golden.npz": "ten test images as pixels and as input, their labels and the engine's logits",
         "report.json": "the row as the run had it, for `trtbench compare`",

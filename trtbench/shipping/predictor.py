@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import numpy as np
 from PIL import Image
 
-from trtbench.data.decode import decode, fitted
+from trtbench.data.decode import decode
+from trtbench.data.pixels import framed
 from trtbench.data.preprocess import normalise
 from trtbench.engines.base import backend
 from trtbench.engines.sidecar import check_engine, read_sidecar
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from trtbench.engines.base import Engine, Session
     from trtbench.engines.sidecar import Sidecar
-    from trtbench.records import Preprocessing
+    from trtbench.records import Framing, Preprocessing
 
 OneImage: TypeAlias = "str | PathLike[str] | Image.Image | NDArray[np.uint8]"
 Images: TypeAlias = "OneImage | Iterable[OneImage]"
@@ -118,18 +119,18 @@ class Predictor:
         return np.concatenate(found)
 
     def pixels(self, images: Images) -> NDArray[np.uint8]:
-        """Return images, as `predict` takes them, as uint8 (N, 3, size, size).
+        """Return images, as `predict` takes them, as uint8 (N, 3, height, width).
 
         Raises:
             DataError: something is no such image.
         """
-        size = self.preprocessing.size
+        fit = self.preprocessing
         several = _listed(images)
         paths = [Path(one).absolute() for one in several if isinstance(one, (str, PathLike))]
         root = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
-        decoded = iter(decode(paths, root=root, size=size))
-        found = [next(decoded) if isinstance(one, (str, PathLike)) else _fitted(one, size=size) for one in several]
-        return np.stack(found) if found else np.empty((0, *self.preprocessing.input_shape), np.uint8)
+        decoded = iter(decode(paths, root=root, framing=fit)[0])
+        found = [next(decoded) if isinstance(one, (str, PathLike)) else _framed(one, fit) for one in several]
+        return np.stack(found) if found else np.empty((0, *fit.input_shape), np.uint8)
 
     def close(self) -> None:
         """Let go of the engine; closing twice does nothing."""
@@ -200,8 +201,8 @@ def _listed(images: Images) -> list[OneImage]:
     return list(images)
 
 
-def _fitted(image: object, *, size: int) -> NDArray[np.uint8]:
-    """Return a Pillow image, or an array (H, W, 3), as uint8 (3, size, size).
+def _framed(image: object, framing: Framing) -> NDArray[np.uint8]:
+    """Return a Pillow image, or an array (H, W, 3), as uint8 (3, height, width).
 
     Raises:
         DataError: it is neither.
@@ -213,6 +214,6 @@ def _fitted(image: object, *, size: int) -> NDArray[np.uint8]:
         expected = "a path, a Pillow image, or uint8 (H, W, 3)"
         raise DataError("an image", expected=expected, got=got, cure="convert it first")
     try:
-        return fitted(image, size=size).transpose(2, 0, 1)
+        return framed(image, **framing.framing).transpose(2, 0, 1)
     except ValueError as error:
         raise DataError("an image", expected="8 bits a channel", got=str(error), cure="convert it first") from error

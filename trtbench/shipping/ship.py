@@ -138,9 +138,13 @@ def _load(folder: Path, cargo: _Cargo, *, licence: str | None, triton: Path | No
         shutil.copyfile(cargo.graph, folder / GRAPH)
     write_sidecar(folder / described["engine"], _sidecar(folder, cargo, described))
     write_atomically(folder / "report.json", _report_of(cargo))
-    for name, template in (("predict.py", "predict"), ("runtime.py", BACKENDS[row.backend].ships)):
-        text = (resources.files("trtbench.shipping.templates") / f"{template}.py").read_text(encoding="utf-8")
-        write_atomically(folder / name, text)
+    templates = resources.files("trtbench.shipping.templates")
+    for name, file in (
+        ("predict.py", templates / "predict.py"),
+        ("runtime.py", templates / f"{BACKENDS[row.backend].ships}.py"),
+        ("pixels.py", resources.files("trtbench.data") / "pixels.py"),
+    ):
+        write_atomically(folder / name, file.read_text(encoding="utf-8"))
     _write_triton(folder, cargo, described)
     seal(folder, described)
     if cargo.why_not_run:
@@ -272,6 +276,7 @@ def _described(cargo: _Cargo, *, licence: str | None) -> dict[str, Any]:
         "is_version_compatible": bool(sidecar.options.get("version_compatible")),
         "settings": row.settings or sidecar.settings,
         "preprocessing": sidecar.preprocessing,
+        "resample": sidecar.preprocessing.interpolation,
         "classes": cargo.makings.dataset.classes,
         "is_run": is_run,
         "is_chosen": row.name == report.decision.winner,

@@ -56,19 +56,19 @@ def write_repositories(
     root, fit, classes = folder / "triton", described["preprocessing"], len(described["classes"])
     largest = largest_batch(described, takes_any=takes_any)
     fixed = [] if largest else [described["batch_size"]]
-    size = fit["size"]
+    high, wide = (fit["size"],) * 2 if isinstance(fit["size"], int) else fit["size"]
     asked = [
-        _tensor("PIXELS", "UINT8", [*fixed, size, size, 3], is_optional=True),
+        _tensor("PIXELS", "UINT8", [*fixed, high, wide, 3], is_optional=True),
         _tensor("IMAGE", "STRING", [*fixed, 1], is_optional=True),
     ]
     logits = _tensor("LOGITS", "FP32", [*fixed, classes], labels=True)
-    inputs = _tensor("INPUT", "FP32", [*fixed, 3, size, size])
+    inputs = _tensor("INPUT", "FP32", [*fixed, 3, high, wide])
     batching = "dynamic_batching {}\n" if largest > 1 else ""
     head = f"max_batch_size: {largest}\n"
     on_cpu = "instance_group [{ kind: KIND_CPU }]\n"
     parameters = f'parameters {{ key: "preprocessing" value {{ string_value: {json.dumps(json.dumps(fit))} }} }}\n'
     platform, file = _PLATFORMS[ships]
-    native = [_tensor(tensors[0], "FP32", [*fixed, 3, size, size]), _tensor(tensors[1], "FP32", [*fixed, classes])]
+    native = [_tensor(tensors[0], "FP32", [*fixed, 3, high, wide]), _tensor(tensors[1], "FP32", [*fixed, classes])]
     configs = {
         f"python/{NAME}": f'backend: "python"\n{head}{_io(asked, [logits])}{on_cpu}{batching}',
         "models/preprocess": f'backend: "python"\n{head}{_io(asked, [inputs])}{on_cpu}{parameters}',
@@ -81,13 +81,14 @@ def write_repositories(
         write_atomically(root / place / "1" / ".keep", "")  # a version is a folder, and a zip file has none without
         if name == NAME:
             write_atomically(root / place / "labels.txt", "".join(f"{one}\n" for one in described["classes"]))
-    templates = resources.files("trtbench.shipping.templates")
+    templates, data = resources.files("trtbench.shipping.templates"), resources.files("trtbench.data")
     for template, place in (
         ("triton_model", f"python/{NAME}/1/model.py"),
         ("triton_preprocess", "models/preprocess/1/model.py"),
         ("triton_client", "client.py"),
     ):
         write_atomically(root / place, (templates / f"{template}.py").read_text(encoding="utf-8"))
+    write_atomically(root / "models/preprocess/1/pixels.py", (data / "pixels.py").read_text(encoding="utf-8"))
     with storing(root):
         shutil.copyfile(folder / described["engine"], root / "models" / "engine" / "1" / file)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path  # noqa: TC003  pydantic resolves the fields at run time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from trtbench.records import Interpolation  # noqa: TC001  pydantic resolves the fields at run time
 from trtbench.suite.base import Fraction, Part, PositiveFloat, PositiveFraction, PositiveInt
 
 # The networks of the zoo, by name; a test holds it equal to models.model_names(), which needs torch.
@@ -29,7 +30,18 @@ ZOO = (
 )
 
 _CHANNELS = 3
+_WITHOUT_ANTIALIAS = ("nearest", "bilinear", "bicubic")
 _SOURCE = re.compile(r"digits|cifar100?(:.+)?|folder:.+")
+
+
+def _as_size(value: Any) -> Any:
+    sides = value if isinstance(value, (list, tuple)) else [value]
+    if not 1 <= len(sides) <= 2 or any(type(side) is not int or side < 1 for side in sides):  # noqa: PLR2004  height, width
+        raise ValueError("a number of pixels greater than 0, or height and width")
+    return sides[0] if len(set(sides)) == 1 else tuple(sides)
+
+
+ImageSize = Annotated[int | tuple[int, int], BeforeValidator(_as_size)]
 
 
 class AugmentConfig(Part):
@@ -106,10 +118,25 @@ class DataConfig(Part):
     source: str = Field(
         "digits", description="digits | cifar10[:ROOT] | cifar100[:ROOT] | folder:PATH (a folder or an archive)"
     )
-    size: PositiveInt = Field(32, description="height and width the network sees, in pixels")
+    size: ImageSize | None = Field(
+        None, description="pixels a side that the network sees, or height,width; the weights' own by default, else 32"
+    )
+    crop_ratio: PositiveFraction | None = Field(
+        None, description="folder: resample until size / this is covered and cut out the middle; else straight to size"
+    )
+    interpolation: Interpolation | None = Field(None, description="folder: of resampling; bilinear by default")
+    antialias: bool | None = Field(None, description="folder: of resampling; off as in OpenCV, on by default")
+    exif_rotation: bool = Field(default=False, description="folder: rotate as the camera noted")
+    classes: Path | None = Field(
+        None, description="folder: a file that names all classes in the order of the logits, a line each or as JSON"
+    )
     validation: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of the training images, stratified")
-    mean: tuple[float, ...] | None = Field(None, description="per-channel mean in [0, 1]; the source's own by default")
-    std: tuple[float, ...] | None = Field(None, description="per-channel deviation; the source's own by default")
+    mean: tuple[float, ...] | None = Field(
+        None, description="per-channel mean in [0, 1]; the weights' or the source's own by default"
+    )
+    std: tuple[float, ...] | None = Field(
+        None, description="per-channel deviation; the weights' or the source's own by default"
+    )
     download: bool = Field(default=False, description="let torchvision download CIFAR where it is missing")
     seed: int = Field(0, description="seed of the train/validation split")
 
@@ -119,6 +146,16 @@ class DataConfig(Part):
         if not _SOURCE.fullmatch(source):
             raise ValueError("digits, cifar10[:ROOT], cifar100[:ROOT] or folder:PATH")
         return source
+
+    @model_validator(mode="after")
+    def _pictures_are_framed(self) -> DataConfig:
+        if not self.source.startswith("folder:"):
+            keys = ("crop_ratio", "interpolation", "antialias", "exif_rotation", "classes")
+            if said := [key for key in keys if getattr(self, key) not in {None, False}]:
+                raise ValueError(f"{', '.join(said)} with folder:PATH alone; {self.source} has its own")
+        if self.antialias is False and self.interpolation not in {None, *_WITHOUT_ANTIALIAS}:
+            raise ValueError(f"{', '.join(_WITHOUT_ANTIALIAS)} where antialias is off, not {self.interpolation}")
+        return self
 
     @model_validator(mode="after")
     def _mean_and_std_belong_together(self) -> DataConfig:

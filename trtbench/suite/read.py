@@ -22,6 +22,7 @@ _PATHS = (
     ("model", "name", "onnx:"),
     ("calibration", "manifest", ""),
     ("data", "source", "folder:"),
+    ("data", "classes", ""),
 )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
+FRAMING = ("size", "crop_ratio", "interpolation", "antialias", "exif_rotation")
 
 
 def read_bundle(folder: Path) -> dict[str, Any]:
@@ -39,26 +40,6 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "absent"
 
 
-def decode(image: Any, size: int) -> np.ndarray:
-    """Return an image, or the file of one, as uint8 (3, size, size) RGB."""
-    with Image.open(image) as opened:
-        if opened.mode.startswith(("I", "F")):
-            raise SystemExit(f"error: {image}: expected 8 bits a channel, got mode {opened.mode}")
-        rgb = (opened.convert("RGBA") if "transparency" in opened.info else opened).convert("RGB")
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb).transpose(2, 0, 1)
-
-
-def normalise(pixels: np.ndarray, mean: list[float], std: list[float]) -> np.ndarray:
-    """Return uint8 pixels (N, C, H, W) as the network's input: float32 (pixel / 255 - mean) / std, per channel."""
-    levels = np.arange(256) / 255
-    found = np.empty(pixels.shape, np.float32)
-    for channel, (centre, spread) in enumerate(zip(mean, std, strict=True)):
-        found[:, channel] = ((levels - centre) / spread).astype(np.float32)[pixels[:, channel]]
-    return found
-
-
 class Classifier:
     """The engine of a bundle; calls take turns."""
 
@@ -66,10 +47,23 @@ class Classifier:
         self.bundle = read_bundle(folder)
         sys.path.insert(0, str(folder))
         self._engine = importlib.import_module("runtime").Engine(folder, self.bundle)
+        self._pixels = importlib.import_module("pixels")
+
+    def decode(self, image: Any) -> np.ndarray:
+        """Return an image, or the file of one, as uint8 (3, H, W) RGB of the network's size."""
+        fit = self.bundle["preprocessing"]
+        with Image.open(image) as opened:
+            try:
+                found = self._pixels.framed(opened, **{name: fit[name] for name in FRAMING})
+            except ValueError as error:
+                raise SystemExit(f"error: {image}: {error}") from error
+        return np.asarray(found).transpose(2, 0, 1)
 
     def inputs(self, pixels: np.ndarray) -> np.ndarray:
         """Return the network's input of uint8 pixels (N, C, H, W)."""
-        return normalise(pixels, self.bundle["preprocessing"]["mean"], self.bundle["preprocessing"]["std"])
+        fit = self.bundle["preprocessing"]
+        found: np.ndarray = self._pixels.normalised(pixels, fit["mean"], fit["std"])
+        return found
 
     def logits(self, pixels: np.ndarray, batch: int | None = None) -> np.ndarray:
         """Return float32 logits (N, classes) of uint8 pixels (N, C, H, W).
@@ -101,7 +95,7 @@ def main() -> None:
         np.save(given.logits, classifier.logits(np.load(given.pixels, mmap_mode="r"), given.batch_size))
         return
     for name in given.images:
-        (logits,) = classifier.logits(decode(name, bundle["preprocessing"]["size"])[None], given.batch_size)
+        (logits,) = classifier.logits(classifier.decode(name)[None], given.batch_size)
         shares = np.exp(logits.astype(np.float64) - logits.max())
         shares /= shares.sum()
         best = [int(one) for one in np.argsort(-logits, kind="stable")[: given.top]]

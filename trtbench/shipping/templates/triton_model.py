@@ -19,9 +19,7 @@ class TritonPythonModel:
         bundle = Path(args["model_repository"]).resolve().parents[2]
         sys.path.insert(0, str(bundle))
         predict = importlib.import_module("predict")  # of the bundle
-        self._decode = predict.decode
         self._classifier = predict.Classifier(bundle)
-        self._size = self._classifier.bundle["preprocessing"]["size"]
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request; one that cannot be read fails alone."""
@@ -48,7 +46,7 @@ class TritonPythonModel:
         if files is None:
             return "expected an input PIXELS or IMAGE, got neither"
         try:
-            return np.stack([self._decode(io.BytesIO(one), self._size) for one in files.as_numpy().ravel()])
+            return np.stack([self._classifier.decode(io.BytesIO(one)) for one in files.as_numpy().ravel()])
         except (OSError, ValueError, SyntaxError, SystemExit) as error:
             return f"expected the bytes of 8-bit image files, got {error}"
 

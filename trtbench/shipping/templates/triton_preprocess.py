@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+FRAMING = ("size", "crop_ratio", "interpolation", "antialias", "exif_rotation")
 
 
 class TritonPythonModel:
@@ -16,11 +21,9 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Read the preprocessing off the model's configuration."""
         told = json.loads(args["model_config"])["parameters"]["preprocessing"]["string_value"]
-        fit = json.loads(told)
-        self._size: int = fit["size"]
-        levels = np.arange(256) / 255
-        pairs = zip(fit["mean"], fit["std"], strict=True)
-        self._levels = [((levels - mean) / std).astype(np.float32) for mean, std in pairs]
+        self._fit: dict[str, Any] = json.loads(told)
+        sys.path.insert(0, str(Path(args["model_repository"]) / args["model_version"]))
+        self._pixels = importlib.import_module("pixels")
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request; one that cannot be read fails alone."""
@@ -35,8 +38,9 @@ class TritonPythonModel:
                 words = f"expected the bytes of 8-bit image files, got {error}"
                 answers.append(pb.InferenceResponse(error=pb.TritonError(words)))
                 continue
-            planes = [levels[images[..., channel]] for channel, levels in enumerate(self._levels)]
-            answers.append(pb.InferenceResponse([pb.Tensor("INPUT", np.stack(planes, axis=1))]))
+            planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+            inputs = self._pixels.normalised(planes, self._fit["mean"], self._fit["std"])
+            answers.append(pb.InferenceResponse([pb.Tensor("INPUT", inputs)]))
         return answers
 
     def _decoded(self, request: Any, pb: Any) -> np.ndarray:
@@ -44,12 +48,10 @@ class TritonPythonModel:
         files = pb.get_input_tensor_by_name(request, "IMAGE")
         if files is None:
             raise ValueError("neither PIXELS nor IMAGE")
-        found = []
-        for one in files.as_numpy().ravel():
-            with Image.open(io.BytesIO(one)) as opened:
-                if opened.mode.startswith(("I", "F")):
-                    raise ValueError(f"mode {opened.mode}")
-                rgb = (opened.convert("RGBA") if "transparency" in opened.info else opened).convert("RGB")
-            size = (self._size, self._size)
-            found.append(np.asarray(rgb if rgb.size == size else rgb.resize(size, Image.Resampling.BILINEAR)))
-        return np.stack(found)
+        return np.stack([self.framed(one) for one in files.as_numpy().ravel()])
+
+    def framed(self, file: bytes) -> np.ndarray:
+        """Return the bytes of an image file as uint8 (H, W, 3) of the network's size."""
+        with Image.open(io.BytesIO(file)) as opened:
+            found: np.ndarray = self._pixels.framed(opened, **{name: self._fit[name] for name in FRAMING})
+        return found
