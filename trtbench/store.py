@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -70,6 +72,32 @@ def storing(path: Path) -> Iterator[None]:
             got=error.strerror or str(error),
             cure=cure if full else "choose a folder that can be written, with --out or --engines",
         ) from error
+
+
+class Lease:
+    """A hold on a file that runs share: who wants to replace or remove what it stands for looks whether it is held.
+
+    The system ends it with the process (flock(2)), however that ends; `close` does before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self.close = weakref.finalize(self, os.close, self._file)
+        self.share()
+
+    def share(self) -> None:
+        """Hold it beside others; waits for one that holds it alone."""
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def alone(self) -> bool:
+        """Hold it alone, and say whether that is so: where another holds it, this one no longer does."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

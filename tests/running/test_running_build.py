@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbench.engines.sidecar import read_sidecar, sidecar_path
-from trtbench.errors import CalibrationError, ConfigError, LeakError, UnsupportedError
+from trtbench.errors import CalibrationError, ConfigError, LeakError, StoreError, UnsupportedError
 from trtbench.make.calibration import manifest
+from trtbench.make.engines import build_engine
 from trtbench.make.graphs import float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, variant_network
 from trtbench.running import Event, Places, build_suite, outlook, plan_engines
-from trtbench.store import file_sha256
+from trtbench.running.again import find_engines
+from trtbench.store import file_sha256, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,6 +98,34 @@ def test_an_engine_that_was_damaged_is_built_again(suite: Make, places: Places) 
     assert path.read_bytes() == whole
     assert again[0].sidecar is not None
     assert again[0].sidecar.engine_sha256 == file_sha256(path)
+
+
+def test_an_engine_that_another_run_measures_is_not_replaced(suite: Make, places: Places) -> None:
+    plan = plan_engines(suite())[0]
+    other = suite().model_copy(update={"export": suite().export.model_copy(update={"opset": 19})})
+    with Makings(suite(), places) as measuring:
+        path, sidecar = build_engine(measuring, plan)
+
+        with pytest.raises(StoreError, match=r"expected no other run that measures it.*give this suite another name"):
+            build_engine(Makings(other, places), plan)
+        assert file_sha256(path) == sidecar.engine_sha256
+        assert build_engine(Makings(suite(), places), plan) == (path, sidecar)  # the same one is shared
+
+    assert build_engine(Makings(other, places), plan)[1].key != sidecar.key
+
+
+def test_an_engine_that_a_report_names_is_found_after_it_was_replaced(suite: Make, places: Places) -> None:
+    plan = plan_engines(suite())[0]
+    _, first = build_engine(Makings(suite(), places), plan)
+    write_atomically(places.runs / "earlier" / "report.json", json.dumps({"engine_sha256": first.engine_sha256}))
+
+    for opset in (19, 18):
+        export = suite().export.model_copy(update={"opset": opset})
+        build_engine(Makings(suite().model_copy(update={"export": export}), places), plan)
+
+    kept = find_engines([places.engines])
+    assert file_sha256(kept[first.engine_sha256]) == first.engine_sha256
+    assert len(kept) == 2  # the one that is built now, and the one that is reported: nobody has seen the one between
 
 
 def test_an_engine_that_cannot_be_built_does_not_stop_the_others(

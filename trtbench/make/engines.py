@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from trtbench.engines.base import BuildOptions, BuildRequest, CalibrationImages, backend
-from trtbench.engines.sidecar import Sidecar, check_engine, read_sidecar, write_sidecar
-from trtbench.errors import SidecarError
+from trtbench.engines.sidecar import Sidecar, check_engine, read_sidecar, sidecar_path, write_sidecar
+from trtbench.errors import SidecarError, StoreError
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.make.calibration import calibration_pixels, manifest
 from trtbench.make.gains import calibration_notes, calibration_record
@@ -30,7 +30,7 @@ from trtbench.make.recipe import Absent
 from trtbench.make.rescue import is_in_doubt, rescue
 from trtbench.precision import PRECISIONS, shown_precision
 from trtbench.progress import Event
-from trtbench.store import file_sha256, storing
+from trtbench.store import file_sha256, storing, write_atomically
 from trtbench.suite import BACKENDS, EngineConfig
 
 if TYPE_CHECKING:
@@ -113,23 +113,24 @@ def build_engine(makings: Makings, plan: EnginePlan) -> tuple[Path, Sidecar]:
 
     Raises:
         RowError: it cannot be built; the message says why.
-        StoreError: it cannot be written.
+        StoreError: it cannot be written, or another run measures an engine of this name that is made otherwise.
         Absent: the book is dry, and it, or what it is built from, is not there.
     """
     made_from = source(makings, plan)
     path, tell = engine_path(makings.places, makings.suite.name, plan), makings.tell
     identity = engine_identity(makings, plan, made_from)
     key = sha256_of(identity)
-    if (found := existing_engine(path, key, machine=identity["machine"])) is not None:
+    if (found := _leased(makings, path, key, machine=identity["machine"])) is not None:
         tell(Event(stage="engine", item=plan.name, state="cached", seconds=found.build_s))
         return path, found
     if makings.book.is_dry:
         raise Absent("engine")
     with _lock(path):
-        if (found := existing_engine(path, key, machine=identity["machine"])) is not None:  # another run has built it
+        if (found := _leased(makings, path, key, machine=identity["machine"])) is not None:  # another run has built it
             return path, found
         tell(Event(stage="engine", item=plan.name, state="started"))
-        sidecar = _build(makings, plan, made_from, path, identity=identity, key=key)
+        with _replacing(makings, path):
+            sidecar = _build(makings, plan, made_from, path, identity=identity, key=key)
         tell(Event(stage="engine", item=plan.name, state="done", detail=sidecar.achieved, seconds=sidecar.build_s))
         return path, sidecar
 
@@ -171,6 +172,44 @@ def existing_engine(path: Path, key: str, *, machine: str) -> Sidecar | None:
     except SidecarError:
         return None
     return sidecar if sidecar.key == key else None
+
+
+def _leased(makings: Makings, path: Path, key: str, *, machine: str) -> Sidecar | None:
+    """Return the sidecar of an existing engine, which no other run can replace any more while this one goes on."""
+    found = existing_engine(path, key, machine=machine)
+    if found is None or makings.book.is_dry:
+        return found
+    makings.lease(path)
+    return existing_engine(path, key, machine=machine)  # it may have been replaced before it was leased
+
+
+@contextlib.contextmanager
+def _replacing(makings: Makings, path: Path) -> Iterator[None]:
+    """Let an engine be replaced that no other run uses; one that a report names is kept, where `ship` finds it.
+
+    Raises:
+        StoreError: another run uses it.
+    """
+    lease = makings.lease(path)
+    if not lease.alone():
+        expected, got = "no other run that measures it", "one of a suite of this name, which makes it otherwise"
+        cure = "wait for its end, or give this suite another name or another --engines"
+        raise StoreError(f"engine {path}", expected=expected, got=got, cure=cure)
+    try:
+        _keep_reported(path, makings.places.runs)
+        yield
+    finally:
+        lease.share()
+
+
+def _keep_reported(path: Path, runs: Path) -> None:
+    """Copy an engine and its sidecar to a folder of its sha256 where a report names it."""
+    if not (path.is_file() and sidecar_path(path).is_file()):
+        return
+    sha256 = file_sha256(path)
+    if any(sha256.encode() in report.read_bytes() for report in runs.glob("*/report.json")):
+        for file in (path, sidecar_path(path)):
+            write_atomically(path.parent / "replaced" / sha256[:12] / file.name, file.read_bytes())
 
 
 def full_batches(images: int, wanted: int) -> int:

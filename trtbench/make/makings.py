@@ -8,12 +8,12 @@ import importlib.util
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from trtbench._optional import version
 from trtbench.make.recipe import Book
 from trtbench.progress import Event, Listener, nobody
-from trtbench.store import Store, file_sha256
+from trtbench.store import Lease, Store, file_sha256
 
 if TYPE_CHECKING:
     from trtbench.models import LoadedModel
@@ -112,6 +112,21 @@ class Makings:
         self.places = places
         self._tell, self._notes = tell, set[Event]()
         self.book = Book(Store(places.store), label=suite.name, tell=tell, is_dry=is_dry)
+        self._leases: dict[Path, Lease] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let others replace what was in use here."""
+        while self._leases:
+            self._leases.popitem()[1].close()
+
+    def lease(self, path: Path) -> Lease:
+        """Return the hold on a file that these makings use, until they are left or dropped."""
+        if path not in self._leases:
+            self._leases[path] = Lease(path.with_name(f".{path.name}.used"))
+        return self._leases[path]
 
     def tell(self, event: Event) -> None:
         """Tell whoever listens; the same note once, however often an artefact is looked up."""

@@ -83,36 +83,38 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
         folder: the run's folder; raw samples go to raw/, workers' words to logs/.
         tell: told of progress.
     """
-    makings = Makings(suite, places, tell=tell)
-    built = list(built_engines(makings))
-    notes = overlap_notes(makings)
-    session = _Session(makings, folder)
-    found: list[Measured] = []
-    true_correct: TrueCorrect = {}
-    repeated, stopped = None, None
-    try:
-        with session.watch:
-            measure_engines(engine_files(built, suite), session.bench, found=found)
-        true_correct = _true_arithmetic(makings, built, Clock(tell))
-        session.score_graphs(built)
-        session.sample_on(found, *session.rows(built, found, true_correct))
-        with contextlib.suppress(RowError):  # the first builds stand, each as one build
-            rows, _ = session.rows(built, found, true_correct)
-            repeated = repeat_builds(makings, built, rows, measure=partial(session.again, true_correct=true_correct))
-    except (KeyboardInterrupt, StoreError) as error:
-        stopped = error
-    with unstoppable():
-        rows, blocks = session.rows(built, found, true_correct)
-        stopped = session.keep() or stopped
-    return Results(
-        rows=rows if repeated is None else tuple(repeated.rows.get(row.name, row) for row in rows),
-        blocks=blocks,
-        telemetry=session.watch.summary(),
-        repeated=repeated.blocks if repeated is not None else {},
-        notes=(*makings.dataset.notes, *notes),
-        stopped=stopped,
-        test_sha256=makings.dataset.test.sha256,
-    )
+    with Makings(suite, places, tell=tell) as makings:
+        built = list(built_engines(makings))
+        notes = overlap_notes(makings)
+        session = _Session(makings, folder)
+        found: list[Measured] = []
+        true_correct: TrueCorrect = {}
+        repeated, stopped = None, None
+        try:
+            with session.watch:
+                measure_engines(engine_files(built, suite), session.bench, found=found)
+            true_correct = _true_arithmetic(makings, built, Clock(tell))
+            session.score_graphs(built)
+            session.sample_on(found, *session.rows(built, found, true_correct))
+            with contextlib.suppress(RowError):  # the first builds stand, each as one build
+                rows, _ = session.rows(built, found, true_correct)
+                repeated = repeat_builds(
+                    makings, built, rows, measure=partial(session.again, true_correct=true_correct)
+                )
+        except (KeyboardInterrupt, StoreError) as error:
+            stopped = error
+        with unstoppable():
+            rows, blocks = session.rows(built, found, true_correct)
+            stopped = session.keep() or stopped
+        return Results(
+            rows=rows if repeated is None else tuple(repeated.rows.get(row.name, row) for row in rows),
+            blocks=blocks,
+            telemetry=session.watch.summary(),
+            repeated=repeated.blocks if repeated is not None else {},
+            notes=(*makings.dataset.notes, *notes),
+            stopped=stopped,
+            test_sha256=makings.dataset.test.sha256,
+        )
 
 
 class _Session:

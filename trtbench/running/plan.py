@@ -86,10 +86,9 @@ def build_suite(suite: Suite, places: Places, *, tell: Listener = nobody) -> tup
         CapabilityError: the suite names a GPU that is not here.
         StoreError: nothing can be written.
     """
-    makings = Makings(suite, places, tell=tell)
-    for note in makings.dataset.notes:
-        makings.tell(Event(stage="data", item=makings.dataset.name, state="note", detail=note))
-    with using_gpu(suite.device):
+    with Makings(suite, places, tell=tell) as makings, using_gpu(suite.device):
+        for note in makings.dataset.notes:
+            makings.tell(Event(stage="data", item=makings.dataset.name, state="note", detail=note))
         return tuple(built_engines(makings))
 
 
