@@ -46,6 +46,7 @@ _ORDER = (
     "report",
     "running",
     "shipping",
+    "fleet",
     "steps",
     "studies",
     "cli",

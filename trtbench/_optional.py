@@ -21,6 +21,7 @@ _CURES = {
     "constriction": "pip install 'trtbench[codec]' (not on Linux on ARM)",
     "timm": "pip install 'trtbench[timm]'",
     "mlflow": "pip install 'trtbench[mlflow]'",
+    "ray": "pip install 'trtbench[ray]' (Linux)",
     "pynvml": "pip install nvidia-ml-py",
 }
 

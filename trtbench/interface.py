@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench._optional import load as load_package
 from trtbench.cli.screen import Screen
+from trtbench.fleet import opened
 from trtbench.report.columns import COLUMNS
 from trtbench.report.document import Report, read_report
 from trtbench.report.tables import row_lines, rows_for_terminal
 from trtbench.report.words import file_line
 from trtbench.running import Places, run_suite
 from trtbench.shipping import ship_row
-from trtbench.suite import Suite, load_suite, parse_suite
+from trtbench.suite import Suite, parse_suite
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -124,7 +125,7 @@ def run(
     18
 
     Args:
-        suite: a suite, its file, the name of a shipped one, or a mapping with the keys of a suite's file.
+        suite: a suite, its file, a job, the name of a shipped one, or a mapping with the keys of a suite's file.
         out: the folder of runs and of the store.
         engines: the folder of engine files.
         quiet: show no progress.
@@ -135,8 +136,7 @@ def run(
         StoreError: nothing can be written.
         KeyboardInterrupt: someone stopped it; what was measured is in the folder of the run.
     """
-    asked = _suite(suite)
-    places = Places(runs=Path(out), engines=Path(engines))
+    asked, places = _suite(suite, Places(runs=Path(out), engines=Path(engines)))
     now = datetime.now(UTC).astimezone()
     argv = ("trtbench.run", asked.origin)
     if tell is not None:
@@ -145,9 +145,9 @@ def run(
         return RunReport._of(*run_suite(asked, places, argv=argv, now=now, tell=screen))  # noqa: SLF001  likewise
 
 
-def _suite(given: Suite | str | PathLike[str] | Mapping[str, Any]) -> Suite:
+def _suite(given: Suite | str | PathLike[str] | Mapping[str, Any], places: Places) -> tuple[Suite, Places]:
     if isinstance(given, Suite):
-        return given
+        return given, places
     if isinstance(given, Mapping):
-        return parse_suite(json.dumps(dict(given), default=str), origin="suite", base=Path.cwd())
-    return load_suite(given if isinstance(given, str) else Path(given))
+        return parse_suite(json.dumps(dict(given), default=str), origin="suite", base=Path.cwd()), places
+    return opened(str(given), places)

@@ -2,7 +2,8 @@
 
 An artefact is a folder `<root>/<kind>/<key>/` with an `artefact.json` that lists the sha256 of its files. The key is
 the sha256 of what it was made from; its own sha256 covers its content files only, so that logs and timings beside
-them do not change what is made from it.
+them do not change what is made from it. Artefacts that came from another machine stand in for those that would be made
+here, where they are alike but for their circumstances: package versions, and on what they were made.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from trtbench.errors import StoreError
 from trtbench.jsonable import sha256_of, to_jsonable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
 _FORMAT = 1  # of artefact.json; part of every key
@@ -127,18 +128,33 @@ class Store:
 
     Args:
         root: the folder; it is made when the first artefact is.
+        brought: the folder of artefacts that came from another machine; nothing is written there.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, brought: Path | None = None) -> None:
         self.root = root
+        self._brought = brought
 
     def key(self, kind: str, inputs: Mapping[str, Any]) -> str:
         """Return the key of the artefact of this kind made from these inputs."""
         return sha256_of({"format": _FORMAT, "kind": kind, "inputs": to_jsonable(inputs)})[:24]
 
-    def find(self, kind: str, inputs: Mapping[str, Any]) -> Artefact[Mapping[str, Any]] | None:
-        """Return the artefact if it is there and whole, else None."""
-        return self._read(self.root / kind / self.key(kind, inputs))
+    def find(
+        self, kind: str, inputs: Mapping[str, Any], *, circumstances: Collection[str] = ()
+    ) -> Artefact[Mapping[str, Any]] | None:
+        """Return the artefact if it is there and whole, else one that was brought and stands in for it, else None.
+
+        Args:
+            kind: the folder it stands in.
+            inputs: everything that decides what is made.
+            circumstances: the names among the inputs that may differ in what was brought.
+        """
+        found = self._read(self.root / kind / self.key(kind, inputs))
+        return self._stand_in(kind, inputs, circumstances) if found is None and self._brought else found
+
+    def read(self, kind: str, key: str) -> Artefact[Mapping[str, Any]] | None:
+        """Return the artefact of a key if it is there and whole, else None."""
+        return self._read(self.root / kind / key)
 
     def use(self, artefact: Artefact[Any]) -> None:
         """Note that an artefact is used, so that `prune` counts its age from now."""
@@ -152,6 +168,7 @@ class Store:
         *,
         content: tuple[str, ...],
         label: str = "",
+        circumstances: Collection[str] = (),  # noqa: ARG002  of stores that know other machines
     ) -> Artefact[Mapping[str, Any]]:
         """Return the artefact, making it first if it is absent or damaged.
 
@@ -162,6 +179,7 @@ class Store:
             maker: fills the folder it is given and returns facts to keep. What an interrupted maker left in that
                 folder is still there when it is called again.
             content: the names of the files that are the artefact; others in the folder are kept, but not hashed.
+            circumstances: as `find` has them.
 
         Raises:
             StoreError: the disk is full or cannot be written.
@@ -199,6 +217,40 @@ class Store:
         return Artefact(
             kind=kind, key=key, folder=folder, sha256=made.sha256, facts=made.facts, seconds=seconds, is_cached=False
         )
+
+    def _stand_in(
+        self, kind: str, inputs: Mapping[str, Any], circumstances: Collection[str]
+    ) -> Artefact[Mapping[str, Any]] | None:
+        assert self._brought is not None
+        wanted = but(inputs, circumstances)
+        for listing in sorted((self._brought / kind).glob(f"*/{LISTING}")):
+            with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+                if but(json.loads(listing.read_bytes())["inputs"], circumstances) == wanted:
+                    return self._read(listing.parent)
+        return None
+
+    def adopt(self, kind: str, key: str, files: Mapping[str, bytes]) -> Artefact[Mapping[str, Any]]:
+        """Keep the files of an artefact that was made elsewhere, unless it is here; the listing is among them.
+
+        Raises:
+            StoreError: it cannot be written, or is not whole.
+        """
+        folder = self.root / kind / key
+        partial = folder.with_name(f"{key}.partial")
+        with self._lock(f"{kind}-{key}"):
+            if (found := self._read(folder)) is not None:
+                return found
+            with storing(folder):
+                self._clear_damaged(folder)
+                shutil.rmtree(partial, ignore_errors=True)
+                for name, content in files.items():
+                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                    (partial / name).write_bytes(content)
+                partial.replace(folder)
+            self._note(event="adopted", kind=kind, key=key)
+        if (adopted := self._read(folder)) is None:
+            raise StoreError(f"artefact {folder}", expected="the files that its listing names", got="others")
+        return adopted
 
     def changed_inputs(self, kind: str, inputs: Mapping[str, Any], *, label: str) -> tuple[str, ...]:
         """Return which inputs differ from those of the newest artefact of this label; empty if there is none."""
@@ -292,6 +344,11 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             with (self.root / "journal.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"time": time.time(), **entry}) + "\n")
+
+
+def but(inputs: Mapping[str, Any], circumstances: Collection[str]) -> dict[str, Any]:
+    """Return the inputs of an artefact, as JSON has them, without its circumstances."""
+    return {name: value for name, value in to_jsonable(inputs).items() if name not in circumstances}
 
 
 def _lock_name(folder: Path) -> str:

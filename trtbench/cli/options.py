@@ -24,7 +24,7 @@ PLAIN: Mapping[str, Any] = {  # of every application: what is shown is text
     "rich_markup_mode": None,
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
-SuiteArgument = Annotated[str, typer.Argument(help="A suite file, or the name of a shipped suite.")]
+SuiteArgument = Annotated[str, typer.Argument(help="A suite file, the name of a shipped suite, or a job.zip.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or report.json.")]
 EngineArgument = Annotated[Path, typer.Argument(help="An engine file; its sidecar stands beside it.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of runs and of the store.")]

@@ -104,10 +104,11 @@ def build(
     """Build the engines of a suite, or of one model."""
     from trtbench.running import build_suite
 
-    asked = given.suite() if "model.name" in given.values else _load(suite or _DEFAULT)
+    places = places_of(out, engines, calib)
+    asked, places = (given.suite(), places) if "model.name" in given.values else _load(suite or _DEFAULT, places)
     check_gpu(is_required=require_gpu)
     with Screen(is_quiet=quiet) as screen:
-        built = build_suite(asked, places_of(out, engines, calib), tell=screen)
+        built = build_suite(asked, places, tell=screen)
     if as_json:
         show_json({"engines": [_built_facts(one) for one in built]})
     else:
@@ -205,7 +206,7 @@ def plan(
     """List the rows ahead: what is kept from earlier runs, and the time and disk the rest takes."""
     from trtbench.running import outlook
 
-    found = outlook(_load(suite), places_of(out, engines, calib))
+    found = outlook(*_load(suite, places_of(out, engines, calib)))
     if as_json:
         show_json(found)
         return
@@ -216,6 +217,30 @@ def plan(
     say(
         f"Time ahead: {ahead}. Disk ahead: about {found.disk_bytes / 1e6:.0f} MB. Timing alone: {found.timing_s:.0f} s."
     )
+
+
+@app.command("pack-job")
+def pack_job(
+    *,
+    suite: SuiteArgument = _DEFAULT,
+    output: Annotated[Path, output_option("The job to write.")] = Path("job.zip"),
+    out: OutOption = Path("runs"),
+    calib: CalibOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make all of a suite that needs no particular machine, and pack it for one: there, `trtbench run job.zip`."""
+    from trtbench.fleet import pack_job as pack
+
+    loaded, places = _load(suite, places_of(out, Path("engines"), calib))
+    with Screen(is_quiet=quiet) as screen:
+        found = pack(loaded, places, output, tell=screen)
+    if as_json:
+        show_json(found)
+        return
+    for name, why in found.lost.items():
+        say(f"{name} is not in it: {why}")
+    say(f"Wrote {found.output}: {found.artefacts} artefacts, {found.bytes / 1e6:.1f} MB. There: trtbench run {output}")
 
 
 @app.command()
@@ -298,12 +323,12 @@ def _from(base: Path, place: str, *, prefix: str = "") -> str:
     return prefix + os.path.relpath(Path(place.removeprefix(prefix)).expanduser(), base)
 
 
-def _load(suite: str) -> Suite:
-    """Return a suite; its GPU is that of the command line where that names one."""
-    from trtbench.suite import load_suite
+def _load(suite: str, places: Places) -> tuple[Suite, Places]:
+    """Return a suite, or that of a job, and its places; its GPU is that of the command line where that names one."""
+    from trtbench.fleet import opened
 
-    loaded = load_suite(suite)
-    return loaded.model_copy(update={"device": None}) if GIVEN_DEVICE.get() else loaded
+    loaded, places = opened(suite, places)
+    return (loaded.model_copy(update={"device": None}) if GIVEN_DEVICE.get() else loaded), places
 
 
 def _measure(
@@ -320,7 +345,7 @@ def _measure(
     from trtbench.running import run_suite
 
     check_mlflow(mlflow)
-    loaded = _load(suite)
+    loaded, places = _load(suite, places)
     check_gpu(is_required=require_gpu)
     with Screen(is_quiet=is_quiet) as screen:
         found, folder = run_suite(

@@ -2,7 +2,7 @@
 
 from trtbench.data.batches import balanced, batches, spread, training_sample
 from trtbench.data.duplicates import near_duplicates
-from trtbench.data.load import load_dataset
+from trtbench.data.load import load_dataset, read_dataset, save_dataset
 from trtbench.data.preprocess import normalise, pixel_sha256
 
 __all__ = [
@@ -12,6 +12,8 @@ __all__ = [
     "near_duplicates",
     "normalise",
     "pixel_sha256",
+    "read_dataset",
+    "save_dataset",
     "spread",
     "training_sample",
 ]

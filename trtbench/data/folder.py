@@ -270,7 +270,7 @@ def unpacked(path: Path) -> Path:
         with filelock.FileLock(target.with_name(f".{target.name}.lock")):
             if not target.exists():
                 with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as folder:
-                    _extract(path, Path(folder) / "content")
+                    extract(path, Path(folder) / "content")
                     (Path(folder) / "content").replace(target)
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, ValueError) as error:
         raise DataError(
@@ -289,24 +289,31 @@ def _roots(target: Path) -> Iterator[Path]:
             yield folder
 
 
-def _extract(path: Path, folder: Path) -> None:
+def extract(path: Path, folder: Path) -> None:
+    """Unpack an archive into a new folder, and nothing beside it.
+
+    Raises:
+        ValueError: it holds a link or a device, or more than the disk or any data set takes.
+        OSError: it cannot be read, or the folder not be written.
+        BadZipFile: it is damaged.
+    """
     folder.mkdir()
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as zipped:
-            _check_size(info.file_size for info in zipped.infolist())
+            _check_size((info.file_size for info in zipped.infolist()), folder)
             zipped.extractall(folder)  # noqa: S202  it drops drive letters, leading slashes and ".."
         return
     with tarfile.open(path) as tar:
         members = tar.getmembers()
-        _check_size(member.size for member in members)
+        _check_size((member.size for member in members), folder)
         if odd := next((member.name for member in members if not (member.isfile() or member.isdir())), None):
             raise ValueError(f"{odd!r}, which is neither a file nor a folder")
         tar.extractall(folder, members=members, filter="data")
 
 
-def _check_size(sizes: Iterator[int]) -> None:
+def _check_size(sizes: Iterator[int], folder: Path) -> None:
     if (total := sum(sizes)) > _LARGEST_BYTES:
         raise ValueError(f"{total / 1e9:.0f} GB unpacked, above {_LARGEST_BYTES / 1e9:.0f}")
-    free = shutil.disk_usage(data_cache()).free
+    free = shutil.disk_usage(folder).free
     if total > free:
-        raise ValueError(f"{total / 1e9:.1f} GB unpacked, but {free / 1e9:.1f} GB free in {data_cache()}")
+        raise ValueError(f"{total / 1e9:.1f} GB unpacked, but {free / 1e9:.1f} GB free in {folder.parent}")

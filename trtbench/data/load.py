@@ -1,8 +1,9 @@
-"""From a suite's `data` section to a Dataset: one function, four sources."""
+"""From a suite's `data` section to a Dataset: one function, four sources; and a Dataset as a file."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import json
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from trtbench.data import cifar, digits
 from trtbench.data.batches import stratified_split
 from trtbench.data.folder import is_archive, load_folder, stem, unpacked
 from trtbench.data.preprocess import measure_mean_std
+from trtbench.errors import DataError
 from trtbench.records import Dataset, Framing, Preprocessing, Split
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from trtbench.suite import DataConfig
 
 _USUAL = Framing(size=32)
+_SPLITS = ("train", "validation", "test")
 
 
 def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dataset:
@@ -89,6 +92,31 @@ def framing_of(config: DataConfig, expected: Expected | None) -> Framing:
     said: dict[str, Any] = {one.name: getattr(config, one.name) for one in fields(Framing)}
     usual = _USUAL if expected is None or config.size is not None else expected.framing
     return replace(usual, **{name: value for name, value in said.items() if value is not None})
+
+
+def save_dataset(path: Path, dataset: Dataset) -> None:
+    """Write a dataset as the one file that `read_dataset` takes: pixels, labels, and what is known of them."""
+    splits = {name: getattr(dataset, name) for name in _SPLITS}
+    facts = {one.name: getattr(dataset, one.name) for one in fields(dataset) if one.name not in _SPLITS}
+    facts["preprocessing"] = asdict(dataset.preprocessing)
+    arrays = {f"{name}.{part}": getattr(split, part) for name, split in splits.items() for part in ("images", "labels")}
+    np.savez(path, facts=np.array(json.dumps(facts)), **arrays)
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Read a dataset that `save_dataset` wrote; its splits have the sha256 they had.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            said = json.loads(str(kept["facts"]))
+            splits = {name: Split(images=kept[f"{name}.images"], labels=kept[f"{name}.labels"]) for name in _SPLITS}
+        facts: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in said.items()}
+        return Dataset(**facts | splits | {"preprocessing": Preprocessing.read(facts["preprocessing"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"images {path}", expected="a whole file", got=repr(error), cure="pack them again") from error
 
 
 def _alone(pool: Split, classes: tuple[str, ...], *, is_held_out: bool) -> tuple[str, ...]:

@@ -135,6 +135,25 @@ def build_engine(makings: Makings, plan: EnginePlan) -> tuple[Path, Sidecar]:
         return path, sidecar
 
 
+def prepare_engine(makings: Makings, plan: EnginePlan) -> None:
+    """Make all that a build of an engine reads, and what its sidecar tells, but not the engine: that is of a machine.
+
+    Raises:
+        RowError: it cannot be made.
+        Absent: the book is dry, and it is not there.
+    """
+    made_from, precision = source(makings, plan), PRECISIONS[plan.precision]
+    if precision.calibrates_itself:
+        calibration_pixels(makings)
+    elif precision.codes:
+        manifest(makings)
+    _network_facts(makings, plan)
+    for _ in _notes(makings, plan, made_from):
+        pass
+    if precision.codes == "int8" and not plan.rescued:
+        quantized_graph(makings, plan.variant)  # which forecasts what TensorRT's kernels come to
+
+
 def engine_identity(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]) -> dict[str, Any]:
     """Return all that decides a build, as the sidecar names it."""
     runtime, suite = backend(plan.backend), makings.suite

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
+import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +17,15 @@ from trtbench.progress import Event, Listener, nobody
 from trtbench.store import Lease, Store, file_sha256
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trtbench.models import LoadedModel
     from trtbench.records import Dataset, Split
     from trtbench.suite import Suite
 
+JOB, JOB_STORE, JOB_IMAGES = "job.json", "store", "images.npz"  # of a job's folder
 _ONNX = "onnx:"
+_PACKAGES = ("torchvision", "timm")  # of networks that are not ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +33,13 @@ class Places:
     """Where things stand: runs and the store below them, engines, committed manifests.
 
     A folder of manifests that a user names is read and written; without one `calib` is read and left as it is.
+    `job` is the folder of an unpacked job: its images, and what was made of them elsewhere.
     """
 
     runs: Path = Path("runs")
     engines: Path = Path("engines")
     calib: Path | None = None
+    job: Path | None = None
 
     @property
     def manifests(self) -> Path:
@@ -43,6 +50,10 @@ class Places:
     def store(self) -> Path:
         """The folder of the content-keyed store."""
         return self.runs / ".store"
+
+    def open_store(self) -> Store:
+        """Return the store; what a job brought stands in for what it lacks."""
+        return Store(self.store, brought=None if self.job is None else self.job / JOB_STORE)
 
     @property
     def timing_caches(self) -> Path:
@@ -62,6 +73,11 @@ class Architecture:
     name: str
     num_classes: int
     source: str | None
+
+    @property
+    def circumstances(self) -> tuple[str, ...]:
+        """What of its key says with what it is made, as recipes ask it: the version, but not the code of a module."""
+        return ("source",) if self.name.partition(":")[0] in _PACKAGES else ()
 
     @classmethod
     def of(cls, name: str, *, num_classes: int) -> Architecture:
@@ -111,7 +127,7 @@ class Makings:
         self.suite = suite
         self.places = places
         self._tell, self._notes = tell, set[Event]()
-        self.book = Book(Store(places.store), label=suite.name, tell=tell, is_dry=is_dry)
+        self.book = Book(places.open_store(), label=suite.name, tell=tell, is_dry=is_dry)
         self._leases: dict[Path, Lease] = {}
 
     def __enter__(self) -> Self:
@@ -138,17 +154,27 @@ class Makings:
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        """The images of the suite, loaded once."""
-        from trtbench.data import load_dataset
+        """The images of the suite, loaded once; those of a job, where they come from one."""
+        from trtbench.data import load_dataset, read_dataset
         from trtbench.make.expected import expected, input_notes
 
         self.tell(Event(stage="data", item=self.suite.data.source, state="started"))
-        known = expected(self)
-        dataset = load_dataset(self.suite.data, expected=known)
-        dataset = replace(dataset, notes=(*dataset.notes, *input_notes(self, dataset, known)))
+        if self.places.job is not None:
+            dataset = read_dataset(self.places.job / JOB_IMAGES)
+        else:
+            known = expected(self)
+            dataset = load_dataset(self.suite.data, expected=known)
+            dataset = replace(dataset, notes=(*dataset.notes, *input_notes(self, dataset, known)))
         counts = f"{len(dataset.train)} train, {len(dataset.validation)} validation, {len(dataset.test)} test"
         self.tell(Event(stage="data", item=dataset.name, state="done", detail=counts))
         return dataset
+
+    @functools.cached_property
+    def brought(self) -> Mapping[str, Any]:
+        """What a job says of itself: `made`, where and with what, and `lost`, why a variant has no network."""
+        job = self.places.job
+        found: dict[str, Any] = {} if job is None else json.loads((job / JOB).read_bytes())
+        return found
 
     @functools.cached_property
     def architecture(self) -> Architecture:
@@ -214,7 +240,7 @@ def _source_of(model: str) -> str | None:
     package, _, name = model.partition(":")
     if not name:
         return None
-    if package in {"torchvision", "timm"}:
+    if package in _PACKAGES:
         return version(package)
     with suppress(ImportError, ValueError):
         spec = importlib.util.find_spec(package)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of facts at run time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trtbench.errors import ConfigError, UnsupportedError
 from trtbench.jsonable import canonical_json, to_jsonable
@@ -77,6 +77,8 @@ class NetworkFacts(Facts):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     """All that decides a training beside the network: of `dataset` the test split is empty."""
+
+    circumstances: ClassVar = ("device", "threads")
 
     dataset: Dataset
     config: TrainConfig
@@ -216,6 +218,8 @@ def dense(makings: Makings) -> Artefact[NetworkFacts]:
 def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts]:
     """Return the network of a variant, made from the one it comes after; of a kind that makes graphs, that one."""
     suite = makings.suite
+    if (why := makings.brought.get("lost", {}).get(variant.name)) is not None:
+        raise UnsupportedError(f"variant {variant.name!r}", got=f"none, where the job was made: {why}")
     start = dense(makings) if variant.after is None else variant_network(makings, _before(suite, variant))
     if variant.makes == "graph" or variant.is_identity:
         return start

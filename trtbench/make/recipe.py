@@ -113,6 +113,16 @@ class Recipe(Generic[P, F]):
                 found[name] = key
         return {"recipe": f"{self.name} {self.version}", **found}
 
+    def circumstances(self, arguments: Mapping[str, Any]) -> frozenset[str]:
+        """Return the names among the inputs that say with what and on what it is made, and not of what.
+
+        They are the versions of packages, and what an argument names in its `circumstances`.
+        """
+        of_arguments = (
+            f"{name}.{one}" for name, value in arguments.items() for one in getattr(value, "circumstances", ())
+        )
+        return frozenset((*self.packages, *of_arguments))
+
 
 def recipe(
     *, kind: str, facts: type[F], content: tuple[str, ...], packages: tuple[str, ...] = (), version: int
@@ -241,12 +251,13 @@ class Book:
             inputs = recipe.inputs(kwargs)
         except Absent:
             return self._promise(recipe, item)
+        circumstances = recipe.circumstances(kwargs)
         key = self.store.key(recipe.kind, inputs)
         if key in self._failed:
             raise self._failed[key]
         if key in self._at_hand:
             return self._at_hand[key]
-        found = self.store.find(recipe.kind, inputs)
+        found = self.store.find(recipe.kind, inputs, circumstances=circumstances)
         if found is None and self.is_dry:
             return self._promise(recipe, item)
         if found is None:
@@ -259,6 +270,7 @@ class Book:
                     lambda folder: recipe.maker(folder, *args, **kwargs),
                     content=recipe.content,
                     label=label,
+                    circumstances=circumstances,
                 )
             except RowError as error:
                 self._failed[key] = error
@@ -280,8 +292,13 @@ class Book:
         inputs = recipe.inputs(kwargs)
         if (at_hand := self._at_hand.get(self.store.key(recipe.kind, inputs))) is not None:
             return at_hand
-        found = self.store.find(recipe.kind, inputs)
+        found = self.store.find(recipe.kind, inputs, circumstances=recipe.circumstances(kwargs))
         return None if found is None else _typed(recipe, found)
+
+    @property
+    def at_hand(self) -> tuple[Artefact[Any], ...]:
+        """The artefacts that were found or made."""
+        return tuple(self._at_hand.values())
 
     def _promise(self, recipe: Recipe[P, F], item: str) -> Promise[F]:
         self.missing.append((recipe.kind, item))

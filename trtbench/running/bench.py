@@ -37,7 +37,7 @@ from trtbench.store import storing
 from trtbench.suite import BACKENDS, DataConfig, DenseVariant, options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -61,8 +61,8 @@ class Results:
     """What a measurement left: a row for each engine and batch size, and the raw blocks by row name.
 
     `repeated` are the blocks of repeated builds, which pair with one another only. `telemetry` is what the devices did
-    meanwhile; `notes` are of the images; `stopped` is what ended it early: someone, or a full disk; the rows that were
-    not reached are skipped. `test_sha256` is of the images it was scored on.
+    meanwhile; `notes` are of the images and of a job; `stopped` is what ended it early: someone, or a full disk; the
+    rows that were not reached are skipped. `test_sha256` is of the images it was scored on.
     """
 
     rows: tuple[Row, ...]
@@ -85,7 +85,7 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
     """
     with Makings(suite, places, tell=tell) as makings:
         built = list(built_engines(makings))
-        notes = overlap_notes(makings)
+        notes = (*_brought_words(makings), *overlap_notes(makings))
         session = _Session(makings, folder)
         found: list[Measured] = []
         true_correct: TrueCorrect = {}
@@ -115,6 +115,11 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
             stopped=stopped,
             test_sha256=makings.dataset.test.sha256,
         )
+
+
+def _brought_words(makings: Makings) -> Iterator[str]:
+    if made := makings.brought.get("made"):
+        yield f"Networks and graphs were made on {made}."
 
 
 class _Session:

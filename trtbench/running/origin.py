@@ -39,6 +39,7 @@ def write_origin(run: Path, suite: Suite, places: Places) -> None:
         "runs": str(places.runs.absolute()),
         "engines": str(places.engines.absolute()),
         "calib": None if places.calib is None else str(places.calib.absolute()),
+        "job": None if places.job is None else str(places.job.absolute()),
         "suite": suite.model_dump(mode="json"),
     }
     write_atomically(run / _FILE, json.dumps(kept, indent=1))
@@ -53,8 +54,8 @@ def read_origin(run: Path) -> Origin:
     folder = run if run.is_dir() else run.parent
     try:
         kept = json.loads((folder / _FILE).read_bytes())
-        calib = kept["calib"] and Path(kept["calib"])
-        places = Places(runs=Path(kept["runs"]), engines=Path(kept["engines"]), calib=calib)
+        calib, job = (kept.get(key) and Path(kept[key]) for key in ("calib", "job"))
+        places = Places(runs=Path(kept["runs"]), engines=Path(kept["engines"]), calib=calib, job=job)
         return Origin(suite=options(Suite, **kept["suite"]), places=places, folder=Path(kept["folder"]))
     except FileNotFoundError:
         return _from_here(read_report(run), folder)

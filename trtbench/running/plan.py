@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from trtbench.engines.base import backend, resolve_backend
 from trtbench.environment import using_gpu
 from trtbench.errors import CapabilityError, DataError, OutOfMemoryError, RowError, TrtbenchError, UnsupportedError
-from trtbench.make.engines import EnginePlan, build_engine
+from trtbench.make.engines import EnginePlan, build_engine, prepare_engine
 from trtbench.make.makings import Makings
+from trtbench.make.networks import variant_network
+from trtbench.make.overlap import overlap_notes
 from trtbench.make.recipe import Absent
 from trtbench.make.rescue import rescue
 from trtbench.progress import Event, Listener, nobody
@@ -40,10 +42,10 @@ class BuiltEngine:
     sidecar: Sidecar | None = None
 
 
-def plan_engines(suite: Suite) -> tuple[EnginePlan, ...]:
-    """Return every engine a suite asks for: variants by precision, and their baselines."""
+def plan_engines(suite: Suite, *, anywhere: bool = False) -> tuple[EnginePlan, ...]:
+    """Return every engine a suite asks for: variants by precision, and their baselines; or asks for on any machine."""
     plans: dict[str, EnginePlan] = {}
-    asked = _asked(suite)
+    asked = [*_asked_anywhere(suite)] if anywhere else _asked(suite)
     for variant in suite.variants:
         plans |= {engine.name: engine for engine in (*_candidates(variant, asked), *_baselines(suite, variant))}
     return tuple(plans.values())
@@ -57,6 +59,17 @@ def _asked(suite: Suite) -> list[tuple[EngineConfig, str, str]]:
         for name in [resolve_backend(config.backend)]
         for precision in config.precisions or backend(name).facts().usual_precisions
     ]
+
+
+def _asked_anywhere(suite: Suite) -> Iterator[tuple[EngineConfig, str, str]]:
+    """Yield what every variant may be built as on some machine: `auto` is either there, and all it can is usual."""
+    for config in suite.engines:
+        for name in ("tensorrt", "onnxruntime-cpu") if config.backend == "auto" else (config.backend,):
+            usual = backend(name).precisions
+            with contextlib.suppress(CapabilityError, RowError):
+                usual = backend(name).facts().usual_precisions
+            for precision in config.precisions or usual:
+                yield config, name, precision
 
 
 def _candidates(variant: Variant, asked: Iterable[tuple[EngineConfig, str, str]]) -> Iterator[EnginePlan]:
@@ -112,6 +125,38 @@ def built_engines(makings: Makings) -> Iterator[BuiltEngine]:
         yield BuiltEngine(plan=plan, status=status, reason=why_not_run, path=path, sidecar=sidecar)
         if plan.precision == "int8" and not plan.rescued and _is_rescued(makings, plan):
             waiting.insert(0, replace(plan, rescued=True))
+
+
+def prepare_suite(makings: Makings, *, only: Variant | None = None) -> dict[str, str]:
+    """Make all that the engines of a suite, or of one variant, are built from on any machine.
+
+    Returns:
+        Why a variant has no network, by its name. What else cannot be made is told: the machine that asks for it
+        tries again, and says so.
+    """
+    lost: dict[str, str] = {}
+    overlap_notes(makings)
+    for plan in plan_engines(makings.suite, anywhere=True):
+        if (only is not None and plan.variant != only) or plan.variant.name in lost:
+            continue
+        try:
+            if makings.onnx_path is None:
+                variant_network(makings, plan.variant)
+        except RowError as error:
+            lost[plan.variant.name] = str(error)
+            makings.tell(Event(stage="variant", item=plan.variant.name, state="failed", detail=str(error)))
+        else:
+            _prepare(makings, plan)
+    return lost
+
+
+def _prepare(makings: Makings, plan: EnginePlan) -> None:
+    try:
+        prepare_engine(makings, plan)
+        if plan.precision == "int8" and _is_rescued(makings, plan):
+            prepare_engine(makings, replace(plan, rescued=True))
+    except (RowError, CapabilityError) as error:
+        makings.tell(Event(stage="graph", item=plan.name, state="note", detail=str(error)))
 
 
 def _is_rescued(makings: Makings, plan: EnginePlan) -> bool:

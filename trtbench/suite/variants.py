@@ -60,6 +60,11 @@ class VariantPart(Part):
         return False
 
     @property
+    def circumstances(self) -> tuple[str, ...]:
+        """What of its key says with what it is made, as recipes ask it."""
+        return self.packages
+
+    @property
     def is_identity(self) -> bool:
         """Whether it is the network it starts from, as it is."""
         return False
