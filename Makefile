@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 # A test that has not begun goes to whichever process is free; what is left at the end says where the time goes.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal --durations=10
 
-.PHONY: setup engines bench report gpu-info test coverage test-all test-gpu test-tensorrt evidence kill-test bench-calibration bench-overhead bench-compare lint type check docker docker-check clean
+.PHONY: setup engines bench report gpu-info test coverage test-all test-gpu test-tensorrt evidence kill-test bench-calibration bench-overhead bench-compare lint type check docs docker docker-check clean
 
 engines: setup
 	$(BIN)/trtbench build $(SUITE) --out $(OUT)
@@ -83,6 +83,11 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[$(ALL_EXTRAS)]'
 	touch $@
 
+# The documentation, in site/; the command line and the keys of suites are read off the package.
+docs:
+	$(MAKE) setup EXTRAS="$(strip $(EXTRAS) docs)"
+	$(BIN)/mkdocs build --strict
+
 docker:
 	docker build -f docker/Dockerfile -t trtbench:cu12 .
 
@@ -90,4 +95,4 @@ docker-check:
 	docker/check
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.test_pages import shell_blocks
 from trtbench import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -78,3 +82,35 @@ def test_linux_on_arm_can_install(extra: str, python: str) -> None:
     assert found.returncode == 0, found.stderr
     assert "onnxruntime==" in found.stdout
     assert "onnxruntime-gpu" not in re.sub(r"#.*", "", found.stdout)
+
+
+@pytest.mark.slow
+def test_the_first_run_is_done_by_a_wheel_in_a_fresh_environment_and_an_empty_folder(tmp_path: Path) -> None:
+    """Dependencies are those installed here, by a path that takes no editable one."""
+    source, home, empty = (tmp_path / name for name in ("source", "home", "empty"))
+    source.mkdir()
+    empty.mkdir()
+    shutil.copytree(ROOT / "trtbench", source / "trtbench", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(source)], check=True)
+    venv.create(home, with_pip=True)
+    packages = next(home.glob("lib/python*/site-packages"))
+    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([home / "bin" / "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    shutil.rmtree(source)
+
+    def run(script: str) -> str:
+        around = {**os.environ, "PATH": f"{home / 'bin'}:/usr/bin:/bin"}
+        around.pop("PYTHONPATH", None)
+        command = ["sh", "-e", "-c", script]
+        return subprocess.run(command, cwd=empty, env=around, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    assert Path(run("python -c 'import trtbench; print(trtbench.__file__)'").strip()).is_relative_to(home)
+    told = run("\n".join(shell_blocks((ROOT / "docs" / "first-run.md").read_text(encoding="utf-8"))))
+
+    assert told.startswith(f"trtbench {__version__}\n24 rows of quickstart")
+    assert "\nShip " in told
+    assert len(re.findall(r"^digit.png: \d 0\.\d+", told, re.MULTILINE)) == 2  # by trtbench, by the bundle alone

@@ -1,17 +1,39 @@
-"""Every command that the documentation shows parses as it stands."""
+"""The documentation: its commands parse as they stand, its tables name what there is, its site has every page."""
 
 from __future__ import annotations
 
+import re
 import shlex
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import typer
 import yaml
 
+import trtbench
+from docs.hooks import made
+from trtbench import errors
+from trtbench._optional import is_installed
 from trtbench.cli.main import verbs
+from trtbench.precision import PRECISIONS
+from trtbench.suite import suite_schema
 
-_DOCS = Path(__file__).parents[1] / "docs"
+_ROOT = Path(__file__).parents[1]
+_DOCS = _ROOT / "docs"
+_PAGES = (_ROOT / "README.md", *sorted(_DOCS.glob("*.md")))
+
+
+def _page(name: str) -> str:
+    return (_DOCS / name).read_text(encoding="utf-8")
+
+
+def shell_blocks(page: str) -> list[str]:
+    """Return what stands in the shell blocks of a page, and in the README's indented ones."""
+    fenced = re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return fenced + re.findall(r"(?<=\n\n)(?: {4}\S.*\n)+", page)
 
 
 def commands(script: str) -> list[str]:
@@ -22,7 +44,12 @@ def commands(script: str) -> list[str]:
 
 def parse(line: str) -> None:
     """Read a command line as the real parser does, and run nothing."""
-    _, name, *arguments = shlex.split(line, comments=True)
+    _, *arguments = shlex.split(line, comments=True)
+    if arguments[0] == "--version":
+        return
+    if arguments[0] == "--device":  # before any verb
+        del arguments[:2]
+    name = arguments.pop(0)
     command = typer.main.get_command(verbs()[name])
     while inner := getattr(command, "commands", None):
         command = inner[arguments.pop(0)]
@@ -38,6 +65,81 @@ def test_the_example_of_a_gate_names_only_what_exists() -> None:
         parse(line)
 
 
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.stem)
+def test_every_command_of_a_page_parses(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    found = [line for block in shell_blocks(text) for line in commands(block)]
+
+    assert "```console" not in text  # there a prompt would hide a command from this test
+    for line in found:
+        parse(line)
+
+
+def test_the_pages_show_most_verbs() -> None:
+    blocks = [block for page in _PAGES for block in shell_blocks(page.read_text(encoding="utf-8"))]
+    shown = {line.split()[1] for block in blocks for line in commands(block)}
+
+    assert len(shown & verbs().keys()) > 20
+
+
 def test_a_command_that_the_parser_refuses_fails() -> None:
     with pytest.raises(Exception, match="no-such-option"):
         parse("trtbench plan quickstart --no-such-option")
+
+
+def test_the_extras_are_those_of_the_package() -> None:
+    extras = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    lines = re.findall(r"^\| (`[a-z].*?) \|", _page("install.md").partition("## On a host")[0], re.MULTILINE)
+
+    assert sorted(re.findall(r"`([^`]+)`", " ".join(lines))) == sorted(extras)
+
+
+def test_the_precisions_are_those_of_the_table() -> None:
+    lines = re.findall(r"^\| `(.+?)` \| (.+?) \| (.+?) \| (.+?) \|$", _page("precisions.md"), re.MULTILINE)
+
+    assert [name for name, *_ in lines] == list(PRECISIONS)
+    for name, _, codes, others in lines:
+        assert codes.split(",")[0] == (PRECISIONS[name].codes or "none")
+        assert others.startswith(PRECISIONS[name].half or ("tf32" if name == "tf32" else "fp32"))
+
+
+def test_the_exit_codes_are_those_of_the_errors() -> None:
+    told = {int(code) for code in re.findall(r"^\| (\d) \|", _page("ci.md"), re.MULTILINE)}
+
+    assert told == {0, *(one.exit_code for one in vars(errors).values() if hasattr(one, "exit_code"))}
+
+
+def test_the_api_has_every_public_name_once() -> None:
+    shown = re.findall(r"^::: trtbench\.(\w+)$", _page("reference/api.md"), re.MULTILINE)
+
+    assert sorted(shown) == sorted(set(trtbench.__all__) - {"__version__"})
+
+
+def test_the_site_has_every_page_and_those_that_are_made() -> None:
+    nav = (_ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    written = {str(page.relative_to(_DOCS)) for page in _DOCS.rglob("*.md") if "evidence" not in page.parts}
+
+    assert sorted(re.findall(r"[\w/-]+\.md", nav)) == sorted(
+        written | {page for page in made() if page.endswith(".md")}
+    )
+
+
+def test_the_made_pages_have_every_verb_and_every_key() -> None:
+    pages = made()
+
+    assert {
+        name.partition(" ")[0] for name in re.findall(r"^### trtbench (.+)$", pages["reference/cli.md"], re.MULTILINE)
+    } == set(verbs())
+    for part in (schema := suite_schema(), *schema["$defs"].values()):
+        for key in part["properties"]:
+            assert f"| `{key}` |" in pages["reference/suite.md"]
+    assert "](https://github.com/trtbench/trtbench/blob/main/docs/" not in pages["index.md"]
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    if not is_installed("mkdocs"):
+        pytest.skip("mkdocs is not installed: make docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+
+    assert subprocess.run(command, cwd=_ROOT, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""What the README shows comes from committed results and from commands that exist."""
+"""What the README and the pages show comes from committed results."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from trtbench.report.units import fixed, significant
 from trtbench.suite import VARIANT_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _ROOT = Path(__file__).parent.parent
+_DOCS = _ROOT / "docs"
 _README = _ROOT / "README.md"
-_EVIDENCE = _ROOT / "docs" / "evidence"
+_EVIDENCE = _DOCS / "evidence"
 _STAGES = {
     "train the dense network": ("dense",),
     "prune and fine-tune": ("variant",),
@@ -30,7 +31,7 @@ _STAGES = {
 
 
 def quickstart_block() -> str:
-    """Write the README's block from the committed report: the sentence, a short table, the seconds of each stage."""
+    """Write the block from the committed report: the sentence, a short table, the seconds of each stage."""
     report = read_report(_EVIDENCE / "quickstart")
     batch = report.decision.batch_size
     rows = [row for row in report.rows if row.batch_size == batch and row.accuracy and row.latency]
@@ -67,7 +68,7 @@ def quickstart_block() -> str:
 
 
 def calibration_block() -> str:
-    """Write the README's table of the calibration benchmark from its committed JSON."""
+    """Write the table of the calibration benchmark from its committed JSON."""
     found = json.loads((_EVIDENCE / "calibration.json").read_bytes())
     told = {
         "speedup_vs_ort_entropy_512": "times as fast as ONNX Runtime's Entropy, 512 images",
@@ -82,7 +83,7 @@ def calibration_block() -> str:
 
 
 def calibration_auto_block() -> str:
-    """Write the README's table of what each method loses on pruned networks, from its committed JSON."""
+    """Write the table of what each method loses on pruned networks, from its committed JSON."""
     found = json.loads((_EVIDENCE / "calibration-auto.json").read_bytes())
     cells = [
         (method, f"{mean:.2f}", f"{found['worst_loss_of_360'][method]:.1f}")
@@ -121,7 +122,7 @@ def pass_words() -> str:
 
 
 def winners_curse_block() -> str:
-    """Write the README's table of the simulated decisions about accuracy from their committed JSON."""
+    """Write the table of the simulated decisions about accuracy from their committed JSON."""
     found = json.loads((_EVIDENCE / "winners-curse.json").read_bytes())
     shares: dict[tuple[str, int], dict[bool, Mapping[str, float]]] = {}
     for one in found["scenes"]:
@@ -141,7 +142,7 @@ def winners_curse_block() -> str:
 
 
 def decisions_block() -> str:
-    """Write the README's table of what the whole procedure ships, from its committed JSON."""
+    """Write the table of what the whole procedure ships, from its committed JSON."""
     found = json.loads((_EVIDENCE / "decisions.json").read_bytes())
     cells = [
         (
@@ -159,13 +160,6 @@ def decisions_block() -> str:
     return to_markdown(Table.of(headers, cells, left=1))
 
 
-def test_what_the_procedure_ships_is_that_of_the_committed_simulation() -> None:
-    begin, end = "<!-- decisions: from docs/evidence/decisions.json -->\n", "\n<!-- decisions end -->"
-    text = _README.read_text(encoding="utf-8")
-
-    assert text[text.index(begin) + len(begin) : text.index(end)] == decisions_block()
-
-
 def coverage_words() -> str:
     """Say from the committed JSON how often the intervals of latency hold the truth."""
     found = json.loads((_EVIDENCE / "latency-coverage.json").read_bytes())
@@ -178,43 +172,26 @@ def coverage_words() -> str:
     )
 
 
-def test_the_coverage_is_that_of_the_committed_simulation() -> None:
-    assert coverage_words() in _README.read_text(encoding="utf-8")
+_BLOCKS: Mapping[str, tuple[str, Callable[[], str]]] = {
+    "quickstart: from docs/evidence/quickstart/report.json": ("README.md", quickstart_block),
+    "calibration: from docs/evidence/calibration.json": ("docs/calibration.md", calibration_block),
+    "calibration-auto: from docs/evidence/calibration-auto.json": ("docs/calibration.md", calibration_auto_block),
+    "decisions: from docs/evidence/decisions.json": ("docs/statistics.md", decisions_block),
+    "winners-curse: from docs/evidence/winners-curse.json": ("docs/statistics.md", winners_curse_block),
+}
 
 
-def test_the_winners_curse_is_that_of_the_committed_simulation() -> None:
-    begin, end = "<!-- winners-curse: from docs/evidence/winners-curse.json -->\n", "\n<!-- winners-curse end -->"
-    text = _README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("title", _BLOCKS)
+def test_a_table_is_that_of_the_committed_result(title: str) -> None:
+    page, made = _BLOCKS[title]
+    _, _, rest = (_ROOT / page).read_text(encoding="utf-8").partition(f"<!-- {title} -->\n")
 
-    assert text[text.index(begin) + len(begin) : text.index(end)] == winners_curse_block()
-
-
-def test_the_calibration_numbers_are_those_of_the_committed_benchmark() -> None:
-    begin, end = "<!-- calibration: from docs/evidence/calibration.json -->\n", "\n<!-- calibration end -->"
-    text = _README.read_text(encoding="utf-8")
-
-    assert text[text.index(begin) + len(begin) : text.index(end)] == calibration_block()
+    assert rest.partition(f"\n<!-- {title.partition(':')[0]} end -->")[0] == made()
 
 
-def test_what_each_method_loses_is_that_of_the_committed_benchmark() -> None:
-    begin, end = (
-        "<!-- calibration-auto: from docs/evidence/calibration-auto.json -->\n",
-        "\n<!-- calibration-auto end -->",
-    )
-    text = _README.read_text(encoding="utf-8")
-
-    assert text[text.index(begin) + len(begin) : text.index(end)] == calibration_auto_block()
-
-
-def test_the_cost_of_a_pass_is_that_of_the_committed_benchmark() -> None:
-    assert pass_words() in _README.read_text(encoding="utf-8")
-
-
-def test_the_quickstart_numbers_are_those_of_the_committed_report() -> None:
-    begin, end = "<!-- quickstart: from docs/evidence/quickstart/report.json -->\n", "\n<!-- quickstart end -->"
-    text = _README.read_text(encoding="utf-8")
-
-    assert text[text.index(begin) + len(begin) : text.index(end)] == quickstart_block()
+@pytest.mark.parametrize(("page", "words"), [("calibration.md", pass_words), ("statistics.md", coverage_words)])
+def test_a_sentence_is_that_of_the_committed_result(page: str, words: Callable[[], str]) -> None:
+    assert words() in (_DOCS / page).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -245,19 +222,8 @@ def test_the_kill_test_was_passed_twenty_times() -> None:
     assert seen["is_equal"]
 
 
-def test_every_verb_the_readme_shows_exists() -> None:
-    from trtbench.cli.main import verbs
-
-    shown = set(
-        re.findall(r"^ {4}(?:\.venv/bin/)?trtbench ([a-z0-9-]+)", _README.read_text(encoding="utf-8"), re.MULTILINE)
-    )
-
-    assert shown
-    assert shown <= verbs().keys()
-
-
 def test_the_table_of_kinds_names_every_kind_but_the_network_as_it_is() -> None:
-    shown = re.findall(r"^\| `([a-z0-9_]+)` \|", _README.read_text(encoding="utf-8"), re.MULTILINE)
+    shown = re.findall(r"^\| `([a-z0-9_]+)` \|", (_DOCS / "methods.md").read_text(encoding="utf-8"), re.MULTILINE)
 
     assert shown == [kind for kind in VARIANT_KINDS if kind != "dense"]
 

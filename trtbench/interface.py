@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 class RunReport(Report):
     """A report that knows the folder it stands in; a notebook shows its table.
 
-    >>> report = trtbench.RunReport.read(run)
-    >>> [row.name for row in report.rows if row.role == "candidate"][0]
-    'dense fp32 onnxruntime-cpu b1'
+    Examples:
+        >>> report = trtbench.RunReport.read(run)
+        >>> [row.name for row in report.rows if row.role == "candidate"][0]
+        'dense fp32 onnxruntime-cpu b1'
     """
 
     folder: Path
@@ -45,8 +46,9 @@ class RunReport(Report):
     def read(cls, path: str | PathLike[str]) -> Self:
         """Read the report of a run: its folder, or its report.json.
 
-        >>> trtbench.RunReport.read(run).suite["name"]
-        'tiny'
+        Examples:
+            >>> trtbench.RunReport.read(run).suite["name"]
+            'tiny'
 
         Raises:
             ConfigError: there is none, or it is not of this version.
@@ -62,9 +64,10 @@ class RunReport(Report):
     def best(self) -> Row | None:
         """The row to ship; None where nothing qualifies.
 
-        >>> report = trtbench.RunReport.read(run)
-        >>> report.best.name == report.decision.winner
-        True
+        Examples:
+            >>> report = trtbench.RunReport.read(run)
+            >>> report.best.name == report.decision.winner
+            True
         """
         return next((row for row in self.rows if row.name == self.decision.winner), None)
 
@@ -83,8 +86,9 @@ class RunReport(Report):
     ) -> Shipped:
         """Write a row, by default the best, as a bundle, and prove it; see `trtbench.ship_row`.
 
-        >>> trtbench.RunReport.read(run).ship(folder / "shipped").bundle.proof.correct
-        18
+        Examples:
+            >>> trtbench.RunReport.read(run).ship(folder / "shipped").bundle.proof.correct
+            18
         """
         return ship_row(self.folder, Path(output), row=row, licence=licence, zips=zips)
 
@@ -120,9 +124,10 @@ def run(
 ) -> RunReport:
     """Do everything a suite asks for, as `trtbench run` does: build, score, time, decide; what is there is kept.
 
-    >>> report = trtbench.run(suite, out=folder / "runs", engines=folder / "engines", quiet=True)
-    >>> report.best.accuracy.correct
-    18
+    Examples:
+        >>> report = trtbench.run(suite, out=folder / "runs", engines=folder / "engines", quiet=True)
+        >>> report.best.accuracy.correct
+        18
 
     Args:
         suite: a suite, its file, a job, the name of a shipped one, or a mapping with the keys of a suite's file.

@@ -39,9 +39,14 @@ _ELSEWHERE = {
 _UsageError: Any = typer.BadParameter.__base__  # click's, which Typer may bring inside
 
 
+def groups() -> dict[str, dict[str, typer.Typer]]:
+    """Return every verb by its name, each an application of its own, in the groups that --help shows."""
+    return {title: _verbs_of(modules) for title, modules in _GROUPS.items()}
+
+
 def verbs() -> dict[str, typer.Typer]:
-    """Return every verb by its name, each an application of its own."""
-    return {name: verb for modules in _GROUPS.values() for name, verb in _verbs_of(modules).items()}
+    """Return every verb by its name."""
+    return {name: verb for group in groups().values() for name, verb in group.items()}
 
 
 def _verbs_of(modules: tuple[ModuleType, ...]) -> dict[str, typer.Typer]:
@@ -71,9 +76,9 @@ class _Verbs(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  as in every group
         """Write what each verb does, building none."""
-        for title, modules in _GROUPS.items():
+        for title, group in groups().items():
             with formatter.section(title):
-                formatter.write_dl([(name, _first_line(one)) for name, one in _verbs_of(modules).items()])
+                formatter.write_dl([(name, _first_line(one)) for name, one in group.items()])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the verb that is meant, or name the nearest."""

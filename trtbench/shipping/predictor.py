@@ -72,9 +72,10 @@ class Predictor:
     def predict(self, images: Images, *, top: int = 1) -> tuple[Prediction, ...]:
         """Say what is on each image.
 
-        >>> with trtbench.load(bundle) as predictor:
-        ...     predictor.predict(images[:1], top=3)[0].label
-        'circle'
+        Examples:
+            >>> with trtbench.load(bundle) as predictor:
+            ...     predictor.predict(images[:1], top=3)[0].label
+            'circle'
 
         Args:
             images: one or several: paths, Pillow images, or uint8 arrays (H, W, 3), or one of them all (N, H, W, 3).
@@ -96,9 +97,10 @@ class Predictor:
     def logits(self, images: Images) -> NDArray[np.float32]:
         """Return the float32 logits (N, classes) of images, as `predict` takes them.
 
-        >>> with trtbench.load(bundle) as predictor:
-        ...     predictor.logits(images).shape
-        (18, 3)
+        Examples:
+            >>> with trtbench.load(bundle) as predictor:
+            ...     predictor.logits(images).shape
+            (18, 3)
 
         Raises:
             DataError: something is no such image.
@@ -153,9 +155,10 @@ class Predictor:
 def load(path: str | PathLike[str], *, batch: int | None = None) -> Predictor:
     """Open a bundle, or an engine file with its sidecar.
 
-    >>> with trtbench.load(bundle) as predictor:
-    ...     predictor.classes
-    ('circle', 'square', 'star')
+    Examples:
+        >>> with trtbench.load(bundle) as predictor:
+        ...     predictor.classes
+        ('circle', 'square', 'star')
 
     Args:
         path: a bundle's folder, or an engine.
