@@ -82,6 +82,13 @@ def test_the_pages_show_most_verbs() -> None:
     assert len(shown & verbs().keys()) > 20
 
 
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.stem)
+def test_the_python_of_a_page_names_what_is_public(page: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        compile(block, page.name, "exec")
+        assert set(re.findall(r"\btrtbench\.(\w+)\(", block)) <= set(trtbench.__all__)
+
+
 def test_a_command_that_the_parser_refuses_fails() -> None:
     with pytest.raises(Exception, match="no-such-option"):
         parse("trtbench plan quickstart --no-such-option")

@@ -125,7 +125,7 @@ def test_the_lines_of_python_in_the_readme_run(
     (code,) = re.findall(r"```python\n(.*?)```", _README.read_text(encoding="utf-8"), re.DOTALL)
     assert len([line for line in code.splitlines() if line]) <= 10
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(interface, "load_suite", lambda _: small_suite)
+    monkeypatch.setattr(interface, "opened", lambda _, places: (small_suite, places))
     (tmp_path / "7.png").write_bytes((images / "test" / "star" / "0.png").read_bytes())
 
     exec(code, {})  # noqa: S102  our own page
