@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from trtbench.store import Artefact
+
 _CONTENT = ("weights.bin",)
 
 
@@ -218,3 +220,80 @@ def test_an_error_of_the_maker_is_its_own(tmp_path: Path) -> None:
 
     with pytest.raises(ConnectionError):
         Store(tmp_path).make("dense", {}, maker, content=_CONTENT)
+
+
+def _held(root: Path, user: str, seed: int) -> tuple[Store, Artefact[Mapping[str, Any]]]:
+    """Use an artefact as a run of a suite does, while the store it returns is there."""
+    store = Store(root, user=user)
+    store.hold("dense", store.key("dense", {"seed": seed}))
+    return store, store.make("dense", {"seed": seed}, _Maker(), content=_CONTENT)
+
+
+def test_prune_leaves_what_a_run_uses_even_where_everything_is_to_go(tmp_path: Path) -> None:
+    running, made = _held(tmp_path, "tiny", 0)
+
+    Store(tmp_path).prune(keep_last=False)
+    assert made.path("weights.bin").exists()
+
+    del running  # as when its process has ended
+    Store(tmp_path).prune(keep_last=False)
+    assert not made.folder.exists()
+
+
+def test_prune_leaves_what_the_last_run_of_each_suite_used_and_what_is_to_be_kept(tmp_path: Path) -> None:
+    before, other, reported, last = (
+        _held(tmp_path, *run)[1] for run in (("tiny", 0), ("other", 1), ("tiny", 2), ("tiny", 3))
+    )
+
+    Store(tmp_path).prune(keep={f"dense/{reported.key}"})
+
+    assert [one.folder.exists() for one in (before, other, reported, last)] == [False, True, True, True]
+
+
+def test_prune_leaves_what_a_run_that_was_killed_had_made_so_far(tmp_path: Path) -> None:
+    store = Store(tmp_path, user="tiny")
+    key = store.key("dense", {})
+    store.hold("dense", key)
+    epoch = tmp_path / "dense" / f"{key}.partial" / "epoch.pt"
+    write_atomically(epoch, "epoch 3")
+    del store
+
+    Store(tmp_path).prune()
+
+    assert epoch.read_text() == "epoch 3"
+
+
+def test_a_link_in_the_store_is_not_followed(tmp_path: Path) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "store"
+    write_atomically(outside / "kept" / "photo.jpg", "mine")
+    store = Store(root)
+    key = store.key("dense", {})
+    root.mkdir()
+    (root / "graph").symlink_to(outside)
+    (root / "dense").mkdir()
+    (root / "dense" / "other").symlink_to(outside)
+
+    with pytest.raises(StoreError, match="expected a folder of the store"):
+        store.make("graph", {}, _Maker(), content=_CONTENT)
+    (root / "dense" / f"{key}.partial").symlink_to(outside)
+    store.make("dense", {}, _Maker(), content=_CONTENT)
+    store.prune()
+
+    assert [path.name for path in outside.rglob("*")] == ["kept", "photo.jpg"]
+    assert not list((root / "dense").iterdir())
+
+
+def test_a_link_that_an_artefact_holds_is_neither_read_nor_written_through(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"mine")
+    partial = tmp_path / "store" / "dense" / f"{store.key('dense', {})}.partial"
+    partial.mkdir(parents=True)
+    (partial / "weights.bin").symlink_to(mine)
+
+    made = store.make("dense", {}, _Maker(), content=_CONTENT)
+    assert mine.read_bytes() == b"mine"
+
+    made.path("weights.bin").rename(tmp_path / "elsewhere")
+    made.path("weights.bin").symlink_to(tmp_path / "elsewhere")
+    assert store.find("dense", {}) is None

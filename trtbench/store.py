@@ -85,6 +85,7 @@ class Lease:
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._path = path
         self.close = weakref.finalize(self, os.close, self._file)
         self.share()
 
@@ -99,6 +100,11 @@ class Lease:
         except BlockingIOError:
             return False
         return True
+
+    def note(self, line: str) -> None:
+        """Add a line to the file, which outlives the hold."""
+        with storing(self._path):
+            os.write(self._file, f"{line}\n".encode())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,12 +134,16 @@ class Store:
 
     Args:
         root: the folder; it is made when the first artefact is.
+        user: the suite that uses it, for which `prune` keeps what its last run used.
         brought: the folder of artefacts that came from another machine; nothing is written there.
     """
 
-    def __init__(self, root: Path, *, brought: Path | None = None) -> None:
+    def __init__(self, root: Path, *, user: str = "", brought: Path | None = None) -> None:
         self.root = root
         self._brought = brought
+        self._user = user
+        self._lease: Lease | None = None
+        self.held: set[str] = set()
 
     def key(self, kind: str, inputs: Mapping[str, Any]) -> str:
         """Return the key of the artefact of this kind made from these inputs."""
@@ -155,6 +165,22 @@ class Store:
     def read(self, kind: str, key: str) -> Artefact[Mapping[str, Any]] | None:
         """Return the artefact of a key if it is there and whole, else None."""
         return self._read(self.root / kind / key)
+
+    def hold(self, kind: str, key: str) -> None:
+        """Let `prune` leave what stands, or is about to stand, under a key: as long as this store is there, at least.
+
+        Raises:
+            StoreError: it cannot be noted.
+        """
+        name = f"{kind}/{key}"
+        if name in self.held:
+            return
+        with self._lock("leases"):
+            if self._lease is None:
+                path = self.root / ".leases" / f"{self._user}.{os.getpid()}.{time.time_ns()}"
+                self._lease = Lease(path)
+            self._lease.note(name)
+        self.held.add(name)
 
     def use(self, artefact: Artefact[Any]) -> None:
         """Note that an artefact is used, so that `prune` counts its age from now."""
@@ -193,6 +219,8 @@ class Store:
                 return found
             with storing(folder):
                 self._clear_damaged(folder)
+                if any(path.is_symlink() for path in (partial, *partial.rglob("*"))):
+                    _remove(partial)
                 partial.mkdir(parents=True, exist_ok=True)
             start = time.monotonic()
             facts = to_jsonable(maker(partial))
@@ -242,7 +270,8 @@ class Store:
                 return found
             with storing(folder):
                 self._clear_damaged(folder)
-                shutil.rmtree(partial, ignore_errors=True)
+                if partial.exists() or partial.is_symlink():
+                    _remove(partial)
                 for name, content in files.items():
                     (partial / name).parent.mkdir(parents=True, exist_ok=True)
                     (partial / name).write_bytes(content)
@@ -286,28 +315,61 @@ class Store:
                 entries.append(json.loads(line))
         return entries
 
-    def prune(self, *, older_than_days: float = 0.0) -> int:
+    def prune(self, *, older_than_days: float = 0.0, keep: Collection[str] = (), keep_last: bool = True) -> int:
         """Remove artefacts, whole or partial, last used before that many days ago; return the bytes freed.
 
-        What another run is making just now stays.
+        What another run uses or makes just now stays, whatever is asked; a link is removed, and not followed.
+
+        Args:
+            older_than_days: the days.
+            keep: what else stays, as `held` names it.
+            keep_last: whether what the last run of each suite used stays, so that it goes on where it stopped.
         """
         limit = time.time() - older_than_days * 86400
         freed = 0
-        for folder in sorted(self.root.glob("*/*")):
-            if not folder.is_dir() or folder.stat().st_mtime > limit:
-                continue
-            with contextlib.suppress(filelock.Timeout), self._lock(_lock_name(folder), blocking=False):
-                freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-                with storing(folder):
-                    shutil.rmtree(folder)
+        with self._lock("leases"):
+            kept = {*keep, *self._leased(keep_last=keep_last)}
+            for folder in sorted(self.root.glob("*/*")):
+                name = f"{folder.parent.name}/{folder.name.removesuffix('.partial')}"
+                if folder.parent.name.startswith(".") or folder.parent.is_symlink() or name in kept:
+                    continue
+                if folder.lstat().st_mtime <= limit and (folder.is_dir() or folder.is_symlink()):
+                    freed += self._removed(folder, lock=name.replace("/", "-"))
         self._note(event="pruned", bytes=freed)
         return freed
+
+    def _removed(self, folder: Path, *, lock: str) -> int:
+        """Remove an artefact that nobody makes just now, and return its bytes."""
+        with contextlib.suppress(filelock.Timeout), self._lock(lock, blocking=False), storing(folder):
+            is_link = folder.is_symlink()
+            freed = 0 if is_link else sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
+            _remove(folder)
+            return freed
+        return 0
+
+    def _leased(self, *, keep_last: bool) -> set[str]:
+        """Return what runs that go on use, and the last of each suite; leases of others are removed."""
+        used, users = set[str](), set[str]()
+        with storing(self.root):
+            paths = sorted(self.root.glob(".leases/*"), key=lambda path: path.stat().st_mtime, reverse=True)
+            for path in paths:
+                user = path.name.rsplit(".", maxsplit=2)[0]
+                lease = Lease(path)
+                is_last = keep_last and user not in users
+                users.add(user)
+                if is_last or not lease.alone():
+                    used |= set(path.read_text(encoding="utf-8").splitlines())
+                else:
+                    path.unlink()
+                lease.close()
+        return used
 
     def _read(self, folder: Path) -> Artefact[Mapping[str, Any]] | None:
         try:
             listing = json.loads((folder / LISTING).read_bytes())
-            whole = all(file_sha256(folder / name) == digest for name, digest in listing["files"].items())
-            if not whole:
+            files = {folder / name: digest for name, digest in listing["files"].items()}
+            is_whole = all(file_sha256(path) == digest for path, digest in files.items())
+            if not is_whole or any(path.is_symlink() for path in (folder.parent, folder, *files)):
                 return None
             return Artefact(
                 kind=listing["kind"],
@@ -322,8 +384,11 @@ class Store:
             return None
 
     def _clear_damaged(self, folder: Path) -> None:
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.parent.is_symlink():
+            cure = "remove the link, or choose another folder with --out"
+            raise StoreError(f"{folder.parent}", expected="a folder of the store", got="a link out of it", cure=cure)
+        if folder.exists() or folder.is_symlink():
+            _remove(folder)
             self._note(event="damaged", kind=folder.parent.name, key=folder.name)
 
     def _touch(self, folder: Path) -> None:
@@ -351,5 +416,9 @@ def but(inputs: Mapping[str, Any], circumstances: Collection[str]) -> dict[str, 
     return {name: value for name, value in to_jsonable(inputs).items() if name not in circumstances}
 
 
-def _lock_name(folder: Path) -> str:
-    return f"{folder.parent.name}-{folder.name.removesuffix('.partial')}"
+def _remove(folder: Path) -> None:
+    """Remove a folder with all below it; of a link, only the link."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)

@@ -307,12 +307,24 @@ def store_list(out: OutOption = Path("runs"), *, as_json: JsonOption = False) ->
 def store_prune(
     out: OutOption = Path("runs"),
     older_than_days: Annotated[float, typer.Option(help="Only what was last used before that many days.")] = 0.0,
+    *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Reports and last runs too: all but what runs use just now.")
+    ] = False,
 ) -> None:
-    """Remove artefacts that are kept; they are made again when they are needed."""
+    """Remove artefacts that no report under --out used, nor the last run of a suite; what runs use just now stays.
+
+    A build that was stopped is the last run of its suite: it goes on where it stopped.
+    """
     from trtbench.running import Places
+    from trtbench.running.origin import artefacts_of_reports
     from trtbench.store import Store
 
-    freed = Store(Places(runs=out).store).prune(older_than_days=older_than_days)
+    freed = Store(Places(runs=out).store).prune(
+        older_than_days=older_than_days,
+        keep=() if everything else artefacts_of_reports(out),
+        keep_last=not everything,
+    )
     say(f"Freed {freed / 1e6:.2f} MB.")
 
 

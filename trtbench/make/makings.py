@@ -51,9 +51,9 @@ class Places:
         """The folder of the content-keyed store."""
         return self.runs / ".store"
 
-    def open_store(self) -> Store:
-        """Return the store; what a job brought stands in for what it lacks."""
-        return Store(self.store, brought=None if self.job is None else self.job / JOB_STORE)
+    def open_store(self, *, user: str = "") -> Store:
+        """Return the store for a user; what a job brought stands in for what it lacks."""
+        return Store(self.store, user=user, brought=None if self.job is None else self.job / JOB_STORE)
 
     @property
     def timing_caches(self) -> Path:
@@ -127,7 +127,7 @@ class Makings:
         self.suite = suite
         self.places = places
         self._tell, self._notes = tell, set[Event]()
-        self.book = Book(places.open_store(), label=suite.name, tell=tell, is_dry=is_dry)
+        self.book = Book(places.open_store(user=suite.name), label=suite.name, tell=tell, is_dry=is_dry)
         self._leases: dict[Path, Lease] = {}
 
     def __enter__(self) -> Self:

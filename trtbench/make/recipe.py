@@ -257,6 +257,8 @@ class Book:
             raise self._failed[key]
         if key in self._at_hand:
             return self._at_hand[key]
+        if not self.is_dry:
+            self.store.hold(recipe.kind, key)
         found = self.store.find(recipe.kind, inputs, circumstances=circumstances)
         if found is None and self.is_dry:
             return self._promise(recipe, item)
@@ -324,6 +326,6 @@ def _typed(recipe: Recipe[P, F], artefact: Artefact[Any]) -> Artefact[F]:
             f"facts of {artefact.folder}",
             expected=f"those of {recipe.name}, version {recipe.version}",
             got=str(error.errors(include_url=False)[0]["msg"]),
-            cure="`trtbench store prune`, and run again",
+            cure="remove that folder, and run again",
         ) from error
     return dataclasses.replace(artefact, facts=facts)

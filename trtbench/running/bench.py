@@ -37,7 +37,7 @@ from trtbench.store import storing
 from trtbench.suite import BACKENDS, DataConfig, DenseVariant, options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -62,7 +62,8 @@ class Results:
 
     `repeated` are the blocks of repeated builds, which pair with one another only. `telemetry` is what the devices did
     meanwhile; `notes` are of the images and of a job; `stopped` is what ended it early: someone, or a full disk; the
-    rows that were not reached are skipped. `test_sha256` is of the images it was scored on.
+    rows that were not reached are skipped. `test_sha256` is of the images it was scored on, `artefacts` what of the
+    store was used.
     """
 
     rows: tuple[Row, ...]
@@ -72,6 +73,7 @@ class Results:
     notes: tuple[str, ...] = ()
     stopped: KeyboardInterrupt | StoreError | None = None
     test_sha256: str = ""
+    artefacts: Collection[str] = ()
 
 
 def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = nobody) -> Results:
@@ -114,6 +116,7 @@ def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = 
             notes=(*makings.dataset.notes, *notes),
             stopped=stopped,
             test_sha256=makings.dataset.test.sha256,
+            artefacts=makings.book.store.held,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from trtbench.store import write_atomically
 from trtbench.suite import Suite, options
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from trtbench.report.document import Report
 
 _FILE = "origin.json"
@@ -28,8 +31,8 @@ class Origin:
     folder: Path
 
 
-def write_origin(run: Path, suite: Suite, places: Places) -> None:
-    """Keep what a run is made of in its folder.
+def write_origin(run: Path, suite: Suite, places: Places, *, artefacts: Collection[str] = ()) -> None:
+    """Keep what a run is made of in its folder, and the names of the artefacts it used.
 
     Raises:
         StoreError: it cannot be written.
@@ -41,6 +44,7 @@ def write_origin(run: Path, suite: Suite, places: Places) -> None:
         "calib": None if places.calib is None else str(places.calib.absolute()),
         "job": None if places.job is None else str(places.job.absolute()),
         "suite": suite.model_dump(mode="json"),
+        "artefacts": sorted(artefacts),
     }
     write_atomically(run / _FILE, json.dumps(kept, indent=1))
 
@@ -62,6 +66,15 @@ def read_origin(run: Path) -> Origin:
     except (OSError, ValueError, KeyError, TypeError) as error:
         cure = "run the suite again"
         raise ConfigError(f"{folder / _FILE}", expected="a whole file", got=repr(error), cure=cure) from error
+
+
+def artefacts_of_reports(runs: Path) -> set[str]:
+    """Return the names of the artefacts that the runs below a folder used."""
+    found = set[str]()
+    for origin in runs.glob(f"*/{_FILE}"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found |= set(json.loads(origin.read_bytes())["artefacts"])
+    return found
 
 
 def _from_here(report: Report, folder: Path) -> Origin:

@@ -72,7 +72,7 @@ def run_suite(
             created = now.isoformat(timespec="seconds")
             report = replace(report, run_id=folder.name, created=created, argv=tuple(argv), stages=stages.seconds)
             _keep(report, folder)
-            write_origin(folder, suite, places)
+            write_origin(folder, suite, places, artefacts=results.artefacts)
             _point_latest(places.runs, folder)
             tell(Event(stage="report", item=folder.name, state="done"))
     if results.stopped is not None:
