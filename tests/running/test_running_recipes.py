@@ -47,7 +47,8 @@ def test_another_version_of_a_recipe_makes_its_artefacts_again_and_what_comes_of
     build_suite(suite(), places, tell=told.append)
 
     assert {event.stage for event in told if event.state == "started"} == {"data", "qdq"}  # the same graphs came of it
-    assert {event.detail for event in told if event.state == "note"} == {"made again: recipe changed"}
+    notes = {event.detail for event in told if event.state == "note" and event.stage != "data"}
+    assert notes == {"made again: recipe changed"}
 
 
 def test_a_training_is_kept_for_the_number_of_threads_it_ran_on(suite: Make, places: Places) -> None:
