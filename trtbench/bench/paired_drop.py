@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import optimize, special
+import scipy
 
 from trtbench.bench.statistics import check_confidence, check_counts
 
@@ -92,7 +92,7 @@ def drop_upper_bound(lost: int, gained: int, total: int, *, confidence: float = 
     step, least = 1 / total, max(estimate, -_LARGEST_DROP) + _PRECISION
     while least + step < _LARGEST_DROP and excess(least + step) > 0:
         step *= 2
-    return float(optimize.brentq(excess, least, min(least + step, _LARGEST_DROP), xtol=_PRECISION))
+    return float(scipy.optimize.brentq(excess, least, min(least + step, _LARGEST_DROP), xtol=_PRECISION))
 
 
 def smallest_provable_drop(total: int, *, confidence: float = 0.95) -> float:
@@ -105,8 +105,8 @@ def smallest_provable_drop(total: int, *, confidence: float = 0.95) -> float:
 
 def _plausible_gains(gained: int, total: int, *, error: float) -> tuple[float, float]:
     """Return the exact interval of the chance of a gain (Clopper & Pearson 1934)."""
-    low = special.betaincinv(gained, total - gained + 1, error / 2) if gained else 0.0
-    high = special.betaincinv(gained + 1, total - gained, 1 - error / 2) if gained < total else 1.0
+    low = scipy.special.betaincinv(gained, total - gained + 1, error / 2) if gained else 0.0
+    high = scipy.special.betaincinv(gained + 1, total - gained, 1 - error / 2) if gained < total else 1.0
     return float(low), float(high)
 
 
@@ -118,15 +118,17 @@ def _likely_counts(low: float, high: float, total: int) -> NDArray[np.float64]:
 
 
 def _binomial(count: NDArray[np.float64], total: int, chance: NDArray[np.float64]) -> NDArray[np.float64]:
-    ways = special.gammaln(total + 1) - special.gammaln(count + 1) - special.gammaln(total - count + 1)
-    return np.asarray(np.exp(ways + special.xlogy(count, chance) + special.xlog1py(total - count, -chance)))
+    ways = (
+        scipy.special.gammaln(total + 1) - scipy.special.gammaln(count + 1) - scipy.special.gammaln(total - count + 1)
+    )
+    return np.asarray(np.exp(ways + scipy.special.xlogy(count, chance) + scipy.special.xlog1py(total - count, -chance)))
 
 
 def _at_most(
     count: NDArray[np.float64], total: NDArray[np.float64], chance: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the probability of at most `count` of `total`, by the incomplete beta function."""
-    some = special.betainc(np.maximum(total - count, 1.0), count + 1, 1 - chance)
+    some = scipy.special.betainc(np.maximum(total - count, 1.0), count + 1, 1 - chance)
     return np.asarray(np.where(count >= total, 1.0, some))
 
 
@@ -157,4 +159,4 @@ def _signed_root(
 
 
 def _term(count: NDArray[np.float64] | int, free: NDArray[np.float64] | float, held: NDArray[np.float64]) -> Any:
-    return special.xlogy(count, free) - special.xlogy(count, np.maximum(held, np.finfo(np.float64).tiny))
+    return scipy.special.xlogy(count, free) - scipy.special.xlogy(count, np.maximum(held, np.finfo(np.float64).tiny))

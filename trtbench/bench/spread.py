@@ -17,7 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy
 
 from trtbench.errors import InconclusiveError
 
@@ -42,7 +42,7 @@ class Interval:
 
     def upper(self, confidence: float) -> float:
         """Return the one-sided upper bound at another confidence."""
-        widths = float(stats.t.ppf(confidence, self.freedom) / stats.t.ppf(0.975, self.freedom))
+        widths = float(scipy.stats.t.ppf(confidence, self.freedom) / scipy.stats.t.ppf(0.975, self.freedom))
         return self.value * math.exp(widths * math.log(self.high / self.value))
 
 
@@ -172,7 +172,7 @@ def median_ranks(size: int) -> tuple[int, int] | None:
     """Return which of so many values in ascending order, counted from 0, hold the median at 95 %."""
     if not size:
         return None
-    low, high = stats.quantile_test(range(size), p=0.5).confidence_interval(0.95)
+    low, high = scipy.stats.quantile_test(range(size), p=0.5).confidence_interval(0.95)
     return None if math.isnan(low) or math.isnan(high) else (int(low), int(high))
 
 
@@ -183,7 +183,7 @@ def _student(values: Sequence[float], *spreads: Prior) -> Interval:
     degrees of freedom of the sum (Satterthwaite's) make it too narrow where the source with fewest is the larger one.
     """
     centre = float(np.mean(values))
-    squares = [float(stats.t.ppf(0.975, one.freedom)) ** 2 * one.variance / len(values) for one in spreads]
+    squares = [float(scipy.stats.t.ppf(0.975, one.freedom)) ** 2 * one.variance / len(values) for one in spreads]
     half, freedom = math.sqrt(sum(squares)), spreads[0].freedom
     return Interval(value=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half), freedom=freedom)
 
@@ -196,16 +196,16 @@ def _prior(variances: NDArray[np.float64], freedoms: NDArray[np.float64], *, mos
     variances = np.maximum(variances, _LEAST_VARIANCE)
     if variances.size == 1 or most <= 0:
         return Prior()
-    logs = np.log(variances) - special.digamma(freedoms / 2) + np.log(freedoms / 2)
-    excess = float(logs.var(ddof=1) - special.polygamma(1, freedoms / 2).mean())
+    logs = np.log(variances) - scipy.special.digamma(freedoms / 2) + np.log(freedoms / 2)
+    excess = float(logs.var(ddof=1) - scipy.special.polygamma(1, freedoms / 2).mean())
 
     def lack(freedom: float) -> float:
-        return float(special.polygamma(1, freedom / 2)) - excess
+        return float(scipy.special.polygamma(1, freedom / 2)) - excess
 
     if lack(_MOST_TRUST) >= 0:
         return Prior(variance=float(np.average(variances, weights=freedoms)), freedom=most)
-    freedom = float(optimize.brentq(lack, 1e-3, _MOST_TRUST))
+    freedom = float(scipy.optimize.brentq(lack, 1e-3, _MOST_TRUST))
     return Prior(
-        variance=math.exp(float(logs.mean()) + special.digamma(freedom / 2) - math.log(freedom / 2)),
+        variance=math.exp(float(logs.mean()) + scipy.special.digamma(freedom / 2) - math.log(freedom / 2)),
         freedom=min(freedom, most),
     )

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from trtbench.errors import ConfigError, DataError, InconclusiveError
 
@@ -33,7 +33,7 @@ def wilson_interval(correct: int, total: int, *, confidence: float = 0.95) -> tu
         ConfigError: `confidence` is not a confidence.
     """
     check_counts(correct, total - correct, total=total)
-    interval = stats.binomtest(correct, total).proportion_ci(check_confidence(confidence), method="wilson")
+    interval = scipy.stats.binomtest(correct, total).proportion_ci(check_confidence(confidence), method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -47,7 +47,7 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     """
     discordant = lost + gained
     check_counts(lost, gained, total=max(discordant, 1))
-    return float(stats.binomtest(lost, discordant).pvalue) if discordant else 1.0
+    return float(scipy.stats.binomtest(lost, discordant).pvalue) if discordant else 1.0
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -66,7 +66,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 def is_chance_level(correct: int, total: int, *, classes: int) -> bool:
     """Say whether guessing among `classes` gets so many right at least once in a hundred tries (binomial test)."""
     check_counts(correct, total - correct, total=total)
-    return float(stats.binomtest(correct, total, 1 / classes, alternative="greater").pvalue) > _CHANCE
+    return float(scipy.stats.binomtest(correct, total, 1 / classes, alternative="greater").pvalue) > _CHANCE
 
 
 def expected_calibration_error(confidence: NDArray[np.float64], is_right: NDArray[np.bool_]) -> float:
@@ -138,9 +138,9 @@ def paired_ratio(
             "paired blocks", expected=f"{a.size} of each engine", got=str(b.size), cure="time both side by side"
         )
     logs = np.log(_checked_samples(a) / _checked_samples(b))
-    low, high = stats.quantile_test(logs, p=0.5).confidence_interval(check_confidence(confidence))
+    low, high = scipy.stats.quantile_test(logs, p=0.5).confidence_interval(check_confidence(confidence))
     if math.isnan(low) or math.isnan(high):
-        half_width = float(stats.t.ppf((1 + confidence) / 2, logs.size - 1) * stats.sem(logs))
+        half_width = float(scipy.stats.t.ppf((1 + confidence) / 2, logs.size - 1) * scipy.stats.sem(logs))
         low, high = logs.mean() - half_width, logs.mean() + half_width
         return math.exp(logs.mean()), math.exp(low), math.exp(high)
     return math.exp(np.median(logs)), math.exp(low), math.exp(high)

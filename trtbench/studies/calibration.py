@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+import scipy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -142,6 +142,6 @@ def _interval(differences: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tupl
     count = len(differences)
     if count < 2:  # noqa: PLR2004  a spread needs two
         return None
-    mean, error = float(differences.mean()), float(stats.sem(differences))
-    half = float(stats.t.ppf(0.975, count - 1)) * error
+    mean, error = float(differences.mean()), float(scipy.stats.sem(differences))
+    half = float(scipy.stats.t.ppf(0.975, count - 1)) * error
     return mean - half, mean + half

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from trtbench.errors import ConfigError
 from trtbench.progress import Listener, nobody
@@ -36,7 +36,7 @@ class Spread:
 def spread_of(shares: Sequence[float]) -> Spread:
     """Return the spread of two or more shares."""
     mean, deviation = float(np.mean(shares)), float(np.std(shares, ddof=1))
-    reach = float(stats.t.ppf((1 + _CONFIDENCE) / 2, df=len(shares) - 1)) * deviation / math.sqrt(len(shares))
+    reach = float(scipy.stats.t.ppf((1 + _CONFIDENCE) / 2, df=len(shares) - 1)) * deviation / math.sqrt(len(shares))
     return Spread(mean=mean, deviation=deviation, ci95=(mean - reach, mean + reach))
 
 
