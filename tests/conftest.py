@@ -132,6 +132,7 @@ def in_short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("trtbench.bench.processes.WorkerProcess", worker_here)
     monkeypatch.setattr("trtbench.bench.worker._pin", list)  # the cores asked for, and none taken from other tests
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_blank)
+    monkeypatch.setattr("matplotlib.figure.Figure.draw_without_rendering", lambda _: None)
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     yield
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import sys
 from importlib import metadata, util
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,12 @@ def is_installed(package: str) -> bool:
 
 def version(distribution: str) -> str | None:
     """Return the installed version of a distribution, or None; `onnxruntime` is also found as `onnxruntime-gpu`."""
+    return _version(distribution, tuple(sys.path))
+
+
+@functools.cache
+def _version(distribution: str, _path: tuple[str, ...]) -> str | None:
+    """Read it once while the path stays as it is: a plan asks for versions thousands of times."""
     for name in ("onnxruntime-gpu", distribution) if distribution == "onnxruntime" else (distribution,):
         with contextlib.suppress(metadata.PackageNotFoundError):
             return metadata.version(name)

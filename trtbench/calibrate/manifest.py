@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, get_args
 
@@ -313,6 +314,12 @@ def save_manifest(path: Path, manifest: CalibrationManifest) -> None:
         ) from error
 
 
+@cache
+def _adapter() -> TypeAdapter[CalibrationManifest]:
+    """Return what reads a manifest: made once, since that takes longer than the reading of it."""
+    return TypeAdapter(CalibrationManifest)
+
+
 def load_manifest(path: Path) -> CalibrationManifest:
     """Read a manifest, and refuse one that is not exactly what `save_manifest` wrote.
 
@@ -323,7 +330,7 @@ def load_manifest(path: Path) -> CalibrationManifest:
         text = path.read_text(encoding="utf-8")
         fields = json.loads(text)
         written_sha256 = fields.pop("sha256", None) if isinstance(fields, dict) else None
-        manifest = TypeAdapter(CalibrationManifest).validate_json(json.dumps(fields), strict=True)
+        manifest = _adapter().validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
         raise _refused(path, _first_fault(error)) from error
     except (OSError, ValueError) as error:

@@ -57,7 +57,7 @@ def collect_packages(providers: Mapping[str, Iterable[str]] | None = None) -> tu
     Args:
         providers: module -> distributions that provide it; by default those that are installed.
     """
-    found = _providers(tuple(sys.path)) if providers is None else providers
+    found = _providers(_with_listings()) if providers is None else providers
     return tuple(_package(module, name) for module in _MODULES for name in sorted(set(found.get(module, ()))))
 
 
@@ -72,6 +72,11 @@ def cuda_of(package: Package, *, build_file: str = "") -> str | None:
     if package.distribution == "onnxruntime-gpu":
         return "13" if package.release >= _FIRST_ONNXRUNTIME_OF_CUDA_13 else "12"
     return None
+
+
+def _with_listings() -> tuple[str, ...]:
+    """Return the folders of the path where packages are installed: a folder of a suite's code brings none."""
+    return tuple(folder for folder in sys.path if next(Path(folder).glob("*.*-info"), None))
 
 
 @functools.lru_cache(maxsize=1)

@@ -313,6 +313,11 @@ class Book:
         self.tell(Event(stage=recipe.kind, item=item, state="started"))
 
 
+@functools.cache
+def _adapter(facts: type[F]) -> TypeAdapter[F]:
+    return TypeAdapter(facts)
+
+
 def _typed(recipe: Recipe[P, F], artefact: Artefact[Any]) -> Artefact[F]:
     """Read the facts of an artefact back as the record they were.
 
@@ -320,7 +325,7 @@ def _typed(recipe: Recipe[P, F], artefact: Artefact[Any]) -> Artefact[F]:
         StoreError: they are not such a record.
     """
     try:
-        facts = TypeAdapter(recipe.facts).validate_json(json.dumps(artefact.facts), strict=True)
+        facts = _adapter(recipe.facts).validate_json(json.dumps(artefact.facts), strict=True)
     except ValidationError as error:
         raise StoreError(
             f"facts of {artefact.folder}",
