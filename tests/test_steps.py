@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     Run = Callable[[str], Any]
     Say = Callable[[str], Suite]
 
+pytestmark = pytest.mark.usefixtures("in_short")
+
 _ONE = "--model tiny_nets:resnet8 --checkpoint {checkpoint} --data digits --size 8"
 _TRAINED = "epochs: 1, batch_size: 256, augment: {crop_padding: 1}"
 _BUDGET = "--epochs 1 --batch-size 256 --augment-crop-padding 1"

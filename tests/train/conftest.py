@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from trtbench.records import Dataset
 
 
+@pytest.fixture(autouse=True)
+def _short(in_short: None) -> None:
+    """Curves are painted in the tests of the logbook alone."""
+
+
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
     """Some of the digits bundled with scikit-learn, at their own 8x8 pixels."""

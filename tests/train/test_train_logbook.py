@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
+import pytest
 from PIL import Image
 
 from trtbench.suite import TrainConfig
@@ -17,7 +18,8 @@ from trtbench.train.logbook import EpochRecord, draw_curves, write_config, write
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+
+pytestmark = pytest.mark.whole
 
 _HISTORY = tuple(
     EpochRecord(

@@ -314,8 +314,8 @@ class Book:
 
 
 @functools.cache
-def _adapter(facts: type[F]) -> TypeAdapter[F]:
-    return TypeAdapter(facts)
+def _adapter(recipe: Recipe[P, F]) -> TypeAdapter[F]:
+    return TypeAdapter(recipe.facts)
 
 
 def _typed(recipe: Recipe[P, F], artefact: Artefact[Any]) -> Artefact[F]:
@@ -325,7 +325,7 @@ def _typed(recipe: Recipe[P, F], artefact: Artefact[Any]) -> Artefact[F]:
         StoreError: they are not such a record.
     """
     try:
-        facts = _adapter(recipe.facts).validate_json(json.dumps(artefact.facts), strict=True)
+        facts = _adapter(recipe).validate_json(json.dumps(artefact.facts), strict=True)
     except ValidationError as error:
         raise StoreError(
             f"facts of {artefact.folder}",
