@@ -29,6 +29,7 @@ _ORDER = (
     "records",
     "rows",
     "_optional",
+    "disk",
     "store",
     "progress",
     "environment",

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.errors import StoreError
-from trtbench.store import Store, file_sha256, storing, write_atomically
+from trtbench.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

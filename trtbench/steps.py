@@ -16,6 +16,7 @@ import numpy as np
 
 from trtbench.bench.accuracy import score
 from trtbench.data.load import framing_of
+from trtbench.disk import file_sha256, write_atomically
 from trtbench.errors import ConfigError
 from trtbench.make.calibration import manifest
 from trtbench.make.gains import calibration_notes, calibration_record
@@ -27,7 +28,7 @@ from trtbench.progress import Listener, nobody
 from trtbench.records import Dataset, ExportRecord, Preprocessing, Split
 from trtbench.rows import AccuracyRecord
 from trtbench.running.bench import reference_logits, true_logits
-from trtbench.store import LISTING, file_sha256, write_atomically
+from trtbench.store import LISTING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

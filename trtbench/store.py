@@ -9,19 +9,14 @@ here, where they are alike but for their circumstances: package versions, and on
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import hashlib
 import json
 import os
 import shutil
 import time
-import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import filelock
-
+from trtbench.disk import Lease, file_sha256, locked, storing, write_atomically
 from trtbench.errors import StoreError
 from trtbench.jsonable import sha256_of, to_jsonable
 
@@ -33,78 +28,6 @@ _FORMAT = 1  # of artefact.json; part of every key
 LISTING = "artefact.json"
 
 Facts_co = TypeVar("Facts_co", covariant=True)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader, or a killed run, finds the old bytes or the new ones, never a part.
-
-    Raises:
-        StoreError: the disk is full or the folder cannot be written.
-    """
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Map the operating system's refusals to store below `path` to StoreError."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cure = "free some space (`trtbench store prune`) and run again: it goes on where it stopped"
-        raise StoreError(
-            f"cannot write {path}",
-            got=error.strerror or str(error),
-            cure=cure if full else "choose a folder that can be written, with --out or --engines",
-        ) from error
-
-
-class Lease:
-    """A hold on a file that runs share: who wants to replace or remove what it stands for looks whether it is held.
-
-    The system ends it with the process (flock(2)), however that ends; `close` does before.
-    """
-
-    def __init__(self, path: Path) -> None:
-        with storing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        self._path = path
-        self.close = weakref.finalize(self, os.close, self._file)
-        self.share()
-
-    def share(self) -> None:
-        """Hold it beside others; waits for one that holds it alone."""
-        fcntl.flock(self._file, fcntl.LOCK_SH)
-
-    def alone(self) -> bool:
-        """Hold it alone, and say whether that is so: where another holds it, this one no longer does."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def note(self, line: str) -> None:
-        """Add a line to the file, which outlives the hold."""
-        with storing(self._path):
-            os.write(self._file, f"{line}\n".encode())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +146,15 @@ class Store:
                     _remove(partial)
                 partial.mkdir(parents=True, exist_ok=True)
             start = time.monotonic()
-            facts = to_jsonable(maker(partial))
+            try:
+                with storing(partial, only_full=True):
+                    facts = to_jsonable(maker(partial))
+            except StoreError:
+                for name in content:  # half of it, perhaps; what a maker goes on from stays
+                    (partial / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    partial.rmdir()
+                raise
             seconds = time.monotonic() - start
             with storing(folder):
                 for leftover in partial.glob(".*.partial"):  # of a maker that was killed while it wrote
@@ -340,7 +271,7 @@ class Store:
 
     def _removed(self, folder: Path, *, lock: str) -> int:
         """Remove an artefact that nobody makes just now, and return its bytes."""
-        with contextlib.suppress(filelock.Timeout), self._lock(lock, blocking=False), storing(folder):
+        with contextlib.suppress(TimeoutError), self._lock(lock, blocking=False), storing(folder):
             is_link = folder.is_symlink()
             freed = 0 if is_link else sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
             _remove(folder)
@@ -396,13 +327,8 @@ class Store:
         with contextlib.suppress(OSError):
             os.utime(folder)
 
-    @contextlib.contextmanager
-    def _lock(self, name: str, *, blocking: bool = True) -> Iterator[None]:
-        locks = self.root / ".locks"
-        with storing(locks):
-            locks.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(locks / name, blocking=blocking):
-            yield
+    def _lock(self, name: str, *, blocking: bool = True) -> contextlib.AbstractContextManager[None]:
+        return locked(self.root / ".locks" / name, blocking=blocking)
 
     def _note(self, **entry: Any) -> None:
         with storing(self.root):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from trtbench.bench.records import EngineFile, Images
+from trtbench.disk import file_sha256
 from trtbench.engines.base import BuildRequest
 from trtbench.engines.fake import FAKE
 from trtbench.engines.sidecar import write_sidecar
-from trtbench.store import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,10 +20,10 @@ from trtbench.bench.processes import Workers, cores
 from trtbench.bench.records import Bench
 from trtbench.bench.summary import latency_record, timed_ratio
 from trtbench.bench.worker import serve
+from trtbench.disk import file_sha256
 from trtbench.engines.base import Parts, SessionFacts, place_of
 from trtbench.engines.fake import FakeBackend, FakeSession
 from trtbench.errors import OutOfMemoryError, RowError, SidecarError, WorkerError
-from trtbench.store import file_sha256
 from trtbench.suite import BenchConfig, LoadConfig
 
 if TYPE_CHECKING:

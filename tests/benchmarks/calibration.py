@@ -27,11 +27,11 @@ import onnx
 
 from trtbench.calibrate.manifest import make_manifest
 from trtbench.data import batches, load_dataset
+from trtbench.disk import write_atomically
 from trtbench.environment.host import collect_host
 from trtbench.graph.reference import run_reference_batches
 from trtbench.make.graphs import float_graph, quantized_graph
 from trtbench.make.makings import Makings, Places
-from trtbench.store import write_atomically
 from trtbench.suite import CalibrationConfig, DataConfig, adhoc_suite
 
 if TYPE_CHECKING:

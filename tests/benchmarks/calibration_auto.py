@@ -25,11 +25,11 @@ import numpy as np
 import onnx
 import yaml
 
+from trtbench.disk import write_atomically
 from trtbench.graph.reference import exact_logits
 from trtbench.make.gains import calibration_record
 from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
 from trtbench.make.makings import Makings, Places
-from trtbench.store import write_atomically
 from trtbench.suite import CalibrationConfig, adhoc_suite, parse_suite
 
 if TYPE_CHECKING:

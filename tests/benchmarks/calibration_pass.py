@@ -25,6 +25,7 @@ import onnx
 
 from trtbench.calibrate.ranges import collect_ranges
 from trtbench.data import batches, load_dataset
+from trtbench.disk import write_atomically
 from trtbench.engines.onnxruntime import iterate_activations
 from trtbench.engines.onnxruntime.sessions import CPU, session_options, start
 from trtbench.environment.host import collect_host
@@ -32,7 +33,6 @@ from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.reference import onnxruntime
 from trtbench.make.graphs import GRAPH, float_graph
 from trtbench.make.makings import Makings, Places
-from trtbench.store import write_atomically
 from trtbench.suite import CalibrationConfig, DataConfig, Method, adhoc_suite
 
 if TYPE_CHECKING:

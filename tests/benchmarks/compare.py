@@ -19,9 +19,9 @@ import numpy as np
 
 from tests.benchmarks.subjects import build_subjects
 from trtbench.bench.versus import PAIRS, PROCESS_PAIRS, outcome, time_together
+from trtbench.disk import write_atomically
 from trtbench.environment import collect_environment
 from trtbench.jsonable import to_jsonable
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from trtbench.bench.records import EngineFile

@@ -20,7 +20,7 @@ from tests.benchmarks.winners_curse import counts, row_of
 from trtbench.bench.spread import Interval, of_ratio, pool_of, ratio_interval
 from trtbench.decide.limits import assess
 from trtbench.decide.rank import objective_ratio, processes_needed, rank
-from trtbench.store import write_atomically
+from trtbench.disk import write_atomically
 from trtbench.suite import DecisionConfig
 
 if TYPE_CHECKING:

@@ -23,11 +23,11 @@ import numpy as np
 import onnx
 
 from trtbench.data import batches
+from trtbench.disk import file_sha256, write_atomically
 from trtbench.graph.reference import run_reference_batches
 from trtbench.make.calibration import manifest
 from trtbench.make.graphs import float_graph, quantized_graph
 from trtbench.make.makings import Makings, Places
-from trtbench.store import file_sha256, write_atomically
 from trtbench.suite import CalibrationConfig, DataConfig, adhoc_suite
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from trtbench.bench.interleave import Timing, joined
 from trtbench.bench.spread import median_ranks, time_interval
 from trtbench.bench.summary import log_times, pool_of_rows, timed_ratio
 from trtbench.decide.rank import processes_needed
-from trtbench.store import write_atomically
+from trtbench.disk import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -20,10 +20,10 @@ from tests.benchmarks.subjects import build_subjects
 from trtbench.bench.interleave import Budget, Timing, joined, measure_interleaved, side_by_side
 from trtbench.bench.processes import Workers, cores
 from trtbench.bench.spread import ratio_interval
+from trtbench.disk import write_atomically
 from trtbench.engines.base import place_of
 from trtbench.environment import collect_environment
 from trtbench.jsonable import to_jsonable
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

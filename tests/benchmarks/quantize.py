@@ -20,10 +20,10 @@ import torch
 
 from trtbench.compress.codec import pack_checkpoint
 from trtbench.data.folder import unpacked
+from trtbench.disk import write_atomically
 from trtbench.environment.host import collect_host
 from trtbench.jsonable import to_jsonable
 from trtbench.steps import accuracy, dynamic_onnx, learnt_onnx, packed_network, step
-from trtbench.store import write_atomically
 from trtbench.suite import CalibrationConfig, DataConfig, ExportConfig, adhoc_suite
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import trtbench
+from trtbench.disk import write_atomically
 from trtbench.make.makings import Places
 from trtbench.running import run_suite
-from trtbench.store import write_atomically
 from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:

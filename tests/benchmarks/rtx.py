@@ -18,9 +18,9 @@ import onnx
 from tabulate import tabulate
 
 from tests.rtx.networks import graphs, network
+from trtbench.disk import write_atomically
 from trtbench.engines.base import BuildOptions, BuildRequest, backend
 from trtbench.errors import RowError
-from trtbench.store import write_atomically
 
 NETWORKS = {
     "resnet20": 32,

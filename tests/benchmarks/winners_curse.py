@@ -17,8 +17,8 @@ import numpy as np
 from scipy import stats
 
 from trtbench.decide.limits import assess
+from trtbench.disk import write_atomically
 from trtbench.rows import AccuracyRecord, LatencyRecord, Row
-from trtbench.store import write_atomically
 from trtbench.suite import DecisionConfig
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import onnx
 import pytest
 
 from trtbench.cli import main
+from trtbench.disk import file_sha256
 from trtbench.engines.sidecar import Sidecar, write_sidecar
 from trtbench.records import Preprocessing
-from trtbench.store import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable

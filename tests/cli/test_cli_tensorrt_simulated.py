@@ -13,11 +13,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from trtbench.cli import main
+from trtbench.disk import file_sha256
 from trtbench.engines.base import BuildOptions, BuildRequest, backend
 from trtbench.engines.sidecar import Sidecar, read_sidecar, write_sidecar
 from trtbench.jsonable import to_jsonable
 from trtbench.records import Preprocessing
-from trtbench.store import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from tests.device.hardware_tests import MARKERS, MarkerTests, run_tests
 from trtbench import __version__
 from trtbench.cli.screen import Screen
+from trtbench.disk import write_atomically
 from trtbench.environment import collect_environment, gpu_info, missing, missing_for_tensorrt
 from trtbench.jsonable import to_jsonable
 from trtbench.make.makings import Places
 from trtbench.progress import Event, Listener, nobody
 from trtbench.running.run import run_suite
-from trtbench.store import write_atomically
 from trtbench.suite import load_suite
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from trtbench.disk import file_sha256
 from trtbench.engines.sidecar import check_engine, read_sidecar, sidecar_path, write_sidecar
 from trtbench.errors import SidecarError
 from trtbench.rows import CalibrationRecord
-from trtbench.store import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from trtbench.disk import file_sha256
 from trtbench.engines.base import BuildOptions, BuildRequest, CalibrationImages, backend, resolve_backend
 from trtbench.errors import (
     CalibrationError,
@@ -28,7 +29,6 @@ from trtbench.errors import (
 )
 from trtbench.jsonable import to_jsonable
 from trtbench.records import Preprocessing
-from trtbench.store import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,6 +12,7 @@ import pytest
 
 from trtbench.bench.interleave import Timing
 from trtbench.bench.records import PLAIN, EngineFile, Measured, Run
+from trtbench.disk import file_sha256
 from trtbench.engines.base import BuildRequest
 from trtbench.engines.fake import FAKE
 from trtbench.engines.sidecar import Sidecar, write_sidecar
@@ -23,7 +24,6 @@ from trtbench.report.disk import read_blocks, write_raw, write_report
 from trtbench.report.document import Report, read_report
 from trtbench.rows import LatencyRecord, Row
 from trtbench.running.again import compare_reports, decide_again, find_engines
-from trtbench.store import file_sha256
 from trtbench.suite import DecisionConfig
 
 if TYPE_CHECKING:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from trtbench.disk import file_sha256, write_atomically
 from trtbench.engines.sidecar import read_sidecar, sidecar_path
 from trtbench.errors import CalibrationError, ConfigError, LeakError, StoreError, UnsupportedError
 from trtbench.make.calibration import manifest
-from trtbench.make.engines import build_engine
+from trtbench.make.engines import build_engine, engine_path
 from trtbench.make.graphs import float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, variant_network
 from trtbench.running import Event, Places, build_suite, outlook, plan_engines
 from trtbench.running.again import find_engines
-from trtbench.store import file_sha256, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from trtbench.suite import Suite
@@ -98,6 +100,26 @@ def test_an_engine_that_was_damaged_is_built_again(suite: Make, places: Places) 
     assert path.read_bytes() == whole
     assert again[0].sidecar is not None
     assert again[0].sidecar.engine_sha256 == file_sha256(path)
+
+
+def test_a_full_disk_is_named_whatever_met_it_and_a_build_goes_on_afterwards(
+    suite: Make, places: Places, files_of_at_most: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    build_suite(suite(), places)
+    whole = read_sidecar(engine_path(places, "tiny", plan_engines(suite())[0]))
+    shutil.rmtree(places.engines)
+    with (
+        files_of_at_most(whole.engine_bytes // 2),
+        pytest.raises(StoreError, match="File too large in "),
+    ):
+        build_suite(suite(), places)  # ONNX Runtime says INVALID_PROTOBUF
+    shutil.rmtree(places.runs)
+    with files_of_at_most(3000), pytest.raises(StoreError, match=r"File too large in|written in "):
+        build_suite(suite(), places)
+
+    assert not [path for place in (places.runs, places.engines) for path in place.rglob("*.partial") if path.is_file()]
+    again = read_sidecar(engine_path(places, "tiny", build_suite(suite(), places)[0].plan))
+    assert again.engine_sha256 == whole.engine_sha256
 
 
 def test_an_engine_that_another_run_measures_is_not_replaced(suite: Make, places: Places) -> None:

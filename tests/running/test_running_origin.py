@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from trtbench.disk import file_sha256
 from trtbench.errors import ConfigError
 from trtbench.report.disk import write_report
 from trtbench.report.document import read_report
 from trtbench.report.words import file_line, recommend
 from trtbench.running import run_suite
 from trtbench.running.origin import read_origin, write_origin
-from trtbench.store import file_sha256
 from trtbench.suite import DecisionConfig
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from trtbench.disk import file_sha256
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import ConfigError, GateError
 from trtbench.report.disk import read_predictions, write_report
@@ -21,7 +22,6 @@ from trtbench.report.document import Report, read_report
 from trtbench.shipping import prove as proving
 from trtbench.shipping import read_bundle, ship_row
 from trtbench.shipping.bundle import zipped
-from trtbench.store import file_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,9 +17,9 @@ from trtbench.bench.interleave import Budget, Timing, measure_interleaved
 from trtbench.bench.load import measure_load
 from trtbench.bench.processes import Workers, cores, patient_limit_s, scoring_limit_s
 from trtbench.bench.records import PLAIN, Measured, Opening, Run, Way
+from trtbench.disk import storing
 from trtbench.engines.base import place_of
 from trtbench.errors import OutOfMemoryError, RowError, WorkerError
-from trtbench.store import storing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

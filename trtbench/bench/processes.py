@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from trtbench import errors
+from trtbench.disk import storing
 from trtbench.errors import EngineError, WorkerError
-from trtbench.store import storing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

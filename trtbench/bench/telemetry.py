@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from trtbench import _optional
+from trtbench.disk import write_atomically
 from trtbench.environment import collect_environment
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -22,6 +22,7 @@ import numpy as np
 from trtbench.bench.end_to_end import encoded, time_end_to_end
 from trtbench.bench.load import poisson_arrivals, serve_arrivals, serve_streams
 from trtbench.data.batches import batches
+from trtbench.disk import storing
 from trtbench.ending import commands
 from trtbench.engines.base import load_backend
 from trtbench.engines.sidecar import check_engine, read_sidecar
@@ -106,7 +107,7 @@ class Worker:
             session.synchronize()
             found.append(session.copy_out())
         scores = np.concatenate(found)[: len(self._images)]
-        with Path(logits).open("wb") as file:
+        with storing(Path(logits)), Path(logits).open("wb") as file:
             np.save(file, scores)
         return {"images": len(scores), "is_finite": bool(np.isfinite(scores).all())}
 

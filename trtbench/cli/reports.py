@@ -135,10 +135,10 @@ def merge(
     as_json: JsonOption = False,
 ) -> None:
     """Put the reports of several machines into one matrix, and say where the winner changes."""
+    from trtbench.disk import write_atomically
     from trtbench.report.document import read_report
     from trtbench.report.matrix import matrix_table, merge_reports
     from trtbench.report.tables import to_markdown
-    from trtbench.store import write_atomically
 
     if len(runs) < 2:  # noqa: PLR2004  one report is its own matrix
         raise ConfigError("merge", expected="at least two runs", got=str(len(runs)), cure="name another run")
@@ -217,8 +217,8 @@ def publish(report: Report, folder: Path, *, junit: Path | None, mlflow: str | N
         ConfigError: the MLflow store refuses.
         CapabilityError: MLflow is asked for and absent.
     """
+    from trtbench.disk import write_atomically
     from trtbench.report.ci import append_summary, report_junit, report_summary
-    from trtbench.store import write_atomically
 
     if junit is not None:
         write_atomically(junit, report_junit(report))
@@ -237,9 +237,9 @@ def publish_comparisons(found: Sequence[Comparison], gates: Gates, *, junit: Pat
         StoreError: a file cannot be written.
     """
     from trtbench.decide.compare import broken_gates
+    from trtbench.disk import write_atomically
     from trtbench.report.ci import append_summary, comparison_junit, comparison_summary
     from trtbench.report.words import gate_clause
-    from trtbench.store import write_atomically
 
     if junit is not None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -259,7 +259,7 @@ def init(
     The schema is written beside it, and the suite's first line names it to editors: they complete keys and say what
     each takes.
     """
-    from trtbench.store import write_atomically
+    from trtbench.disk import write_atomically
     from trtbench.suite import parse_suite, suite_schema, suite_template
 
     if output.exists() and not force:

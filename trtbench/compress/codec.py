@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from trtbench.compress.method import Compressed, Context
+from trtbench.disk import write_atomically
 from trtbench.errors import CheckpointError, ConfigError
 from trtbench.jsonable import canonical_json
 from trtbench.models.checkpoints import facts_of
@@ -30,7 +31,6 @@ from trtbench.models.container import (
 from trtbench.models.files import FACTS, MAX_BYTES, read_content
 from trtbench.models.masks import MASKS, masks_to_facts
 from trtbench.models.states import clean_state
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,9 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trtbench.disk import write_atomically
 from trtbench.errors import RowError
 from trtbench.models.masks import prunable_weights
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

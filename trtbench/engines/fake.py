@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbench.disk import write_atomically
 from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, refuse_precision
 from trtbench.errors import OutOfMemoryError
 
@@ -52,7 +53,7 @@ class FakeBackend:
         refuse_precision(request.precision, self.name, known=self.precisions)
         own = {} if request.source.suffix == ".onnx" else json.loads(request.source.read_bytes())
         script = {**_DEFAULT, "classes": request.num_classes, **own}
-        request.engine.write_text(json.dumps(script), encoding="utf-8")
+        write_atomically(request.engine, json.dumps(script))
         return BuildResult(achieved=request.precision, weight_bytes=0)
 
     def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> FakeEngine:

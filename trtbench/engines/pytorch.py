@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, partial_path, refuse_precision
+from trtbench.disk import write_atomically
+from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, refuse_precision
 from trtbench.errors import EngineError, UnsupportedError
 from trtbench.models import load_model
 from trtbench.precision import PRECISIONS
@@ -276,9 +277,7 @@ class TorchBackend:
         self._require_compiler()
         refuse_precision(request.precision, self.name, known=self.precisions)
         require_device(request.precision, backend=self.name)
-        partial = partial_path(request.engine)
-        shutil.copyfile(request.source, partial)
-        partial.replace(request.engine)
+        write_atomically(request.engine, request.source.read_bytes())
         network = load_model(request.model, num_classes=request.num_classes, checkpoint=request.engine).model
         return BuildResult(achieved=request.precision, weight_bytes=weight_bytes(network, precision=request.precision))
 

@@ -6,12 +6,12 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from trtbench.disk import file_sha256, write_atomically
 from trtbench.errors import SidecarError
 from trtbench.jsonable import to_jsonable
 from trtbench.precision import PRECISIONS, read_shown, shown_precision
 from trtbench.records import Preprocessing
 from trtbench.rows import CalibrationRecord
-from trtbench.store import file_sha256, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,6 +18,7 @@ import filelock
 from trtbench.data import save_dataset
 from trtbench.data.folder import extract
 from trtbench.decide.compare import machine_facts, runtime_versions
+from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.environment import collect_environment
 from trtbench.errors import ConfigError
 from trtbench.graph.given import load_onnx
@@ -27,7 +28,6 @@ from trtbench.make.makings import JOB, JOB_IMAGES, JOB_STORE, Makings, Places
 from trtbench.progress import Listener, nobody
 from trtbench.running.plan import prepare_suite
 from trtbench.shipping.bundle import zipped
-from trtbench.store import file_sha256, storing, write_atomically
 from trtbench.suite import load_suite
 
 if TYPE_CHECKING:

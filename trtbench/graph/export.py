@@ -21,11 +21,11 @@ import onnx
 import torch
 from onnx import shape_inference
 
+from trtbench.disk import write_atomically
 from trtbench.errors import GraphError
 from trtbench.graph.reference import run_reference
 from trtbench.graph.simplify import simplify
 from trtbench.records import ExportRecord
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,12 +12,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from trtbench.data.preprocess import normalise
+from trtbench.disk import write_atomically
 from trtbench.errors import ConfigError, GraphError
 from trtbench.graph.adapt import adapted, fixed_batch, flattened, is_channels_last
 from trtbench.graph.reference import run_reference
 from trtbench.graph.simplify import simplify
 from trtbench.graph.view import QUANTIZERS, view
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,11 +14,11 @@ from trtbench.calibrate.exclusion import Judgement  # noqa: TC001  likewise
 from trtbench.calibrate.leaks import check_leak
 from trtbench.calibrate.manifest import load_manifest, make_manifest, save_manifest, short_notes, verify_manifest
 from trtbench.calibrate.ranges import ALL_ZERO_AMAX
+from trtbench.disk import write_atomically
 from trtbench.engines.tensorrt.caches import match_scales, parse_cache, thresholds
 from trtbench.errors import DataError, GraphError
 from trtbench.make.recipe import Facts, Given, Ingredient, recipe
 from trtbench.progress import Event
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

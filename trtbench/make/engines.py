@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
-
+from trtbench.disk import file_sha256, locked, require_room, storing, write_atomically
 from trtbench.engines.base import BuildOptions, BuildRequest, CalibrationImages, backend
 from trtbench.engines.sidecar import Sidecar, check_engine, read_sidecar, sidecar_path, write_sidecar
-from trtbench.errors import SidecarError, StoreError
+from trtbench.errors import EngineError, SidecarError, StoreError
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.make.calibration import calibration_pixels, manifest
 from trtbench.make.gains import calibration_notes, calibration_record
@@ -30,12 +31,10 @@ from trtbench.make.recipe import Absent
 from trtbench.make.rescue import is_in_doubt, rescue
 from trtbench.precision import PRECISIONS, shown_precision
 from trtbench.progress import Event
-from trtbench.store import file_sha256, storing, write_atomically
 from trtbench.suite import BACKENDS, EngineConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from trtbench.make.makings import Makings, Places
     from trtbench.make.rescue import Rescue
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from trtbench.store import Artefact
     from trtbench.suite import Variant
 
+_ENGINE_OVER_SOURCE = 2  # as many times as large as what it is built from an engine may be
 _OWN_QDQ = "int8 (own Q/DQ)"  # of a graph that came quantized: whatever was asked for, it computes in its own codes
 
 
@@ -125,7 +125,7 @@ def build_engine(makings: Makings, plan: EnginePlan) -> tuple[Path, Sidecar]:
         return path, found
     if makings.book.is_dry:
         raise Absent("engine")
-    with _lock(path):
+    with locked(path.with_name(f".{path.name}.lock")):
         if (found := _leased(makings, path, key, machine=identity["machine"])) is not None:  # another run has built it
             return path, found
         tell(Event(stage="engine", item=plan.name, state="started"))
@@ -243,10 +243,17 @@ def _build(
     """Build an engine file and write its sidecar; the caller holds the engine's lock."""
     runtime, request = backend(plan.backend), _request(makings, plan, made_from, path)
     facts = made_from.facts
-    with storing(path):
-        start = time.monotonic()
-        result = runtime.build(request)
-        build_s = time.monotonic() - start
+    for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a build that was killed
+        leftover.unlink(missing_ok=True)
+    try:
+        with storing(path):
+            start = time.monotonic()
+            result = runtime.build(request)
+            build_s = time.monotonic() - start
+    except EngineError:
+        for folder in (path.parent, Path(tempfile.gettempdir())):
+            require_room(folder, _ENGINE_OVER_SOURCE * request.source.stat().st_size)
+        raise
     sidecar = Sidecar(
         **identity,
         **_network_facts(makings, plan),
@@ -354,12 +361,3 @@ def _notes(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]) -> Iter
     elif is_in_doubt(_calibration_record(makings, plan), max_drop_pp=makings.suite.decision.max_drop_pp):
         why = f"`trtbench explain-int8 {makings.suite.origin} --variant {plan.variant.name}` tells why"
         yield f"INT8 may lose more than is accepted, by its held-out images; {why}"
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Let one run at a time build an engine."""
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path.with_name(f".{path.name}.lock")):
-        yield

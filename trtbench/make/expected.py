@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003  a recipe's arguments are looked at at run time
 from typing import TYPE_CHECKING
 
+from trtbench.disk import file_sha256, write_atomically
 from trtbench.jsonable import to_jsonable
 from trtbench.make.recipe import Facts, Given, recipe
 from trtbench.records import Expected  # noqa: TC001  pydantic resolves the fields of facts at run time
-from trtbench.store import file_sha256, write_atomically
 
 if TYPE_CHECKING:
     from trtbench.make.makings import Makings

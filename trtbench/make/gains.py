@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.calibrate.exclusion import Judgement, judge
+from trtbench.disk import write_atomically
 from trtbench.jsonable import to_jsonable
 from trtbench.make.calibration import judges, manifest
 from trtbench.make.graphs import GRAPH, calibrated_graph, float_graph, quantized_graph, ranges
 from trtbench.make.recipe import Facts, Ingredient, recipe
 from trtbench.precision import PRECISIONS
 from trtbench.rows import CalibrationRecord
-from trtbench.store import write_atomically
 from trtbench.suite import CalibrationConfig
 
 if TYPE_CHECKING:

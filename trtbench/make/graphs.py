@@ -8,6 +8,7 @@ from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from trtbench.disk import write_atomically
 from trtbench.errors import ConfigError, GraphError, UnsupportedError
 from trtbench.make.calibration import CalibrationSet, RangesFacts, calibration_set, ranges_of
 from trtbench.make.networks import (
@@ -22,7 +23,6 @@ from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
 from trtbench.make.refine import QdqOptions, quantize
 from trtbench.precision import PRECISIONS
 from trtbench.records import ExportRecord, Preprocessing  # noqa: TC001  pydantic resolves the fields of facts at run time
-from trtbench.store import write_atomically
 from trtbench.suite import DenseVariant
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from trtbench._optional import version
+from trtbench.disk import Lease, file_sha256
 from trtbench.make.recipe import Book
 from trtbench.progress import Event, Listener, nobody
-from trtbench.store import Lease, Store, file_sha256
+from trtbench.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

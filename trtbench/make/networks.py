@@ -7,12 +7,12 @@ from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from trtbench.disk import file_sha256
 from trtbench.errors import ConfigError, UnsupportedError
 from trtbench.jsonable import canonical_json, to_jsonable
 from trtbench.make.makings import keeping
 from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
 from trtbench.progress import Event
-from trtbench.store import file_sha256
 from trtbench.suite import TrainConfig
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbench.calibrate.leaks import Repeats, repeats
+from trtbench.disk import write_atomically
 from trtbench.jsonable import to_jsonable
 from trtbench.make.recipe import Facts, recipe
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import safetensors.torch
 from torch import Tensor
 
+from trtbench.disk import write_atomically
 from trtbench.errors import CheckpointError, ConfigError, StoreError
 from trtbench.jsonable import canonical_json
 from trtbench.models.files import FACTS, MAX_BYTES, read_content
@@ -26,7 +27,6 @@ from trtbench.models.rounding import grids_from_facts, grids_to_facts, input_gri
 from trtbench.models.states import ambiguous_weights, clean_state
 from trtbench.models.widths import Request, compare, misfit_error, narrow, narrowed_layers, shapes_of
 from trtbench.models.zoo import build_model
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

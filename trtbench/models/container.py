@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trtbench.disk import write_atomically
 from trtbench.errors import CheckpointError
 from trtbench.models.streams import MAX_SYMBOLS, Form, decode, encode, size_of
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree as ET
 
 from trtbench.decide.compare import broken_gates
+from trtbench.disk import storing
 from trtbench.report.remarks import observations, remarks, texts
 from trtbench.report.tables import comparison_table, rows_for_terminal, to_markdown
 from trtbench.report.units import fixed
 from trtbench.report.words import gate_clause, row_in_brief
-from trtbench.store import storing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.bench.interleave import Timing
+from trtbench.disk import write_atomically
 from trtbench.errors import ConfigError
 from trtbench.jsonable import to_jsonable
 from trtbench.report.document import validate_report
 from trtbench.report.markdown import render_markdown
 from trtbench.report.tables import to_csv
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,6 +17,7 @@ from trtbench.bench.records import Bench, EngineFile, Images, Progress
 from trtbench.bench.telemetry import Watch
 from trtbench.decide import choose
 from trtbench.decide.rank import objective_ratio, processes_needed
+from trtbench.disk import storing
 from trtbench.ending import unstoppable
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import ConfigError, RowError, StoreError
@@ -33,7 +34,6 @@ from trtbench.running.again import paired_from
 from trtbench.running.finalists import repeat_builds
 from trtbench.running.plan import built_engines
 from trtbench.running.rows import absent_row, family_of, row_of
-from trtbench.store import storing
 from trtbench.suite import BACKENDS, DataConfig, DenseVariant, options
 
 if TYPE_CHECKING:

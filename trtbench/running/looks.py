@@ -10,8 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trtbench.disk import storing, write_atomically
 from trtbench.errors import StoreError
-from trtbench.store import storing, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Collection

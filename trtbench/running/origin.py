@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtbench.disk import write_atomically
 from trtbench.errors import ConfigError
 from trtbench.make.makings import Places
 from trtbench.report.document import read_report
-from trtbench.store import write_atomically
 from trtbench.suite import Suite, options
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from trtbench.decide import choose
 from trtbench.decide.limits import held_against
+from trtbench.disk import storing
 from trtbench.ending import unstoppable
 from trtbench.environment import collect_environment, using_gpu
 from trtbench.errors import StoreError
@@ -25,7 +26,6 @@ from trtbench.running.again import paired_from
 from trtbench.running.bench import bench_suite
 from trtbench.running.looks import remember_look
 from trtbench.running.origin import write_origin
-from trtbench.store import storing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.errors import ConfigError
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.records import Preprocessing  # noqa: TC001  pydantic resolves the fields at run time
 from trtbench.rows import LatencyRecord  # noqa: TC001  likewise
 from trtbench.shipping.serve import Served  # noqa: TC001  likewise
-from trtbench.store import file_sha256, storing, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench._optional import version
+from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.engines.base import backend
 from trtbench.engines.sidecar import check_engine, read_sidecar, write_sidecar
 from trtbench.errors import CapabilityError, ConfigError, GateError, TrtbenchError
@@ -32,7 +33,6 @@ from trtbench.shipping.card import card
 from trtbench.shipping.prove import prove
 from trtbench.shipping.serve import serve_check
 from trtbench.shipping.triton import largest_batch, write_repositories
-from trtbench.store import file_sha256, storing, write_atomically
 from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:

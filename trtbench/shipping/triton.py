@@ -11,7 +11,7 @@ import shutil
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from trtbench.store import storing, write_atomically
+from trtbench.disk import storing, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from trtbench.disk import write_atomically
 from trtbench.jsonable import to_jsonable
 from trtbench.report.figures import png
 from trtbench.report.figures_style import GREY, colours, new_figure, quieten
 from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import ABSENT, fixed, signed, significant
-from trtbench.store import write_atomically
 from trtbench.studies.calibration import BALANCED, balance_effects, spreads
 
 if TYPE_CHECKING:

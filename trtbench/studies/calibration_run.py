@@ -18,6 +18,7 @@ import onnx
 from trtbench.calibrate.leaks import leaking_indices
 from trtbench.calibrate.manifest import SAMPLINGS, sample_balanced, sample_unbalanced
 from trtbench.calibrate.ranges import Histogram, observe, thresholds
+from trtbench.disk import write_atomically
 from trtbench.engines.onnxruntime import iterate_graph_activations
 from trtbench.errors import ConfigError
 from trtbench.graph.placement import activation_tensors, plan_qdq
@@ -27,7 +28,6 @@ from trtbench.make.recipe import Book, Facts, Ingredient, recipe
 from trtbench.precision import PLACEMENTS
 from trtbench.progress import Countdown
 from trtbench.records import Split
-from trtbench.store import write_atomically
 from trtbench.studies.calibration import BALANCED, Study, StudyPoint
 from trtbench.studies.truth import INPUT, Images, TrueArithmetic, where
 from trtbench.suite import CalibrationConfig, options

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from matplotlib.ticker import MaxNLocator
 
+from trtbench.disk import write_atomically
 from trtbench.jsonable import to_jsonable
 from trtbench.report.figures import png
 from trtbench.report.figures_style import GREY, PALE, colours, new_figure, quieten
 from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import fixed, significant
-from trtbench.store import write_atomically
 from trtbench.studies.int8_drop import Effect
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trtbench.bench.accuracy import cross_entropy
 from trtbench.compress.codec import halve, read_state
+from trtbench.disk import file_sha256, write_atomically
 from trtbench.environment import collect_environment, using_gpu
 from trtbench.errors import ConfigError, RowError
 from trtbench.jsonable import to_jsonable
@@ -30,7 +31,6 @@ from trtbench.progress import Clock, Listener, nobody
 from trtbench.running.bench import true_logits
 from trtbench.running.plan import built_engines
 from trtbench.running.run import run_suite
-from trtbench.store import file_sha256, write_atomically
 from trtbench.suite import FixedPointVariant
 from trtbench.train.evaluate import predict
 

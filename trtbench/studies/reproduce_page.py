@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from trtbench.bench.paired_drop import drop_upper_bound
 from trtbench.bench.statistics import wilson_interval
 from trtbench.decide.rank import pareto_front
+from trtbench.disk import write_atomically
 from trtbench.report.figures import png
 from trtbench.report.figures_style import GREY, GRID, new_figure, quieten
 from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import ABSENT, fixed, percent, signed, significant
-from trtbench.store import write_atomically
 from trtbench.studies.published import published
 from trtbench.studies.reproduce import Reproduction, parsed
 

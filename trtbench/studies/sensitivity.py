@@ -16,11 +16,11 @@ import torch
 
 from trtbench.compress.curvature import matrix_layers
 from trtbench.compress.weights import count_right
+from trtbench.disk import write_atomically
 from trtbench.make.networks import dense, load_network
 from trtbench.report.figures import png
 from trtbench.report.figures_style import new_figure
 from trtbench.steps import Saved
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

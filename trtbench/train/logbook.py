@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from trtbench.disk import write_atomically
 from trtbench.jsonable import to_jsonable
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trtbench.disk import write_atomically
 from trtbench.jsonable import sha256_of, to_jsonable
-from trtbench.store import write_atomically
 from trtbench.train.hooks import NO_HOOKS, Hooks
 from trtbench.train.logbook import EpochRecord
 

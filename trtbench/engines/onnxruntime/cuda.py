@@ -7,12 +7,12 @@ on. The kernels are float ones of cuDNN and cuBLAS.
 from __future__ import annotations
 
 import functools
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, partial_path, refuse_precision
+from trtbench.disk import write_atomically
+from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, refuse_precision
 from trtbench.engines.cuda.loops import timed_by_clock
 from trtbench.engines.cuda.open import open_cuda
 from trtbench.engines.onnxruntime.sessions import CUDA, require_provider, session_options, start, weight_bytes
@@ -72,9 +72,7 @@ class CudaBackend:
         require_provider(ort, CUDA)
         options = session_options(ort, level=getattr(ort.GraphOptimizationLevel, _LEVEL), settings={})
         start(ort, request.source, options, providers={CUDA: _OPTIONS})
-        partial = partial_path(request.engine)
-        shutil.copyfile(request.source, partial)
-        partial.replace(request.engine)
+        write_atomically(request.engine, request.source.read_bytes())
         return BuildResult(
             achieved=request.precision,
             weight_bytes=weight_bytes(request.engine),

@@ -12,6 +12,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from trtbench.disk import file_sha256, write_atomically
 from trtbench.engines.base import BuildResult
 from trtbench.engines.cuda.open import open_cuda
 from trtbench.engines.tensorrt.caches import TimingCache, attach_timing_cache, cache_path
@@ -29,7 +30,6 @@ from trtbench.engines.tensorrt.source import (
     set_calibration_profile,
 )
 from trtbench.errors import CalibrationError, EngineError, TrtbenchError
-from trtbench.store import file_sha256, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 import filelock
 
+from trtbench.disk import storing, write_atomically
 from trtbench.errors import DataError, GraphError
 from trtbench.graph.view import LEVELS
-from trtbench.store import storing, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -20,10 +20,10 @@ import numpy as np
 
 from trtbench._optional import load
 from trtbench.data.preprocess import normalise
+from trtbench.disk import file_sha256
 from trtbench.engines.tensorrt.caches import KeyedCache
 from trtbench.errors import CalibrationError, UnsupportedError
 from trtbench.jsonable import sha256_of
-from trtbench.store import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable

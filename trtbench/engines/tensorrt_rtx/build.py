@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from trtbench import errors
+from trtbench.disk import file_sha256, storing
 from trtbench.ending import commands
 from trtbench.engines.base import BuildOptions, BuildRequest, BuildResult, partial_path
 from trtbench.engines.tensorrt.builder import serialize
@@ -34,7 +35,6 @@ from trtbench.environment.verdicts import RtxTarget
 from trtbench.errors import CapabilityError, EngineError, TrtbenchError, UnsupportedError
 from trtbench.jsonable import to_jsonable
 from trtbench.precision import PRECISIONS
-from trtbench.store import file_sha256, storing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

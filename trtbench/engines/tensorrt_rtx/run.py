@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from trtbench.disk import write_atomically
 from trtbench.engines.cuda.open import open_cuda
 from trtbench.engines.tensorrt.library import stand_in
 from trtbench.engines.tensorrt.machine import refuse_version, sm_of
@@ -19,7 +20,6 @@ from trtbench.engines.tensorrt.plan import load_plan
 from trtbench.engines.tensorrt.session import TensorrtEngine
 from trtbench.engines.tensorrt_rtx.build import NAMES, PACKAGE, compute_capability, told, version_here
 from trtbench.errors import DeviceError, EngineError, StoreError
-from trtbench.store import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
