@@ -94,7 +94,8 @@ def _takes(about: dict[str, Any]) -> str:
 
 
 def _default(value: Any) -> str:
-    return "as its own keys say" if isinstance(value, dict) else f"`{json.dumps(value)}`"
+    is_part = isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict))
+    return "as its own keys say" if is_part else f"`{json.dumps(value)}`"
 
 
 def _cell(text: str) -> str:
@@ -107,9 +108,9 @@ def cli_page() -> str:
     lines = [
         "# Command line",
         "",
-        "Made from the parser. Exit codes: 0 done; 2 usage or configuration; 3 some rows failed; 4 a gate broke;",
+        "Made from the parser. [Exit codes](../ci.md) are the same for all verbs; `--device` goes before the verb.",
+        "",
     ]
-    lines += ["5 a GPU or capability was demanded and is absent; 6 nothing can be decided; 130 interrupted.", ""]
     for title, group in groups().items():
         lines += [f"## {title}", ""]
         for name, verb in group.items():

@@ -19,7 +19,7 @@ from trtbench import errors
 from trtbench._optional import is_installed
 from trtbench.cli.main import verbs
 from trtbench.precision import PRECISIONS
-from trtbench.suite import suite_schema
+from trtbench.suite import parse_suite, suite_schema
 
 _ROOT = Path(__file__).parents[1]
 _DOCS = _ROOT / "docs"
@@ -87,6 +87,12 @@ def test_the_python_of_a_page_names_what_is_public(page: Path) -> None:
     for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
         compile(block, page.name, "exec")
         assert set(re.findall(r"\btrtbench\.(\w+)\(", block)) <= set(trtbench.__all__)
+
+
+def test_the_suite_of_a_page_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"^```yaml\n(name: .*?)^```$", _page("your-model.md"), re.MULTILINE | re.DOTALL)
+
+    assert parse_suite(text, origin="your-model.md", base=tmp_path).name == "mine"
 
 
 def test_a_command_that_the_parser_refuses_fails() -> None:
