@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from trtbench.errors import ConfigError
+from trtbench.models import build_model
 from trtbench.studies.seeds import spread_of, train_seeds
 from trtbench.suite import AugmentConfig, DataConfig, TrainConfig, adhoc_suite
 
@@ -40,3 +42,19 @@ def test_each_seed_is_another_training_and_one_alone_has_no_spread(images: Path,
     assert "2 seeds" in found.sentence
     with pytest.raises(ConfigError, match="at least 2"):
         train_seeds(suite, seeds=1, output=tmp_path)
+
+
+def test_a_variants_own_budget_gets_the_seed_too(images: Path, tmp_path: Path) -> None:
+    budget = TrainConfig(epochs=1, batch_size=9, lr=0.05, seed=5, augment=AugmentConfig(crop_padding=0))
+    classes, checkpoint = len(list((images / "train").iterdir())), tmp_path / "start.pt"
+    torch.save(build_model("tiny_nets:resnet8", num_classes=classes).state_dict(), checkpoint)
+    suite = adhoc_suite(
+        model={"name": "tiny_nets:resnet8", "checkpoint": checkpoint},
+        data=DataConfig(source=f"folder:{images}", size=16, validation=0.25),
+        variants={"kind": "weights", "sparsity": 0.5, "fine_tune": True, "budget": budget.model_dump()},
+    )
+    found = train_seeds(suite, seeds=2, output=tmp_path)
+
+    assert [run.seed for run in found.runs] == [5, 6]
+    files = [(tmp_path / f"seed-{seed}" / "model.safetensors").read_bytes() for seed in (5, 6)]
+    assert files[0] != files[1]

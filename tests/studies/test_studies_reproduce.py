@@ -56,7 +56,9 @@ def test_every_published_number_has_a_row_in_its_study(monkeypatch: pytest.Monke
     monkeypatch.setenv("SHARED", "/nowhere")
     names: dict[str, set[str]] = {}
     for table in published().tables:
-        names[table.suite] = {variant.name for variant in load_suite(table.suite).variants}
+        suite = load_suite(table.suite)
+        assert suite.model.name == table.network, table.id
+        names[table.suite] = {variant.name for variant in suite.variants}
 
     for table in published().tables:
         here = names[table.suite]

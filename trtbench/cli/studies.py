@@ -198,7 +198,9 @@ def reproduce(
     from trtbench.suite import load_suite
 
     asked = restricted(load_suite(suite), tuple(only or ()))
-    places, argv = places_of(out, engines, None), command_line()
+    places, named = places_of(out, engines, None), [f"--only={name}" for name in only or ()]
+    argv = ["trtbench", "reproduce", asked.name, *named, *([] if builds else ["--no-engines"])]
+    argv += ["--measure"] * measures + ([] if theirs is None else [f"--theirs={theirs.name}"])
     with Screen(is_quiet=quiet) as screen:
         found = reproduce_suite(
             asked,
@@ -208,7 +210,7 @@ def reproduce(
             published=published(),
             theirs=theirs,
             builds=builds,
-            measured=measured_rows(asked, places, argv=argv, tell=screen) if measures else (),
+            measured=measured_rows(asked, places, argv=command_line(), tell=screen) if measures else (),
             tell=screen,
         )
     path = write_reproduction(found, output)

@@ -245,7 +245,8 @@ def _obstacle(obstacle: Obstacle, row: Row, decision: DecisionConfig) -> str:
         return f"measured at batch {row.batch_size}, the decision is at batch {decision.batch_size}"
     if obstacle == "chance":
         assert row.accuracy is not None
-        return f"its accuracy is at chance level: {row.accuracy.correct} of {row.accuracy.total} right"
+        right = f"{row.accuracy.correct} of {row.accuracy.total} right"
+        return f"its accuracy is at chance level: {right} (wrong preprocessing or labels, or pruned too far untrained)"
     return _OBSTACLES[obstacle]
 
 

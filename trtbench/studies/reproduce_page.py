@@ -190,11 +190,11 @@ def _table(table: PublishedTable, results: Results) -> Table:
 
 
 def _structure(lines: Sequence[Beside]) -> Table:
-    headers = ("published", "parameters", "ours", "MACs, M", "ours", "MB", "of ours")
+    headers = ("published", "parameters", "ours", "MACs, M", "ours", "MB", "of our file")
     cells = []
     for line in lines:
         number, ours = line.number, line.ours
-        size = None if ours is None else 4 * ours.params / _MIB
+        size = None if ours is None or ours.bytes is None else ours.bytes / _MIB
         cells.append(
             (
                 number.label,

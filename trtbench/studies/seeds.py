@@ -80,7 +80,7 @@ def train_seeds(suite: Suite, *, seeds: int, output: Path, tell: Listener = nobo
     """
     if seeds < 2:  # noqa: PLR2004  one has no spread
         raise ConfigError("seeds", expected="at least 2", got=str(seeds), cure="one run needs no spread")
-    first = (suite.model.train or suite.fine_tune).seed
+    first = (suite.model.train or suite.budget_of(suite.variants[0])).seed
     runs, notes = [], []
     for seed in range(first, first + seeds):
         folder = output / f"seed-{seed}"
@@ -102,7 +102,12 @@ def _of_all(notes: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def _seeded(suite: Suite, seed: int) -> Suite:
-    if suite.model.train is None:
-        return suite.model_copy(update={"fine_tune": suite.fine_tune.model_copy(update={"seed": seed})})
-    train = suite.model.train.model_copy(update={"seed": seed})
-    return suite.model_copy(update={"model": suite.model.model_copy(update={"train": train})})
+    by = {"seed": seed}
+    if suite.model.train is not None:
+        train = suite.model.train.model_copy(update=by)
+        return suite.model_copy(update={"model": suite.model.model_copy(update={"train": train})})
+    variants = tuple(
+        one if one.budget is None else one.model_copy(update={"budget": one.budget.model_copy(update=by)})
+        for one in suite.variants
+    )
+    return suite.model_copy(update={"fine_tune": suite.fine_tune.model_copy(update=by), "variants": variants})
