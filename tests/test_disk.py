@@ -144,3 +144,15 @@ def test_a_lock_that_cannot_be_made_is_told_and_one_that_another_has_is_not_wait
 
     with locked(tmp_path / ".lock"), pytest.raises(TimeoutError), locked(tmp_path / ".lock", blocking=False):
         pytest.fail("another has it")
+
+
+def test_a_system_without_linuxs_calls_writes_whole_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As macOS is: no files without a name, no way to ask for room."""
+    for call in ("O_TMPFILE", "posix_fallocate"):
+        monkeypatch.delattr(os, call)
+    monkeypatch.setattr("tempfile._O_TMPFILE_WORKS", False)
+
+    write_atomically(tmp_path / "new" / "file", "whole")
+    require_room(tmp_path, 5)
+
+    assert [one.read_text(encoding="utf-8") for one in (tmp_path / "new").iterdir()] == ["whole"]

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import sys
 import tempfile
 import weakref
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING
 import filelock
 
 from trtbench.errors import StoreError
-from trtbench.foreign import file_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,15 +24,7 @@ _CUT_SHORT = " requested and "  # "... 7664 written": NumPy's words, which have 
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 (hex) of a regular file's bytes; another kind may never end.
-
-    Raises:
-        OSError: it cannot be read, or is of another kind.
-    """
-    try:
-        file_size(path, most=sys.maxsize)
-    except ValueError as error:
-        raise OSError(errno.EINVAL, str(error)) from error
+    """Return the sha256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -52,25 +42,26 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
+            nameless = getattr(os, "O_TMPFILE", None)  # Linux's, and not of every file system
             try:
-                _write(partial, data, is_named=False)
+                _write(partial, data, nameless=nameless)
             except OSError as error:
-                if error.errno in _FULL:
+                if error.errno in _FULL or nameless is None:
                     raise
-                _write(partial, data, is_named=True)  # a file system that has no other
+                _write(partial, data, nameless=None)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
 
-def _write(partial: Path, data: bytes | str, *, is_named: bool) -> None:
+def _write(partial: Path, data: bytes | str, *, nameless: int | None) -> None:
     """Write a file, which has no name before it is whole: what a killed process wrote is gone with it (open(2))."""
-    flags, place = (os.O_CREAT | os.O_TRUNC, partial) if is_named else (os.O_TMPFILE, partial.parent)
+    flags, place = (os.O_CREAT | os.O_TRUNC, partial) if nameless is None else (nameless, partial.parent)
     with os.fdopen(os.open(place, flags | os.O_WRONLY | os.O_CLOEXEC, 0o666), "wb") as file:
         file.write(data.encode() if isinstance(data, str) else data)
         file.flush()
         os.fsync(file.fileno())
-        if not is_named:
+        if nameless is not None:
             partial.unlink(missing_ok=True)
             os.link(f"/proc/self/fd/{file.fileno()}", partial, follow_symlinks=True)
 
@@ -99,7 +90,8 @@ def require_room(folder: Path, size: int) -> None:
         StoreError: they do not fit.
     """
     with storing(folder / "a file"), tempfile.TemporaryFile(dir=folder) as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+        if hasattr(os, "posix_fallocate"):  # macOS has none, and keeps the library's own words
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 class Lease:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench.disk import storing, write_atomically
 from trtbench.errors import StoreError
-from trtbench.foreign import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -52,10 +51,10 @@ def remember_look(runs: Path, test_sha256: str, engines: Collection[str]) -> Loo
 
 def _seen(path: Path) -> dict[str, Any]:
     """Return by test split which engines each look was the first at."""
+    with storing(path):
+        text = path.read_text(encoding="utf-8") if path.exists() else "{}"
     try:
-        with storing(path):
-            found = read_json(path) if path.exists() else {}
+        found = json.loads(text)
     except ValueError:
         return {}
-    is_whole = isinstance(found, dict) and all(isinstance(look, list) for looks in found.values() for look in looks)
-    return found if is_whole else {}
+    return found if isinstance(found, dict) else {}
