@@ -4,6 +4,7 @@ VENV ?= .venv
 SUITE ?= quickstart
 OUT ?= runs
 SHARED ?= ../shared
+N ?= 1000
 export SHARED
 
 # The extra that fits the NVIDIA driver: empty, cu12 or cu13. EXTRAS= overrides it.
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 # A test that has not begun goes to whichever process is free; what is left at the end says where the time goes.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal --durations=10
 
-.PHONY: setup engines bench report gpu-info test coverage test-all test-gpu test-tensorrt evidence kill-test bench-calibration bench-overhead bench-compare lint type check docs docker docker-check clean
+.PHONY: setup engines bench report gpu-info test coverage test-all test-gpu test-tensorrt evidence kill-test fuzz bench-calibration bench-overhead bench-compare lint type check docs docker docker-check clean
 
 engines: setup
 	$(BIN)/trtbench build $(SUITE) --out $(OUT)
@@ -54,6 +55,9 @@ evidence: setup
 
 kill-test: setup
 	$(BIN)/python tests/kill_and_resume.py --suite $(SUITE) --times 20
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run --cases $(N)
 
 bench-overhead: setup
 	$(BIN)/python -m tests.benchmarks.overhead --out $(OUT)

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import sys
 import tempfile
 import weakref
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import filelock
 
 from trtbench.errors import StoreError
+from trtbench.foreign import file_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +26,15 @@ _CUT_SHORT = " requested and "  # "... 7664 written": NumPy's words, which have 
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 (hex) of a file's bytes."""
+    """Return the sha256 (hex) of a regular file's bytes; another kind may never end.
+
+    Raises:
+        OSError: it cannot be read, or is of another kind.
+    """
+    try:
+        file_size(path, most=sys.maxsize)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error)) from error
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

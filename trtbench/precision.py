@@ -86,7 +86,7 @@ def read_shown(shown: str) -> tuple[str, bool, int]:
 
     Reports and sidecars once had them in one text; what is no such text comes back as the precision.
     """
-    found = re.fullmatch(r"(?P<precision>.+?)(?P<sparse>\+sparse)?(#(?P<build>\d+))?", shown, re.DOTALL)
+    found = re.fullmatch(r"(?P<precision>.+?)(?P<sparse>\+sparse)?(#(?P<build>[0-9]{1,6}))?", shown, re.DOTALL)
     if found is None:
         return shown, False, 1
     return found["precision"], found["sparse"] is not None, int(found["build"] or 1)

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of kept facts at run time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from trtbench.jsonable import sha256_of
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 
 UNKEYED: Mapping[str, bool] = {"keyed": False}  # of a field that decides nothing of what is made from its record
+MAX_SIDE = 2048  # pixels: the largest classifiers of timm see 1,024
+LEAST_STD = 1e-6  # a pixel over less is beyond what a network was ever shown
+LEAST_CROP = 0.01  # of a side; networks are scored on 0.8 to 1
+_CHANNELS, _FAR = 3, 1000
 Size = int | tuple[int, int]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
@@ -60,13 +64,29 @@ class Preprocessing(Framing):
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Preprocessing:
-        """Return it from JSON values.
+        """Return it from JSON values, which come from anyone.
 
         Raises:
             TypeError: these are none.
+            ValueError: likewise: other than 1 to 3 channels, or numbers that no picture is framed or divided by.
         """
         fields: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in said.items()}
-        return cls(**fields)
+        found = cls(**fields)
+        mean, std, ratio = found.mean, found.std, found.crop_ratio
+        sides = found.size if isinstance(found.size, tuple) else (found.size, found.size)
+        numbers = (*mean, *std, 1.0 if ratio is None else ratio)
+        flags = (found.antialias, found.exif_rotation)
+        if (
+            not all(type(one) in {int, float} for one in numbers)
+            or not all(type(one) is bool for one in flags)
+            or not (len(sides) == 2 and all(type(side) is int and 0 < side <= MAX_SIDE for side in sides))  # noqa: PLR2004  height, width
+            or not (0 < len(mean) == len(std) <= _CHANNELS and min(std) >= LEAST_STD and max(map(abs, mean)) <= _FAR)
+            or not (ratio is None or LEAST_CROP <= ratio <= 1)
+            or found.interpolation not in get_args(Interpolation)
+            or (found.layout, found.dtype) != ("NCHW", "float32")
+        ):
+            raise ValueError(f"no preprocessing: {found}")
+        return found
 
     @property
     def fingerprint(self) -> str:

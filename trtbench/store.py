@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from trtbench.disk import Lease, file_sha256, locked, storing, write_atomically
 from trtbench.errors import StoreError
+from trtbench.foreign import is_inside, parse_json, read_file, read_json
 from trtbench.jsonable import sha256_of, to_jsonable
 
 if TYPE_CHECKING:
@@ -183,8 +184,8 @@ class Store:
         assert self._brought is not None
         wanted = but(inputs, circumstances)
         for listing in sorted((self._brought / kind).glob(f"*/{LISTING}")):
-            with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
-                if but(json.loads(listing.read_bytes())["inputs"], circumstances) == wanted:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                if but(read_json(listing)["inputs"], circumstances) == wanted:
                     return self._read(listing.parent)
         return None
 
@@ -217,8 +218,8 @@ class Store:
         listings = sorted((self.root / kind).glob(f"*/{LISTING}"), key=lambda path: path.stat().st_mtime, reverse=True)
         wanted = to_jsonable(inputs)
         for path in listings:
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                before = json.loads(path.read_bytes())
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                before = read_json(path)
                 if before["label"] == label:
                     names = {*before["inputs"], *wanted}
                     return tuple(sorted(name for name in names if before["inputs"].get(name) != wanted.get(name)))
@@ -233,7 +234,10 @@ class Store:
     def expected_seconds(self, kind: str) -> float | None:
         """Return the median seconds that artefacts of this kind took here before, or None."""
         took = sorted(
-            entry["seconds"] for entry in self.journal() if entry.get("event") == "made" and entry.get("kind") == kind
+            float(entry["seconds"])
+            for entry in self.journal()
+            if (entry.get("event"), entry.get("kind")) == ("made", kind)
+            and isinstance(entry.get("seconds"), (int, float))
         )
         return took[len(took) // 2] if took else None
 
@@ -241,10 +245,11 @@ class Store:
         """Return what happened in this store, oldest first; a line cut short by a kill is passed over."""
         path = self.root / "journal.jsonl"
         entries = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            with contextlib.suppress(json.JSONDecodeError):
-                entries.append(json.loads(line))
-        return entries
+        with contextlib.suppress(OSError, ValueError):  # it serves forecasts, and nothing may fail by it
+            for line in read_file(path).decode(errors="replace").splitlines():
+                with contextlib.suppress(ValueError):
+                    entries.append(parse_json(line))
+        return [entry for entry in entries if isinstance(entry, dict)]
 
     def prune(self, *, older_than_days: float = 0.0, keep: Collection[str] = (), keep_last: bool = True) -> int:
         """Remove artefacts, whole or partial, last used before that many days ago; return the bytes freed.
@@ -297,18 +302,21 @@ class Store:
 
     def _read(self, folder: Path) -> Artefact[Mapping[str, Any]] | None:
         try:
-            listing = json.loads((folder / LISTING).read_bytes())
-            files = {folder / name: digest for name, digest in listing["files"].items()}
-            is_whole = all(file_sha256(path) == digest for path, digest in files.items())
-            if not is_whole or any(path.is_symlink() for path in (folder.parent, folder, *files)):
+            listing = read_json(folder / LISTING)
+            files, seconds = listing["files"], listing["seconds"]
+            if not isinstance(seconds, (int, float)) or folder.parent.is_symlink() or folder.is_symlink():
+                return None
+            if not all(
+                is_inside(folder / name, folder) and file_sha256(folder / name) == files[name] for name in files
+            ):
                 return None
             return Artefact(
-                kind=listing["kind"],
+                kind=folder.parent.name,
                 key=folder.name,
                 folder=folder,
-                sha256=sha256_of(listing["files"]),
+                sha256=sha256_of(files),
                 facts=listing["facts"],
-                seconds=listing["seconds"],
+                seconds=seconds,
                 is_cached=True,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

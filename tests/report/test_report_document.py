@@ -93,7 +93,7 @@ def _unversioned(raw: dict[str, Any]) -> None:
         (_unknown, ["rows.3.latency.p999_ms: expected", "got 1.0", "remove the key"]),
         (_text, ["rows.3.latency.p50_ms: expected a valid number, got '1.0'; mend the value"]),
         (_precision, ["rows.3.precision: expected 'fp32', 'tf32'", "got 'int9'; mend the value"]),
-        (_overflow, ["stages.train: expected"]),
+        (_overflow, ["not valid JSON: got a whole number of 401 digits"]),
         (_newer, ["schema_version: expected '1', got '2'; a newer trtbench wrote it; upgrade this one"]),
         (_older, ["schema_version: expected '1', got 1; `trtbench run` writes a report"]),
         (_unversioned, ["schema_version: expected '1', got none"]),

@@ -253,7 +253,8 @@ def _start(workers: Workers, group: Sequence[Measured], bench: Bench) -> WorkerP
     log = bench.folder / "logs" / f"{engine.name.replace(' ', '_')}.log"
     try:
         place, images = place_of(engine.backend), str(bench.images.path)
-        preparing = {"backend": place, "engine": str(engine.path), "images": images, "sha256": engine.sha256}
+        preparing = {"backend": place, "engine": str(engine.path), "images": images}
+        preparing |= {"sha256": engine.sha256, "code": engine.code}
         return workers.start(engine.name, log=log, preparing=preparing)
     except RowError as error:
         for one in group:

@@ -30,7 +30,8 @@ Progress = Callable[[str, str, float], None]  # told stage, item and share done 
 class EngineFile:
     """An engine to measure; `name` is unique, `settings` go to its runtime before those of the suite.
 
-    `sha256` is of the file that is meant; "" means whichever stands there.
+    `sha256` is of the file that is meant; "" means whichever stands there. `code` is the `module:callable` that the
+    suite names, if its network is one: no other is imported for it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class EngineFile:
     path: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,7 @@ class Worker:
         self._files: dict[int, Sequence[bytes]] = {}
         self._images: NDArray[np.uint8] = np.zeros((0, 3, 1, 1), dtype=np.uint8)
         self._last_ns = 0
+        self._code = ""
 
     @property
     def commands(self) -> Mapping[str, Callable[..., dict[str, Any]]]:
@@ -58,14 +59,17 @@ class Worker:
         asked = (self.prepare, self.open, self.score, self.warm_up, self.time, self.parts, self.load, self.close)
         return {command.__name__: command for command in asked}
 
-    def prepare(self, *, backend: str, engine: str, images: str | None, sha256: str = "") -> dict[str, Any]:
+    def prepare(
+        self, *, backend: str, engine: str, images: str | None, sha256: str = "", code: str = ""
+    ) -> dict[str, Any]:
         """Import the runtime, check the engine against its sidecar and map the images: all that is not timed.
 
         `backend` says where the runtime stands, as `module:NAME`: the parent alone knows the runtimes by their names.
         `sha256` is the engine's when it was built: another run may have replaced it since, its sidecar with it.
+        Of all code only `code` is imported to build a network: a sidecar names none.
         Without images, seeded noise stands in for them: enough to be timed, never to be scored.
         """
-        self._path = Path(engine)
+        self._path, self._code = Path(engine), code
         self._runtime = load_backend(backend)
         self._sidecar = read_sidecar(self._path)
         if sha256 not in ("", self._sidecar.engine_sha256):
@@ -82,7 +86,7 @@ class Worker:
         Answer its load time, the time to the first logits, its device, the settings in force and what there is to note.
         """
         start = time.perf_counter_ns()
-        self._engine = self._runtime.open(self._path, self._sidecar, settings)
+        self._engine = self._runtime.open(self._path, self._sidecar, {**settings, "code": self._code})
         loaded = time.perf_counter_ns()
         session = self._session(batch)
         session.copy_in(next(self._batches(batch)))

@@ -17,6 +17,7 @@ from trtbench.calibrate.leaks import Disjointness, Leak, find_leaks
 from trtbench.data import pixel_sha256
 from trtbench.data.batches import balanced
 from trtbench.errors import CalibrationError, ConfigError, DataError, StoreError
+from trtbench.foreign import read_json
 from trtbench.jsonable import sha256_of, to_jsonable
 
 if TYPE_CHECKING:
@@ -327,17 +328,34 @@ def load_manifest(path: Path) -> CalibrationManifest:
         ConfigError: no such file, no JSON (truncated), another version, a field of the wrong type, or an edit.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        fields = json.loads(text)
+        fields = read_json(path)
         written_sha256 = fields.pop("sha256", None) if isinstance(fields, dict) else None
         manifest = _adapter().validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
         raise _refused(path, _first_fault(error)) from error
     except (OSError, ValueError) as error:
         raise _refused(path, getattr(error, "strerror", None) or f"no complete JSON: {error}") from error
+    _check_sense(path, manifest)
     if manifest.sha256 != written_sha256:
         raise _refused(path, "a sha256 that does not fit the other fields: the file was edited")
     return manifest
+
+
+def _check_sense(path: Path, manifest: CalibrationManifest) -> None:
+    """Refuse what `make_manifest` never writes, signed or not: an image twice, a histogram of other images.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    counted = Counter(image.label for image in manifest.images)
+    if not manifest.images:
+        raise _refused(path, "no images")
+    if len(set(manifest.indices)) < len(manifest.images):
+        raise _refused(path, "an image that stands twice")
+    if tuple(counted[label] for label in range(len(manifest.classes))) != manifest.histogram:
+        raise _refused(path, "a histogram that does not count its images")
+    if manifest.disjointness.images != len(manifest.images):
+        raise _refused(path, "a proof of disjointness of other images")
 
 
 def verify_manifest(manifest: CalibrationManifest, dataset: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import re
@@ -16,6 +17,7 @@ import typer
 from typer.models import ArgumentInfo
 
 from trtbench.errors import ConfigError
+from trtbench.foreign import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -116,12 +118,11 @@ class Given:
 
 def _as_yaml(value: Any) -> str:
     """Return a value as --set reads it: on one line, a text in quotes where it would be read as another thing."""
-    import yaml
-
     if isinstance(value, Path):
         value = str(value)
-    if isinstance(value, str) and yaml.safe_load(value) == value:
-        return value
+    with contextlib.suppress(ValueError):
+        if isinstance(value, str) and parse_yaml(value) == value:
+            return value
     return json.dumps(value)
 
 
@@ -197,8 +198,6 @@ class Verb:
         Raises:
             ConfigError: it is none, or the key is given twice.
         """
-        import yaml
-
         for text in keys:
             name, equals, value = text.partition("=")
             if not (name and equals):
@@ -207,10 +206,12 @@ class Verb:
             if place in given:
                 raise ConfigError(f"--set {name}", expected="each key once", got="it twice", cure="leave one out")
             try:
-                given[place] = yaml.safe_load(value)
-            except yaml.YAMLError as error:
+                given[place] = parse_yaml(value)
+            except ValueError as error:
                 cure = "write it as in a suite's file"
-                raise ConfigError(f"--set {name}", expected="a value in YAML", got=repr(value), cure=cure) from error
+                raise ConfigError(
+                    f"--set {name}", expected="a value in YAML", got=f"{value!r:.80}: {error}", cure=cure
+                ) from error
         return given
 
     def _rule_of(self, keys: list[str]) -> Only | None:

@@ -9,6 +9,7 @@ import typer
 
 from trtbench.cli.options import EngineArgument, JsonOption  # noqa: TC001  Typer resolves them at run time
 from trtbench.cli.screen import say, show, show_json, show_table
+from trtbench.errors import SidecarError
 from trtbench.jsonable import to_jsonable
 
 if TYPE_CHECKING:
@@ -143,13 +144,15 @@ def _show_inspection(found: Inspection) -> None:
     show(f"{found.path}: {sidecar.variant}, {size:.2f} MB, {weights:.2f} MB of it weights")
     show(f"Precision: requested {sidecar.shown_precision}, achieved {sidecar.achieved}")
     show(f"Runtime: {sidecar.backend} {sidecar.backend_version} on {sidecar.device}; bound to {sidecar.machine}")
-    for line in (*_layer_lines(found.layers), *_build_lines(sidecar.facts)):
-        show(line)
-    if tensors := sidecar.facts.get("tensors"):
-        cells = [(one["name"], one["mode"].lower(), _shape(one["shape"]), one["dtype"]) for one in tensors]
-        show_table("Inputs and outputs", ("tensor", "", "shape", "type"), cells)
-    if profiles := sidecar.facts.get("profiles"):
-        show_table("Profiles", ("", "input", "smallest", "usual", "largest"), _profile_cells(profiles))
+    try:
+        _show_facts(found)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise SidecarError(
+            f"sidecar of {found.path}: facts",
+            expected="those that its runtime wrote",
+            got=f"{type(error).__name__}: {error}",
+            cure=f"build it again: `{sidecar.rebuild or 'trtbench build'}`",
+        ) from error
     for note in sidecar.notes:
         show(f"note: {note}")
     show(f"Build it again: {sidecar.rebuild or 'trtbench build'}")
@@ -157,6 +160,17 @@ def _show_inspection(found: Inspection) -> None:
         show(f"The same by trtexec: {command}")
     if found.why_not_live:
         say(f"from the sidecar only: {found.why_not_live}")
+
+
+def _show_facts(found: Inspection) -> None:
+    facts = found.sidecar.facts
+    for line in (*_layer_lines(found.layers), *_build_lines(facts)):
+        show(line)
+    if tensors := facts.get("tensors"):
+        cells = [(one["name"], one["mode"].lower(), _shape(one["shape"]), one["dtype"]) for one in tensors]
+        show_table("Inputs and outputs", ("tensor", "", "shape", "type"), cells)
+    if profiles := facts.get("profiles"):
+        show_table("Profiles", ("", "input", "smallest", "usual", "largest"), _profile_cells(profiles))
 
 
 def _layer_lines(layers: Any) -> Iterator[str]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
+import io
+import os
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +18,7 @@ from typer.core import TyperGroup
 
 from trtbench import __version__
 from trtbench.cli import machine, reports, ship, steps, studies, suite
-from trtbench.cli.options import GIVEN_DEVICE, PLAIN
+from trtbench.cli.options import GIVEN_DEVICE, IS_DEBUGGED, PLAIN
 from trtbench.cli.screen import complain, show
 from trtbench.ending import Stopped, heed_signals
 from trtbench.errors import ConfigError, TrtbenchError
@@ -115,6 +120,7 @@ def _first_line(verb: typer.Typer) -> str:
     return str(text).partition("\n")[0]
 
 
+_UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
 app = typer.Typer(name="trtbench", cls=_Verbs, no_args_is_help=True, **{**PLAIN, "add_completion": True})
 
 
@@ -135,20 +141,44 @@ def _application(
         str | None,
         typer.Option(help="The GPU, as cuda:N in the order of nvidia-smi or by its UUID; goes before a suite's own."),
     ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in trtbench an unforeseen error arose.")] = False,
 ) -> None:
     """Which compressed variant of this CNN should I ship to this GPU?"""
     from trtbench.environment import using_gpu
 
     GIVEN_DEVICE.set(device)
+    IS_DEBUGGED.set(debug)
     ctx.with_resource(using_gpu(device))
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, else as `trtbench.errors` says; 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run the command line and exit: 0 done, else as `trtbench.errors` says; 130 after Ctrl-C, 143 after SIGTERM.
+
+    An error that nobody foresaw is told in a sentence too, and exits 70.
+    """
     heed_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what no encoding has
     sys.path.append(str(Path.cwd()))  # so that `mymodel:build` in this folder is found, as under `python -m`
     try:
         app(prog_name="trtbench")
     except TrtbenchError as error:
         complain(error)
         sys.exit(error.exit_code)
+    except Exception as error:
+        if IS_DEBUGGED.get():
+            raise
+        complain(_unforeseen(error))
+        sys.exit(_UNFORESEEN)
+
+
+def _unforeseen(error: Exception) -> TrtbenchError:
+    """Say of an error that is no user's mistake what it was, and where its traceback is kept."""
+    got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    cure = "run it again with --debug and report what it shows"
+    with contextlib.suppress(OSError):
+        handle, log = tempfile.mkstemp(prefix="trtbench-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            traceback.print_exception(error, file=file)
+        cure = f"report it with {log}, or run it again with --debug"
+    return TrtbenchError("trtbench itself: an error that nobody foresaw", got=got, cure=cure)

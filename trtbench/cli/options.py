@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trtbench.running import Places
 
 GIVEN_DEVICE: ContextVar[str | None] = ContextVar("device", default=None)  # of the command line, before any verb
+IS_DEBUGGED: ContextVar[bool] = ContextVar("debug", default=False)  # likewise
 PLAIN: Mapping[str, Any] = {  # of every application: what is shown is text
     "add_completion": False,
     "pretty_exceptions_enable": False,

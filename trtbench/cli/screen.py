@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import textwrap
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from trtbench.progress import Event
 
 _JSON_VERSION = "1"  # goes up where a key of --json goes away or means another thing; new ones come without
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _MARKS = {
     "done": "[green]done  [/green]",
     "cached": "[cyan]kept  [/cyan]",
@@ -36,18 +38,23 @@ _MARKS = {
 def complain(error: Exception | str) -> None:
     """Write an error to stderr, one line a fault."""
     console = Console(stderr=True, soft_wrap=True)
-    for line in str(error).splitlines():
+    for line in _printable(str(error)).split("\n"):
         console.print(f"[red]error:[/red] {escape(line)}", highlight=False)
+
+
+def _printable(text: str) -> str:
+    """Return a text without what would steer a terminal: names in files come from anyone."""
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def say(text: str) -> None:
     """Write a line for people to stderr."""
-    Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
+    Console(stderr=True, soft_wrap=True).print(_printable(text), highlight=False, markup=False)
 
 
 def show(text: str) -> None:
     """Write a result to stdout."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(_printable(text) + "\n")
 
 
 def show_json(value: Any) -> None:
@@ -60,8 +67,8 @@ def show_table(title: str, headers: Sequence[str], cells: Iterable[Sequence[str]
 
     A header is folded between its words where it is wider than what stands below it.
     """
-    table = Table(title=Text(title), title_justify="left", header_style="bold")
-    cells = [tuple(row) for row in cells]
+    table = Table(title=Text(_printable(title)), title_justify="left", header_style="bold")
+    cells = [tuple(map(_printable, row)) for row in cells]
     for index, header in enumerate(headers):
         width = max((len(row[index]) for row in cells), default=len(header))
         wrapped = "\n".join(textwrap.wrap(header, max(width, 1), break_long_words=False))

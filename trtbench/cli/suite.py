@@ -184,7 +184,7 @@ def _load_of(text: str) -> dict[str, Any]:
     Raises:
         ConfigError: it is none of these.
     """
-    found = re.fullmatch(r"(streams):(\d+)|(arrivals):(\d+(?:\.\d+)?)(ms)?", text)
+    found = re.fullmatch(r"(streams):([0-9]{1,9})|(arrivals):([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms)?", text)
     if found is None:
         cure = "e.g. --scenario streams:4 --scenario arrivals:200"
         expected = "streams:NUMBER, arrivals:RATE or arrivals:MILLISECONDSms"

@@ -56,7 +56,7 @@ def read_state(path: Path, *, weights_from: str | None = None) -> PackedState:
             if file.read(len(MAGIC)) == MAGIC:
                 return load_packed(path, max_bytes=MAX_BYTES)
     content = read_content(path)
-    state = clean_state(content.value, path=path, max_bytes=MAX_BYTES, weights_from=weights_from)
+    state = clean_state(content.value, path=path, max_bytes=content.max_bytes, weights_from=weights_from)
     odd = {key: str(one.dtype) for key, one in state.tensors.items() if one.dtype not in (torch.float32, torch.int64)}
     if odd:
         key, kind = next(iter(odd.items()))

@@ -16,6 +16,7 @@ from PIL import Image
 
 from trtbench.data.pixels import framed
 from trtbench.errors import DataError
+from trtbench.foreign import file_size, reason
 from trtbench.jsonable import sha256_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ _THREADS = min(
 _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 # What Pillow raises on a damaged or foreign file, by format; a closed list, so that our own faults still show.
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+# Formats that Pillow decodes by itself: for some others (EPS) it runs a program.
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+_MAX_PIXELS = 64 * 10**6  # of one image: the largest of ImageNet has 61 million
+_MAX_BYTES = 512 * 10**6  # of one file
+_FREE = 0.8  # of the machine's memory that the pixels of all images may take
 
 
 def data_cache() -> Path:
@@ -50,6 +56,7 @@ def decode(paths: Sequence[Path], *, root: Path, framing: Framing) -> tuple[NDAr
         DataError: files that are no images; the message names up to ten of them.
     """
     shape, copy = (len(paths), 3, *framing.height_width), None
+    require_room(len(paths), framing.height_width)
     if len(paths) >= CACHE_FROM:
         copy = data_cache() / f"decoded-{_listing_sha256(paths, root=root, framing=framing)}"
         for kept in copy.parent.glob(f"{copy.name}-*.npy"):
@@ -78,17 +85,41 @@ def decode(paths: Sequence[Path], *, root: Path, framing: Framing) -> tuple[NDAr
 def _read_into(path: Path, pixels: NDArray[np.uint8], framing: Framing) -> str | bool:
     """Fill (3, height, width) pixels with an image and say whether EXIF rotates it, or why that cannot be."""
     try:
-        with Image.open(path) as image:
+        file_size(path, most=_MAX_BYTES)
+        with Image.open(path, formats=FORMATS) as image:
+            require_few_pixels(image)
             pixels[:] = framed(image, **framing.framing).transpose(2, 0, 1)
             return bool(image.getexif().get(_ORIENTATION, 1) != 1)
     except _FAULTS as error:
-        return _reason(error)
+        return "not an image" if isinstance(error, PIL.UnidentifiedImageError) else reason(error)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, PIL.UnidentifiedImageError):
-        return "not an image"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def require_few_pixels(image: Image.Image) -> None:
+    """Refuse an image, before it is decoded, of more pixels than any that is meant to be classified.
+
+    Raises:
+        ValueError: it has more.
+    """
+    if (pixels := image.width * image.height) > _MAX_PIXELS:
+        raise ValueError(f"{pixels / 1e6:.0f} million pixels, above {_MAX_PIXELS / 1e6:.0f} million")
+
+
+def require_room(count: int, height_width: tuple[int, int]) -> None:
+    """Refuse, before one is read, more images of a size than the machine has memory for.
+
+    Raises:
+        DataError: there are more.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    height, width = height_width
+    if (wanted := count * 3 * height * width) > _FREE * memory:
+        got = f"{wanted / 1e9:.3g} GB of pixels on a machine of {memory / 1e9:.3g} GB"
+        raise DataError(
+            f"{count} images of {height} x {width} pixels",
+            expected="what the memory holds",
+            got=got,
+            cure="lower data.size, or take fewer images",
+        )
 
 
 def _listing_sha256(paths: Sequence[Path], *, root: Path, framing: Framing) -> str:

@@ -19,6 +19,7 @@ CLASSES = tuple("0123456789")
 MEAN = (0.3058,) * 3
 STD = (0.3242,) * 3
 _NATIVE = 8  # pixels a side
+_LARGEST = 256  # they are blots by then; more takes memory and shows nothing
 _DEEPEST = 16  # their highest grey level
 _TEST = 900  # images of 1,797: enough to prove that a drop is within 2 points over several engines
 _VALIDATION = 180
@@ -31,12 +32,13 @@ def load_splits(*, size: tuple[int, int]) -> tuple[Split, Split, Split]:
     No two of the 1,797 images are equal, so none stands in two splits.
 
     Raises:
-        ConfigError: a side is below the 8 pixels the digits have.
+        ConfigError: a side is below the 8 pixels the digits have, or above what there is to see of them.
     """
-    if min(size) < _NATIVE:
-        raise ConfigError(
-            "data.size", expected=f"at least {_NATIVE} for digits", got=str(min(size)), cure="32 is the default"
-        )
+    if not _NATIVE <= min(size) <= max(size) <= _LARGEST:
+        is_small = min(size) < _NATIVE
+        expected = f"at least {_NATIVE} for digits" if is_small else f"at most {_LARGEST} for digits"
+        got = str(min(size) if is_small else max(size))
+        raise ConfigError("data.size", expected=expected, got=got, cure="32 is the default")
     from sklearn.datasets import load_digits
 
     bundled = load_digits()

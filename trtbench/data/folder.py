@@ -6,12 +6,15 @@ An archive is unpacked once into the cache, and nothing in it is trusted.
 from __future__ import annotations
 
 import hashlib
-import json
+import itertools
+import lzma
 import os
 import shutil
+import struct
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,7 @@ import numpy as np
 
 from trtbench.data.decode import data_cache, decode
 from trtbench.errors import DataError
+from trtbench.foreign import file_size, parse_json, read_file, reason
 from trtbench.records import Split
 
 if TYPE_CHECKING:
@@ -177,10 +181,10 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], dict[str, int]]:
         DataError: it cannot be read, or is none of these.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        names = _of_json(json.loads(text)) if path.suffix == ".json" else text.splitlines()
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _unread(path, getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+        text = read_file(path).decode()
+        names = _of_json(parse_json(text)) if path.suffix == ".json" else text.splitlines()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unread(path, reason(error)) from error
     entries = tuple(name.strip() for name in names if name.strip())
     if len(entries) < _FEWEST_CLASSES or len(set(entries)) < len(entries):
         twice = next((one for index, one in enumerate(entries) if one in entries[:index]), None)
@@ -242,6 +246,15 @@ def _shown(names: Sequence[str]) -> str:
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 _LARGEST_BYTES = 64 * 10**9  # unpacked; ImageNet's validation set has 6.7 GB
+_SMALL_BYTES, _RATIO = 10**9, 100  # what may be unpacked of a small archive, and how much more than it takes itself
+_MOST_MEMBERS = 10 * 10**6
+_NAMES = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+_LONGEST_NAME = 10**6  # bytes, with what pax keeps beside it
+# What zipfile, tarfile and their decoders raise on damaged bytes; a closed list, so that our own faults show.
+FAULTS = (
+    *(OSError, ValueError, EOFError, NotImplementedError, RuntimeError, KeyError, IndexError, struct.error),
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+)
 
 
 def is_archive(path: Path) -> bool:
@@ -263,6 +276,7 @@ def unpacked(path: Path) -> Path:
         DataError: it is absent, damaged, hostile, too large, or the disk is full.
     """
     try:
+        file_size(path, most=_LARGEST_BYTES)
         state = path.stat()
         key = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
         target = data_cache() / f"{stem(path)}-{key}"
@@ -272,11 +286,11 @@ def unpacked(path: Path) -> Path:
                 with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as folder:
                     extract(path, Path(folder) / "content")
                     (Path(folder) / "content").replace(target)
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, ValueError) as error:
+    except FAULTS as error:
         raise DataError(
             f"archive {path}",
             expected="a whole archive of train/CLASS/* and test/CLASS/*, without links or names that leave it",
-            got=getattr(error, "strerror", None) or str(error),
+            got=reason(error),
             cure="fetch or pack it again, or unpack it yourself and name the folder",
         ) from error
     return next(_roots(target), target)
@@ -300,20 +314,32 @@ def extract(path: Path, folder: Path) -> None:
     folder.mkdir()
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as zipped:
-            _check_size((info.file_size for info in zipped.infolist()), folder)
+            _check_size((info.file_size for info in zipped.infolist()), path)
             zipped.extractall(folder)  # noqa: S202  it drops drive letters, leading slashes and ".."
         return
-    with tarfile.open(path) as tar:
+    with tarfile.open(path, tarinfo=_Member) as tar:
+        _check_size((member.size for member in tar), path)
         members = tar.getmembers()
-        _check_size((member.size for member in members), folder)
         if odd := next((member.name for member in members if not (member.isfile() or member.isdir())), None):
             raise ValueError(f"{odd!r}, which is neither a file nor a folder")
         tar.extractall(folder, members=members, filter="data")
 
 
-def _check_size(sizes: Iterator[int], folder: Path) -> None:
-    if (total := sum(sizes)) > _LARGEST_BYTES:
-        raise ValueError(f"{total / 1e9:.0f} GB unpacked, above {_LARGEST_BYTES / 1e9:.0f}")
-    free = shutil.disk_usage(folder).free
-    if total > free:
-        raise ValueError(f"{total / 1e9:.1f} GB unpacked, but {free / 1e9:.1f} GB free in {folder.parent}")
+class _Member(tarfile.TarInfo):
+    """A member whose names are no longer than a file system takes: tarfile reads them whole, whatever they claim."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _NAMES and self.size > _LONGEST_NAME:
+            raise tarfile.ReadError(f"a name of {self.size} bytes")
+        return super()._proc_member(tar)  # type: ignore[misc, no-any-return]  # tarfile documents it for subclasses
+
+
+def _check_size(sizes: Iterator[int], path: Path) -> None:
+    """Refuse members that unpack to too much; what is listed is summed before what follows is looked for."""
+    most = min(_LARGEST_BYTES, max(_SMALL_BYTES, _RATIO * path.stat().st_size))
+    free = shutil.disk_usage(data_cache()).free
+    for count, total in enumerate(itertools.accumulate(sizes)):
+        if total > most or count > _MOST_MEMBERS:
+            raise ValueError(f"{total / 1e9:.1f} GB in {count} members unpacked, above {most / 1e9:.1f} GB")
+        if total > free:
+            raise ValueError(f"{total / 1e9:.1f} GB unpacked, but {free / 1e9:.1f} GB free in {data_cache()}")

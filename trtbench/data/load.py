@@ -14,6 +14,7 @@ from trtbench.data.batches import stratified_split
 from trtbench.data.folder import is_archive, load_folder, stem, unpacked
 from trtbench.data.preprocess import measure_mean_std
 from trtbench.errors import DataError
+from trtbench.foreign import parse_json
 from trtbench.records import Dataset, Framing, Preprocessing, Split
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def read_dataset(path: Path) -> Dataset:
     """
     try:
         with np.load(path, allow_pickle=False) as kept:
-            said = json.loads(str(kept["facts"]))
+            said = parse_json(str(kept["facts"]))
             splits = {name: Split(images=kept[f"{name}.images"], labels=kept[f"{name}.labels"]) for name in _SPLITS}
         facts: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in said.items()}
         return Dataset(**facts | splits | {"preprocessing": Preprocessing.read(facts["preprocessing"])})

@@ -71,12 +71,12 @@ def parse_gates(text: str) -> Gates:
         ConfigError: something else stands there.
     """
     found: dict[str, Any] = {}
-    for part in filter(None, (one.strip() for one in text.split(","))):
+    for part in (one.strip() for one in text.split(",")) if text else ():
         if part == "inconclusive":
             found["inconclusive"] = True
-        elif match := re.fullmatch(r"slower:(\d+(?:\.\d+)?)%", part):
+        elif match := re.fullmatch(r"slower:([0-9]{1,4}(?:\.[0-9]{1,9})?)%", part):
             found["slower"] = float(match.group(1)) / 100
-        elif match := re.fullmatch(r"drop:(\d+(?:\.\d+)?)", part):
+        elif match := re.fullmatch(r"drop:([0-9]{1,3}(?:\.[0-9]{1,9})?)", part):
             found["drop_pp"] = float(match.group(1))
         else:
             raise ConfigError(

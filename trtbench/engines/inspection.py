@@ -43,7 +43,8 @@ def inspect_engine(path: Path) -> Inspection:
     """
     sidecar = read_sidecar(path)
     check_engine(path, sidecar, machine=sidecar.machine)
-    kept: dict[str, Any] = dict(sidecar.facts.get("layers") or {})
+    layers = sidecar.facts.get("layers") or {}
+    kept: dict[str, Any] = dict(layers) if isinstance(layers, dict) else {"layers": layers}
     if sidecar.backend != "tensorrt":
         why = f"{sidecar.backend} has no inspector"
         return Inspection(path=path, sidecar=sidecar, layers=kept, is_live=False, why_not_live=why)

@@ -19,7 +19,7 @@ import torch
 
 from trtbench.disk import write_atomically
 from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, refuse_precision
-from trtbench.errors import EngineError, UnsupportedError
+from trtbench.errors import EngineError, SidecarError, UnsupportedError
 from trtbench.models import load_model
 from trtbench.precision import PRECISIONS
 
@@ -288,9 +288,11 @@ class TorchBackend:
 
         Raises:
             UnsupportedError: it needs CUDA.
+            SidecarError: its network is code that neither a suite nor the command line names.
         """
         self._require_cuda()
-        wanted = {"threads": 1, **settings, **sidecar.settings}
+        _refuse_code(path, sidecar, settings.get("code"))
+        wanted = {"threads": 1, **{key: value for key, value in settings.items() if key != "code"}, **sidecar.settings}
         torch.set_num_threads(wanted["threads"])
         is_tf32 = sidecar.precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_tf32
@@ -321,6 +323,17 @@ class TorchBackend:
         if self._needs_compiler and not any(shutil.which(one) for one in (*named, *_COMPILERS) if one):
             cure = "install g++ (the container has none), or use the backend eager or eager-cudagraph"
             raise UnsupportedError(f"backend {self.name}", expected="a C++ compiler", got="none on the PATH", cure=cure)
+
+
+def _refuse_code(path: Path, sidecar: Sidecar, trusted: str | None) -> None:
+    source = sidecar.model.partition(":")[0]
+    if ":" in sidecar.model and source not in {"torchvision", "timm"} and sidecar.model != trusted:
+        raise SidecarError(
+            f"sidecar of {path}: model",
+            expected="a network that needs no code of yours",
+            got=repr(sidecar.model),
+            cure="run the suite that names it: a sidecar imports nothing",
+        )
 
 
 def require_device(precision: str, *, backend: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench.disk import file_sha256, write_atomically
 from trtbench.errors import SidecarError
+from trtbench.foreign import NAME, read_json, reason
 from trtbench.jsonable import to_jsonable
 from trtbench.precision import PRECISIONS, read_shown, shown_precision
 from trtbench.records import Preprocessing
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA_VERSION = 1
+_MAX_CLASSES = 10**6
+_NAMED = ("variant", "backend")  # what paths are made of
+_KINDS: Mapping[str, tuple[type, ...]] = {  # by annotation
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "bool": (bool,),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "Mapping[str, Any]": (dict,),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +116,7 @@ def read_sidecar(engine: Path) -> Sidecar:
     path = sidecar_path(engine)
     cure = "build the engine again: `trtbench build`"
     try:
-        document = json.loads(path.read_bytes())
+        document = read_json(path)
         if document["schema_version"] != SCHEMA_VERSION:
             version = str(document["schema_version"])
             raise SidecarError(f"sidecar {path}: version", expected=str(SCHEMA_VERSION), got=version, cure=cure)
@@ -127,13 +140,37 @@ def read_sidecar(engine: Path) -> Sidecar:
                 "widths": tuple(document.get("widths", document.get("channels", ()))),  # as older ones say
             }
         )
+        _check(sidecar)
     except FileNotFoundError as error:
         raise SidecarError(f"engine {engine}", expected=f"its sidecar {path.name} beside it", cure=cure) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SidecarError(f"sidecar {path}", expected="a whole sidecar", got=repr(error), cure=cure) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        got = f"no {error}" if isinstance(error, KeyError) else reason(error)
+        raise SidecarError(f"sidecar {path}", expected="a whole sidecar", got=got, cure=cure) from error
     if preprocessing.fingerprint != fingerprint:
         raise SidecarError(f"sidecar {path}: preprocessing", expected=f"fingerprint {fingerprint}", cure=cure)
     return sidecar
+
+
+def _check(sidecar: Sidecar) -> None:
+    """Refuse a field of another type, a number that counts nothing, and a name that a path could not be made of.
+
+    Raises:
+        ValueError: a field is so.
+    """
+    for item in fields(Sidecar):
+        value, kinds = getattr(sidecar, item.name), _KINDS.get(str(item.type))
+        if kinds is not None and type(value) not in kinds:
+            raise ValueError(f"{item.name}: {value!r:.60}")
+        if isinstance(value, (int, float)) and value < 0:
+            raise ValueError(f"{item.name}: {value}, below 0")
+        if item.name in _NAMED and NAME.fullmatch(str(value)) is None:
+            raise ValueError(f"{item.name}: {value!r:.60}, which is no name: letters, digits, . _ + # and -")
+    texts = (*sidecar.notes, *sidecar.classes)
+    numbers = (*sidecar.widths, *(sidecar.options.get("batch_sizes") or ()), *(sidecar.options.get("profile") or ()))
+    if not all(isinstance(one, str) for one in texts) or not all(type(one) is int and one > 0 for one in numbers):
+        raise ValueError("notes, classes, widths, batch sizes or a profile of other types")
+    if (sidecar.classes and len(sidecar.classes) != sidecar.num_classes) or not 0 < sidecar.num_classes <= _MAX_CLASSES:
+        raise ValueError(f"{len(sidecar.classes)} classes of {sidecar.num_classes}")
 
 
 def check_engine(engine: Path, sidecar: Sidecar, *, machine: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import filelock
 
 from trtbench.data import save_dataset
-from trtbench.data.folder import extract
+from trtbench.data.folder import FAULTS, extract
 from trtbench.decide.compare import machine_facts, runtime_versions
 from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.environment import collect_environment
 from trtbench.errors import ConfigError
+from trtbench.foreign import read_json, reason
 from trtbench.graph.given import load_onnx
 from trtbench.jsonable import to_jsonable
 from trtbench.make.calibration import manifest
@@ -119,8 +119,8 @@ def open_job(path: Path, places: AnyPlaces) -> tuple[Suite, AnyPlaces]:
                     extract(path, Path(scratch) / "content")
                     _check(Path(scratch) / "content" / "job")
                     (Path(scratch) / "content" / "job").replace(folder)
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError) as error:
-        got = getattr(error, "strerror", None) or str(error)
+    except (*FAULTS, TypeError, AttributeError) as error:
+        got = reason(error)
         raise ConfigError(f"job {path}", expected="a whole job", got=got, cure=_CURE) from error
     return load_suite(folder / _SUITE), replace(places, calib=folder / "calib", job=folder)
 
@@ -131,7 +131,7 @@ def _check(folder: Path) -> None:
     Raises:
         ValueError: they differ.
     """
-    document = json.loads((folder / JOB).read_bytes())
+    document = read_json(folder / JOB)
     if document["format"] != _FORMAT:
         raise ValueError(f"format {document['format']}, not {_FORMAT}")
     listed = document["files"]

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from trtbench.confined import confined
 from trtbench.data.preprocess import normalise
 from trtbench.disk import write_atomically
 from trtbench.errors import ConfigError, GraphError
+from trtbench.foreign import file_size, reason
 from trtbench.graph.adapt import adapted, fixed_batch, flattened, is_channels_last
-from trtbench.graph.reference import run_reference
+from trtbench.graph.reference import onnxruntime, run_reference
 from trtbench.graph.simplify import simplify
 from trtbench.graph.view import QUANTIZERS, view
+from trtbench.jsonable import to_jsonable
+from trtbench.records import Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from trtbench.records import Preprocessing
-
-
 INPUT = "input"
 OUTPUT = "logits"
+_MAX_BYTES = 2**31  # of a message of protobuf; more lies in external data
 _FEW = 2  # images that a graph is tried on
 _MATRIX_RANK = 2
 _TOLERANCE = 1e-2  # of the largest logit: a graph in FP16 rounds to half of that, where FP32 stays below 1e-5
@@ -40,6 +44,50 @@ _OTHER_KINDS = (
     (b"<", "a web page", "download the file itself, not the page about it"),
 )
 _CURE = "export it with one float32 input (batch, C, H, W), one output (batch, classes) and a free batch dimension"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What was changed to bring a graph into our form, for people, and whether it has Q/DQ pairs of its own."""
+
+    notes: tuple[str, ...]
+    is_quantized: bool
+
+
+def imported(path: Path, target: Path, *, num_classes: int, preprocessing: Preprocessing) -> Imported:
+    """Do what `import_onnx` does in a process with limits: it parses, folds and runs what nobody has vouched for.
+
+    Raises:
+        ConfigError: as there, or it took more memory or time than its size explains, or crashed the runtime.
+        GraphError: its opset cannot be raised.
+    """
+    found = confined(
+        "trtbench.graph.given:_import",
+        path,
+        target=str(target),
+        num_classes=num_classes,
+        preprocessing=to_jsonable(preprocessing),
+    )
+    return Imported(notes=tuple(found["notes"]), is_quantized=found["is_quantized"])
+
+
+def _import(path: Path, *, target: str, num_classes: int, preprocessing: dict[str, Any]) -> dict[str, Any]:
+    kept = {**preprocessing, "mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"])}
+    notes = import_onnx(path, Path(target), num_classes=num_classes, preprocessing=Preprocessing(**kept))
+    own = onnx.load(target)
+    _try_optimised(own, Preprocessing(**kept))
+    return {"notes": notes, "is_quantized": any(node.op_type in QUANTIZERS for node in own.graph.node)}
+
+
+def _try_optimised(own: onnx.ModelProto, preprocessing: Preprocessing) -> None:
+    """Run a graph as engines run it: what crashes an optimiser does so here; what it refuses, each row tells."""
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    with contextlib.suppress(Exception):
+        session = ort.InferenceSession(own.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session.run(None, {INPUT: np.zeros((1, *preprocessing.input_shape), np.float32)})
 
 
 def import_onnx(path: Path, target: Path, *, num_classes: int, preprocessing: Preprocessing) -> tuple[str, ...]:
@@ -81,11 +129,22 @@ def import_onnx(path: Path, target: Path, *, num_classes: int, preprocessing: Pr
 
 
 def graph_sha256(path: Path) -> str:
-    """Return the sha256 (hex) of an ONNX file with the external data beside it.
+    """Return the sha256 (hex) of an ONNX file with the external data beside it, read in a process with limits.
 
     Raises:
         ConfigError: it is no ONNX file, or its data is missing.
     """
+    refuse_other_kinds(path)
+    state = path.stat()
+    return _sha256(path, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, _size: int, _time: int) -> str:
+    return str(confined("trtbench.graph.given:_sha256_here", path))
+
+
+def _sha256_here(path: Path) -> str:
     return hashlib.sha256(load_onnx(path).SerializeToString(deterministic=True)).hexdigest()
 
 
@@ -95,7 +154,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     Raises:
         ConfigError: it is none; what stands there instead is named where its first bytes tell.
     """
-    _refuse_other_kinds(path)
+    refuse_other_kinds(path)
     try:
         proto = onnx.load(path)
         onnx.checker.check_model(proto)
@@ -105,14 +164,15 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     return proto
 
 
-def _refuse_other_kinds(path: Path) -> None:
+def refuse_other_kinds(path: Path) -> None:
     """Name what stands where an ONNX file should, if its first bytes tell."""
     try:
+        file_size(path, most=_MAX_BYTES)
         with path.open("rb") as file:
             head = file.read(64)
-    except OSError as error:
-        got = error.strerror or str(error)
-        raise ConfigError(f"model {path}", expected="an ONNX file", got=got, cure="mend the path") from error
+    except (OSError, ValueError) as error:
+        got, cure = reason(error), "mend the path"
+        raise ConfigError(f"model {path}", expected="an ONNX file", got=got, cure=cure) from error
     for start, got, cure in _OTHER_KINDS:
         if head.startswith(start):
             raise ConfigError(f"model {path}", expected="an ONNX file", got=got, cure=cure)
@@ -191,11 +251,21 @@ class Description:
 
 
 def describe_onnx(path: Path) -> Description:
-    """Read what there is to say of a user's ONNX file, and the line that builds it.
+    """Read what there is to say of a user's ONNX file, and the line that builds it, in a process with limits.
 
     Raises:
-        ConfigError: it is no ONNX file.
+        ConfigError: it is no ONNX file, or it takes more memory or time than its size explains.
     """
+    refuse_other_kinds(path)
+    found = confined("trtbench.graph.given:_described", path)
+    return Description(**{**found, **{key: tuple(found[key]) for key in ("inputs", "outputs")}})
+
+
+def _described(path: Path) -> dict[str, Any]:
+    return dict(to_jsonable(_description(path)))
+
+
+def _description(path: Path) -> Description:
     proto = load_onnx(path)
     seen = view(proto)
     stored = {item.name for item in proto.graph.initializer}

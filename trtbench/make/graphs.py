@@ -109,12 +109,11 @@ def exported(
 @recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "onnxruntime"), version=3)
 def imported(folder: Path, *, graph: Given[Path], num_classes: int, preprocessing: Preprocessing) -> GraphFacts:
     """Bring a user's graph into the form of our own exports."""
-    from trtbench.graph.given import describe_onnx, import_onnx
+    from trtbench.graph import given
 
-    notes = import_onnx(graph.value, folder / GRAPH, num_classes=num_classes, preprocessing=preprocessing)
-    is_quantized = describe_onnx(folder / GRAPH).is_quantized
-    own = ("it has Q/DQ pairs of its own, which are built as they are",) if is_quantized else ()
-    return GraphFacts(is_quantized=is_quantized, notes=(*notes, *own))
+    found = given.imported(graph.value, folder / GRAPH, num_classes=num_classes, preprocessing=preprocessing)
+    own = ("it has Q/DQ pairs of its own, which are built as they are",) if found.is_quantized else ()
+    return GraphFacts(is_quantized=found.is_quantized, notes=(*found.notes, *own))
 
 
 @recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("torch", "onnx"), version=2)

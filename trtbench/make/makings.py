@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
-import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from trtbench._optional import version
 from trtbench.disk import Lease, file_sha256
+from trtbench.foreign import read_json
 from trtbench.make.recipe import Book
 from trtbench.progress import Event, Listener, nobody
 from trtbench.store import Store
@@ -174,7 +174,7 @@ class Makings:
     def brought(self) -> Mapping[str, Any]:
         """What a job says of itself: `made`, where and with what, and `lost`, why a variant has no network."""
         job = self.places.job
-        found: dict[str, Any] = {} if job is None else json.loads((job / JOB).read_bytes())
+        found: dict[str, Any] = {} if job is None else read_json(job / JOB)
         return found
 
     @functools.cached_property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from trtbench.disk import write_atomically
 from trtbench.errors import CheckpointError, ConfigError, StoreError
+from trtbench.foreign import parse_json
 from trtbench.jsonable import canonical_json
-from trtbench.models.files import FACTS, MAX_BYTES, read_content
+from trtbench.models.files import FACTS, read_content
 from trtbench.models.masks import (
     MASKS,
     inferred_masks,
@@ -76,7 +76,7 @@ def load_model(
     if checkpoint is None:
         return LoadedModel(model=model, notes=("the weights are untrained: there is no checkpoint",))
     content = read_content(checkpoint)
-    state = clean_state(content.value, path=checkpoint, max_bytes=MAX_BYTES, weights_from=weights_from)
+    state = clean_state(content.value, path=checkpoint, max_bytes=content.max_bytes, weights_from=weights_from)
     request = Request(
         name=name,
         num_classes=num_classes,
@@ -135,7 +135,7 @@ def facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return what a file of ours says of itself; nothing where it is another's."""
     facts: Any = None
     with contextlib.suppress(ValueError):
-        facts = json.loads(metadata.get(FACTS, ""))
+        facts = parse_json(metadata.get(FACTS, ""))
     return facts if isinstance(facts, dict) else {}
 
 

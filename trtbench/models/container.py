@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from trtbench.disk import write_atomically
 from trtbench.errors import CheckpointError
+from trtbench.foreign import parse_json, read_file, reason
 from trtbench.models.streams import MAX_SYMBOLS, Form, decode, encode, size_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 32
 _MAX_HEADER = 64 * 10**6  # of inflated JSON: the histograms of thousands of tensors stay below it
 
+_SMALL_BYTES, _RATIO = 64 * 10**6, 1000  # what may be decoded from few bytes, and from more: 0.03 bits a weight
 _SMALL, _FEW = 4096, 512  # of a tensor of more numbers than that, a table of so few values needs no comparison
 _MAX_TABLE = 4096  # values a tensor may have to be stored as indices
 _GET_AGAIN = "copy or download it again, or pack the network again"
@@ -173,12 +175,12 @@ def load_packed(path: Path, *, max_bytes: int) -> PackedState:
         CheckpointError: it cannot be read, is cut short, changed or hostile.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
+        data = read_file(path, most=max_bytes)
+    except (OSError, ValueError) as error:
         cure = "check the path and its permissions"
-        raise CheckpointError(f"packed file {path}", got=error.strerror or str(error), cure=cure) from error
+        raise CheckpointError(f"packed file {path}", got=reason(error), cure=cure) from error
     try:
-        return from_bytes(data, max_bytes=max_bytes)
+        return from_bytes(data, max_bytes=min(max_bytes, max(_SMALL_BYTES, _RATIO * len(data))))
     except ValueError as error:
         raise CheckpointError(
             f"packed file {path}", expected="a container of trtbench", got=str(error), cure=_GET_AGAIN
@@ -213,8 +215,9 @@ def _header_of(data: bytes) -> tuple[_Header, bytes]:
     if not inflater.eof or inflater.unused_data:
         raise ValueError("a header that is cut short or too long")
     try:
+        parse_json(text)
         return _Header.model_validate_json(text), data[end:]
-    except (ValidationError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"a header that makes no sense ({' '.join(str(error).split())[:160]})") from error
 
 

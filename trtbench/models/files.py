@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from trtbench.errors import CheckpointError
+from trtbench.foreign import file_size, reason
 from trtbench.jsonable import canonical_json
 from trtbench.models.container import MAGIC, load_packed
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 MAX_BYTES = 4 * 10**9  # the largest CNNs of torchvision and timm stay below 4 GB in float32
 FACTS = "trtbench"  # the one metadata key: safetensors writes several in an order that changes from run to run
 _SAVE_AGAIN = "save the weights alone: torch.save(model.state_dict(), path)"
+_SMALLER = "leave the optimizer and other networks out: " + _SAVE_AGAIN
+_SMALL_BYTES, _RATIO = (
+    64 * 10**6,
+    8,
+)  # what a small file may hold; of its size: FP8 weights take 4 times more in float32
 _GET_AGAIN = "copy or download it again and compare its size or sha256 with the source's"
 _OTHER_KINDS = (
     (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself: git lfs pull"),
@@ -45,12 +51,14 @@ _HARMLESS: list[Any] = [
 class Content:
     """What a file holds: any Python value of plain types and tensors, and the text its writer added.
 
-    `is_ordered` is False where the format keeps no order of definition (safetensors sorts by name).
+    `is_ordered` is False where the format keeps no order of definition (safetensors sorts by name). `max_bytes` is the
+    most that its tensors may take.
     """
 
     value: Any
     metadata: Mapping[str, str] = field(default_factory=dict)
     is_ordered: bool = True
+    max_bytes: int = MAX_BYTES
 
 
 def read_content(path: Path, *, max_bytes: int = MAX_BYTES) -> Content:
@@ -59,10 +67,17 @@ def read_content(path: Path, *, max_bytes: int = MAX_BYTES) -> Content:
     Raises:
         CheckpointError: no such file, larger than `max_bytes`, damaged, or holding more than plain values and tensors.
     """
-    size = _size(path)
+    try:
+        size = file_size(path, most=max_bytes)
+    except (OSError, ValueError) as error:
+        if path.is_dir():
+            raise _refusal(path, got="a folder", cure="name the file inside it") from error
+        cure = _SMALLER if path.is_file() else "check the path and its permissions"
+        expected = f"at most {max_bytes / 1e9:g} GB of weights"
+        raise _refusal(path, got=reason(error), cure=cure, expected=expected) from error
     if size == 0:
         raise _refusal(path, got="an empty file", cure=_GET_AGAIN)
-    _check_size(path, size, max_bytes=max_bytes)
+    max_bytes = most_bytes(size, max_bytes=max_bytes)
     try:
         with path.open("rb") as file:
             head = file.read(128)
@@ -73,7 +88,7 @@ def read_content(path: Path, *, max_bytes: int = MAX_BYTES) -> Content:
         _refuse_other_kinds(path, head)
         if head.startswith(b"PK"):
             _check_zip(path, max_bytes=max_bytes)
-        return Content(value=_read_pickle(path))
+        return Content(value=_read_pickle(path), max_bytes=max_bytes)
     except OSError as error:
         raise _refusal(path, got=error.strerror or str(error), cure="check the path and its permissions") from error
 
@@ -81,34 +96,31 @@ def read_content(path: Path, *, max_bytes: int = MAX_BYTES) -> Content:
 def read_metadata(path: Path) -> Mapping[str, str]:
     """Return the text that the writer of a safetensors or packed file added; nothing of other files and of none."""
     try:
+        size = file_size(path, most=MAX_BYTES)
         with path.open("rb") as file:
             head = file.read(128)
         if head.startswith(MAGIC):
-            return _read_packed(path, max_bytes=MAX_BYTES).metadata
-        if _is_safetensors(head, size=_size(path)):
+            return _read_packed(path, max_bytes=most_bytes(size, max_bytes=MAX_BYTES)).metadata
+        if _is_safetensors(head, size=size):
             with safe_open(path, framework="pt", device="cpu") as tensors:
                 return tensors.metadata() or {}
-    except (OSError, SafetensorError, CheckpointError):  # reading the file tells
+    except (OSError, ValueError, SafetensorError, CheckpointError):  # reading the file tells
         return {}
     return {}
 
 
-def _size(path: Path) -> int:
-    try:
-        if path.is_dir():
-            raise _refusal(path, got="a folder", cure="name the file inside it")
-        return path.stat().st_size
-    except OSError as error:
-        raise _refusal(path, got=error.strerror or str(error), cure="check the path and its permissions") from error
+def most_bytes(size: int, *, max_bytes: int) -> int:
+    """Return the most that the tensors of a file of this size may take: a stride of 0 makes a small file claim any."""
+    return min(max_bytes, max(_SMALL_BYTES, _RATIO * size))
 
 
 def _check_size(path: Path, size: int, *, max_bytes: int) -> None:
     if size > max_bytes:
         raise _refusal(
             path,
-            expected=f"at most {max_bytes / 1e9:g} GB",
+            expected=f"at most {max_bytes / 1e9:.3g} GB",
             got=f"{size / 1e9:.3g} GB",
-            cure="leave the optimizer and other networks out: " + _SAVE_AGAIN,
+            cure=_SMALLER,
         )
 
 
@@ -151,7 +163,7 @@ def _check_zip(path: Path, *, max_bytes: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
+    except Exception as error:  # zipfile raises anything on damaged bytes
         raise _refusal(path, got=f"an archive that is cut short or damaged ({error})", cure=_GET_AGAIN) from error
     _check_size(path, sum(member.file_size for member in members), max_bytes=max_bytes)
     if any(member.filename.endswith("/constants.pkl") for member in members):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, get_args
 
 from trtbench import _optional
+from trtbench.foreign import parse_json
 from trtbench.models.checkpoints import facts_of
 from trtbench.models.files import read_metadata
 from trtbench.records import Expected, Framing, Interpolation, Preprocessing
@@ -27,7 +27,7 @@ def expected_input(name: str, checkpoint: Path) -> Expected | None:
     """
     noted = facts_of(read_metadata(checkpoint)).get("metadata", {})
     with suppress(TypeError, ValueError, KeyError, AttributeError):  # an older file of ours, or none of ours
-        return _noted(json.loads(noted["input"]))
+        return _noted(parse_json(noted["input"]))
     source, _, rest = name.partition(":")
     if source == "torchvision":
         return _of_torchvision(rest, checkpoint)

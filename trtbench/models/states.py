@@ -62,10 +62,11 @@ def clean_state(content: Any, *, path: Path, max_bytes: int, weights_from: str |
     tensors, dropped = _tensors_of(found)
     if dropped:
         notes.append(f"left out of the checkpoint: {_some(dropped)}")
+    _check_sizes(tensors, path=path, max_bytes=max_bytes)
     tensors, masked = _merge_masks(tensors, path=path)
     if masked:
         notes.append(f"weight masks of torch.nn.utils.prune multiplied in: {_some(masked)}")
-    _check_kinds(tensors, path=path, max_bytes=max_bytes)
+    _check_kinds(tensors, path=path)
     tensors, converted = _to_float32(tensors)
     notes += converted
     _check_finite(tensors, path=path)
@@ -209,7 +210,19 @@ def _order(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
     return sorted(after, key=lambda key: rank[key.rpartition(".")[0]])
 
 
-def _check_kinds(tensors: dict[str, Tensor], *, path: Path, max_bytes: int) -> None:
+def _check_sizes(tensors: dict[str, Tensor], *, path: Path, max_bytes: int) -> None:
+    """Refuse tensors of more numbers than their file can hold, before one of them is computed with."""
+    claimed = 4 * sum(tensor.numel() for tensor in tensors.values())
+    if claimed > max_bytes:
+        raise CheckpointError(
+            f"checkpoint {path}",
+            expected=f"at most {max_bytes / 1e9:.3g} GB of weights",
+            got=f"{claimed / 1e9:.3g} GB",
+            cure="use a smaller network, or save the weights again without expanded tensors",
+        )
+
+
+def _check_kinds(tensors: dict[str, Tensor], *, path: Path) -> None:
     for key, tensor in tensors.items():
         kind = _odd_kind(key, tensor)
         if kind:
@@ -219,15 +232,6 @@ def _check_kinds(tensors: dict[str, Tensor], *, path: Path, max_bytes: int) -> N
                 got=kind,
                 cure="save the network in float32, before quantization: model.float().state_dict()",
             )
-    # A stride of 0 makes a small file claim any size.
-    claimed = 4 * sum(tensor.numel() for tensor in tensors.values())
-    if claimed > max_bytes:
-        raise CheckpointError(
-            f"checkpoint {path}",
-            expected=f"at most {max_bytes / 1e9:g} GB of weights",
-            got=f"{claimed / 1e9:.3g} GB",
-            cure="use a smaller network",
-        )
 
 
 def _odd_kind(key: str, tensor: Tensor) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from trtbench.bench.interleave import Timing
 from trtbench.disk import write_atomically
 from trtbench.errors import ConfigError
+from trtbench.foreign import read_json
 from trtbench.jsonable import to_jsonable
 from trtbench.report.document import validate_report
 from trtbench.report.markdown import render_markdown
@@ -99,15 +100,20 @@ def read_blocks(folder: Path, row: Row) -> Timing | None:
     if not path.is_file():
         return None
     try:
-        kept = json.loads(path.read_bytes()).get("samples", {}).get(_PLAIN)
+        kept = read_json(path).get("samples", {}).get(_PLAIN)
         if kept is None:
             return None
-        return Timing(
+        timing = Timing(
             blocks=tuple(np.array(block, dtype=np.int64) for block in kept["blocks_ns"]),
-            processes=tuple(kept["processes"]),
-            spans=tuple((since, until) for since, until in kept["spans_ns"]),
+            processes=tuple(map(int, kept["processes"])),
+            spans=tuple((int(since), int(until)) for since, until in kept["spans_ns"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if len({len(timing.blocks), len(timing.processes), len(timing.spans)}) > 1 or not timing.blocks:
+            raise ValueError("blocks, processes and spans of different numbers")
+        if not all(block.ndim == 1 and len(block) and block.min() > 0 for block in timing.blocks):
+            raise ValueError("an empty block, or a time that is not above 0")
+        return timing  # noqa: TRY300  what it is made of is checked
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         cure = "remove it; the report then stands on its own figures"
         raise ConfigError(f"samples {path}", expected="a whole file", got=repr(error), cure=cure) from error
 
@@ -120,10 +126,10 @@ def read_predictions(folder: Path, row: Row) -> tuple[int, ...]:
     """
     path = _path(folder, row)
     try:
-        return tuple(json.loads(path.read_bytes())["predictions"])
+        return tuple(map(int, read_json(path)["predictions"]))
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(f"samples {path}", expected="a whole file", got=repr(error), cure="remove it") from error
 
 

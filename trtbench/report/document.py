@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of Report at run time
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping  # noqa: TC003  pydantic resolves the fields of Report at run time
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,11 +13,13 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trtbench.errors import ConfigError
+from trtbench.foreign import NAME, parse_json, read_file, reason
 from trtbench.precision import read_shown
 from trtbench.rows import AMONG_SETTINGS, Row
 from trtbench.suite import Objective  # noqa: TC001  as above
 
 SCHEMA_VERSION = "1"
+_SHOWN = 20  # faults
 
 _CURES = {
     "missing": "the report is not whole; write it again with `trtbench run`",
@@ -114,16 +117,20 @@ def validate_report(text: str, *, origin: str) -> Report:
         ConfigError: no JSON, a newer schema, or a value that cannot be; the message names file, key and cure.
     """
     try:
-        raw = json.loads(text, parse_constant=_refuse)
+        raw = parse_json(text)
     except ValueError as error:
         raise ConfigError(f"{origin}: not valid JSON", got=str(error), cure="`trtbench run` writes a report") from error
     _check_version(raw, origin=origin)
     _lift_into_fields(raw)
     try:
-        return _adapter().validate_json(json.dumps(raw), strict=True)
+        report = _adapter().validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
-        faults = [_fault(origin, fault) for fault in error.errors(include_url=False)]
-        raise ConfigError("\n".join(faults)) from error
+        found = error.errors(include_url=False)
+        more = [f"{origin}: and {len(found) - _SHOWN} faults more"] if len(found) > _SHOWN else []
+        raise ConfigError("\n".join([*(_fault(origin, fault) for fault in found[:_SHOWN]), *more])) from error
+    for place, what in _nonsense(report):
+        raise ConfigError(f"{origin}: {place}", expected=what, cure="mend the value, or run again")
+    return report
 
 
 def read_report(path: str | Path) -> Report:
@@ -134,9 +141,9 @@ def read_report(path: str | Path) -> Report:
     """
     file = Path(path) / "report.json" if Path(path).is_dir() else Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        got = getattr(error, "strerror", None) or "bytes that are not UTF-8 text"
+        text = read_file(file).decode()
+    except (OSError, ValueError) as error:
+        got = reason(error)
         cure = "name a folder under runs/; `trtbench run` writes one"
         raise ConfigError(f"report {str(file)!r}", expected="a report.json", got=got, cure=cure) from error
     return validate_report(text, origin=str(file))
@@ -145,11 +152,6 @@ def read_report(path: str | Path) -> Report:
 @cache
 def _adapter() -> TypeAdapter[Report]:
     return TypeAdapter(Report)
-
-
-def _refuse(constant: str) -> None:
-    """Refuse NaN and Infinity, which Python writes and no other reader takes."""
-    raise ValueError(f"{constant}, which JSON does not know")
 
 
 def _lift_into_fields(raw: Any) -> None:
@@ -198,11 +200,38 @@ def _forget_settling(row: dict[str, Any]) -> None:
             latency.pop(key, None)
 
 
+def _nonsense(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield where a report says what no run can have found, and what would have made sense."""
+    if not isinstance(report.suite.get("name"), str) or not isinstance(report.suite.get("decision", {}), dict):
+        yield "suite", "a name, and a decision with keys"
+    for index, row in enumerate(report.rows):
+        for name, what in _nonsense_of_row(row):
+            yield f"rows.{index}.{name}", what
+
+
+def _nonsense_of_row(row: Row) -> Iterator[tuple[str, str]]:
+    for name in ("variant", "backend"):
+        if NAME.fullmatch(getattr(row, name)) is None:
+            yield name, "a name of letters, digits, . _ + # and -, of which a file's name is made"
+    for one in fields(row):
+        value = getattr(row, one.name)
+        if isinstance(value, (int, float)) and (value < 0 or (one.name in {"batch_size", "build"} and value < 1)):
+            yield one.name, "a number that is not negative"
+    if (counted := row.accuracy) is not None:
+        counts = (counted.correct, counted.lost or 0, counted.gained or 0, *counted.per_class, *counted.class_totals)
+        if not 0 <= min(counts) <= max(counts) <= counted.total or not 0 <= counted.top1 <= 1 or not counted.total:
+            yield "accuracy", "counts between 0 and the number of images"
+    for timed in (row.latency, *row.other_latencies):
+        times = () if timed is None else (timed.p50_ms, timed.p90_ms, timed.mean_ms, timed.ms_per_image, timed.n)
+        if timed is not None and min(*times, timed.p99_ms or 1, timed.ratio or 1, timed.launches_per_sample) <= 0:
+            yield "latency", "times above 0"
+
+
 def _check_version(raw: Any, *, origin: str) -> None:
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version == SCHEMA_VERSION:
         return
-    is_newer = isinstance(version, str) and version.isdecimal() and int(version) > int(SCHEMA_VERSION)
+    is_newer = isinstance(version, str) and re.fullmatch("[0-9]{1,9}", version) is not None and version != "0"
     raise ConfigError(
         f"{origin}: schema_version",
         expected=repr(SCHEMA_VERSION),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from trtbench.bench.records import EngineFile
@@ -21,11 +21,13 @@ from trtbench.decide.compare import (
 )
 from trtbench.environment import collect_environment
 from trtbench.errors import ConfigError, RowError
+from trtbench.foreign import read_json
 from trtbench.jsonable import to_jsonable
 from trtbench.progress import Event, Listener, nobody
 from trtbench.report.disk import read_blocks
 from trtbench.report.document import read_report
 from trtbench.report.words import recommend
+from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -160,7 +162,7 @@ def find_engines(folders: Sequence[Path]) -> dict[str, Path]:
 def _engine_sha256(sidecar: Path) -> str | None:
     """Return what a file that may be a sidecar says of its engine; a worker checks that it is so."""
     try:
-        document = json.loads(sidecar.read_bytes())
+        document = read_json(sidecar)
     except (OSError, ValueError):
         return None
     sha256 = document.get("engine_sha256") if isinstance(document, dict) else None
@@ -215,9 +217,14 @@ def _retimed(
 
 def _engine_file(row: Row, files: Mapping[str, Path], *, name: str) -> EngineFile | None:
     path = files.get(row.engine_sha256 or "")
-    if path is None:
+    if path is None or row.backend not in BACKENDS:
         return None
-    return EngineFile(name=name, backend=row.backend, path=path, settings=row.settings)
+    known = (*BACKENDS[row.backend].settings, "spin")
+    threads = row.settings.get("threads")
+    settings: dict[str, Any] = {key: bool(row.settings[key]) for key in known if key in row.settings}
+    if type(threads) is int and 0 < threads <= (os.cpu_count() or 1):
+        settings["threads"] = threads
+    return EngineFile(name=name, backend=row.backend, path=path, settings=settings)
 
 
 def _name(before: Row, after: Row) -> str:

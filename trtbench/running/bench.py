@@ -19,6 +19,7 @@ from trtbench.decide import choose
 from trtbench.decide.rank import objective_ratio, processes_needed
 from trtbench.disk import storing
 from trtbench.ending import unstoppable
+from trtbench.engines.base import backend
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import ConfigError, RowError, StoreError
 from trtbench.make.calibration import test_pixels
@@ -238,6 +239,7 @@ def engine_files(built: Sequence[BuiltEngine], suite: Suite) -> list[EngineFile]
             path=one.path,
             settings={key: getattr(suite.bench, key) for key in BACKENDS[one.plan.backend].settings},
             sha256=one.sidecar.engine_sha256,
+            code=suite.model.name,
         )
         for one in built
         if one.status == "ok" and one.path is not None and one.sidecar is not None
@@ -290,6 +292,7 @@ def bench_engine(
     if not engine.is_file():
         raise ConfigError(f"engine {engine}", expected="an engine file", got="nothing there", cure="`trtbench build`")
     sidecar = read_sidecar(engine)
+    backend(sidecar.backend)
     fit = sidecar.preprocessing
     dataset = load_dataset(_as_scored(source, fit))
     if dataset.num_classes != sidecar.num_classes:

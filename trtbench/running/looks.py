@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench.disk import storing, write_atomically
 from trtbench.errors import StoreError
+from trtbench.foreign import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -51,10 +52,10 @@ def remember_look(runs: Path, test_sha256: str, engines: Collection[str]) -> Loo
 
 def _seen(path: Path) -> dict[str, Any]:
     """Return by test split which engines each look was the first at."""
-    with storing(path):
-        text = path.read_text(encoding="utf-8") if path.exists() else "{}"
     try:
-        found = json.loads(text)
+        with storing(path):
+            found = read_json(path) if path.exists() else {}
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    is_whole = isinstance(found, dict) and all(isinstance(look, list) for looks in found.values() for look in looks)
+    return found if is_whole else {}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from trtbench.disk import write_atomically
 from trtbench.errors import ConfigError
+from trtbench.foreign import read_json
 from trtbench.make.makings import Places
 from trtbench.report.document import read_report
 from trtbench.suite import Suite, options
@@ -57,7 +58,7 @@ def read_origin(run: Path) -> Origin:
     """
     folder = run if run.is_dir() else run.parent
     try:
-        kept = json.loads((folder / _FILE).read_bytes())
+        kept = read_json(folder / _FILE)
         calib, job = (kept.get(key) and Path(kept[key]) for key in ("calib", "job"))
         places = Places(runs=Path(kept["runs"]), engines=Path(kept["engines"]), calib=calib, job=job)
         return Origin(suite=options(Suite, **kept["suite"]), places=places, folder=Path(kept["folder"]))
@@ -73,7 +74,7 @@ def artefacts_of_reports(runs: Path) -> set[str]:
     found = set[str]()
     for origin in runs.glob(f"*/{_FILE}"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            found |= set(json.loads(origin.read_bytes())["artefacts"])
+            found |= set(read_json(origin)["artefacts"])
     return found
 
 

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.errors import ConfigError
+from trtbench.foreign import is_inside, read_json, reason
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.records import Preprocessing  # noqa: TC001  pydantic resolves the fields at run time
 from trtbench.rows import LatencyRecord  # noqa: TC001  likewise
@@ -121,10 +122,10 @@ def read_bundle(folder: Path) -> Bundle:
     """
     path = folder / BUNDLE
     try:
-        document = json.loads(path.read_bytes())
+        document = read_json(path)
         said = document.pop("sha256")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        got = getattr(error, "strerror", None) or repr(error)
+        got = f"no {error}" if isinstance(error, KeyError) else reason(error)
         raise ConfigError(f"bundle {folder}: {BUNDLE}", expected="a whole one", got=got, cure=_CURE) from error
     if sha256_of(document) != said:
         raise ConfigError(f"bundle {folder}: {BUNDLE}", expected=f"sha256 {said}", got="a changed file", cure=_CURE)
@@ -134,9 +135,9 @@ def read_bundle(folder: Path) -> Bundle:
         got = str(error.errors(include_url=False)[0])
         what = f"bundle {folder}: {BUNDLE}"
         raise ConfigError(what, expected=f"version {_SCHEMA_VERSION}", got=got, cure=_CURE) from error
-    for name, digest in bundle.files.items():
+    for name, digest in {bundle.engine: "", **bundle.files}.items():
         file = folder / name
-        if not file.is_file() or file_sha256(file) != digest:
+        if not (file.is_file() and is_inside(file, folder) and name in bundle.files and file_sha256(file) == digest):
             got = "a changed file" if file.is_file() else "nothing"
             raise ConfigError(f"bundle {folder}: {name}", expected=f"sha256 {digest}", got=got, cure=_CURE)
     return bundle

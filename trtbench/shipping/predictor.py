@@ -191,7 +191,7 @@ def _opened(path: Path, settings: Mapping[str, Any], *, classes: Sequence[str], 
         expected = f"{profile[0]} to {profile[2]}" if profile else " or ".join(map(str, allowed))
         raise ConfigError(f"batch of {path}", expected=expected, got=str(size), cure="load it with one of these")
     names = classes or sidecar.classes or [str(number) for number in range(sidecar.num_classes)]
-    engine = runtime.open(path, sidecar, settings)
+    engine = runtime.open(path, sidecar, {**settings, "code": ""})
     return Predictor(engine, sidecar, classes=names, batch=size)
 
 

@@ -16,9 +16,17 @@ if TYPE_CHECKING:
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+# Every number has an upper bound; what is beyond it is a slip of the pen, and would end hours later, in want of memory.
+Count = Annotated[int, Field(gt=0, le=10**6)]  # of images, steps, samples: ImageNet has 1.3 million, nobody needs all
+Few = Annotated[int, Field(gt=0, le=1000)]  # of what each costs a build, a process or a pass
+Batch = Annotated[int, Field(gt=0, le=65_536)]  # images at once: of 32 x 32 pixels that many take 800 MB in float32
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what scikit-learn takes is the least that any of our generators takes
+Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]  # a week
+Milliseconds = Annotated[float, Field(gt=0, le=3_600_000)]  # an hour
+Weight = Annotated[float, Field(ge=0, le=100)]  # of a term of a loss, and what shapes a distribution
+_LONGEST_NAME = 80  # of which, with runtime and precision, file names are made: file systems take 255 bytes
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=_LONGEST_NAME)]
+_SHOWN = 20  # faults
 _EXPECTED = {
     "extra_forbidden": "no such key",
     "missing": "this key",
@@ -74,8 +82,10 @@ def validated(
         return kind.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False)
-        faults = [_fault(kind, origin, fault, locate) for fault in found if not _follows(fault, found)]
-        raise ConfigError("\n".join(faults)) from error
+        faults = [fault for fault in found if not _follows(fault, found)]
+        more = [f"{origin}: and {len(faults) - _SHOWN} faults more"] if len(faults) > _SHOWN else []
+        lines = [_fault(kind, origin, fault, locate) for fault in faults[:_SHOWN]]
+        raise ConfigError("\n".join([*lines, *more])) from error
 
 
 def options(part: type[AnyPart], /, **values: Any) -> AnyPart:
@@ -108,7 +118,7 @@ def _fault(part: type[Part], origin: str, fault: Any, locate: Callable[[Path], s
     )
     expected = expected.format(**fault.get("ctx", {}))
     is_scalar = not isinstance(fault["input"], (dict, list, tuple, BaseModel))
-    got = "nothing" if fault["type"] == "missing" else repr(fault["input"]) if is_scalar else ""
+    got = "nothing" if fault["type"] == "missing" else f"{fault['input']!r:.200}" if is_scalar else ""
     cure = cure.format(near=_near(part, fault, expected))
     return f"{origin}{locate(path)}: {key}: expected {expected}{f', got {got}' if got else ''}; {cure}"
 

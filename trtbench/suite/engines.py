@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from trtbench.environment.verdicts import RtxTarget  # noqa: TC001  likewise
 from trtbench.precision import PrecisionName, Runtime  # noqa: TC001  likewise
-from trtbench.suite.base import Part, PositiveInt, unique
+from trtbench.suite.base import Batch, Count, Part, Seed, unique
 
 Method = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 AskedMethod = Literal["auto", "minmax", "moving-average", "percentile", "entropy", "mse"]
@@ -106,8 +106,8 @@ class ExportConfig(Part):
 class CalibrationConfig(Part):
     """Which training images calibrate INT8, and how their ranges become scales."""
 
-    per_class: PositiveInt | None = Field(None, description="images of each class")
-    total: PositiveInt | None = Field(None, description="images in all, spread evenly over the classes")
+    per_class: Count | None = Field(None, description="images of each class")
+    total: Count | None = Field(None, description="images in all, spread evenly over the classes")
     method: AskedMethod = Field(
         "auto", description="how activations become scales; auto judges the methods on held-out training images"
     )
@@ -118,7 +118,7 @@ class CalibrationConfig(Part):
     equalise: bool = Field(default=False, description="cross-layer equalisation, for depthwise networks")
     rounding: Literal["nearest", "gptq"] = Field("nearest", description="gptq: weights by layer reconstruction")
     bias_correction: bool = Field(default=False, description="take the mean shift of each channel off its bias")
-    exclude: Annotated[tuple[str, ...], AfterValidator(unique)] = Field(
+    exclude: Annotated[tuple[str, ...], Field(max_length=10_000), AfterValidator(unique)] = Field(
         (), description="names of ONNX nodes kept in higher precision; `trtbench explain-int8` finds them"
     )
     rescue: bool = Field(
@@ -126,8 +126,8 @@ class CalibrationConfig(Part):
         description="where INT8 may lose too much, offer a row that holds: corrected, or with layers in fp32",
     )
     allow_short: bool = Field(default=False, description="take classes that have too few images short")
-    batch_size: PositiveInt = Field(8, description="small: the activations of a batch stay in the processor's cache")
-    seed: int = Field(0, description="seed of the sample")
+    batch_size: Batch = Field(8, description="small: the activations of a batch stay in the processor's cache")
+    seed: Seed = Field(0, description="seed of the sample")
     manifest: Path | None = Field(None, description="a committed manifest to use instead of sampling")
 
     @model_validator(mode="after")
@@ -145,13 +145,13 @@ class EngineConfig(Part):
         None, description="what is built; by default what the runtime is usually asked for"
     )
     sparse: bool = Field(default=False, description="TensorRT: let 2:4 sparse weights use sparse tensor cores")
-    builds: PositiveInt = Field(
+    builds: Annotated[int, Field(gt=0, le=100)] = Field(
         1,
         description="TensorRT: builds of each finalist: ranked by their spread, the median one is shipped",
     )
-    workspace_mib: PositiveInt | None = Field(None, description="TensorRT: scratch memory of tactics; all by default")
+    workspace_mib: Count | None = Field(None, description="TensorRT: scratch memory of tactics; all by default")
     optimization_level: Annotated[int, Field(ge=0, le=5)] = Field(3, description="TensorRT: of the builder")
-    profile: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+    profile: tuple[Batch, Batch, Batch] | None = Field(
         None, description="TensorRT: one dynamic profile (smallest, usual, largest batch); fixed ones by default"
     )
     calibrator: Literal["entropy", "minmax"] = Field("entropy", description="TensorRT 10: of int8-implicit")

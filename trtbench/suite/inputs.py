@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from trtbench.records import Interpolation  # noqa: TC001  pydantic resolves the fields at run time
-from trtbench.suite.base import Fraction, Part, PositiveFloat, PositiveFraction, PositiveInt
+from trtbench.records import LEAST_CROP, LEAST_STD, MAX_SIDE, Interpolation
+from trtbench.suite.base import Batch, Fraction, Part, PositiveFraction, Seed, Weight
 
 # The networks of the zoo, by name; a test holds it equal to models.model_names(), which needs torch.
 ZOO = (
@@ -36,8 +36,8 @@ _SOURCE = re.compile(r"digits|cifar100?(:.+)?|folder:.+")
 
 def _as_size(value: Any) -> Any:
     sides = value if isinstance(value, (list, tuple)) else [value]
-    if not 1 <= len(sides) <= 2 or any(type(side) is not int or side < 1 for side in sides):  # noqa: PLR2004  height, width
-        raise ValueError("a number of pixels greater than 0, or height and width")
+    if not 1 <= len(sides) <= 2 or any(type(side) is not int or not 0 < side <= MAX_SIDE for side in sides):  # noqa: PLR2004  height, width
+        raise ValueError(f"a number of pixels greater than 0, or height and width, of at most {MAX_SIDE}")
     return sides[0] if len(set(sides)) == 1 else tuple(sides)
 
 
@@ -47,17 +47,15 @@ ImageSize = Annotated[int | tuple[int, int], BeforeValidator(_as_size)]
 class AugmentConfig(Part):
     """Whole-batch augmentation of training images."""
 
-    crop_padding: Annotated[int, Field(ge=0)] = Field(
+    crop_padding: Annotated[int, Field(ge=0, le=MAX_SIDE)] = Field(
         4, description="reflect-pad by this many pixels and crop back; 0 is off"
     )
     flip: bool = Field(default=True, description="mirror half of the images; off for digits")
-    cutout: Annotated[int, Field(ge=0)] = Field(
+    cutout: Annotated[int, Field(ge=0, le=MAX_SIDE)] = Field(
         0, description="side of the square that is blanked, in pixels; 0 is off"
     )
-    mixup: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="Beta(a, a) of the share that images are mixed by; 0 is off"
-    )
-    cutmix: Annotated[float, Field(ge=0)] = Field(
+    mixup: Weight = Field(0.0, description="Beta(a, a) of the share that images are mixed by; 0 is off")
+    cutmix: Weight = Field(
         0.0, description="Beta(a, a) of the area that stays; with mixup each batch gets one of both; 0 is off"
     )
 
@@ -65,43 +63,49 @@ class AugmentConfig(Part):
 class DistillConfig(Part):
     """Knowledge distillation from the dense teacher (Hinton et al. 2015)."""
 
-    temperature: PositiveFloat = Field(4.0, description="softens the logits of teacher and student")
+    temperature: Annotated[float, Field(gt=0, le=1000)] = Field(
+        4.0, description="softens the logits of teacher and student"
+    )
     alpha: PositiveFraction = Field(0.9, description="weight of the teacher's term; the rest is cross-entropy")
 
 
 class TrainConfig(Part):
     """One training budget."""
 
-    epochs: Annotated[int, Field(ge=0)] = Field(100, description="passes over the training images; 0 trains nothing")
-    batch_size: PositiveInt = Field(128, description="images of a step")
+    epochs: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        100, description="passes over the training images; 0 trains nothing"
+    )
+    batch_size: Batch = Field(128, description="images of a step")
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad", "nadam", "adadelta"] = Field(
         "sgd", description="what turns gradients into steps"
     )
     loss: Literal["cross-entropy", "mse", "l1", "smooth-l1", "nll", "kl-div"] = Field(
         "cross-entropy", description="what is minimised"
     )
-    lr: PositiveFloat = Field(0.1, description="peak learning rate")
+    lr: Annotated[float, Field(gt=0, le=1000)] = Field(0.1, description="peak learning rate")
     momentum: Fraction = Field(0.9, description="of sgd and rmsprop; first beta of adam, adamw and nadam")
     nesterov: bool = Field(default=True, description="sgd: look ahead by the momentum")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="weight decay; biases and norms have none")
+    weight_decay: Weight = Field(5e-4, description="weight decay; biases and norms have none")
     schedule: Literal["cosine", "one-cycle", "multistep", "constant"] = Field(
         "cosine", description="how the learning rate goes on from its peak"
     )
-    milestones: tuple[PositiveFraction, ...] = Field((0.5, 0.75), description="multistep: shares of the epochs")
+    milestones: tuple[PositiveFraction, ...] = Field(
+        (0.5, 0.75), max_length=100, description="multistep: shares of the epochs"
+    )
     gamma: PositiveFraction = Field(0.1, description="multistep: factor at each milestone")
     label_smoothing: Fraction = Field(0.0, description="share of the target spread over all classes")
-    l1: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of the sum of all parameters' magnitudes")
-    norm_l1: Annotated[float, Field(ge=0)] = Field(
+    l1: Weight = Field(0.0, description="weight of the sum of all parameters' magnitudes")
+    norm_l1: Weight = Field(
         0.0, description="weight of the sum of the batch norms' scales: sparse learning before channel pruning"
     )
-    sam: Annotated[float, Field(ge=0)] = Field(0.0, description="radius rho of sharpness-aware minimisation; 0 is off")
+    sam: Weight = Field(0.0, description="radius rho of sharpness-aware minimisation; 0 is off")
     ema: Fraction = Field(0.0, description="decay a step of the moving average that is kept; 0 is off")
     swa: Fraction | None = Field(None, description="share of the epochs after which their weights are averaged")
     augment: AugmentConfig = Field(AugmentConfig(), description="how the images are changed")
     distill: DistillConfig | None = Field(None, description="learn from the dense network too")
     amp: Literal["off", "bf16", "fp16"] = Field("off", description="mixed precision, on CUDA only")
     channels_last: bool = Field(default=False, description="memory format of training, on CUDA only")
-    seed: int = Field(0, description="seed of weights, order and augmentation")
+    seed: Seed = Field(0, description="seed of weights, order and augmentation")
 
     @model_validator(mode="after")
     def _one_average(self) -> TrainConfig:
@@ -121,7 +125,7 @@ class DataConfig(Part):
     size: ImageSize | None = Field(
         None, description="pixels a side that the network sees, or height,width; the weights' own by default, else 32"
     )
-    crop_ratio: PositiveFraction | None = Field(
+    crop_ratio: Annotated[float, Field(ge=LEAST_CROP, le=1)] | None = Field(
         None, description="folder: resample until size / this is covered and cut out the middle; else straight to size"
     )
     interpolation: Interpolation | None = Field(None, description="folder: of resampling; bilinear by default")
@@ -131,14 +135,14 @@ class DataConfig(Part):
         None, description="folder: a file that names all classes in the order of the logits, a line each or as JSON"
     )
     validation: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of the training images, stratified")
-    mean: tuple[float, ...] | None = Field(
+    mean: tuple[Annotated[float, Field(ge=-1000, le=1000)], ...] | None = Field(
         None, description="per-channel mean in [0, 1]; the weights' or the source's own by default"
     )
-    std: tuple[float, ...] | None = Field(
+    std: tuple[Annotated[float, Field(le=1000)], ...] | None = Field(
         None, description="per-channel deviation; the weights' or the source's own by default"
     )
     download: bool = Field(default=False, description="let torchvision download CIFAR where it is missing")
-    seed: int = Field(0, description="seed of the train/validation split")
+    seed: Seed = Field(0, description="seed of the train/validation split")
 
     @field_validator("source")
     @classmethod
@@ -163,7 +167,7 @@ class DataConfig(Part):
             raise ValueError("mean and std together or neither")
         if self.mean is not None and self.std is not None and {len(self.mean), len(self.std)} != {_CHANNELS}:
             raise ValueError(f"{_CHANNELS} numbers in mean and in std, one per colour channel")
-        if self.std is not None and min(self.std, default=0.0) <= 0:
+        if self.std is not None and min(self.std, default=0.0) < LEAST_STD:
             raise ValueError("every std greater than 0")
         return self
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from trtbench.errors import ConfigError
+from trtbench.foreign import MAX_YAML, YamlError, compose_yaml, parse_yaml, read_file, reason
 from trtbench.suite.base import validated
 from trtbench.suite.suite import Suite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # (section, key, what stands before the path)
 _PATHS = (
@@ -47,12 +51,12 @@ def load_suite(source: str | Path) -> Suite:
         base = Path.cwd()
     else:
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_file(path, most=MAX_YAML).decode()
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 f"suite {str(source)!r}",
                 expected=f"a YAML file or one of the shipped suites ({', '.join(shipped_suites())})",
-                got=getattr(error, "strerror", None) or "bytes that are not UTF-8 text",
+                got=reason(error),
                 cure="`trtbench init` writes one",
             ) from error
         base = path.resolve().parent
@@ -66,11 +70,11 @@ def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
         ConfigError: one line per fault, each with file, line, column, key, expectation, finding and cure.
     """
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        place = _shown(getattr(error, "problem_mark", None))
-        got = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ConfigError(f"{origin}{place}: not valid YAML", got=got, cure="mend the line named") from error
+        raw = parse_yaml(text)
+    except YamlError as error:
+        raise ConfigError(
+            f"{origin}{_shown(error.mark)}: not valid YAML", got=str(error), cure="mend the line named"
+        ) from error
     if not isinstance(raw, dict):
         raise ConfigError(
             f"{origin}: the whole file",
@@ -81,15 +85,15 @@ def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
     places = _places(raw)
     if base is not None:
         raw = _anchored(raw, places, base, origin=origin)
-    suite = validated(Suite, raw, origin=origin, locate=partial(_place_in, text))
+    suite = validated(Suite, raw, origin=origin, locate=partial(_place_in, cache(partial(compose_yaml, text))))
     suite._written.update({where: prefix + place for where, (prefix, place) in places.items()})  # noqa: SLF001  its own room
     suite._origin = origin  # noqa: SLF001  likewise
     return suite
 
 
-def _place_in(text: str, path: tuple[int | str, ...]) -> str:
+def _place_in(composed: Callable[[], yaml.Node | None], path: tuple[int | str, ...]) -> str:
     """Return ":line:column" of a key or an item of YAML, or of the last one on the way to it; "" of the whole."""
-    node, mark = yaml.compose(text, Loader=yaml.SafeLoader), None
+    node, mark = composed(), None
     for part in path:
         if isinstance(node, yaml.MappingNode):
             pairs = [(key, value) for key, value in node.value if key.value == part]

@@ -35,11 +35,13 @@ class Suite(Part):
     )
     data: DataConfig = Field(DataConfig(), description="the images: training, validation and test")
     model: ModelConfig = Field(description="the network, and where its weights come from")
-    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = Field(description="what is made of the network")
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1, max_length=1000)] = Field(
+        description="what is made of the network"
+    )
     fine_tune: TrainConfig = Field(_FINE_TUNE, description="one training budget for every variant that is fine-tuned")
     export: ExportConfig = Field(ExportConfig(), description="how networks become ONNX graphs")
     calibration: CalibrationConfig = Field(CalibrationConfig(), description="how INT8 and FP8 get their scales")
-    engines: Annotated[tuple[EngineConfig, ...], Field(min_length=1)] = Field(
+    engines: Annotated[tuple[EngineConfig, ...], Field(min_length=1, max_length=100)] = Field(
         (EngineConfig(),), description="runtimes, each with the precisions it builds of every variant"
     )
     bench: BenchConfig = Field(BenchConfig(), description="what is timed, for how long, beside which baselines")
@@ -63,6 +65,16 @@ class Suite(Part):
             raise ValueError(
                 f"decision.batch_size {self.decision.batch_size} among bench.batch_sizes {list(self.bench.batch_sizes)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _padding_is_reflected(self) -> Suite:
+        size = self.data.size
+        for budget in (self.model.train, self.fine_tune, *(one.budget for one in self.variants)):
+            if budget is None or not budget.epochs or "crop_padding" not in budget.augment.model_fields_set or not size:
+                continue
+            if (padding := budget.augment.crop_padding) >= (size if isinstance(size, int) else min(size)):
+                raise ValueError(f"augment.crop_padding below data.size {size}, not {padding}")
         return self
 
     @model_validator(mode="after")
@@ -155,7 +167,7 @@ def adhoc_suite(*, model: Mapping[str, Any], origin: str = "", **sections: Part 
     variant = given.get("variants", {})
     raw = {
         **given,
-        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model['name']}{weights}").strip("-."),
+        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", str(model["name"])).strip("-._")[:60].rstrip("-.") + weights,
         "model": model,
         "variants": [{"kind": "dense", "name": variant.get("kind", "dense"), **variant}],
         "engines": [given.get("engines", {})],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeA
 from pydantic import Field, model_validator
 
 from trtbench.precision import PRECISIONS
-from trtbench.suite.base import Fraction, Name, Part, PositiveFraction, PositiveInt
+from trtbench.suite.base import Count, Few, Fraction, Name, Part, PositiveFraction, Seed
 from trtbench.suite.inputs import TrainConfig
 
 Bits = Annotated[int, Field(ge=1, le=8)] | Literal["ternary"]
@@ -102,10 +102,8 @@ class ChannelsVariant(VariantPart):
     scope: Literal["uniform", "global"] = Field(
         "uniform", description="the same share of every layer, or the least important of the whole network"
     )
-    steps: PositiveInt = Field(1, description="iterative steps to the target")
-    round_to: PositiveInt | None = Field(
-        None, description="widths become multiples of this; 16 where int8 is built, else 8"
-    )
+    steps: Few = Field(1, description="iterative steps to the target")
+    round_to: Few | None = Field(None, description="widths become multiples of this; 16 where int8 is built, else 8")
     fine_tune: bool = Field(default=True, description="train it by the suite's `fine_tune` budget")
 
     @model_validator(mode="after")
@@ -131,11 +129,11 @@ class SparseVariant(VariantPart):
     passes: Literal[0, 1, 2, 3, 4] = Field(1, description="second-order: sequential reconstructions afterwards")
     exclude: tuple[str, ...] = Field((), description=_EXCLUDE_HELP)
     batch_norm: BatchNorm | None = Field(None, description=_BATCH_NORM_HELP)
-    images: PositiveInt | None = Field(
+    images: Count | None = Field(
         None,
         description="training images that second-order looks at; 3,000 of 32x32 pixels, fewer of larger",
     )
-    seed: int = Field(0, description="seed of their choice")
+    seed: Seed = Field(0, description="seed of their choice")
 
     @property
     def is_second_order(self) -> bool:
@@ -160,16 +158,16 @@ class WeightsVariant(SparseVariant):
     kind: Literal["weights"]
     sparsity: Fraction | None = Field(None, description="share of the weights that go")
     per_round: Fraction | None = Field(None, description="share g of what is left that each round takes: 1 - (1 - g)^n")
-    rounds: PositiveInt = Field(1, description="global magnitude: rounds to the target")
+    rounds: Few = Field(1, description="global magnitude: rounds to the target")
     scope: Literal["global", "layer"] = Field(
         "global", description="the target is of the whole network, or of every layer alike"
     )
     schedule: Literal["one-shot", "iterative", "cubic"] = Field(
         "one-shot", description="iterative and cubic prune while the network is fine-tuned"
     )
-    ramp: PositiveInt = Field(10, description="iterative and cubic: epochs until the sparsity is reached")
-    every: PositiveInt = Field(100, description="cubic: steps between two masks")
-    steps: PositiveInt = Field(12, description="second-order: steps to the target")
+    ramp: Count = Field(10, description="iterative and cubic: epochs until the sparsity is reached")
+    every: Count = Field(100, description="cubic: steps between two masks")
+    steps: Few = Field(12, description="second-order: steps to the target")
 
     @model_validator(mode="after")
     def _one_target(self) -> WeightsVariant:
@@ -201,7 +199,7 @@ class NmVariant(SparseVariant):
     place: ClassVar[str] = "trtbench.compress.nm:prune_nm"
 
     kind: Literal["nm"]
-    pattern: str = Field("2:4", pattern=r"^[1-9]\d*:[1-9]\d*$", description="N:M")
+    pattern: str = Field("2:4", pattern=r"^[1-9]\d{0,2}:[1-9]\d{0,2}$", description="N:M")
 
     @model_validator(mode="after")
     def _leaves_some_out(self) -> NmVariant:
@@ -233,8 +231,8 @@ class FixedPointVariant(VariantPart):
         "best", description="best, or the source study's asymmetric or symmetric"
     )
     activations: Annotated[int, Field(ge=2, le=8)] | None = Field(None, description="bits of what flows into a layer")
-    images: PositiveInt = Field(512, description="training images that `best` looks at")
-    seed: int = Field(0, description="of the choice of these images")
+    images: Count = Field(512, description="training images that `best` looks at")
+    seed: Seed = Field(0, description="of the choice of these images")
 
     @model_validator(mode="after")
     def _source_schemes_have_levels(self) -> FixedPointVariant:

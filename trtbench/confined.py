@@ -1,0 +1,149 @@
+"""A process with a limit of memory and of time, in which foreign graphs are parsed, folded and run.
+
+Native parsers end by SIGSEGV or SIGFPE where a file is hostile, and a small graph may fold to terabytes or never end:
+there it ends this process alone, and the caller is told in a sentence.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtbench import errors
+from trtbench.errors import ConfigError, TrtbenchError
+
+_BASE_BYTES, _BYTES_PER_BYTE = 10**9, 8  # beyond what the process takes empty; of its input: copies and their folding
+_BASE_S, _BYTES_PER_S = 10, 2 * 10**6  # of CPU time; a second more for each 2 MB of input
+_WALL = 10  # times the limit of CPU time, of a process that waits
+_SETTINGS = {
+    "MALLOC_ARENA_MAX": "2",  # each takes 64 MB of addresses
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "PYTHONFAULTHANDLER": "",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a call may take: bytes beyond those of an empty process, seconds of computing."""
+
+    memory_bytes: int
+    cpu_s: int
+
+    @classmethod
+    def of(cls, path: Path) -> Limits:
+        """Return the limits of a call that reads this file."""
+        size = path.stat().st_size if path.is_file() else 0
+        return cls(memory_bytes=_BASE_BYTES + _BYTES_PER_BYTE * size, cpu_s=_BASE_S + size // _BYTES_PER_S)
+
+
+def confined(place: str, path: Path, **arguments: Any) -> Any:
+    """Call a function on a foreign file in a process of its own.
+
+    Args:
+        place: module:NAME of a function of ours that takes a path and JSON values, and returns a JSON value.
+        path: its first argument.
+        arguments: its others.
+
+    Raises:
+        TrtbenchError: as the function raised it.
+        ConfigError: it took more memory or time than the file's size explains, or its native code crashed.
+    """
+    limits = Limits.of(path)
+    asked = {"place": place, "path": str(path), "arguments": arguments, "cpu_s": limits.cpu_s}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trtbench.confined"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **_SETTINGS},
+    )
+    try:
+        told, _ = process.communicate(
+            json.dumps({**asked, "memory_bytes": limits.memory_bytes}), timeout=_WALL * limits.cpu_s
+        )
+    except subprocess.TimeoutExpired:
+        told = ""
+    finally:
+        process.kill()
+        process.communicate()
+    if not told.endswith("\n"):
+        raise _ended(path, process.returncode, limits)
+    answer: dict[str, Any] = json.loads(told)
+    if "error" in answer:
+        kind = getattr(errors, answer["error"], ConfigError)
+        raise kind(answer["what"], expected=answer["expected"], got=answer["got"], cure=answer["cure"])
+    return answer["value"]
+
+
+def _ended(path: Path, code: int, limits: Limits) -> ConfigError:
+    by = -code
+    if by in {signal.SIGXCPU, signal.SIGKILL}:
+        got = f"one that still computed after {limits.cpu_s} s"
+    elif code == _NO_MEMORY:
+        got = "one that takes more"
+    else:
+        got = f"one on which native code crashed ({signal.Signals(by).name})" if by > 0 else f"exit code {code}"
+    expected = f"a file that is read within {limits.cpu_s} s and {limits.memory_bytes / 1e9:.1f} GB"
+    return ConfigError(f"file {path}", expected=expected, got=got, cure="export it again, its constants folded")
+
+
+_NO_MEMORY = 12  # ENOMEM
+
+
+def _answer(asked: dict[str, Any]) -> dict[str, Any]:
+    module, _, name = asked["place"].partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+        _confine(asked["memory_bytes"], asked["cpu_s"])
+        return {"value": function(Path(asked["path"]), **asked["arguments"])}
+    except TrtbenchError as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise error.__cause__ from error
+        four = {"what": error.what, "expected": error.expected, "got": error.got, "cure": error.cure}
+        return {"error": type(error).__name__, **four}
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  all that is computed here is computed from a foreign file
+        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        four = {"what": f"file {asked['path']}", "expected": "a graph that makes sense", "got": got, "cure": ""}
+        return {"error": "ConfigError", **four}
+
+
+def _confine(memory_bytes: int, cpu_s: int) -> None:
+    """Let this process take so much more than now."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    taken = pages * resource.getpagesize()
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime) + cpu_s
+    for kind, most in ((resource.RLIMIT_AS, taken + memory_bytes), (resource.RLIMIT_CPU, seconds)):
+        _, hard = resource.getrlimit(kind)
+        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (soft, hard))
+
+
+def _main() -> int:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what native code prints is no answer
+    try:
+        answer = json.dumps(_answer(json.load(sys.stdin)))
+    except MemoryError:
+        return _NO_MEMORY
+    told.write(f"{answer}\n")
+    told.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(_main())  # threads of a runtime that ran out of memory do not end
