@@ -235,18 +235,20 @@ def _sizes(row: Scored | None) -> str:
 
 def forms_table(results: Results) -> Table:
     """Return every network of ours with its bytes, smallest first, above chance."""
-    rows = [row for one in results.values() for row in one.rows if row.bytes and row.score and _is_worth(row)]
-    rows.sort(key=lambda row: row.bytes or 0)
+    rows = [
+        (suite, row) for suite, one in results.items() for row in one.rows if row.bytes and row.score and _is_worth(row)
+    ]
+    rows.sort(key=lambda one: one[1].bytes or 0)
     cells = [
         (
-            row.name,
+            f"{suite.removeprefix('study-')}: {row.name}",
             f"{row.bytes:,}",
             _top1(row.score),
             significant(row.macs / 1e6),
             percent(row.sparsity),
             f"{row.samples:,}",
         )
-        for row in rows
+        for suite, row in rows
     ]
     return Table.of(("ours", "bytes", "top-1 %", "MACs, M", "zeros %", "training samples"), cells, left=1)
 
