@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
+import zlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
@@ -71,6 +74,21 @@ def test_masks_go_into_the_file_and_come_back(network: nn.Module, tmp_path: Path
     assert all(torch.equal(mask, masks[name]) for name, mask in masks_of(found).items())
     assert f"zeros stay zero in {len(masks)} layers" in notes
     assert "by the masks of the file" in notes
+
+
+def test_a_mask_of_few_zeros_that_may_learn_takes_few_bytes_and_the_old_form_is_read(
+    network: nn.Module, tmp_path: Path
+) -> None:
+    mask = zeros_of(network)["conv1"]
+    mask.view(-1)[int((~mask).reshape(-1).nonzero()[0])] = True
+    keep_zeros(network, {"conv1": mask})
+    path = _saved(network, tmp_path / "net.safetensors")
+    of_all = base64.b64encode(zlib.compress(np.packbits(mask.reshape(-1).numpy()).tobytes(), 9)).decode()
+    old = tmp_path / "old.safetensors"
+    safetensors.torch.save_file(network.state_dict(), old, metadata={FACTS: json.dumps({"masks": {"conv1": of_all}})})
+
+    assert len(_facts(path)["masks"]["conv1"]) < len(of_all) / 2
+    assert all(torch.equal(masks_of(_loaded(file)[0])["conv1"], mask) for file in (path, old))
 
 
 def test_a_file_of_ours_without_masks_keeps_no_zeros(network: nn.Module, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ _ATTRIBUTE = "zero_mask"
 # authors none has one.
 _SPARSE = 0.01
 _LEVELS = 256  # values of a grid of 8 bits, or of a code book
+_AT_ZEROS = "zeros:"  # before bits of the zeros alone; without it they are of all weights, as files once had them
 _FEWEST = 4  # distinct values of a row that say whether it lies on a grid
 
 
@@ -93,12 +94,9 @@ def inferred_masks(model: nn.Module) -> tuple[Masks, tuple[str, ...]]:
 
 
 def masks_to_facts(model: nn.Module) -> dict[str, str | None]:
-    """Return the masks as values for JSON: None where they are the weight's own zeros, else packed bits."""
-    weights = prunable_weights(model)
-    return {
-        name: None if torch.equal(mask.cpu(), weights[name].detach().cpu() != 0) else _packed(mask)
-        for name, mask in masks_of(model).items()
-    }
+    """Return the masks as values for JSON: None where they are the weight's own zeros, else which zeros may change."""
+    zeros = zeros_of(model)
+    return {name: _recorded(mask.cpu(), zeros[name].cpu()) for name, mask in masks_of(model).items()}
 
 
 def masks_from_facts(facts: Any, model: nn.Module, *, path: Path) -> Masks:
@@ -118,6 +116,13 @@ def masks_from_facts(facts: Any, model: nn.Module, *, path: Path) -> Masks:
     return masks
 
 
+def _recorded(mask: Tensor, zeros: Tensor) -> str | None:
+    if torch.equal(mask, zeros):
+        return None
+    is_held = not (zeros & ~mask).any()
+    return _AT_ZEROS + _packed(mask[~zeros]) if is_held else _packed(mask)
+
+
 def _packed(mask: Tensor) -> str:
     bits = np.packbits(mask.cpu().reshape(-1).numpy())
     return base64.b64encode(zlib.compress(bits.tobytes(), 9)).decode()
@@ -126,7 +131,9 @@ def _packed(mask: Tensor) -> str:
 def _unpacked(bits: Any, zeros: Tensor) -> Tensor:
     if bits is None:
         return zeros
-    count = zeros.numel()
+    is_short = str(bits).startswith(_AT_ZEROS)
+    count = int((~zeros).sum()) if is_short else zeros.numel()
+    bits = bits.removeprefix(_AT_ZEROS) if is_short else bits
     try:
         inflater = zlib.decompressobj()
         data = inflater.decompress(base64.b64decode(bits, validate=True), -(-count // 8) + 1)
@@ -135,6 +142,8 @@ def _unpacked(bits: Any, zeros: Tensor) -> Tensor:
     found = np.unpackbits(np.frombuffer(data, np.uint8))[:count].astype(bool)
     if len(found) != count:
         raise ValueError(f"{len(found)} of {count} bits")
+    if is_short:
+        return zeros.masked_scatter(~zeros, torch.from_numpy(found))
     mask = torch.from_numpy(found).reshape(zeros.shape)
     if (zeros & ~mask).any():
         raise ValueError("a weight that is not zero where its mask lets it go")
