@@ -5,6 +5,7 @@ SUITE ?= quickstart
 OUT ?= runs
 SHARED ?= ../shared
 N ?= 1000
+TIMES ?= 20
 export SHARED
 
 # The extra that fits the NVIDIA driver: empty, cu12 or cu13. EXTRAS= overrides it.
@@ -54,7 +55,7 @@ evidence: setup
 	$(BIN)/python -m tests.device.evidence --suite $(SUITE) --out $(OUT)
 
 kill-test: setup
-	$(BIN)/python tests/kill_and_resume.py --suite $(SUITE) --times 20
+	$(BIN)/python tests/kill_and_resume.py --times $(TIMES)
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.run --cases $(N)
