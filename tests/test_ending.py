@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,3 +93,23 @@ def test_a_process_ends_with_its_parent_in_the_middle_of_a_native_call() -> None
 
     assert child.wait(timeout=30) == 0
     child.stdout.close()
+
+
+def test_the_first_process_of_a_container_ends_by_sigterm() -> None:
+    """Such a process has no default: what it does not handle does not reach it (pid_namespaces(7))."""
+    script = (
+        "import os, sys, time; from trtbench.ending import Stopped, heed_signals; heed_signals()\n"
+        "try: print(os.getpid(), flush=True); time.sleep(60)\n"
+        "except Stopped as stopped: sys.exit(stopped.exit_code)"
+    )
+    command = ["/usr/bin/unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as container:
+        assert container.stdout is not None
+        assert container.stderr is not None
+        if not (told := container.stdout.readline()):
+            pytest.skip(f"no namespace of processes here: {container.stderr.read().strip()}")
+        (first,) = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
+        assert int(told) == 1
+        os.kill(int(first), signal.SIGTERM)
+
+        assert container.wait(timeout=30) == 143

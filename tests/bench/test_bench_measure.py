@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,6 @@ from trtbench.suite import BenchConfig, LoadConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from typing import Any
 
     from trtbench.bench.records import EngineFile, Images, Measured
@@ -128,6 +128,17 @@ def test_a_worker_killed_between_commands_is_told_with_its_log(
         workers.drop("good")
         workers.drop("never started")
         assert workers.alive("good") is None
+
+
+def test_threads_of_a_worker_wait_as_the_suite_says_and_not_as_the_environment_does(
+    fake_engine: Make, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    with Workers() as workers:
+        worker = workers.start("a", log=tmp_path / "a.log", preparing=_preparing(fake_engine("a"), images))
+        told = Path(f"/proc/{worker._process.pid}/environ").read_bytes().split(b"\0")
+
+    assert [one for one in told if one.startswith(b"OMP_WAIT_POLICY=")] == [b"OMP_WAIT_POLICY=PASSIVE"]
 
 
 def test_leaving_by_an_error_kills_the_workers(fake_engine: Make, images: Images, tmp_path: Path) -> None:

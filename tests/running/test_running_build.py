@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, variant_network
 from trtbench.running import Event, Places, build_suite, outlook, plan_engines
 from trtbench.running.again import find_engines
+from trtbench.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +122,18 @@ def test_a_full_disk_is_named_whatever_met_it_and_a_build_goes_on_afterwards(
     assert not [path for place in (places.runs, places.engines) for path in place.rglob("*.partial") if path.is_file()]
     again = read_sidecar(engine_path(places, "tiny", build_suite(suite(), places)[0].plan))
     assert again.engine_sha256 == whole.engine_sha256
+
+
+def test_two_builds_at_once_make_each_artefact_once_and_come_to_the_same(suite: Make, places: Places) -> None:
+    if (other := os.fork()) == 0:
+        built = build_suite(suite(), places)
+        os._exit(0 if {one.status for one in built} == {"ok"} else 1)
+    built = build_suite(suite(), places)
+    assert os.waitpid(other, 0)[1] == 0
+
+    made = [(entry["kind"], entry["key"]) for entry in Store(places.store).journal() if entry["event"] == "made"]
+    assert len(made) == len(set(made)) > 0
+    assert [one.sidecar for one in built] == [one.sidecar for one in build_suite(suite(), places)]
 
 
 def test_an_engine_that_another_run_measures_is_not_replaced(suite: Make, places: Places) -> None:

@@ -103,7 +103,7 @@ def _measure_process(group: Sequence[Measured], bench: Bench, *, process: int, s
     """Start a fresh process of each engine that has not failed, score the first of each, time all of them."""
     waiting, config = [one for one in group if one.error is None], bench.config
     since = time.monotonic()
-    with Workers() as workers:
+    with Workers(spin=bench.config.spin) as workers:
         unscored = [one for one in waiting if one.accuracy is None]
         is_first = bool(unscored)
         for own, worker in start_all(workers, waiting, bench):

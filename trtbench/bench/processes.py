@@ -39,12 +39,15 @@ class WorkerProcess:
         log: where its standard error goes.
         module: what `python -m` runs; it serves the commands of `trtbench.bench.worker`.
         under: the command of an emulator that runs it, split into words.
+        spin: whether threads of OpenMP wait by spinning, whatever the environment of this process says of its own.
 
     Raises:
         EngineError: there is no such emulator.
     """
 
-    def __init__(self, name: str, *, log: Path, module: str = WORKER, under: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, *, log: Path, module: str = WORKER, under: Sequence[str] = (), spin: bool = False
+    ) -> None:
         self.name = name
         self._slower = _EMULATED_SLOWER if under else 1
         self._log = log
@@ -52,6 +55,7 @@ class WorkerProcess:
         with storing(log):
             log.parent.mkdir(parents=True, exist_ok=True)
             stderr = log.open("ab")
+        policy = "ACTIVE" if spin else "PASSIVE"
         with stderr, _started(under):
             self._process = subprocess.Popen(
                 [*under, sys.executable, "-m", module],
@@ -59,7 +63,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env={**os.environ, **_SETTINGS, **(_EMULATED if under else {})},
+                env={**os.environ, **_SETTINGS, "OMP_WAIT_POLICY": policy, **(_EMULATED if under else {})},
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
 
@@ -132,11 +136,13 @@ class Workers:
     Args:
         module: what each of them runs.
         under: the emulator that runs them.
+        spin: as for one.
     """
 
-    def __init__(self, *, module: str = WORKER, under: Sequence[str] = ()) -> None:
+    def __init__(self, *, module: str = WORKER, under: Sequence[str] = (), spin: bool = False) -> None:
         self._module = module
         self._under = under
+        self._spin = spin
         self._alive: dict[str, WorkerProcess] = {}
         self._lock = threading.Lock()  # workers are started from several threads
         self._is_over = False
@@ -166,7 +172,9 @@ class Workers:
             with self._lock:
                 if self._is_over:
                     raise WorkerError(f"worker of {name}", got="the run is over")
-                worker = self._alive[name] = WorkerProcess(name, log=log, module=self._module, under=self._under)
+                worker = self._alive[name] = WorkerProcess(
+                    name, log=log, module=self._module, under=self._under, spin=self._spin
+                )
             try:
                 worker.ask("prepare", **preparing)
             except EngineError as error:

@@ -103,7 +103,7 @@ def time_together(
     for process in range(_CEILING * process_pairs):
         if process >= process_pairs and _all_settled(taken):
             break
-        with Workers(module=worker) as workers:
+        with Workers(module=worker, spin=bool(settings.get("spin"))) as workers:
             for engine in engines:
                 _open(workers, engine, batch_size, folder=folder, settings=settings)
             told = None if on_share is None else _part_of(on_share, process, process_pairs)

@@ -42,9 +42,11 @@ class WorkerHere(WorkerProcess):
         self.close()
 
 
-def worker_here(name: str, *, log: Path, module: str = WORKER, under: Sequence[str] = ()) -> WorkerProcess:
+def worker_here(
+    name: str, *, log: Path, module: str = WORKER, under: Sequence[str] = (), spin: bool = False
+) -> WorkerProcess:
     """Return a worker that serves here; under an emulator only a process can be."""
-    return WorkerProcess(name, log=log, under=under) if under else WorkerHere(name, log=log, module=module)
+    return WorkerProcess(name, log=log, under=under, spin=spin) if under else WorkerHere(name, log=log, module=module)
 
 
 def save_blank(_figure: object, file: IO[bytes], *, format: str, **_: Any) -> None:
