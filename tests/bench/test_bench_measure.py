@@ -201,7 +201,7 @@ def test_what_a_worker_cannot_read_or_write_is_answered(fake_engine: Make, image
     unread = _answers({**preparing, "images": str(tmp_path / "none.npy")})
     unwritten = _answers(preparing, _OPEN, {"do": "score", "batch": 1, "logits": nowhere})
 
-    assert (unread[0]["error"], unwritten[2]["error"]) == ("EngineError", "EngineError")
+    assert (unread[0]["error"], unwritten[2]["error"]) == ("EngineError", "StoreError")
 
 
 def test_the_memory_of_a_worker_is_its_own_and_not_its_parents(
