@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of kept facts at run time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -133,9 +134,10 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """A labelled image set in three disjoint splits, with the one preprocessing that fits it.
+    """An image set in three disjoint splits, with the one preprocessing that fits it.
 
     `notes` say what of it may be meant otherwise, `normalisation` who chose mean and deviation; neither keys anything.
+    Images that are not labelled are all of one class, and only what a network makes of them can be compared.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Dataset:
     preprocessing: Preprocessing
     normalisation: str = field(default="", metadata=UNKEYED)
     notes: tuple[str, ...] = field(default=(), metadata=UNKEYED)
+    is_labelled: bool = True
 
     @property
     def num_classes(self) -> int:
@@ -156,6 +159,24 @@ class Dataset:
     def sha256(self) -> str:
         """The sha256 (hex) of all three splits."""
         return sha256_of([self.train.sha256, self.validation.sha256, self.test.sha256, list(self.classes)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """An output of a network that is held to itself, not to labels: its name, and the shape it has for one image."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many numbers an image gives."""
+        return math.prod(self.shape)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether which of its numbers is the largest can be compared."""
+        return len(self.shape) == 1 and self.size > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

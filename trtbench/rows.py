@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping  # noqa: TC003  the report's schema is built from these annotations at run time
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 from trtbench.precision import PrecisionName, shown_precision
@@ -53,17 +55,52 @@ class AccuracyRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFidelity:
+    """How near one output comes to the float network's, over all images.
+
+    `snr_db` is 10 log10 of the power of the float output over that of the difference, None without any; `max_error` the
+    largest absolute difference. `agreement` is the share of the images whose largest number is the same one, of an
+    output (batch, numbers).
+    """
+
+    name: str
+    snr_db: float | None
+    max_error: float
+    agreement: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FidelityRecord:
+    """What an engine of a network that is no classifier computes beside the float network, without labels.
+
+    `snr_db` is that of the worst output, `snr_se_db` its standard error over the images. Both are None where every
+    output is the float network's, bit for bit.
+    """
+
+    images: int
+    outputs: tuple[OutputFidelity, ...]
+    snr_db: float | None
+    snr_se_db: float | None
+
+    def low_db(self, *, confidence: float) -> float:
+        """Return the lower bound of the ratio at this confidence, as far as these images stand for all."""
+        if self.snr_db is None or self.snr_se_db is None:
+            return math.inf
+        return self.snr_db - NormalDist().inv_cdf(confidence) * self.snr_se_db
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationRecord:
     """How the ranges of an INT8 graph were found, and how near it comes to the float one without any label.
 
     `mse_tensors` have mse's threshold where entropy's would have clipped too much. `images` are training images that
     calibrated nothing. `snr_db` is of the logits less their mean over the classes; None without noise. `agreement` is
-    the share of images that get the same class.
+    the share of images that get the same class; None of outputs that are no classes.
     """
 
     method: str
     snr_db: float | None
-    agreement: float
+    agreement: float | None
     images: int
     mse_tensors: int = 0
 
@@ -145,7 +182,8 @@ class Row:
     `builds_p50_ms` are the medians of repeated builds, of which the row is the middle one. `achieved` is what its
     layers came to compute in, `settings` what the engine was opened with, `cores` those its process was bound to.
     `engine_path` is the engine's file as the run named it, from the folder it ran in. `over_limit_pp` are the points
-    that its drop is beyond the decision's limit; None where it is within.
+    that its drop is beyond the decision's limit; None where it is within. Of images without labels there is `fidelity`
+    in place of `accuracy`.
     """
 
     variant: str
@@ -173,6 +211,7 @@ class Row:
     first_inference_ms: float | None = None
     calibration: CalibrationRecord | None = None
     accuracy: AccuracyRecord | None = None
+    fidelity: FidelityRecord | None = None
     over_limit_pp: float | None = None
     latency: LatencyRecord | None = None
     other_latencies: tuple[LatencyRecord, ...] = ()

@@ -157,7 +157,7 @@ def test_a_graph_in_another_form_is_brought_into_ours_and_becomes_int8(
     tmp_path: Path, body: str, options: dict[str, Any], words: list[str]
 ) -> None:
     _foreign(tmp_path / "user.onnx", body, **options)
-    notes = import_onnx(tmp_path / "user.onnx", tmp_path / "ours.onnx", num_classes=3, preprocessing=_FIT)
+    notes = import_onnx(tmp_path / "user.onnx", tmp_path / "ours.onnx", num_classes=3, preprocessing=_FIT).notes
     assert sorted(notes) == sorted(words)
     ours = onnx.load(tmp_path / "ours.onnx")
     onnx.checker.check_model(ours, full_check=True)

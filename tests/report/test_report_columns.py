@@ -18,7 +18,15 @@ from trtbench.report.document import read_report
 from trtbench.report.html import ALL_ROWS, render_html
 from trtbench.report.markdown import render_markdown
 from trtbench.report.tables import BUILT, ENGINES, FAILURES, LATENCIES, SCATTER, SIZES, TERMINAL, row_lines, to_csv
-from trtbench.rows import AccuracyRecord, CalibrationRecord, LatencyRecord, LoadRecord, Row
+from trtbench.rows import (
+    AccuracyRecord,
+    CalibrationRecord,
+    FidelityRecord,
+    LatencyRecord,
+    LoadRecord,
+    OutputFidelity,
+    Row,
+)
 
 if TYPE_CHECKING:
     from trtbench.report.columns import Line, Medium
@@ -48,6 +56,12 @@ FULL = replace(
     loads=(LOAD,),
     settings={"threads": 1},
     calibration=CalibrationRecord(method="entropy", snr_db=30.0, agreement=0.99, images=100),
+    fidelity=FidelityRecord(
+        images=100,
+        outputs=(OutputFidelity(name="boxes", snr_db=30.0, max_error=0.1, agreement=0.9),),
+        snr_db=30.0,
+        snr_se_db=0.5,
+    ),
 )
 
 
@@ -64,7 +78,7 @@ def _another(kind: Any, value: Any) -> Any:
         return {key: one + 1 for key, one in value.items()}
     if kind in {bool, int, float}:
         return not value if kind is bool else (value or 0) + 1
-    return f"{value}x"
+    return replace(value, name="scores") if kind is OutputFidelity else f"{value}x"
 
 
 def _lines(row: Row) -> list[tuple[tuple[str, ...], Line]]:
@@ -85,16 +99,23 @@ def _changed(record: type, field: str) -> Row:
     if record is AccuracyRecord:
         assert FULL.accuracy is not None
         return replace(FULL, accuracy=replace(FULL.accuracy, **{field: _another(kind, getattr(FULL.accuracy, field))}))
-    if record is CalibrationRecord:
-        held_by = FULL.calibration
-        assert held_by is not None
-        return replace(FULL, calibration=replace(held_by, **{field: _another(kind, getattr(held_by, field))}))
+    if record in {CalibrationRecord, FidelityRecord}:
+        name = "calibration" if record is CalibrationRecord else "fidelity"
+        held_by: Any = getattr(FULL, name)
+        return replace(FULL, **{name: replace(held_by, **{field: _another(kind, getattr(held_by, field))})})
     if record is LatencyRecord:
         assert FULL.latency is not None
         return replace(FULL, latency=replace(FULL.latency, **{field: _another(kind, getattr(FULL.latency, field))}))
     if record is LoadRecord:
         return replace(FULL, loads=(replace(LOAD, **{field: _another(kind, getattr(LOAD, field))}),))
-    held: dict[str, Any] = {"accuracy": None, "latency": None, "loads": (), "other_latencies": (), "calibration": None}
+    held: dict[str, Any] = {
+        "accuracy": None,
+        "fidelity": None,
+        "latency": None,
+        "loads": (),
+        "other_latencies": (),
+        "calibration": None,
+    }
     if field in held:
         return replace(FULL, **{field: held[field]})
     return replace(FULL, **{field: _another(kind, getattr(FULL, field))})
@@ -104,7 +125,7 @@ def _changed(record: type, field: str) -> Row:
     ("record", "field"),
     [
         (record, field.name)
-        for record in (Row, AccuracyRecord, CalibrationRecord, LatencyRecord, LoadRecord)
+        for record in (Row, AccuracyRecord, CalibrationRecord, FidelityRecord, LatencyRecord, LoadRecord)
         for field in dataclasses.fields(record)
     ],
     ids=lambda one: one if isinstance(one, str) else one.__name__,

@@ -1,7 +1,8 @@
-"""Accuracy as counts: what an engine got right, and what that proves against the reference."""
+"""Accuracy as counts: what an engine got right, and what that proves against the reference; fidelity without labels."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +14,17 @@ from trtbench.bench.statistics import (
     mcnemar_exact,
     wilson_interval,
 )
+from trtbench.calibrate.exclusion import signal_to_noise_db
 from trtbench.errors import EngineError
-from trtbench.rows import AccuracyRecord
+from trtbench.rows import AccuracyRecord, FidelityRecord, OutputFidelity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from trtbench.bench.records import Images
+    from trtbench.records import Output
 
 _TOP = 5
 
@@ -77,6 +82,56 @@ def score(
         is_chance=is_chance_level(correct, total, classes=classes),
         **paired,
     )
+
+
+def compared(logits: NDArray[np.float32], images: Images) -> AccuracyRecord | FidelityRecord:
+    """Count what is right; of images without labels, compare what is computed with the reference.
+
+    Raises:
+        EngineError: as `score` and `fidelity` do.
+    """
+    if images.outputs:
+        assert images.reference is not None, "outputs are known where there is a float network"
+        return fidelity(logits, images.reference, images.outputs)
+    return score(logits, images.labels, reference=images.reference, names=images.classes)
+
+
+def fidelity(found: NDArray[np.float32], reference: NDArray[np.float32], outputs: Sequence[Output]) -> FidelityRecord:
+    """Compare what an engine makes of images with what the float network makes of them, output by output.
+
+    Args:
+        found: float32 (images, numbers), every output flattened, side by side.
+        reference: likewise, of the float network.
+        outputs: the outputs, in their order.
+
+    Raises:
+        EngineError: the numbers are not finite, or not those of these outputs.
+    """
+    if found.shape != reference.shape:
+        raise EngineError("outputs", expected=f"numbers of shape {reference.shape}", got=str(found.shape))
+    if not np.isfinite(found).all():
+        bad = int((~np.isfinite(found)).any(axis=1).sum())
+        raise EngineError("outputs", expected="finite numbers", got=f"NaN or infinity on {bad} of {len(found)} images")
+    records, ratios = [], []
+    starts = np.cumsum([0, *(one.size for one in outputs)])
+    for one, start in zip(outputs, starts[:-1], strict=True):
+        here, wanted = (values[:, start : start + one.size].astype(np.float64) for values in (found, reference))
+        noise, signal = (np.square(values).sum(axis=1) for values in (here - wanted, wanted))
+        snr_db = signal_to_noise_db(float(signal.sum()), float(noise.sum()))
+        same = float((here.argmax(axis=1) == wanted.argmax(axis=1)).mean()) if one.has_classes else None
+        largest = float(np.abs(here - wanted).max())
+        records.append(OutputFidelity(name=one.name, snr_db=snr_db, max_error=largest, agreement=same))
+        if snr_db is not None:
+            ratios.append((snr_db, _standard_error_db(signal, noise)))
+    worst = min(ratios, default=(None, None))
+    return FidelityRecord(images=len(found), outputs=tuple(records), snr_db=worst[0], snr_se_db=worst[1])
+
+
+def _standard_error_db(signal: NDArray[np.float64], noise: NDArray[np.float64]) -> float:
+    """Return the standard error of a ratio of sums over images, in decibels (Cochran 1977, section 2.11)."""
+    count, ratio = len(signal), noise.sum() / signal.sum()
+    spread = np.sqrt(np.square(noise - ratio * signal).sum() * count / max(count - 1, 1))
+    return float(10 / math.log(10) * spread / noise.sum())
 
 
 def _by_class(

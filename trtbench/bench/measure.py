@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.accuracy import score
+from trtbench.bench.accuracy import compared
 from trtbench.bench.interleave import Budget, Timing, measure_interleaved
 from trtbench.bench.load import measure_load
 from trtbench.bench.processes import Workers, cores, patient_limit_s, scoring_limit_s
@@ -20,6 +20,7 @@ from trtbench.bench.records import PLAIN, Measured, Opening, Run, Way
 from trtbench.disk import storing
 from trtbench.engines.base import place_of
 from trtbench.errors import OutOfMemoryError, RowError, WorkerError
+from trtbench.rows import FidelityRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -96,7 +97,7 @@ def _deserves_another_try(one: Measured, *, is_only: bool) -> bool:
     """Whether a row failed by a crash, or by memory that it would have had alone."""
     if isinstance(one.error, OutOfMemoryError):
         return not is_only
-    return isinstance(one.error, WorkerError) and one.accuracy is not None
+    return isinstance(one.error, WorkerError) and one.is_scored
 
 
 def _measure_process(group: Sequence[Measured], bench: Bench, *, process: int, share: tuple[int, int]) -> None:
@@ -104,7 +105,7 @@ def _measure_process(group: Sequence[Measured], bench: Bench, *, process: int, s
     waiting, config = [one for one in group if one.error is None], bench.config
     since = time.monotonic()
     with Workers(spin=bench.config.spin) as workers:
-        unscored = [one for one in waiting if one.accuracy is None]
+        unscored = [one for one in waiting if not one.is_scored]
         is_first = bool(unscored)
         for own, worker in start_all(workers, waiting, bench):
             if worker is not None:
@@ -214,8 +215,11 @@ def score_engine(workers: Workers, group: Sequence[Measured], bench: Bench) -> N
                 worker.ask("score", limit_s=limit_s, batch=one.batch_size, logits=str(path))
                 with storing(path):
                     logits = np.load(path)
-                one.accuracy = score(logits, images.labels, reference=images.reference, names=images.classes)
-                one.predictions = logits.argmax(axis=1).tolist()
+                found = compared(logits, images)
+                if isinstance(found, FidelityRecord):
+                    one.fidelity = found
+                else:
+                    one.accuracy, one.predictions = found, logits.argmax(axis=1).tolist()
     except RowError as error:
         _give_up(workers, group, error)
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from trtbench.engines.base import Clock
     from trtbench.errors import RowError
-    from trtbench.rows import AccuracyRecord, LoadRecord
+    from trtbench.records import Output
+    from trtbench.rows import AccuracyRecord, FidelityRecord, LoadRecord
     from trtbench.suite import BenchConfig
     from trtbench.suite.bench import Scope
 
@@ -94,12 +95,18 @@ class Measured:
     batch_size: int
     opening: Opening | None = None
     accuracy: AccuracyRecord | None = None
+    fidelity: FidelityRecord | None = None
     runs: dict[int, Run] = field(default_factory=dict)
     loads: tuple[LoadRecord, ...] = ()
     energy_j: float | None = None
     predictions: list[int] = field(default_factory=list)
     error: RowError | None = None
     is_alone: bool = False
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether what it computes was compared, with labels or with the float network."""
+        return self.accuracy is not None or self.fidelity is not None
 
     @property
     def timed(self) -> Timing | None:
@@ -139,15 +146,17 @@ def _most(sizes: Iterable[int | None]) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """The labelled images to score on: a .npy of uint8 (N, C, H, W), int64 labels (N,), the reference's logits.
+    """The images to score on: a .npy of uint8 (N, C, H, W), int64 labels (N,), the reference's logits.
 
-    `classes` are the names of the labels.
+    `classes` are the names of the labels. With `outputs` the images have no labels: what is computed is held to the
+    reference.
     """
 
     path: Path
     labels: NDArray[np.int64]
     reference: NDArray[np.float32] | None = None
     classes: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,16 +22,19 @@ class Judgement:
     """Logits beside the float network's, without labels.
 
     `snr_db` is of logits less their mean over the classes, which no softmax sees; None where there is no noise.
-    `agreement` is the share of the images that get the same class.
+    `agreement` is the share of the images that get the same class; None of outputs that are no classes.
     """
 
     snr_db: float | None
-    agreement: float
+    agreement: float | None
     images: int
 
 
-def judge(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> Judgement:
-    """Compare logits (images, classes) with the float network's."""
+def judge(logits: NDArray[np.float32], reference: NDArray[np.float32], *, has_classes: bool = True) -> Judgement:
+    """Compare logits (images, classes), or other outputs (images, numbers), with the float network's."""
+    if not has_classes:
+        snr_db = signal_to_noise_db(*powers(reference, logits))
+        return Judgement(snr_db=snr_db, agreement=None, images=len(logits))
     same = logits.argmax(axis=1) == reference.argmax(axis=1)
     snr_db = signal_to_noise_db(*powers(_centred(reference), _centred(logits)))
     return Judgement(snr_db=snr_db, agreement=float(same.mean()), images=len(logits))
@@ -42,8 +45,9 @@ def nearest(found: Mapping[Name, Judgement]) -> Name:
 
     An image is what chance decides; several are not, whatever the noise is.
     """
-    most = max(one.agreement for one in found.values())
-    able = {name: one for name, one in found.items() if (most - one.agreement) * one.images < 1.5}  # noqa: PLR2004
+    shares = {name: 1.0 if one.agreement is None else one.agreement for name, one in found.items()}
+    most = max(shares.values())
+    able = {name: one for name, one in found.items() if (most - shares[name]) * one.images < 1.5}  # noqa: PLR2004
     return max(able, key=lambda name: math.inf if (snr_db := able[name].snr_db) is None else snr_db)
 
 

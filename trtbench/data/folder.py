@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
+from PIL import Image
 
 from trtbench.data.decode import data_cache, decode
 from trtbench.errors import DataError
@@ -30,10 +31,13 @@ from trtbench.records import Split
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from trtbench.records import Framing
 
 _LAYOUT = "PATH/train/CLASS/* and PATH/test/CLASS/*"
 _VALIDATION = ("val", "valid", "validation")
+_FEWEST_IMAGES = 4  # half of them to compare on, and one of the others to validate on
 _FEWEST_CLASSES = 2  # a classifier tells at least two things apart
 _NO_IMAGES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # what desktops leave behind; hidden files go too
 # What torchvision's ImageFolder takes for an image; it passes over everything else.
@@ -93,6 +97,26 @@ def load_folder(root: Path, *, framing: Framing, class_map: Path | None = None) 
         test=splits["test"],
         notes=(*_notes(parts, classes, class_map), *_rotation_note(rotated, len(paths), framing)),
     )
+
+
+def load_images(root: Path, *, framing: Framing) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Return the images of a folder, at any depth, by their paths: uint8 (N, 3, height, width), and what to say of them.
+
+    Raises:
+        DataError: there are fewer than four, or files are no images.
+    """
+    found = _files(root)
+    files = [file for file in found if file.suffix.lower() in IMAGES]
+    if len(files) < _FEWEST_IMAGES:
+        raise DataError(
+            f"data.source images:{root}",
+            expected=f"a folder of at least {_FEWEST_IMAGES} images: to calibrate on, and to compare on",
+            got=f"{len(files)} of them" if root.is_dir() else "no folder",
+            cure="mend the path, or put images there",
+        )
+    images, rotated = decode(files, root=root, framing=framing)
+    strays = [str(file.relative_to(root)) for file in found if file.suffix.lower() not in IMAGES]
+    return images, (*_stray_note(strays), *_rotation_note(rotated, len(files), framing))
 
 
 def _roles(root: Path) -> dict[str, str]:
@@ -228,8 +252,12 @@ def _notes(parts: Mapping[str, _Part], classes: Sequence[str], class_map: Path |
     for part in parts.values():
         if absent := [name for name in train if not part.images.get(name)]:
             yield f"no images in {part.path.name}/ of {_shown(absent)}: nothing is known of these classes there"
-    if strays := [f"{part.path.name}/{file.relative_to(part.path)}" for part in parts.values() for file in part.strays]:
-        yield f"passed over, as torchvision does, since their names are no images': {_shown(strays)}"
+    yield from _stray_note([f"{part.path.name}/{file.relative_to(part.path)}" for part in parts.values() for file in part.strays])
+
+
+def _stray_note(strays: Sequence[str]) -> tuple[str, ...]:
+    said = "passed over, as torchvision does, since their names are no images'"
+    return (f"{said}: {_shown(strays)}",) if strays else ()
 
 
 def _rotation_note(rotated: int, total: int, framing: Framing) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""From a suite's `data` section to a Dataset: one function, four sources; and a Dataset as a file."""
+"""From a suite's `data` section to a Dataset: one function, five sources; and a Dataset as a file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import numpy as np
 
 from trtbench.data import cifar, digits
 from trtbench.data.batches import stratified_split
-from trtbench.data.folder import is_archive, load_folder, stem, unpacked
+from trtbench.data.folder import is_archive, load_folder, load_images, stem, unpacked
 from trtbench.data.preprocess import measure_mean_std
 from trtbench.errors import DataError
 from trtbench.foreign import parse_json
 from trtbench.records import Dataset, Framing, Preprocessing, Split
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from trtbench.records import Expected
     from trtbench.suite import DataConfig
 
@@ -39,6 +41,8 @@ def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dat
         config: the suite's `data`.
         expected: what the weights expect, where that is known.
 
+    Of `images`, which have no labels, half are the test split, by `config.seed`.
+
     Returns:
         Images uint8 (N, 3, height, width), labels int64.
 
@@ -59,6 +63,11 @@ def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dat
     elif name in cifar.MEANS:
         own[f"{name}'s own"] = (cifar.MEANS[name], cifar.STDS[name])
         classes, pool, test = cifar.load_cifar(name, root=place, size=framing.size, download=config.download)
+    elif name == "images":
+        given = Path(place).expanduser()
+        name, classes = f"images:{given.resolve().name}", ("image",)
+        images, notes = load_images(given, framing=framing)
+        pool, test = _halves(images, config)
     else:
         given = Path(place).expanduser()
         # The name goes into manifests that are committed: it must not carry this machine's paths.
@@ -85,6 +94,7 @@ def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dat
         preprocessing=Preprocessing(mean=mean, std=std, **framing.framing),
         normalisation=chosen,
         notes=notes,
+        is_labelled=not config.source.startswith("images:"),
     )
 
 
@@ -126,6 +136,14 @@ def _alone(pool: Split, classes: tuple[str, ...], *, is_held_out: bool) -> tuple
     if not (single and is_held_out):
         return ()
     return (f"one training image alone, and none to validate on: {', '.join(single[:10])}",)
+
+
+def _halves(images: NDArray[np.uint8], config: DataConfig) -> tuple[Split, Split]:
+    """Split images without labels into those to calibrate on and those to compare on."""
+    labels = np.zeros(len(images), np.int64)
+    halves = stratified_split(labels, classes=("image",), count=len(images) // 2, seed=config.seed)
+    pool, test = (Split(images=images[half], labels=labels[half]) for half in halves)
+    return pool, test
 
 
 def _held_out(pool: Split, classes: tuple[str, ...], config: DataConfig) -> tuple[Split, Split]:

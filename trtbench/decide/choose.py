@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -147,7 +148,7 @@ def _closest(assessments: Sequence[Assessment]) -> Assessment | None:
     """Return what breaks fewest limits, then what may have lost least, then the smallest."""
     return min(
         (one for one in assessments if one.obstacle is None),
-        key=lambda one: (len(one.broken), one.drop_upper_pp or 0.0, size_cost(one.row)),
+        key=lambda one: (len(one.broken), one.drop_upper_pp or 0.0, -(one.fidelity_low_db or 0.0), size_cost(one.row)),
         default=None,
     )
 
@@ -161,20 +162,26 @@ def _pareto(rows: Sequence[Row], *, paired: PairedRatio | None) -> tuple[Row, ..
 
 def _respects(first: Row, second: Row, *, paired: PairedRatio | None) -> tuple[int, int, int]:
     """Compare two rows in accuracy, latency and size: -1 where the first is better, 0 where none is."""
-    assert first.accuracy is not None
-    assert second.accuracy is not None
     ratio = latency_ratio(first, second, paired=paired)
     assert ratio is not None  # comparable rows are timed, at one batch size
     low, high = ratio.ci95 or (ratio.value, ratio.value)
     return (
-        _sign(second.accuracy.top1 - first.accuracy.top1),
+        _sign(_quality(second) - _quality(first)),
         1 if low > 1 else -1 if high < 1 else 0,
         _sign(size_cost(first) - size_cost(second)),
     )
 
 
+def _quality(row: Row) -> float:
+    """Return the share of images that a comparable row gets right; without labels its fidelity in decibels."""
+    if row.accuracy is not None:
+        return row.accuracy.top1
+    assert row.fidelity is not None, "a comparable row is scored"
+    return math.inf if row.fidelity.snr_db is None else row.fidelity.snr_db
+
+
 def _sign(value: float) -> int:
-    """Return the sign; two files of unknown size differ by NaN, which is none."""
+    """Return the sign; two files of unknown size, or two exact networks, differ by NaN, which is none."""
     return (value > 0) - (value < 0)
 
 
@@ -205,12 +212,12 @@ def _other_limits(
     for one in compared:
         if len(one.broken) == 1 and _is_better(one.row, ranking, rows, decision):
             (broken,) = one.broken
-            beyond = 0.99 if broken.key == "min_throughput" else 1.01  # so that rounding does not lie
+            beyond = 0.99 if broken.key.startswith("min_") else 1.01  # so that rounding does not lie
             change = OtherLimit(key=broken.key, value=broken.value * beyond, row=one.row)
             if _might_be_set(change, broken.limit):
                 found.setdefault(broken.key, []).append(change)
     for key, changes in found.items():
-        yield (max if key == "min_throughput" else min)(changes, key=lambda change: change.value)
+        yield (max if key.startswith("min_") else min)(changes, key=lambda change: change.value)
 
 
 def _might_be_set(change: OtherLimit, limit: float) -> bool:

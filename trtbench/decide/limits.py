@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trtbench.rows import Row
     from trtbench.suite import DecisionConfig, Objective
 
-LimitKey = Literal["max_drop_pp", "max_engine_mb", "max_p99_ms", "max_memory_mb", "min_throughput"]
+LimitKey = Literal["max_drop_pp", "max_engine_mb", "max_p99_ms", "max_memory_mb", "min_throughput", "min_fidelity_db"]
 Obstacle = Literal[
     "role",
     "status",
@@ -50,19 +50,21 @@ class HeldLimit:
         """Whether the value is within the limit; a drop that may be as large as the limit proves nothing."""
         if self.key == "max_drop_pp":
             return self.value < self.limit
-        return self.value >= self.limit if self.key == "min_throughput" else self.value <= self.limit
+        return self.value >= self.limit if self.key.startswith("min_") else self.value <= self.limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
     """What keeps a row from being recommended: an obstacle to comparing it, else those of its limits that it breaks.
 
-    `drop_upper_pp` bounds the drop of a comparable row; with those of all others compared it holds at 95 %. `ratio` is,
-    of a row that kept every limit and was not chosen, its objective over the winner's.
+    `drop_upper_pp` bounds the drop of a comparable row, or `fidelity_low_db` its fidelity where there are no labels;
+    with those of all others compared it holds at 95 %. `ratio` is, of a row that kept every limit and was not chosen,
+    its objective over the winner's.
     """
 
     row: Row
     drop_upper_pp: float | None = None
+    fidelity_low_db: float | None = None
     obstacle: Obstacle | None = None
     limits: tuple[HeldLimit, ...] = ()
     ratio: Ratio | None = None
@@ -92,7 +94,12 @@ def assess(rows: Sequence[Row], decision: DecisionConfig) -> tuple[Assessment, .
     return tuple(
         Assessment(row=row, obstacle=obstacle)
         if obstacle
-        else _held_to_limits(row, decision, drop_upper_pp=bound_pp(row, engines=engines, dense=dense))
+        else _held_to_limits(
+            row,
+            decision,
+            drop_upper_pp=None if row.accuracy is None else bound_pp(row, engines=engines, dense=dense),
+            fidelity_low_db=None if row.fidelity is None else row.fidelity.low_db(confidence=confidence_each(engines)),
+        )
         for row, obstacle in zip(rows, obstacles, strict=True)
     )
 
@@ -135,10 +142,13 @@ def is_decided_on_cpu(rows: Sequence[Row]) -> bool:
     return all(is_cpu(row) for row in tried)
 
 
-def _held_to_limits(row: Row, decision: DecisionConfig, *, drop_upper_pp: float) -> Assessment:
+def _held_to_limits(
+    row: Row, decision: DecisionConfig, *, drop_upper_pp: float | None, fidelity_low_db: float | None
+) -> Assessment:
     """Hold a comparable row to each limit of the decision."""
     values: Mapping[LimitKey, float | None] = {
         "max_drop_pp": drop_upper_pp,
+        "min_fidelity_db": fidelity_low_db,
         **{key: value_of(row) for key, value_of in _VALUES.items()},
     }
     found = tuple(
@@ -146,7 +156,7 @@ def _held_to_limits(row: Row, decision: DecisionConfig, *, drop_upper_pp: float)
         for key, value in values.items()
         if value is not None and (limit := getattr(decision, key)) is not None
     )
-    return Assessment(row=row, drop_upper_pp=drop_upper_pp, limits=found)
+    return Assessment(row=row, drop_upper_pp=drop_upper_pp, fidelity_low_db=fidelity_low_db, limits=found)
 
 
 def bound_pp(row: Row, *, engines: int, dense: str | None) -> float:
@@ -195,11 +205,11 @@ def _wrong_kind(row: Row, decision: DecisionConfig, *, on_cpu: bool) -> Obstacle
 
 
 def _unmeasured(row: Row, decision: DecisionConfig) -> Obstacle | None:
-    if row.accuracy is None:
+    if row.accuracy is None and row.fidelity is None:
         return "not_scored"
-    if row.accuracy.drop_upper_pp is None:
+    if row.accuracy is not None and row.accuracy.drop_upper_pp is None:
         return "no_drop"
-    if row.accuracy.is_chance:
+    if row.accuracy is not None and row.accuracy.is_chance:
         return "chance"
     if row.latency is None:
         return "not_timed"

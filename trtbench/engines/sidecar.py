@@ -11,7 +11,7 @@ from trtbench.errors import SidecarError
 from trtbench.foreign import NAME, read_json, reason
 from trtbench.jsonable import to_jsonable
 from trtbench.precision import PRECISIONS, read_shown, shown_precision
-from trtbench.records import Preprocessing
+from trtbench.records import Output, Preprocessing
 from trtbench.rows import CalibrationRecord
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Sidecar:
     macs: int | None = None
     widths: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     sparsity: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -137,6 +138,9 @@ def read_sidecar(engine: Path) -> Sidecar:
                 "calibration": calibration and CalibrationRecord(**calibration),
                 "notes": tuple(document["notes"]),
                 "classes": tuple(document.get("classes", ())),
+                "outputs": tuple(
+                    Output(name=one["name"], shape=tuple(one["shape"])) for one in document.get("outputs", ())
+                ),
                 "widths": tuple(document.get("widths", document.get("channels", ()))),  # as older ones say
             }
         )

@@ -20,11 +20,11 @@ from trtbench.disk import write_atomically
 from trtbench.errors import ConfigError, GraphError
 from trtbench.foreign import file_size, reason
 from trtbench.graph.adapt import adapted, fixed_batch, flattened, is_channels_last
-from trtbench.graph.reference import onnxruntime, run_reference
+from trtbench.graph.reference import flat, onnxruntime, run_reference
 from trtbench.graph.simplify import simplify
 from trtbench.graph.view import QUANTIZERS, view
 from trtbench.jsonable import to_jsonable
-from trtbench.records import Preprocessing
+from trtbench.records import Output, Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,7 @@ OUTPUT = "logits"
 _MAX_BYTES = 2**31  # of a message of protobuf; more lies in external data
 _FEW = 2  # images that a graph is tried on
 _MATRIX_RANK = 2
+_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 _TOLERANCE = 1e-2  # of the largest logit: a graph in FP16 rounds to half of that, where FP32 stays below 1e-5
 _OTHER_KINDS = (
     (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself: git lfs pull"),
@@ -48,13 +49,17 @@ _CURE = "export it with one float32 input (batch, C, H, W), one output (batch, c
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What was changed to bring a graph into our form, for people, and whether it has Q/DQ pairs of its own."""
+    """What was changed to bring a graph into our form, for people, and whether it has Q/DQ pairs of its own.
+
+    `outputs` are its own, where images without labels compare them.
+    """
 
     notes: tuple[str, ...]
     is_quantized: bool
+    outputs: tuple[Output, ...] = ()
 
 
-def imported(path: Path, target: Path, *, num_classes: int, preprocessing: Preprocessing) -> Imported:
+def imported(path: Path, target: Path, *, num_classes: int | None, preprocessing: Preprocessing) -> Imported:
     """Do what `import_onnx` does in a process with limits: it parses, folds and runs what nobody has vouched for.
 
     Raises:
@@ -68,15 +73,15 @@ def imported(path: Path, target: Path, *, num_classes: int, preprocessing: Prepr
         num_classes=num_classes,
         preprocessing=to_jsonable(preprocessing),
     )
-    return Imported(notes=tuple(found["notes"]), is_quantized=found["is_quantized"])
+    outputs = tuple(Output(name=one["name"], shape=tuple(one["shape"])) for one in found["outputs"])
+    return Imported(notes=tuple(found["notes"]), is_quantized=found["is_quantized"], outputs=outputs)
 
 
-def _import(path: Path, *, target: str, num_classes: int, preprocessing: dict[str, Any]) -> dict[str, Any]:
+def _import(path: Path, *, target: str, num_classes: int | None, preprocessing: dict[str, Any]) -> dict[str, Any]:
     kept = {**preprocessing, "mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"])}
-    notes = import_onnx(path, Path(target), num_classes=num_classes, preprocessing=Preprocessing(**kept))
-    own = onnx.load(target)
-    _try_optimised(own, Preprocessing(**kept))
-    return {"notes": notes, "is_quantized": any(node.op_type in QUANTIZERS for node in own.graph.node)}
+    found = import_onnx(path, Path(target), num_classes=num_classes, preprocessing=Preprocessing(**kept))
+    _try_optimised(onnx.load(target), Preprocessing(**kept))
+    return {name: to_jsonable(getattr(found, name)) for name in ("notes", "is_quantized", "outputs")}
 
 
 def _try_optimised(own: onnx.ModelProto, preprocessing: Preprocessing) -> None:
@@ -90,42 +95,71 @@ def _try_optimised(own: onnx.ModelProto, preprocessing: Preprocessing) -> None:
         session.run(None, {INPUT: np.zeros((1, *preprocessing.input_shape), np.float32)})
 
 
-def import_onnx(path: Path, target: Path, *, num_classes: int, preprocessing: Preprocessing) -> tuple[str, ...]:
-    """Write a user's ONNX classifier to `target` in the form of our own exports, and prove that it computes the same.
+def import_onnx(path: Path, target: Path, *, num_classes: int | None, preprocessing: Preprocessing) -> Imported:
+    """Write a user's ONNX graph to `target` in the form of our own exports, and prove that it computes the same.
 
     Args:
         path: the user's file; external data beside it is read.
-        target: the file to write, atomically: one input `input`, one output `logits`, a free batch.
-        num_classes: how many classes the data has.
+        target: the file to write, atomically: one input `input`, a free batch, and one output `logits`; without
+            classes every output, by its own name.
+        num_classes: how many classes the data has; None where it has no labels.
         preprocessing: how the data's images are normalised, and their size.
-
-    Returns:
-        What was changed to get there, for people.
 
     Raises:
         ConfigError: it is no ONNX file, its input or output does not fit the data, or it cannot be brought there.
         GraphError: its opset cannot be raised.
     """
     proto = load_onnx(path)
-    _require_one_of_each(proto, path)
+    _require_tensors(proto, path, is_classifier=num_classes is not None)
     images = np.random.default_rng(0).integers(
         0, 256, (max(_FEW, fixed_batch(proto) or 0), *preprocessing.input_shape), dtype=np.uint8
     )
     expected = _answers(proto, images, preprocessing, path)
-    if expected.shape[1:] not in {(num_classes,), (num_classes, 1, 1)}:
-        wanted, got = f"logits of shape ({_FEW}, {num_classes}) for two images", str((_FEW, *expected.shape[1:]))
-        raise ConfigError(f"model {path}", expected=wanted, got=got, cure="give the --data it was trained on")
     own, notes = adapted(proto, preprocessing=preprocessing)
-    if expected.ndim > _MATRIX_RANK:
-        flattened(own)
-        notes = (*notes, "its logits (batch, classes, 1, 1) flattened")
     _rename(own.graph, own.graph.input[0].name, INPUT)
+    outputs: tuple[Output, ...] = ()
+    if num_classes is None:
+        outputs = _own_outputs(own, expected, len(images), path)
+    else:
+        notes = (*notes, *_as_classifier(own, expected, num_classes, path))
+    own = simplify(own)
+    _require_same(own, normalise(images, preprocessing), flat(expected.values()), path)
+    write_atomically(target, own.SerializeToString(deterministic=True))
+    is_quantized = any(node.op_type in QUANTIZERS for node in own.graph.node)
+    return Imported(notes=notes, is_quantized=is_quantized, outputs=outputs)
+
+
+def _as_classifier(
+    own: onnx.ModelProto, expected: Mapping[str, NDArray[np.float32]], num_classes: int, path: Path
+) -> tuple[str, ...]:
+    """Give a graph the one output `logits` (batch, classes), in place; return what was changed."""
+    (logits,) = expected.values()
+    if logits.shape[1:] not in {(num_classes,), (num_classes, 1, 1)}:
+        wanted, got = f"logits of shape ({_FEW}, {num_classes}) for two images", str((_FEW, *logits.shape[1:]))
+        cure = "give the --data it was trained on; of a network that is no classifier images:PATH, without labels"
+        raise ConfigError(f"model {path}", expected=wanted, got=got, cure=cure)
+    is_wide = logits.ndim > _MATRIX_RANK
+    if is_wide:
+        flattened(own)
     _rename(own.graph, own.graph.output[0].name, OUTPUT)
     own.graph.output[0].CopyFrom(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", num_classes]))
-    own = simplify(own)
-    _require_same(own, normalise(images, preprocessing), expected.reshape(len(images), num_classes), path)
-    write_atomically(target, own.SerializeToString(deterministic=True))
-    return notes
+    return ("its logits (batch, classes, 1, 1) flattened",) if is_wide else ()
+
+
+def _own_outputs(
+    own: onnx.ModelProto, expected: Mapping[str, NDArray[np.float32]], images: int, path: Path
+) -> tuple[Output, ...]:
+    """Write down the shape of each output, in place, and return them; each is of one image along its first axis."""
+    found = []
+    for item, values in zip(own.graph.output, expected.values(), strict=True):
+        if values.ndim == 0 or len(values) != images or not values[0].size:
+            wanted, got = f"an output (batch, ...) of {images} images", f"shape {values.shape}"
+            cure = "take what chooses among images or boxes, such as a NonMaxSuppression, off the graph"
+            raise ConfigError(f"model {path}: {item.name}", expected=wanted, got=got, cure=cure)
+        found.append(Output(name=item.name, shape=values.shape[1:]))
+        shape = ["batch", *values.shape[1:]]
+        item.CopyFrom(helper.make_tensor_value_info(item.name, TensorProto.FLOAT, shape))
+    return tuple(found)
 
 
 def graph_sha256(path: Path) -> str:
@@ -178,25 +212,35 @@ def refuse_other_kinds(path: Path) -> None:
             raise ConfigError(f"model {path}", expected="an ONNX file", got=got, cure=cure)
 
 
-def _require_one_of_each(proto: onnx.ModelProto, path: Path) -> None:
-    """Demand one input that is no weight (older files list those too) and one output, both tensors."""
+def _require_tensors(proto: onnx.ModelProto, path: Path, *, is_classifier: bool) -> None:
+    """Demand one input that is no weight (older files list those too), outputs, one of a classifier, and only tensors.
+
+    Without classes an output that is no float tensor cannot be compared.
+    """
     weights = {item.name for item in proto.graph.initializer}
     inputs = [item for item in proto.graph.input if item.name not in weights]
     outputs = proto.graph.output
-    if len(inputs) != 1 or len(outputs) != 1:
+    if len(inputs) != 1 or (is_classifier and len(outputs) != 1):
         got = f"{len(inputs)} inputs and {len(outputs)} outputs"
-        raise ConfigError(f"model {path}", expected="one input and one output", got=got, cure=_CURE)
+        wanted = "one input and one output" if is_classifier else "one input, an image"
+        cure = f"{_CURE}; with --data images:PATH it may have several outputs" if is_classifier else _CURE
+        raise ConfigError(f"model {path}", expected=wanted, got=got, cure=cure)
     for item in (*inputs, *outputs):
         if item.type.WhichOneof("value") != "tensor_type":
             got = str(item.type.WhichOneof("value") or "nothing").removesuffix("_type")
             raise ConfigError(f"model {path}: {item.name}", expected="a tensor", got=f"a {got}", cure=_CURE)
+    for item in outputs:
+        if not is_classifier and item.type.tensor_type.elem_type not in _FLOATS:
+            got = helper.tensor_dtype_to_string(item.type.tensor_type.elem_type)
+            cure = "leave this output out of the graph, or give it as floats"
+            raise ConfigError(f"model {path}: {item.name}", expected="floats", got=got, cure=cure)
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
 
 
 def _answers(
     proto: onnx.ModelProto, images: NDArray[np.uint8], preprocessing: Preprocessing, path: Path
-) -> NDArray[np.float32]:
+) -> dict[str, NDArray[np.float32]]:
     """Run the user's own graph, in the batches, the layout and the type that it takes."""
     kind = helper.tensor_dtype_to_np_dtype(proto.graph.input[0].type.tensor_type.elem_type)
     given = images if kind in {np.dtype(np.uint8), np.dtype(np.int32)} else normalise(images, preprocessing)
@@ -205,11 +249,11 @@ def _answers(
     name = proto.graph.input[0].name
     batches = [taken[start : start + size].astype(kind) for start in range(0, len(images), size)]
     try:
-        found = [next(iter(run_reference(proto, {name: np.ascontiguousarray(one)}).values())) for one in batches]
+        found = [run_reference(proto, {name: np.ascontiguousarray(one)}) for one in batches]
     except GraphError as error:
         expected = f"a graph that takes {kind} {batches[0].shape}"
         raise ConfigError(f"model {path}", expected=expected, got=error.got or str(error), cure=_CURE) from error
-    return np.concatenate(found).astype(np.float32)
+    return {output: np.concatenate([one[output] for one in found]).astype(np.float32) for output in found[0]}
 
 
 def _require_same(own: onnx.ModelProto, images: NDArray[np.float32], expected: NDArray[np.float32], path: Path) -> None:
@@ -217,7 +261,7 @@ def _require_same(own: onnx.ModelProto, images: NDArray[np.float32], expected: N
     for count in (len(images), 1):
         what, wanted = f"model {path} with a free batch", expected[:count]
         try:
-            got = run_reference(own, {INPUT: images[:count]})[OUTPUT]
+            got = flat(run_reference(own, {INPUT: images[:count]}).values())
         except GraphError as error:
             words = error.got or str(error)
             raise ConfigError(what, expected=f"a run of {count} images", got=words, cure=_CURE) from error

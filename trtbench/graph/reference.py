@@ -16,7 +16,7 @@ from trtbench.data.batches import batches
 from trtbench.errors import GraphError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     from numpy.typing import NDArray
@@ -81,7 +81,13 @@ def exact_logits(
 ) -> NDArray[np.float32]:
     """Return the logits (images, classes) of a graph run as `run_reference` does, `size` images at once."""
     inputs = ({"input": one} for one in batches(images, preprocessing, size=size))
-    return np.concatenate([next(iter(found.values())) for found in run_reference_batches(proto, inputs)])
+    return np.concatenate([flat(found.values()) for found in run_reference_batches(proto, inputs)])
+
+
+def flat(outputs: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return what a network gives, (images, numbers): each output flattened, side by side in the order of the graph."""
+    found = [one.reshape(len(one), -1) for one in outputs]
+    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
 
 @contextlib.contextmanager

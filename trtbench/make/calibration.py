@@ -21,7 +21,7 @@ from trtbench.make.recipe import Facts, Given, Ingredient, recipe
 from trtbench.progress import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     import onnx
@@ -40,6 +40,7 @@ _GRAPH = "model.onnx"
 _MANIFEST = "manifest.json"
 _PIXELS = "images.npy"
 _DEFAULT_PER_CLASS = 50  # source study 001: 500 images of CIFAR-10
+_DEFAULT_UNLABELLED = 500
 _TOLD = 5  # names a note lists
 _HELD_OUT = 100  # images that judge: few, so that it is cheap; one of them is 1 % of agreement
 _GUARDED: Method = "entropy"
@@ -93,11 +94,25 @@ class CalibrationSet:
         return batches(self.train.images, self.preprocessing, size=size or self.batch_size, chosen=chosen)
 
     def logits(self, graph: onnx.ModelProto) -> NDArray[np.float32]:
-        """Return what a graph computes of them, (images, classes), its Q/DQ pairs fused as this CPU fuses them."""
-        from trtbench.engines.onnxruntime import iterate_graph_activations
+        """Return what a graph computes of them, (images, classes), its Q/DQ pairs fused as this CPU fuses them.
 
-        output = graph.graph.output[0].name
-        return np.concatenate([one[output] for one in iterate_graph_activations(graph, (output,), self.batches())])
+        Several outputs are flattened, side by side.
+        """
+        from trtbench.engines.onnxruntime import iterate_graph_activations
+        from trtbench.graph.reference import flat
+
+        outputs = tuple(item.name for item in graph.graph.output)
+        computed = iterate_graph_activations(graph, outputs, self.batches())
+        return np.concatenate([flat(one.values()) for one in computed])
+
+    def judge(self, quantized: Iterable[onnx.ModelProto], in_float: onnx.ModelProto) -> list[Judgement]:
+        """Compare what quantized graphs compute of them with what the float one does."""
+        from trtbench.calibrate.exclusion import judge
+
+        shapes = [item.type.tensor_type.shape.dim for item in in_float.graph.output]
+        has_classes = len(shapes) == 1 and len(shapes[0]) == len(("batch", "classes"))
+        reference = self.logits(in_float)
+        return [judge(self.logits(graph), reference, has_classes=has_classes) for graph in quantized]
 
 
 @recipe(kind="manifest", facts=ManifestFacts, content=(_MANIFEST,), packages=("numpy",), version=1)
@@ -171,7 +186,7 @@ def judged(
     """
     import onnx
 
-    from trtbench.calibrate.exclusion import judge, nearest
+    from trtbench.calibrate.exclusion import nearest
     from trtbench.calibrate.ranges import guarded_entropy, thresholds
     from trtbench.graph.placement import plan_qdq
     from trtbench.graph.qdq import insert_qdq
@@ -181,11 +196,9 @@ def judged(
     found: dict[str, dict[str, float]] = {_GUARDED: guarded}
     found |= {method: thresholds(observed, method=method, percentile=percentile) for method in _JUDGED}
     proto = onnx.load(graph.path(_GRAPH))
-    plan, reference = plan_qdq(proto, exclude=exclude, runtime="onnxruntime-cpu"), judges.logits(proto)
-    judgements: dict[str, Judgement] = {
-        method: judge(judges.logits(insert_qdq(proto, plan, amax, weights=weights)), reference)
-        for method, amax in found.items()
-    }
+    plan = plan_qdq(proto, exclude=exclude, runtime="onnxruntime-cpu")
+    graphs = (insert_qdq(proto, plan, amax, weights=weights) for amax in found.values())
+    judgements = dict(zip(found, judges.judge(graphs, proto), strict=True))
     best = nearest(judgements)
     amax, count = found[best], len(given_way) if best == _GUARDED else 0
     return _ranges_kept(folder, amax, RangesFacts(tensors=len(amax), method=best, judged=judgements, given_way=count))
@@ -209,6 +222,8 @@ def manifest(makings: Makings) -> Artefact[ManifestFacts]:
     config, book, name = makings.suite.calibration, makings.book, makings.suite.name
     is_default = config.per_class is None and config.total is None
     per_class = _DEFAULT_PER_CLASS if is_default else config.per_class
+    if is_default and not makings.dataset.is_labelled:
+        per_class = max(1, min(_DEFAULT_UNLABELLED, len(makings.dataset.train) * 4 // 5))  # some are left to judge by
     sizes: dict[str, Any] = {"per_class": per_class, "total": config.total}
     sample = {**sizes, "dataset": makings.dataset, "seed": config.seed, "allow_short": config.allow_short or is_default}
     found = _committed_manifest(makings, **sizes)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trtbench.disk import file_sha256, locked, require_room, storing, write_atomically
 from trtbench.engines.base import BuildOptions, BuildRequest, CalibrationImages, backend
 from trtbench.engines.sidecar import Sidecar, check_engine, read_sidecar, sidecar_path, write_sidecar
-from trtbench.errors import EngineError, SidecarError, StoreError
+from trtbench.errors import EngineError, SidecarError, StoreError, UnsupportedError
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.make.calibration import calibration_pixels, manifest
 from trtbench.make.gains import calibration_notes, calibration_record
@@ -24,6 +24,7 @@ from trtbench.make.graphs import (
     fp8_graph,
     half_graph,
     notes_of,
+    outputs_of,
     quantized_graph,
 )
 from trtbench.make.networks import WEIGHTS, variant_network
@@ -116,6 +117,7 @@ def build_engine(makings: Makings, plan: EnginePlan) -> tuple[Path, Sidecar]:
         StoreError: it cannot be written, or another run measures an engine of this name that is made otherwise.
         Absent: the book is dry, and it, or what it is built from, is not there.
     """
+    _require_outputs(makings, plan)
     made_from = source(makings, plan)
     path, tell = engine_path(makings.places, makings.suite.name, plan), makings.tell
     identity = engine_identity(makings, plan, made_from)
@@ -178,9 +180,27 @@ def engine_identity(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]
         "calibration_sha256": calibrated_on.facts.sha256 if calibrated_on is not None else None,
         "preprocessing": makings.dataset.preprocessing,
         "model": suite.model.name,
-        "num_classes": makings.dataset.num_classes,
+        "num_classes": _width(makings),
         "options": options,
     }
+
+
+def _width(makings: Makings) -> int:
+    """Return how many numbers an image gives: logits, or of a network that is no classifier all its outputs'."""
+    return sum(one.size for one in outputs_of(makings)) or makings.dataset.num_classes
+
+
+def _require_outputs(makings: Makings, plan: EnginePlan) -> None:
+    """Refuse what a runtime cannot give back: all but one output (batch, numbers)."""
+    outputs = outputs_of(makings)
+    if BACKENDS[plan.backend].any_outputs or (all(len(one.shape) == 1 for one in outputs) and len(outputs) < 2):  # noqa: PLR2004
+        return
+    raise UnsupportedError(
+        f"{plan.backend} of {makings.suite.model.name}",
+        expected="one output (batch, numbers)",
+        got=", ".join(f"{one.name} {('batch', *one.shape)}" for one in outputs),
+        cure="engines: onnxruntime-cpu takes any outputs",
+    )
 
 
 def existing_engine(path: Path, key: str, *, machine: str) -> Sidecar | None:
@@ -264,7 +284,8 @@ def _build(
         engine_bytes=path.stat().st_size,
         weight_bytes=result.weight_bytes,
         build_s=build_s,
-        classes=makings.dataset.classes,
+        classes=makings.dataset.classes if makings.dataset.is_labelled else (),
+        outputs=outputs_of(makings),
         settings=result.settings,
         facts=result.facts,
         calibration=_calibration_record(makings, plan),
@@ -287,7 +308,7 @@ def _request(makings: Makings, plan: EnginePlan, made_from: Artefact[Any], path:
         engine=path,
         precision=plan.precision,
         model=makings.suite.model.name,
-        num_classes=makings.dataset.num_classes,
+        num_classes=_width(makings),
         input_shape=makings.input_shape,
         calibration=_calibration(makings, plan, made_from) if calibrates else None,
         options=replace(plan.options(makings.suite.bench.batch_sizes), timing_cache=timings),
@@ -358,6 +379,8 @@ def _notes(makings: Makings, plan: EnginePlan, made_from: Artefact[Any]) -> Iter
         yield from calibration_notes(makings, plan.variant, precision=plan.precision, runtime=runtime)
     if plan.rescued:
         yield _rescue(makings, plan).note
-    elif is_in_doubt(_calibration_record(makings, plan), max_drop_pp=makings.suite.decision.max_drop_pp):
+    elif makings.dataset.is_labelled and is_in_doubt(
+        _calibration_record(makings, plan), max_drop_pp=makings.suite.decision.max_drop_pp
+    ):
         why = f"`trtbench explain-int8 {makings.suite.origin} --variant {plan.variant.name}` tells why"
         yield f"INT8 may lose more than is accepted, by its held-out images; {why}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.calibrate.exclusion import Judgement, judge
+from trtbench.calibrate.exclusion import Judgement
 from trtbench.disk import write_atomically
 from trtbench.jsonable import to_jsonable
 from trtbench.make.calibration import judges, manifest
@@ -87,8 +87,8 @@ def weighed(_folder: Path, *, in_float: Ingredient, quantized: Ingredient, judge
     """Compare the logits of an INT8 graph with those of the float one on images that did not calibrate."""
     import onnx
 
-    in_int8, reference = (judges.logits(onnx.load(graph.path(GRAPH))) for graph in (quantized, in_float))
-    return judge(in_int8, reference)
+    (found,) = judges.judge([onnx.load(quantized.path(GRAPH))], onnx.load(in_float.path(GRAPH)))
+    return found
 
 
 def calibration_record(makings: Makings, variant: Variant, *, runtime: Runtime) -> CalibrationRecord:
@@ -114,7 +114,7 @@ def option_gains(makings: Makings, variant: Variant, *, runtime: Runtime) -> Art
     """Return what a Q/DQ graph gets right with all of a suite's options and without each; None where none is on."""
     config, plain = makings.suite.calibration, CalibrationConfig()
     chosen = [name for name in OPTIONS if getattr(config, name) != getattr(plain, name)]
-    if not chosen:
+    if not chosen or not makings.dataset.is_labelled:
         return None
     others = {name: quantized_graph(makings.without(name), variant, runtime=runtime) for name in chosen}
     return makings.book.make(

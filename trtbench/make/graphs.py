@@ -22,7 +22,7 @@ from trtbench.make.networks import (
 from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
 from trtbench.make.refine import QdqOptions, quantize
 from trtbench.precision import PRECISIONS
-from trtbench.records import ExportRecord, Preprocessing  # noqa: TC001  pydantic resolves the fields of facts at run time
+from trtbench.records import ExportRecord, Output, Preprocessing  # noqa: TC001  pydantic resolves the fields of facts at run time
 from trtbench.suite import DenseVariant
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ _SHOWN_FINDINGS = 10
 class GraphFacts(Facts):
     """What there is to say of a float graph, by the way it was made; `method` is what its method notes of itself.
 
-    A user's graph that `is_quantized` has Q/DQ pairs of its own, and is built as it is.
+    A user's graph that `is_quantized` has Q/DQ pairs of its own, and is built as it is. `outputs` are those of a graph
+    for images without labels.
     """
 
     is_quantized: bool = False
@@ -58,6 +59,7 @@ class GraphFacts(Facts):
     export: ExportRecord | None = None
     fit: FitFacts | None = None
     method: Mapping[str, Any] = field(default_factory=dict)
+    outputs: tuple[Output, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,13 +109,13 @@ def exported(
 
 
 @recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "onnxruntime"), version=3)
-def imported(folder: Path, *, graph: Given[Path], num_classes: int, preprocessing: Preprocessing) -> GraphFacts:
-    """Bring a user's graph into the form of our own exports."""
+def imported(folder: Path, *, graph: Given[Path], num_classes: int | None, preprocessing: Preprocessing) -> GraphFacts:
+    """Bring a user's graph into the form of our own exports; `num_classes` None is of images without labels."""
     from trtbench.graph import given
 
     found = given.imported(graph.value, folder / GRAPH, num_classes=num_classes, preprocessing=preprocessing)
     own = ("it has Q/DQ pairs of its own, which are built as they are",) if found.is_quantized else ()
-    return GraphFacts(is_quantized=found.is_quantized, notes=(*found.notes, *own))
+    return GraphFacts(is_quantized=found.is_quantized, notes=(*found.notes, *own), outputs=found.outputs)
 
 
 @recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("torch", "onnx"), version=2)
@@ -303,6 +305,13 @@ def half_graph(makings: Makings, variant: Variant, *, precision: str, method: Me
     return makings.book.make(converter, item, graph=graph, dtype=asked.half, images=images)
 
 
+def outputs_of(makings: Makings) -> tuple[Output, ...]:
+    """Return the outputs of the suite's network where images without labels compare them; () of a classifier."""
+    if makings.dataset.is_labelled:
+        return ()
+    return float_graph(makings, DenseVariant(kind="dense", name="dense")).facts.outputs
+
+
 def notes_of(makings: Makings, variant: Variant) -> tuple[str, ...]:
     """Return what there is to say of a variant's float graph and of the network behind it."""
     network = () if makings.onnx_path is not None else variant_network(makings, variant).facts.notes
@@ -351,7 +360,7 @@ def _given_graph(makings: Makings, path: Path, variant: Variant) -> Artefact[Gra
         imported,
         variant.name,
         graph=Given(path, key=graph_sha256(path)),
-        num_classes=makings.dataset.num_classes,
+        num_classes=makings.dataset.num_classes if makings.dataset.is_labelled else None,
         preprocessing=makings.dataset.preprocessing,
     )
 

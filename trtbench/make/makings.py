@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from trtbench._optional import version
 from trtbench.disk import Lease, file_sha256
+from trtbench.errors import ConfigError
 from trtbench.foreign import read_json
 from trtbench.make.recipe import Book
 from trtbench.progress import Event, Listener, nobody
@@ -179,7 +180,18 @@ class Makings:
 
     @functools.cached_property
     def architecture(self) -> Architecture:
-        """The suite's network."""
+        """The suite's network.
+
+        Raises:
+            ConfigError: the images have no labels, which tell how many classes it has.
+        """
+        if not self.dataset.is_labelled:
+            raise ConfigError(
+                f"data.source {self.suite.data.source}",
+                expected="images with labels for a network in PyTorch",
+                got="none",
+                cure="export the network to ONNX and name it as onnx:PATH, or give images by class: folder:PATH",
+            )
         return Architecture.of(self.suite.model.name, num_classes=self.dataset.num_classes)
 
     @functools.cached_property

@@ -165,7 +165,7 @@ def is_in_doubt(record: CalibrationRecord | None, *, max_drop_pp: float) -> bool
     if record is None:  # no Q/DQ graph
         return False
     expected = record.images * max_drop_pp / 100
-    changed = record.images * (1 - record.agreement)
+    changed = 0.0 if record.agreement is None else record.images * (1 - record.agreement)
     is_noisy = record.snr_db is not None and record.snr_db < LOW_SNR_DB
     return is_noisy or changed > expected + 2 * math.sqrt(expected) + 0.5  # counts are whole
 
@@ -177,7 +177,7 @@ def rescue(makings: Makings, variant: Variant, *, runtime: Runtime) -> Rescue | 
         RowError: a graph cannot be made.
     """
     limit = makings.suite.decision.max_drop_pp
-    if not makings.suite.calibration.rescue:
+    if not makings.suite.calibration.rescue or not makings.dataset.is_labelled:  # it counts what labels tell
         return None
     if not is_in_doubt(calibration_record(makings, variant, runtime=runtime), max_drop_pp=limit):
         return None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
+from trtbench.decide.limits import CONFIDENCE
 from trtbench.decide.ratios import dense_fp32_of, dense_variant, eager_of, is_cpu, speed_up
-from trtbench.report.units import ABSENT, fixed, megabytes, millions, percent, probability, significant
+from trtbench.report.units import ABSENT, decibels, fixed, megabytes, millions, percent, probability, significant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from trtbench.rows import AccuracyRecord, CalibrationRecord, LatencyRecord, LoadRecord, Row
+    from trtbench.rows import AccuracyRecord, CalibrationRecord, FidelityRecord, LatencyRecord, LoadRecord, Row
 
     Value = str | float | bool | tuple[float, ...] | Mapping[str, Any] | None
 
@@ -91,6 +93,13 @@ def _accuracy(
     return Column(key=key, header=header, value=read, **faces)
 
 
+def _fidelity(
+    key: str, header: str, take: Callable[[FidelityRecord], Value] | None = None, **faces: Unpack[_Faces]
+) -> Column:
+    read = _of_record(lambda line: line.row.fidelity, take or attrgetter(key.removeprefix("fidelity_")))
+    return Column(key=key, header=header, value=read, **faces)
+
+
 def _calibration(
     key: str, header: str, take: Callable[[CalibrationRecord], Value] | None = None, **faces: Unpack[_Faces]
 ) -> Column:
@@ -146,6 +155,22 @@ def _drop_bound(line: Line, bound_pp: float) -> str:
 def _marked(line: Line, text: str) -> str:
     """Mark the drop of a row that lost more than the limit."""
     return text if line.row.over_limit_pp is None else f"{text} {OVER_LIMIT}"
+
+
+def _low_fidelity(found: FidelityRecord) -> float | None:
+    low = found.low_db(confidence=CONFIDENCE)
+    return None if math.isinf(low) else low
+
+
+def _same_largest(found: FidelityRecord) -> float | None:
+    """Return the share of images whose largest number is the same one, in the output where it is least."""
+    return min((one.agreement for one in found.outputs if one.agreement is not None), default=None)
+
+
+def _by_output(found: FidelityRecord) -> str:
+    return "; ".join(
+        f"{one.name} {decibels(one.snr_db)}, largest error {significant(one.max_error)}" for one in found.outputs
+    )
 
 
 def _channels_gone(line: Line) -> float | None:
@@ -256,6 +281,18 @@ COLUMNS = (
     _accuracy("mcnemar_holm_p", "McNemar p (Holm)", text=_P, shown_in=_FILES),
     _accuracy("agreement", "Agreement", unit="%", text=_PERCENT, shown_in=_HTML_CSV),
     _accuracy("worst_class", "Worst class", shown_in=_FILES, align="left"),
+    _fidelity("fidelity_db", "Fidelity", lambda found: found.snr_db, unit="dB", text=_FIXED),
+    _fidelity("fidelity_low_db", "Fidelity >=", _low_fidelity, unit="dB", text=_FIXED, shown_in=_FILES),
+    _fidelity(
+        "fidelity_max_error",
+        "Largest error",
+        lambda found: max(one.max_error for one in found.outputs),
+        text=_MS,
+        shown_in=_FILES,
+    ),
+    _fidelity("fidelity_agreement", "Same largest", _same_largest, unit="%", text=_PERCENT, shown_in=_FILES),
+    _fidelity("fidelity_outputs", "By output", _by_output, shown_in=_HTML_CSV, align="left"),
+    _fidelity("fidelity_images", "Images compared", shown_in=_HTML_CSV),
     _accuracy("loss", "Test loss", text=_MS, shown_in=_FILES),
     _accuracy("ece", "ECE", text=_THREE, shown_in=_FILES),
     _latency("scope", "Scope", shown_in=_FILES, align="left"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbench.decide.rank import sweeps
 from trtbench.report.columns import Line
-from trtbench.report.tables import ENGINE, Table, engine_lines, row_lines, select, sweep_table
+from trtbench.report.tables import ENGINE, FIDELITY, Table, engine_lines, row_lines, select, sweep_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -175,6 +175,14 @@ DETAILS = (
         legend="Agreement: images whose first class is that of the dense network. True arithmetic: what the same Q/DQ"
         " graph gets right without the runtime's kernels. TensorRT's graph: what the Q/DQ graph for TensorRT gets right"
         " in exact arithmetic, a forecast that qualifies no row.",
+    ),
+    Detail(
+        name="fidelity",
+        title="How near each engine comes to the float network",
+        keys=(*ENGINE, "fidelity_images", *FIDELITY, "fidelity_outputs"),
+        lines=lambda rows: engine_lines(rows, lambda row: row.fidelity),
+        legend="By output: 10 log10 of the power of the float network's output over that of the difference, and the"
+        " largest absolute difference.",
     ),
     Detail(
         name="by-class",

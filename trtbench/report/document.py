@@ -64,6 +64,7 @@ class Recommendation:
     max_p99_ms: float | None = None
     max_memory_mb: float | None = None
     min_throughput: float | None = None
+    min_fidelity_db: float | None = None
     what_if: tuple[str, ...] = ()
     engine_path: str | None = None
     undecided: tuple[str, ...] = ()

@@ -258,16 +258,19 @@ def _has_class_drops(row: Row) -> bool:
 ENGINE = ("variant", "precision", "backend")
 _GAINS = ("times_as_fast_as_eager", "times_as_fast_as_dense_fp32")
 TERMINAL = (
-    *("variant", "precision", "runs_on", "batch_size", "status", "top1", "drop_upper_pp", "p50_ms"),
+    *("variant", "precision", "runs_on", "batch_size", "status", "top1", "drop_upper_pp", "fidelity_db", "p50_ms"),
     *(*_GAINS, "engine_bytes", "marks"),
 )
-ENGINES = (*ENGINE, "batch_size", "cut", "top1", "drop_pp", "loss", "engine_bytes", "params", "macs", "marks")
+FIDELITY = ("fidelity_db", "fidelity_low_db", "fidelity_max_error", "fidelity_agreement")
+ENGINES = (
+    *(*ENGINE, "batch_size", "cut", "top1", "drop_pp", "loss", *FIDELITY, "engine_bytes", "params", "macs", "marks"),
+)
 LATENCIES = (
     *(*ENGINE, "batch_size", "p50_ms", "compute_ms", "p90_ms", "host_to_host_p50_ms", "ms_per_image"),
     *(*_GAINS, "marks"),
 )
 FAILURES = (*ENGINE, "batch_size", "status", "reason")
-BUILT = (*ENGINE, "device", "achieved", "top1", "engine_bytes", "weight_bytes", "build_s")
+BUILT = (*ENGINE, "device", "achieved", "top1", "fidelity_db", "engine_bytes", "weight_bytes", "build_s")
 SCATTER = ("name", "p50_ms", "p50_ci95_ms", "top1")
 SIZES = (*ENGINE, "engine_bytes", "weight_bytes", "rest_bytes")
 
@@ -278,7 +281,10 @@ BUILT_LEGEND = (
 ENGINES_LEGEND = (
     "Cut: the share of the output channels that is gone. Top-1 with its 95 % Wilson interval. Drop pp: percentage"
     " points lost against the dense network on the same images (after <= the one-sided 95 % upper bound; ! where more"
-    " than the limit was lost). Test loss: mean cross-entropy, in nats. MB = 10^6 bytes of the file that was timed."
+    " than the limit was lost). Test loss: mean cross-entropy, in nats."
+    " Fidelity, of images without labels: 10 log10 of the power of the float network's output over that of the"
+    " difference, of the worst output; >= its one-sided 95 % bound; same largest: the share of images whose largest"
+    " number is the same one. MB = 10^6 bytes of the file that was timed."
     " Params and MACs, of one image, are in millions."
 )
 LATENCIES_LEGEND = (

@@ -39,6 +39,11 @@ def percent(proportion: float | None) -> str:
     return ABSENT if proportion is None else f"{100 * proportion:.2f}"
 
 
+def decibels(value: float | None) -> str:
+    """Write a ratio in decibels; None is of what does not differ at all."""
+    return "without a difference" if value is None or math.isinf(value) else f"{fixed(value, decimals=1)} dB"
+
+
 def probability(value: float | None) -> str:
     """Write a p-value; below a thousandth only that is known well enough to be told."""
     return "<0.001" if value is not None and value < 0.001 else fixed(value, decimals=3)  # noqa: PLR2004  as it reads

@@ -10,7 +10,7 @@ from trtbench.decide.choose import MoreSamples, OtherLimit, OtherObjective, choo
 from trtbench.decide.limits import bound_pp, confidence_each
 from trtbench.decide.ratios import dense_variant, is_cpu
 from trtbench.report.document import Loser, Recommendation
-from trtbench.report.units import fixed, megabytes, percent, significant, times
+from trtbench.report.units import decibels, fixed, megabytes, percent, significant, times
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -74,6 +74,7 @@ def in_words(rows: Sequence[Row], choice: Choice) -> Recommendation:
         max_p99_ms=decision.max_p99_ms,
         max_memory_mb=decision.max_memory_mb,
         min_throughput=decision.min_throughput,
+        min_fidelity_db=decision.min_fidelity_db if any(row.fidelity for row in rows) else None,
         sentence=_ship(choice, ranking.winner) if ranking else _nothing_qualifies(rows, choice),
         reasons=tuple(_reasons(choice)),
         winner=ranking.winner.name if ranking else None,
@@ -110,7 +111,7 @@ def look_words(choice: Choice, *, number: int, engines: int) -> tuple[str, ...]:
     told = (
         f"Look {number} at this test split: {engines} engines were compared on it in all, {choice.engines} in this run."
     )
-    if choice.ranking is None:
+    if choice.ranking is None or choice.ranking.winner.accuracy is None:
         return (told,)
     winner, limit = choice.ranking.winner, choice.decision.max_drop_pp
     bound = bound_pp(winner, engines=engines, dense=dense_variant([one.row for one in choice.assessments]))
@@ -145,6 +146,8 @@ def row_in_brief(row: Row) -> str:
     if row.accuracy is not None:
         low, high = row.accuracy.ci95
         facts.append(f"top-1 {percent(row.accuracy.top1)} % ({percent(low)} to {percent(high)})")
+    if row.fidelity is not None:
+        facts.append(f"fidelity {decibels(row.fidelity.snr_db)}")
     return f"{row.name}: {', '.join(facts) or row.status}"
 
 
@@ -161,16 +164,25 @@ def gate_clause(broken: BrokenGate) -> str:
 def _ship(choice: Choice, winner: Row) -> str:
     """Say which row to ship, and what it is worth."""
     assert winner.latency is not None
-    assert winner.accuracy is not None
     facts = [f"{significant(winner.latency.p50_ms)} ms"]
     if choice.dense is not None:
         facts.append(f"{fixed(choice.dense.ratio.value)}x as fast as {short_name(choice.dense.row)}")
     if winner.engine_bytes is not None:
         facts.append(f"{megabytes(winner.engine_bytes)} MB")
-    (bound,) = (one.drop_upper_pp for one in choice.assessments if one.row is winner)
-    drop = f"drop at most {fixed(bound)} pp, limit {fixed(choice.decision.max_drop_pp)}"
-    facts.append(f"top-1 {percent(winner.accuracy.top1)} % ({drop})")
+    (assessed,) = (one for one in choice.assessments if one.row is winner)
+    facts.append(_worth(winner, assessed, choice.decision))
     return f"Ship {short_name(winner)} ({_place(winner)}): {', '.join(facts)}."
+
+
+def _worth(row: Row, assessed: Assessment, decision: DecisionConfig) -> str:
+    """Say what a row gets right and may lose; without labels how near it comes to the float network."""
+    if row.fidelity is not None:
+        low, limit = decibels(assessed.fidelity_low_db), significant(decision.min_fidelity_db)
+        told = f"fidelity {decibels(row.fidelity.snr_db)}"
+        return told if row.fidelity.snr_db is None else f"{told} (at least {low}, limit {limit})"
+    assert row.accuracy is not None, "a comparable row is scored"
+    drop = f"drop at most {fixed(assessed.drop_upper_pp)} pp, limit {fixed(decision.max_drop_pp)}"
+    return f"top-1 {percent(row.accuracy.top1)} % ({drop})"
 
 
 def _reasons(choice: Choice) -> Iterator[str]:
@@ -188,7 +200,8 @@ def _reasons(choice: Choice) -> Iterator[str]:
     if ranking.undecided:
         yield _undecided(ranking, choice.decision)
     if choice.engines > 1:
-        yield f"The bounds of the drops of all {choice.engines} engines hold together at 95 % confidence."
+        of = "fidelities" if any(one.fidelity_low_db is not None for one in choice.assessments) else "drops"
+        yield f"The bounds of the {of} of all {choice.engines} engines hold together at 95 % confidence."
 
 
 def _nothing_qualifies(rows: Sequence[Row], choice: Choice) -> str:
@@ -261,6 +274,12 @@ def _limit_clause(broken: HeldLimit, row: Row, choice: Choice) -> str:
         return f"it takes {value} MB of memory against a limit of {limit} MB"
     if broken.key == "min_throughput":
         return f"it does {value} images a second against a limit of {limit}"
+    if broken.key == "min_fidelity_db":
+        assert row.fidelity is not None, "its limit is of rows that were compared"
+        return (
+            f"its fidelity is {decibels(row.fidelity.snr_db)}, {decibels(broken.value)} at least"
+            f" ({_confidence(choice)}), against a limit of {limit} dB"
+        )
     assert row.accuracy is not None, "a comparable row is scored"
     return _unproven(broken, row.accuracy, choice)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.accuracy import score
+from trtbench.bench.accuracy import compared
 from trtbench.bench.measure import measure_engines, time_again
 from trtbench.bench.records import Bench, EngineFile, Images, Progress
 from trtbench.bench.telemetry import Watch
@@ -24,7 +24,7 @@ from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import ConfigError, RowError, StoreError
 from trtbench.make.calibration import test_pixels
 from trtbench.make.engines import source
-from trtbench.make.graphs import GRAPH, float_graph, quantized_graph
+from trtbench.make.graphs import GRAPH, float_graph, outputs_of, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, load_network
 from trtbench.make.overlap import overlap_notes
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from trtbench.make.makings import Places
     from trtbench.precision import Runtime
     from trtbench.records import Preprocessing
-    from trtbench.rows import AccuracyRecord, Row
+    from trtbench.rows import AccuracyRecord, FidelityRecord, Row
     from trtbench.running.plan import BuiltEngine
     from trtbench.running.rows import TrueCorrect
     from trtbench.suite import BenchConfig, DecisionConfig, Suite
@@ -138,13 +138,14 @@ class _Session:
                 labels=makings.dataset.test.labels,
                 reference=_reference_or_none(makings),
                 classes=makings.dataset.classes,
+                outputs=outputs_of(makings),
             ),
             config=makings.suite.bench,
             folder=folder,
             progress=Clock(makings.tell),
             energy_j=self.watch.energy_j,
         )
-        self._graphs: dict[str, AccuracyRecord] = {}
+        self._graphs: dict[str, AccuracyRecord | FidelityRecord] = {}
         self._measured: dict[str, tuple[Row, Measured]] = {}
 
     def score_graphs(self, built: Sequence[BuiltEngine]) -> None:
@@ -154,8 +155,7 @@ class _Session:
         for index, plan in enumerate(waiting):
             with contextlib.suppress(RowError):  # the row stands without a score
                 logits = true_logits(source(self._makings, plan).path(GRAPH), self._makings)
-                found = score(logits, images.labels, reference=images.reference, names=images.classes)
-                self._graphs[plan.name] = found
+                self._graphs[plan.name] = compared(logits, images)
             progress("graphs", "of engines that are not run", (index + 1) / len(waiting))
 
     def rows(
@@ -248,7 +248,7 @@ def engine_files(built: Sequence[BuiltEngine], suite: Suite) -> list[EngineFile]
 
 def _true_arithmetic(makings: Makings, built: Sequence[BuiltEngine], progress: Progress) -> TrueCorrect:
     """Count what each variant's Q/DQ graphs get right in true arithmetic: the kernels' share, and a forecast."""
-    plans = [one.plan for one in built if _is_int8(one)]
+    plans = [one.plan for one in built if _is_int8(one) and makings.dataset.is_labelled]
     variants = {plan.variant.name: plan.variant for plan in plans}
     asked = {(plan.variant.name, BACKENDS[plan.backend].placement) for plan in plans}
     asked |= {(name, "tensorrt") for name in variants}  # the forecast
@@ -294,6 +294,13 @@ def bench_engine(
     sidecar = read_sidecar(engine)
     backend(sidecar.backend)
     fit = sidecar.preprocessing
+    if sidecar.outputs or source.startswith("images:"):
+        raise ConfigError(
+            f"engine {engine}",
+            expected="a classifier, and images with labels",
+            got="outputs that are compared with the float network's" if sidecar.outputs else f"no labels in {source}",
+            cure="compare it by its suite: `trtbench run` or `trtbench bench --suite`",
+        )
     dataset = load_dataset(_as_scored(source, fit))
     if dataset.num_classes != sidecar.num_classes:
         raise ConfigError(

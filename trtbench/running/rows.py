@@ -14,7 +14,7 @@ from trtbench.engines.base import backend
 from trtbench.environment import collect_environment
 from trtbench.errors import TrtbenchError
 from trtbench.precision import Runtime
-from trtbench.rows import Row
+from trtbench.rows import FidelityRecord, Row
 from trtbench.running.plan import status_of
 from trtbench.suite import BACKENDS
 
@@ -135,6 +135,7 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
         load_ms=opening.load_ms if opening else None,
         first_inference_ms=opening.first_inference_ms if opening else None,
         accuracy=_accuracy(measured, sidecar, family),
+        fidelity=measured.fidelity,
         latency=latencies[0] if latencies else None,
         other_latencies=tuple(latencies[1:]),
         throughput_ips=1000 / best if best else None,
@@ -189,7 +190,7 @@ def _beside(latency: LatencyRecord, measured: Measured, family: Family, device: 
     return replace(latency, ratio=found.value, ratio_ci95=(found.low, found.high), anchor=name)
 
 
-def absent_row(built: BuiltEngine, batch_size: int, *, graph: AccuracyRecord | None = None) -> Row:
+def absent_row(built: BuiltEngine, batch_size: int, *, graph: AccuracyRecord | FidelityRecord | None = None) -> Row:
     """Return the row of an engine that is not there, or whose GPU is not; `graph` is the score of its graph."""
     plan, sidecar = built.plan, built.sidecar
     row = Row(
@@ -208,7 +209,10 @@ def absent_row(built: BuiltEngine, batch_size: int, *, graph: AccuracyRecord | N
     if sidecar is None:
         return row
     row = replace(row, engine_path=str(built.path), **_of_sidecar(sidecar))
-    return row if graph is None else replace(row, accuracy=graph, notes=(*row.notes, _OF_THE_GRAPH))
+    if graph is None:
+        return row
+    row = replace(row, notes=(*row.notes, _OF_THE_GRAPH))
+    return replace(row, fidelity=graph) if isinstance(graph, FidelityRecord) else replace(row, accuracy=graph)
 
 
 def _device_of(runtime: str) -> str:

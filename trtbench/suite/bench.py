@@ -96,6 +96,11 @@ class DecisionConfig(Part):
     max_memory_mb: _Megabytes | None = Field(
         None, description="memory where it computes: of the GPU, else of its process; MB = 10^6 bytes"
     )
+    min_fidelity_db: Annotated[float, Field(ge=-(10**3), le=10**3)] = Field(
+        30.0,
+        description="of images without labels: least accepted signal-to-noise ratio of the worst output, proven, the"
+        " float network's being the signal",
+    )
     min_throughput: Annotated[float, Field(gt=0, le=10**9)] | None = Field(
         None, description="least accepted images a second"
     )

@@ -26,6 +26,7 @@ class BackendEntry:
         placement: whose kernels the Q/DQ pairs of its int8 graphs are placed for: int8 means what the runtime computes.
         packages: the modules whose versions decide what its engines are.
         settings: keys of `bench` that its sessions take, beside `threads` and `spin`.
+        any_outputs: its sessions give back any outputs of a network, not one (batch, numbers) alone.
         ships: the module of `shipping.templates` that runs its engines in a bundle; "" where none does.
     """
 
@@ -34,6 +35,7 @@ class BackendEntry:
     placement: Runtime = "tensorrt"
     packages: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    any_outputs: bool = False
     ships: str = ""
 
 
@@ -63,6 +65,7 @@ BACKENDS: dict[str, BackendEntry] = {
         place=f"{_ORT}.cpu:ONNXRUNTIME_CPU",
         placement="onnxruntime-cpu",
         packages=("onnxruntime",),
+        any_outputs=True,
         ships="onnxruntime",
     ),
     "eager": BackendEntry(place=f"{_TORCH}:EAGER", is_baseline=True, packages=("torch",)),

@@ -31,7 +31,7 @@ ZOO = (
 
 _CHANNELS = 3
 _WITHOUT_ANTIALIAS = ("nearest", "bilinear", "bicubic")
-_SOURCE = re.compile(r"digits|cifar100?(:.+)?|folder:.+")
+_SOURCE = re.compile(r"digits|cifar100?(:.+)?|(folder|images):.+")
 
 
 def _as_size(value: Any) -> Any:
@@ -120,7 +120,9 @@ class DataConfig(Part):
     """Where the images come from, and how the training set is split."""
 
     source: str = Field(
-        "digits", description="digits | cifar10[:ROOT] | cifar100[:ROOT] | folder:PATH (a folder or an archive)"
+        "digits",
+        description="digits | cifar10[:ROOT] | cifar100[:ROOT] | folder:PATH (a folder or an archive)"
+        " | images:PATH (a folder of images without labels)",
     )
     size: ImageSize | None = Field(
         None, description="pixels a side that the network sees, or height,width; the weights' own by default, else 32"
@@ -148,13 +150,15 @@ class DataConfig(Part):
     @classmethod
     def _is_a_source(cls, source: str) -> str:
         if not _SOURCE.fullmatch(source):
-            raise ValueError("digits, cifar10[:ROOT], cifar100[:ROOT] or folder:PATH")
+            raise ValueError("digits, cifar10[:ROOT], cifar100[:ROOT], folder:PATH or images:PATH")
         return source
 
     @model_validator(mode="after")
     def _pictures_are_framed(self) -> DataConfig:
         if not self.source.startswith("folder:"):
-            keys = ("crop_ratio", "interpolation", "antialias", "exif_rotation", "classes")
+            keys = ("classes",)
+            if not self.source.startswith("images:"):
+                keys = ("crop_ratio", "interpolation", "antialias", "exif_rotation", *keys)
             if said := [key for key in keys if getattr(self, key) not in {None, False}]:
                 raise ValueError(f"{', '.join(said)} with folder:PATH alone; {self.source} has its own")
         if self.antialias is False and self.interpolation not in {None, *_WITHOUT_ANTIALIAS}:

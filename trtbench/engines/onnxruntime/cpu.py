@@ -18,10 +18,11 @@ import numpy as np
 from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, partial_path, refuse_precision
 from trtbench.engines.onnxruntime.sessions import CPU, session_options, start, weight_bytes
 from trtbench.environment.host import collect_host
-from trtbench.graph.reference import onnxruntime
+from trtbench.graph.reference import flat, onnxruntime
+from trtbench.records import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import onnx
     from numpy.typing import NDArray
@@ -101,21 +102,22 @@ class CpuBackend:
         wanted = {"threads": 1, "spin": False, **settings, **sidecar.settings}
         options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings=wanted)
         session = start(ort, path, options, providers={CPU: {}})
-        return OnnxRuntimeEngine(session, num_classes=sidecar.num_classes, settings=wanted)
+        logits = (Output(name=session.get_outputs()[0].name, shape=(sidecar.num_classes,)),)
+        return OnnxRuntimeEngine(session, outputs=sidecar.outputs or logits, settings=wanted)
 
 
 class OnnxRuntimeEngine:
     """A loaded engine file; all its sessions share the loaded network."""
 
-    def __init__(self, session: Any, *, num_classes: int, settings: Mapping[str, Any]) -> None:
+    def __init__(self, session: Any, *, outputs: Sequence[Output], settings: Mapping[str, Any]) -> None:
         self.device = _DEVICE
         self._settings = settings
         self._session = session
-        self._num_classes = num_classes
+        self._outputs = outputs
 
     def session(self, batch: int) -> OnnxRuntimeSession:
         """Return a session at this batch size."""
-        return OnnxRuntimeSession(self._session, batch=batch, num_classes=self._num_classes, settings=self._settings)
+        return OnnxRuntimeSession(self._session, batch=batch, outputs=self._outputs, settings=self._settings)
 
     def close(self) -> None:
         """Let go of the network."""
@@ -125,19 +127,18 @@ class OnnxRuntimeEngine:
 class OnnxRuntimeSession:
     """Bound input and output buffers of one batch size."""
 
-    def __init__(self, session: Any, *, batch: int, num_classes: int, settings: Mapping[str, Any]) -> None:
+    def __init__(self, session: Any, *, batch: int, outputs: Sequence[Output], settings: Mapping[str, Any]) -> None:
         self._settings = settings
         ort = onnxruntime()
         shape = (batch, *session.get_inputs()[0].shape[1:])
         self._session = session
         self._input = np.zeros(shape, dtype=np.float32)
-        self._output = np.zeros((batch, num_classes), dtype=np.float32)
+        self._outputs = {one.name: np.zeros((batch, *one.shape), dtype=np.float32) for one in outputs}
         self._binding = session.io_binding()
         # The values share memory with the arrays above, which therefore live as long as the session.
         self._binding.bind_ortvalue_input(session.get_inputs()[0].name, ort.OrtValue.ortvalue_from_numpy(self._input))
-        self._binding.bind_ortvalue_output(
-            session.get_outputs()[0].name, ort.OrtValue.ortvalue_from_numpy(self._output)
-        )
+        for name, output in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(output))
 
     def copy_in(self, images: NDArray[np.float32]) -> None:
         """Copy float32 images (batch, C, H, W) into the input buffer."""
@@ -151,13 +152,14 @@ class OnnxRuntimeSession:
         """Nothing is in flight on the CPU."""
 
     def copy_out(self) -> NDArray[np.float32]:
-        """Return a copy of the logits (batch, classes)."""
-        return self._output.copy()
+        """Return a copy of the logits (batch, classes); of other outputs each flattened, side by side."""
+        return flat(output.copy() for output in self._outputs.values())
 
     def time(self, samples: int, *, launches_per_sample: int = 1, scope: Scope = "device") -> NDArray[np.int64]:
         """Return `samples` durations in nanoseconds; host-to-host adds the copies in and out."""
         run, binding, clock = self._session.run_with_iobinding, self._binding, time.perf_counter_ns
-        host_in, host_out = self._input.copy(), self._output.copy()
+        host_in = self._input.copy()
+        copies = [(output.copy(), output) for output in self._outputs.values()]
         durations = np.empty(samples, dtype=np.int64)
         for index in range(samples):
             start = clock()
@@ -165,7 +167,8 @@ class OnnxRuntimeSession:
                 if scope == "host-to-host":
                     np.copyto(self._input, host_in)
                     run(binding)
-                    np.copyto(host_out, self._output)
+                    for host_out, output in copies:
+                        np.copyto(host_out, output)
                 else:
                     run(binding)
             durations[index] = clock() - start

@@ -1,0 +1,171 @@
+"""A network that is no classifier: two outputs, images without labels, held to the float network."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from trtbench.errors import ConfigError
+from trtbench.report.document import read_report
+from trtbench.running import Places, build_suite, run_suite
+from trtbench.suite import parse_suite
+
+if TYPE_CHECKING:
+    from trtbench.report.document import Report
+    from trtbench.suite import Suite
+
+_SIDE = 16
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen images in folders of no meaning, and a file that is none."""
+    root = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for index in range(16):
+        place = root / f"day-{index % 3}" / f"{index}.png"
+        place.parent.mkdir(exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)).save(place)
+    (root / "notes.txt").write_text("of the camera", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph that gives 64 boxes and a score for each of 5 labels, of one image at a time."""
+    random = np.random.default_rng(1)
+    weights = {
+        "stem.w": random.normal(0, 0.3, (8, 3, 3, 3)),
+        "boxes.w": random.normal(0, 0.3, (4, 8, 1, 1)),
+        "scores.w": random.normal(0, 0.3, (5, 8, 1, 1)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["photo", "stem.w"], ["stem"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["stem"], ["features"]),
+        helper.make_node("Conv", ["features", "boxes.w"], ["wide"]),
+        helper.make_node("Reshape", ["wide", "places"], ["boxes"]),
+        helper.make_node("Conv", ["features", "scores.w"], ["pooled"]),
+        helper.make_node("GlobalMaxPool", ["pooled"], ["peaks"]),
+        helper.make_node("Flatten", ["peaks"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "detector",
+        [helper.make_tensor_value_info("photo", TensorProto.FLOAT, [1, 3, _SIDE, _SIDE])],
+        [
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, 4, 64]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 5]),
+        ],
+        [
+            *(numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()),
+            numpy_helper.from_array(np.array([1, 4, 64], np.int64), "places"),
+        ],
+    )
+    path = tmp_path_factory.mktemp("detector") / "detector.onnx"
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+    return path
+
+
+def _suite(detector: Path, photographs: Path, more: str = "") -> Suite:
+    text = f"""
+name: detector
+data: {{source: 'images:{photographs}', size: {_SIDE}}}
+model: {{name: 'onnx:{detector}'}}
+variants: [{{kind: dense, name: dense}}]
+bench: {{batch_sizes: [1, 2], duration: 0.01, warm_up: 0, block_ms: 2, processes: 1}}
+{more}
+"""
+    return parse_suite(text, origin="detector.yaml")
+
+
+@pytest.fixture(scope="module")
+def ran(detector: Path, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    root = tmp_path_factory.mktemp("run")
+    engines = "engines: [{backend: onnxruntime-cpu, precisions: [fp32, int8]}]\ndecision: {min_fidelity_db: 10}"
+    places = Places(runs=root / "runs", engines=root / "engines")
+    return run_suite(_suite(detector, photographs, engines), places, argv=(), now=datetime.now(UTC))
+
+
+def test_every_output_is_held_to_the_float_network_and_decides(ran: tuple[Report, Path]) -> None:
+    report, folder = ran
+    fp32, int8 = (next(row for row in report.rows if row.precision == one) for one in ("fp32", "int8"))
+    assert {row.status for row in report.rows} == {"ok"}
+    assert fp32.accuracy is int8.accuracy is None
+    assert fp32.fidelity is not None
+    assert int8.fidelity is not None
+    assert [one.name for one in int8.fidelity.outputs] == ["boxes", "scores"]
+    boxes, scores = int8.fidelity.outputs
+    assert boxes.agreement is None  # which of 256 coordinates is largest says nothing
+    assert scores.agreement is not None
+    assert boxes.snr_db is not None
+    assert scores.snr_db is not None
+    assert int8.fidelity.snr_db == min(boxes.snr_db, scores.snr_db)
+    assert fp32.fidelity.snr_db is None or fp32.fidelity.snr_db > int8.fidelity.snr_db + 40
+    assert int8.fidelity.images == 8
+    assert report.decision.winner is not None
+    assert "fidelity" in report.decision.sentence or "bit for bit" in report.decision.sentence
+    assert read_report(folder).rows == report.rows
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    assert "Fidelity dB" in page
+    assert "boxes" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_limit_that_no_engine_proves_leaves_nothing_to_ship(ran: tuple[Report, Path]) -> None:
+    from trtbench.report.words import recommend
+    from trtbench.suite import DecisionConfig
+
+    rows = [row for row in ran[0].rows if row.precision == "int8"]
+    found = recommend(rows, DecisionConfig(min_fidelity_db=200))
+    assert found.winner is None
+    assert "its fidelity is" in found.sentence
+    assert "200 dB" in found.sentence
+    assert any(text.startswith("With min_fidelity_db ") for text in found.what_if)
+
+
+def test_the_engine_keeps_its_outputs_by_name_and_a_free_batch(ran: tuple[Report, Path]) -> None:
+    int8 = next(row for row in ran[0].rows if row.precision == "int8")
+    assert int8.engine_path is not None
+    graph = onnx.load(int8.engine_path).graph
+    shapes = {
+        item.name: [dim.dim_param or dim.dim_value for dim in item.type.tensor_type.shape.dim] for item in graph.output
+    }
+    assert shapes == {"boxes": ["batch", 4, 64], "scores": ["batch", 5]}
+    sidecar = json.loads(Path(f"{int8.engine_path}.json").read_bytes())
+    assert [one["name"] for one in sidecar["outputs"]] == ["boxes", "scores"]
+
+
+def test_a_runtime_of_one_output_says_so(detector: Path, photographs: Path, tmp_path: Path) -> None:
+    suite = _suite(detector, photographs, "engines: [{backend: fake, precisions: [fp32]}]")
+    (built,) = build_suite(suite, Places(runs=tmp_path / "runs", engines=tmp_path / "engines"))
+    assert built.status == "unsupported"
+    assert "onnxruntime-cpu takes any outputs" in built.reason
+
+
+def test_a_network_in_pytorch_needs_labels_and_the_message_says_what_goes(photographs: Path, tmp_path: Path) -> None:
+    text = f"""
+name: nets
+data: {{source: 'images:{photographs}', size: {_SIDE}}}
+model: {{name: resnet20, train: {{epochs: 1}}}}
+variants: [{{kind: dense, name: dense}}]
+"""
+    with pytest.raises(ConfigError, match="export the network to ONNX"):
+        build_suite(parse_suite(text, origin="nets.yaml"), Places(runs=tmp_path / "r", engines=tmp_path / "e"))
+
+
+def test_a_detector_on_labelled_images_is_told_of_images_without(detector: Path, noise: object, tmp_path: Path) -> None:
+    assert callable(noise)
+    source = noise(train=4, test=2)
+    suite = _suite(detector, source)
+    labelled = suite.model_copy(update={"data": suite.data.model_copy(update={"source": f"folder:{source}"})})
+    with pytest.raises(ConfigError, match="images:PATH"):
+        build_suite(labelled, Places(runs=tmp_path / "r", engines=tmp_path / "e"))
