@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
-from PIL import Image
 
 from trtbench.data.decode import data_cache, decode
 from trtbench.errors import DataError
@@ -100,7 +99,7 @@ def load_folder(root: Path, *, framing: Framing, class_map: Path | None = None) 
 
 
 def load_images(root: Path, *, framing: Framing) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Return the images of a folder, at any depth, by their paths: uint8 (N, 3, height, width), and what to say of them.
+    """Return the images of a folder, at any depth, by path: uint8 (N, 3, height, width), and what there is to say.
 
     Raises:
         DataError: there are fewer than four, or files are no images.
@@ -252,7 +251,8 @@ def _notes(parts: Mapping[str, _Part], classes: Sequence[str], class_map: Path |
     for part in parts.values():
         if absent := [name for name in train if not part.images.get(name)]:
             yield f"no images in {part.path.name}/ of {_shown(absent)}: nothing is known of these classes there"
-    yield from _stray_note([f"{part.path.name}/{file.relative_to(part.path)}" for part in parts.values() for file in part.strays])
+    strays = [(part.path, file) for part in parts.values() for file in part.strays]
+    yield from _stray_note([f"{path.name}/{file.relative_to(path)}" for path, file in strays])
 
 
 def _stray_note(strays: Sequence[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbench.decide.limits import assess
 from trtbench.decide.ratios import dense_fp32_of, eager_of, speed_up
-from trtbench.report.units import fixed, megabytes, percent, significant
+from trtbench.report.units import decibels, fixed, megabytes, percent, significant
 from trtbench.report.words import UNITS, device_words
 from trtbench.suite import DecisionConfig, options
 
@@ -25,6 +25,7 @@ _OF_LIMITS: Mapping[LimitKey, str] = {
     "max_p99_ms": "p99",
     "max_memory_mb": "memory",
     "min_throughput": "throughput",
+    "min_fidelity_db": "fidelity",
 }
 _OF_OBSTACLES = {
     "simulated": "simulated",
@@ -96,8 +97,8 @@ def by_answer(became: Sequence[tuple[Row, Part]], decision: Recommendation) -> l
 
 
 def _asked(decision: Recommendation) -> DecisionConfig:
-    keys = ("batch_size", "objective", "max_drop_pp", "max_engine_mb", "max_p99_ms", "max_memory_mb", "min_throughput")
-    return options(DecisionConfig, **{key: getattr(decision, key) for key in keys})
+    said = {key: getattr(decision, key) for key in ("batch_size", "objective", *UNITS)}
+    return options(DecisionConfig, **{key: value for key, value in said.items() if value is not None})
 
 
 def _part(one: Assessment, decision: Recommendation) -> Part:
@@ -121,7 +122,6 @@ def _why_out(broken: HeldLimit, row: Row) -> str:
 def _figures(one: Assessment, rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
     row = one.row
     assert row.latency is not None, "a comparable row is timed"
-    assert row.accuracy is not None, "and scored"
     yield f"{significant(row.latency.p50_ms)} ms", f"median, batch {row.batch_size}"
     dense = dense_fp32_of(row, rows)
     for base, what in ((dense, "dense fp32"), (eager_of(row, rows), "PyTorch eager")):
@@ -130,13 +130,19 @@ def _figures(one: Assessment, rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
     if row.engine_bytes is not None:
         beside = f", dense fp32 has {megabytes(dense.engine_bytes)}" if dense and dense is not row else ""
         yield f"{megabytes(row.engine_bytes)} MB", f"file{beside}"
-    yield f"{percent(row.accuracy.top1)} %", f"top-1 of {row.accuracy.total:,} images"
-    if row.accuracy.drop_pp is not None:
+    if row.fidelity is not None:
+        low = f", at least {decibels(one.fidelity_low_db)} (95 % confidence)" if row.fidelity.snr_db is not None else ""
+        yield decibels(row.fidelity.snr_db), f"fidelity on {row.fidelity.images:,} images{low}"
+    if row.accuracy is not None:
+        yield f"{percent(row.accuracy.top1)} %", f"top-1 of {row.accuracy.total:,} images"
+    if row.accuracy is not None and row.accuracy.drop_pp is not None:
         yield f"{fixed(row.accuracy.drop_pp)} pp", f"drop, at most {fixed(one.drop_upper_pp)} (95 % confidence)"
 
 
 def _held(limit: HeldLimit) -> str:
     if limit.key == "max_drop_pp":
         return f"drop at most {fixed(limit.value)} of {fixed(limit.limit)} pp"
+    if limit.key == "min_fidelity_db":
+        return f"fidelity at least {decibels(limit.value)} of {significant(limit.limit)} dB"
     than = "of at least" if limit.key == "min_throughput" else "of"
     return f"{significant(limit.value)} {than} {significant(limit.limit)} {UNITS[limit.key]}"

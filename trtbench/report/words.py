@@ -42,6 +42,7 @@ UNITS: Mapping[LimitKey, str] = {
     "max_p99_ms": "ms at p99",
     "max_memory_mb": "MB of memory",
     "min_throughput": "images/s",
+    "min_fidelity_db": "dB of fidelity, proven",
 }
 _ROLES = {"baseline": "a baseline, shown for comparison", "reference": "the reference, shown for comparison"}
 _OBSTACLES: Mapping[Obstacle, str] = {

@@ -156,9 +156,8 @@ class DataConfig(Part):
     @model_validator(mode="after")
     def _pictures_are_framed(self) -> DataConfig:
         if not self.source.startswith("folder:"):
-            keys = ("classes",)
-            if not self.source.startswith("images:"):
-                keys = ("crop_ratio", "interpolation", "antialias", "exif_rotation", *keys)
+            is_framed = self.source.startswith("images:")
+            keys = ("classes", *(() if is_framed else ("crop_ratio", "interpolation", "antialias", "exif_rotation")))
             if said := [key for key in keys if getattr(self, key) not in {None, False}]:
                 raise ValueError(f"{', '.join(said)} with folder:PATH alone; {self.source} has its own")
         if self.antialias is False and self.interpolation not in {None, *_WITHOUT_ANTIALIAS}:
