@@ -35,7 +35,6 @@ from trtbench.make.rescue import rescue
 from trtbench.models import save_model
 from trtbench.records import Dataset, Preprocessing, Split
 from trtbench.running.plan import plan_engines
-from trtbench.store import write_atomically
 from trtbench.suite import DataConfig, parse_suite
 from trtbench.train import predict
 

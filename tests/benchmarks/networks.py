@@ -28,6 +28,7 @@ from onnx.reference import ReferenceEvaluator
 from trtbench.calibrate.exclusion import powers, signal_to_noise_db
 from trtbench.data import load_dataset
 from trtbench.data.preprocess import normalise
+from trtbench.disk import write_atomically
 from trtbench.errors import TrtbenchError
 from trtbench.graph.reference import run_reference
 from trtbench.make.engines import build_engine
@@ -36,7 +37,6 @@ from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import WEIGHTS, variant_network
 from trtbench.models import build_model, save_model
 from trtbench.running.plan import plan_engines
-from trtbench.store import write_atomically
 from trtbench.suite import DataConfig, parse_suite
 
 if TYPE_CHECKING:
