@@ -25,6 +25,7 @@ from PIL import Image
 
 from trtbench.calibrate.exclusion import judge
 from trtbench.data import balanced, load_dataset
+from trtbench.disk import write_atomically
 from trtbench.engines.base import load_backend, place_of
 from trtbench.graph.reference import exact_logits
 from trtbench.make.calibration import manifest

@@ -78,9 +78,9 @@ def imported(path: Path, target: Path, *, num_classes: int | None, preprocessing
 
 
 def _import(path: Path, *, target: str, num_classes: int | None, preprocessing: dict[str, Any]) -> dict[str, Any]:
-    kept = {**preprocessing, "mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"])}
-    found = import_onnx(path, Path(target), num_classes=num_classes, preprocessing=Preprocessing(**kept))
-    _try_optimised(onnx.load(target), Preprocessing(**kept))
+    fit = Preprocessing.read(preprocessing)
+    found = import_onnx(path, Path(target), num_classes=num_classes, preprocessing=fit)
+    _try_optimised(onnx.load(target), fit)
     return {name: to_jsonable(getattr(found, name)) for name in ("notes", "is_quantized", "outputs")}
 
 
