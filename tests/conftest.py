@@ -141,7 +141,7 @@ def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 @pytest.fixture
 def in_short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let workers serve in this process and figures stay unpainted, unless the test is marked `whole`."""
+    """Let workers serve in this process and reports without figures, unless the test is marked `whole`."""
     if request.node.get_closest_marker("whole"):
         yield
         return
@@ -151,7 +151,7 @@ def in_short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("trtbench.bench.processes.WorkerProcess", worker_here)
     monkeypatch.setattr("trtbench.bench.worker._pin", list)  # the cores asked for, and none taken from other tests
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_blank)
-    monkeypatch.setattr("matplotlib.figure.Figure.draw_without_rendering", lambda _: None)
+    monkeypatch.setattr("trtbench.report.figures.draw_figures", lambda *_, **__: ())
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     yield
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -426,14 +426,14 @@ def test_each_step_answers_in_json_and_in_words(trtbench: Callable[[str], Answer
     exported = trtbench(f"export {weights} --output m.onnx --exporter torchscript --size 8 --json").json
     assert exported["opset"] == 20
 
-    quick = "--per-class 1 --method minmax --set export.exporter=torchscript"
-    calibrated = trtbench(f"calibrate {weights} {_TINY} {quick} --output cal --json").json
+    quick = "--per-class 1 --set export.exporter=torchscript"
+    calibrated = trtbench(f"calibrate {weights} {_TINY} {quick} --method minmax --output cal --json").json
     assert calibrated["images"] == 10
 
     trained = trtbench(f"train --model tiny_nets:resnet8 {_TINY} --epochs 0 --output t --quiet --json").json
     assert trained["best_epoch"] == 0
 
-    built = trtbench(f"build {weights} {_TINY} --precision int8 --backend onnxruntime-cpu --per-class 1 --quiet --json")
+    built = trtbench(f"build {weights} {_TINY} --precision int8 --backend onnxruntime-cpu {quick} --quiet --json")
     engine = built.json["engines"][0]
     assert engine["status"] == "ok"
 

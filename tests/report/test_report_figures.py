@@ -107,14 +107,52 @@ def test_baselines_alone_have_neither_line_nor_ring() -> None:
     figure = accuracy_figure([replace(row, role="baseline") for row in ROWS], replace(DECISION, winner=None))
     assert figure
     keys = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert keys == ["hollow: baseline or reference"]
+    assert keys == ["hollow: baseline or reference", "2 pp below the dense network: the limit"]
 
 
 def test_candidates_alone_have_no_key_for_baselines() -> None:
     figure = accuracy_figure([row for row in ROWS if row.role == "candidate"], DECISION)
     assert figure
     keys = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert keys == ["fp32", "int8", "Pareto line of the candidates", "recommended"]
+    assert "hollow: baseline or reference" not in keys
+    assert keys[:3] == ["fp32", "int8", "Pareto line of the candidates"]
+
+
+def test_a_row_far_below_stands_at_the_edge_and_does_not_press_the_others_flat() -> None:
+    lost = next(row for row in ROWS if row.role == "candidate" and row.batch_size == 1 and row.name != DECISION.winner)
+    assert lost.accuracy
+    far = replace(lost, accuracy=replace(lost.accuracy, correct=36, top1=0.1, drop_pp=87.0, ci95=(0.07, 0.14)))
+    rows = [far if row is lost else row for row in ROWS]
+
+    figure = accuracy_figure(rows, DECISION, out={lost.name})
+
+    assert figure
+    axes = figure.axes[0]
+    assert axes.get_ylim()[0] > 80
+    assert f"{lost.variant} {lost.precision}: 10.00 %" in {text.get_text() for text in axes.texts}
+    keys = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert {"grey: a limit is not provably kept", "far below, at its number"} < set(keys)
+
+
+def test_the_limit_is_a_line_at_the_allowed_drop_below_the_dense_network() -> None:
+    dense = next(row for row in ROWS if row.variant == "dense" and row.precision == "fp32" and row.role == "candidate")
+    assert dense.accuracy
+
+    figure = accuracy_figure(ROWS, DECISION)
+
+    assert figure
+    line = next(line for line in figure.axes[0].lines if line.get_linestyle() == ":")
+    assert line.get_ydata()[0] == pytest.approx(100 * dense.accuracy.top1 - DECISION.max_drop_pp)  # type: ignore[index]
+
+
+def test_the_recommended_bar_is_marked_and_each_number_stands_at_its_median() -> None:
+    figure = latency_figure(ROWS, winner=DECISION.winner)
+
+    assert figure
+    texts = [text for axes in figure.axes for text in axes.texts if isinstance(text, Annotation)]
+    assert [text.get_text().split() for text in texts if "recommended" in text.get_text()] == [["0.668", "recommended"]]
+    medians = [row.latency.p50_ms for row in ROWS if row.latency]
+    assert sorted(text.xy[0] for text in texts) == sorted(medians)
 
 
 def test_bars_are_as_long_as_the_median_and_a_panel_holds_one_batch_size() -> None:

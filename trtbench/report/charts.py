@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _BAR_INCHES = 0.3  # of height per bar, so that every label keeps its line
+_LOW = 0.27  # of a bar's pitch: whiskers pass below the numbers
 _WEIGHTS = "#0072B2"
 _PANEL_INCHES = 2.6
 _COLUMNS = 4
@@ -40,8 +41,11 @@ _GAINED, _EVEN, _LOST, _INK = "#57B4E9", "#F4F4F4", "#D65F00", "#111111"
 _LEAST_SPAN = 1.0  # pp: noise of a tenth of a point is not painted as a catastrophe
 
 
-def latency_figure(rows: Sequence[Row]) -> Figure | None:
-    """Return bars of the median latency, one panel per batch size, whiskers to p90; None without rows."""
+def latency_figure(rows: Sequence[Row], *, winner: str | None = None) -> Figure | None:
+    """Return bars of the median latency, one panel per batch size, whiskers to p90; None without rows.
+
+    The row named `winner` is marked.
+    """
     shown = [row for row in rows if row.latency is not None]
     if not shown:
         return None
@@ -52,7 +56,8 @@ def latency_figure(rows: Sequence[Row]) -> Figure | None:
     by_kind, places = colours([how for _, how in names]), _places(names)
     for axes, batch in zip(panels, batches, strict=True):
         here = [row for row in shown if row.batch_size == batch]
-        _draw_bars(axes, here, [(row.variant, kind(row, shown)) for row in here], places=places, by_kind=by_kind)
+        kinds = [(row.variant, kind(row, shown)) for row in here]
+        _draw_bars(axes, here, kinds, places=places, by_kind=by_kind, winner=winner)
         axes.set_title(f"batch {batch}", loc="left", fontsize=10)
         axes.set_xlabel("median latency, ms (whisker: p90)")
     _name_bars(panels[0], places)
@@ -101,6 +106,7 @@ def _draw_bars(
     *,
     places: dict[tuple[str, str], float],
     by_kind: dict[str, str],
+    winner: str | None,
 ) -> None:
     for row, name in zip(rows, names, strict=True):
         latency = row.latency
@@ -109,14 +115,18 @@ def _draw_bars(
         colour = PALE if row.role == "baseline" else by_kind[name[1]]
         (bar,) = axes.barh(place, latency.p50_ms, height=0.72, color=colour)
         tip(bar, row_in_brief(row))
-        axes.plot([latency.p50_ms, latency.p90_ms], [place, place], color=GREY, linewidth=1)
+        axes.plot([latency.p50_ms, latency.p90_ms], [place + _LOW, place + _LOW], color=GREY, linewidth=1)
+        is_winner = row.name == winner
+        if is_winner:
+            bar.set(edgecolor="black", linewidth=1.4)
         axes.annotate(
-            significant(latency.p50_ms),
-            (max(latency.p50_ms, latency.p90_ms), place),
-            xytext=(3, 0),
+            significant(latency.p50_ms) + ("  recommended" if is_winner else ""),
+            (latency.p50_ms, place),
+            xytext=(3, 1.5),
             textcoords="offset points",
             va="center",
             fontsize=8,
+            fontweight="bold" if is_winner else "normal",
         )
     quieten(axes)
     axes.tick_params(axis="y", length=0)

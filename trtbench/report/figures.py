@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trtbench.report.answer import parts
 from trtbench.report.charts import batch_figure, class_figure, latency_figure, samples_figure, size_figure
 from trtbench.report.figures_style import DPI
 from trtbench.report.scatter import accuracy_figure
@@ -19,7 +20,7 @@ from trtbench.report.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from matplotlib.figure import Figure
 
@@ -38,8 +39,9 @@ _CAPTIONS = {
 }
 _READINGS = {
     "accuracy-latency": "Up and to the left is better. Bars are 95 % intervals; the dashed line joins the candidates"
-    " that none beats in both; hollow points are baselines and references; the ring is the recommended row.",
-    "latency": "Medians; the whisker ends at the 90th percentile. Shorter is better.",
+    " that none beats in both, the dotted one is the allowed drop; hollow points are baselines or references, grey ones"
+    " do not provably keep a limit; the ring is the recommended row.",
+    "latency": "Bars and numbers: medians; the whisker ends at the 90th percentile. Shorter is better.",
     "batch": "Median time of a batch over its images, both axes logarithmic. Where lines cross, the choice changes with"
     " the batch size.",
     "size": "The file that was timed: its weights, and what the runtime adds.",
@@ -82,11 +84,12 @@ def draw_figures(
         decision: says which batch size decided, and which row won.
         samples: every sample in ms, by row name, where they were kept.
     """
+    out = {row.name for row, part in zip(rows, parts(rows, decision), strict=True) if part.is_out}
     by_device = sections([row for row in rows if row.status == "ok"])
     return tuple(
         drawing
         for number, (_, here) in enumerate(by_device)
-        for drawing in _of_device(here, decision, samples=samples or {}, number=number)
+        for drawing in _of_device(here, decision, out=out, samples=samples or {}, number=number)
     )
 
 
@@ -96,12 +99,14 @@ def images(drawings: Sequence[Drawing]) -> tuple[Plot, ...]:
     return tuple(Plot(path=f"plots/{one.name}.png", caption=one.caption, png=png(one.figure)) for one in shown)
 
 
-def _of_device(rows: Sequence[Row], decision: Recommendation, *, samples: Samples, number: int) -> Iterator[Drawing]:
+def _of_device(
+    rows: Sequence[Row], decision: Recommendation, *, out: Collection[str], samples: Samples, number: int
+) -> Iterator[Drawing]:
     size = decision.batch_size
     at_size = [row for row in rows if row.batch_size == size]
     figures = {
-        "accuracy-latency": accuracy_figure(rows, decision),
-        "latency": latency_figure(rows),
+        "accuracy-latency": accuracy_figure(rows, decision, out=out),
+        "latency": latency_figure(rows, winner=decision.winner),
         "batch": batch_figure(rows),
         "size": size_figure(rows),
         "samples": samples_figure(rows, samples, batch_size=size),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ from trtbench.decide.rank import pareto_front
 from trtbench.report.figures_style import (
     GREY,
     GRID,
+    PALE,
     colours,
     kind,
     log_milliseconds,
@@ -27,10 +28,11 @@ from trtbench.report.figures_style import (
     tip,
     title,
 )
+from trtbench.report.units import percent
 from trtbench.report.words import row_in_brief
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -54,6 +56,9 @@ _LINE_PARTS = np.linspace(0, 1, 13)[1:-1]  # where the line from a point to its 
 _LINE_CROSSED = 40.0
 _HIDDEN = 400.0
 _OUTSIDE = 4000.0
+_LIMIT = "#D55E00"
+_BELOW = "$\\downarrow$"  # the marker of what lies below the frame
+_KEYS = 4  # of the legend in a line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,16 +69,25 @@ class _Point:
     label: str
     colour: str
     is_winner: bool
+    is_out: bool
+    clipped_at: float | None = None
 
     @property
     def xy(self) -> tuple[float, float]:
-        return (self.latency.p50_ms, 100 * self.accuracy.top1)
+        return (self.latency.p50_ms, 100 * self.accuracy.top1 if self.clipped_at is None else self.clipped_at)
 
 
-def accuracy_figure(rows: Sequence[Row], decision: Recommendation) -> Figure | None:
-    """Return top-1 with Wilson intervals against median latency at the decision's batch size, or None without rows."""
+def accuracy_figure(
+    rows: Sequence[Row], decision: Recommendation, *, out: Collection[str] = frozenset()
+) -> Figure | None:
+    """Return top-1 with Wilson intervals against median latency at the decision's batch size, or None without rows.
+
+    `out` names rows that are out of the question: they are grey, and one far below all others stands at the edge with
+    its number, so that it does not press the others flat.
+    """
     shown = [row for row in rows if row.batch_size == decision.batch_size]
-    points = _points(shown, decision)
+    limit = _limit(shown, decision)
+    points = _clipped(_points(shown, decision, out=out), limit)
     if not points:
         return None
     figure = new_figure(9.5, 6)
@@ -83,6 +97,8 @@ def accuracy_figure(rows: Sequence[Row], decision: Recommendation) -> Figure | N
     front = _front([point.xy for point in points if point.row.role == "candidate"])
     if front:
         axes.step(*zip(*front, strict=True), where="post", color=GREY, linewidth=1, linestyle="--", zorder=1)
+    if limit is not None:
+        axes.axhline(limit, color=_LIMIT, linewidth=1, linestyle=":", zorder=1)
     quieten(axes)
     axes.grid(color=GRID, linewidth=0.6)
     log_milliseconds(axes)
@@ -90,12 +106,34 @@ def accuracy_figure(rows: Sequence[Row], decision: Recommendation) -> Figure | N
     axes.set_xlabel(f"median latency at batch {decision.batch_size}, ms (log scale; left is better)")
     axes.set_ylabel("top-1, % (up is better; bars: 95 % intervals)")
     axes.set_title(title(f"Accuracy against latency at batch {decision.batch_size}", points[0].row), loc="left")
-    _draw_legend(axes, points)
+    _draw_legend(axes, points, limit=None if limit is None else decision.max_drop_pp)
     _draw_labels(figure, axes, points, front)
     return figure
 
 
-def _points(rows: Sequence[Row], decision: Recommendation) -> list[_Point]:
+def _limit(rows: Sequence[Row], decision: Recommendation) -> float | None:
+    """Return the top-1 in % that is the allowed drop below the dense network's; None where no drop was counted."""
+    scored = [row.accuracy for row in rows if row.accuracy is not None]
+    dense = next((100 * one.top1 + one.drop_pp for one in scored if one.drop_pp is not None), None)
+    return None if dense is None else dense - decision.max_drop_pp
+
+
+def _clipped(points: Sequence[_Point], limit: float | None) -> list[_Point]:
+    """Draw what is out and lies further below all others than these spread at the lower edge, with its number."""
+    edges = [100 * bound for point in points if not point.is_out for bound in point.accuracy.ci95]
+    edges += [] if limit is None or not edges else [limit]
+    if not edges:
+        return list(points)
+    floor = min(edges) - (max(edges) - min(edges))
+    return [
+        replace(point, clipped_at=floor, label=f"{point.label}: {percent(point.accuracy.top1)} %")
+        if point.is_out and point.xy[1] < floor
+        else point
+        for point in points
+    ]
+
+
+def _points(rows: Sequence[Row], decision: Recommendation, *, out: Collection[str]) -> list[_Point]:
     by_variant = colours([row.variant for row in rows])
     return [
         _Point(
@@ -103,8 +141,9 @@ def _points(rows: Sequence[Row], decision: Recommendation) -> list[_Point]:
             accuracy=row.accuracy,
             latency=row.latency,
             label=f"{row.variant} {kind(row, rows)}",
-            colour=by_variant[row.variant],
+            colour=PALE if row.name in out else by_variant[row.variant],
             is_winner=row.name == decision.winner,
+            is_out=row.name in out,
         )
         for row in rows
         if row.accuracy is not None and row.latency is not None
@@ -113,7 +152,7 @@ def _points(rows: Sequence[Row], decision: Recommendation) -> list[_Point]:
 
 def _draw_point(axes: Axes, point: _Point) -> None:
     x, y = point.xy
-    low, high = (100 * bound for bound in point.accuracy.ci95)
+    low, high = (100 * bound for bound in point.accuracy.ci95) if point.clipped_at is None else (y, y)
     fast, slow = point.latency.p50_ci95_ms or (x, x)
     axes.errorbar(
         x,
@@ -130,7 +169,7 @@ def _draw_point(axes: Axes, point: _Point) -> None:
         x,
         y,
         s=46,
-        marker=marker(point.row.precision),
+        marker=marker(point.row.precision) if point.clipped_at is None else _BELOW,
         facecolors=point.colour if point.row.role == "candidate" else "white",
         edgecolors=point.colour,
         linewidths=1.4,
@@ -146,16 +185,23 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return sorted(points[index] for index in pareto_front([(x, -y) for x, y in points]))
 
 
-def _draw_legend(axes: Axes, points: Sequence[_Point]) -> None:
+def _draw_legend(axes: Axes, points: Sequence[_Point], *, limit: float | None) -> None:
     precisions = dict.fromkeys(point.row.precision for point in points if point.row.role == "candidate")
     keys = [_key(precision, marker(precision), face=GREY) for precision in precisions]
     if any(point.row.role != "candidate" for point in points):
         keys.append(_key("hollow: baseline or reference", "o", face="white"))
     if precisions:
         keys.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="Pareto line of the candidates"))
+    if limit is not None:
+        label = f"{limit:g} pp below the dense network: the limit"
+        keys.append(Line2D([], [], color=_LIMIT, linestyle=":", linewidth=1, label=label))
+    if any(point.is_out for point in points):
+        keys.append(_key("grey: a limit is not provably kept", "o", face=PALE, edge=PALE))
+    if any(point.clipped_at is not None for point in points):
+        keys.append(_key("far below, at its number", _BELOW, face=PALE, edge=PALE))
     if any(point.is_winner for point in points):
         keys.append(_key("recommended", "o", face="none", size=13, edge="black"))
-    axes.figure.legend(handles=keys, loc="outside lower left", ncols=len(keys), frameon=False, fontsize=8)
+    axes.figure.legend(handles=keys, loc="outside lower left", ncols=min(len(keys), _KEYS), frameon=False, fontsize=8)
 
 
 def _key(label: str, shape: str, *, face: str, size: float = 7, edge: str = GREY) -> Line2D:
