@@ -49,6 +49,16 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_no_part_of_the_new_one(small_
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_folder_that_is_read_only_is_told_with_its_path_and_cure(small_disk: Path) -> None:
+    subprocess.run(["/bin/mount", "-o", "remount,ro", str(small_disk)], check=True)
+    path, told = small_disk / "runs" / "report.json", "got Read-only file system; choose a folder that can be written"
+
+    with pytest.raises(StoreError, match=f"cannot write {path}: {told}, with --out"):
+        write_atomically(path, "report")
+    with pytest.raises(StoreError, match=told):
+        Store(small_disk).make("dense", {}, lambda _: {}, content=())
+
+
 def test_a_maker_on_a_full_disk_leaves_what_it_goes_on_from_and_no_half_file(small_disk: Path) -> None:
     def maker(folder: Path) -> dict[str, Any]:
         write_atomically(folder / "epoch.pt", "epoch 3")

@@ -199,7 +199,7 @@ def test_any_other_field_gives_another_sha256(manifest: CalibrationManifest) -> 
 
 def test_a_place_that_cannot_be_written_is_named(manifest: CalibrationManifest, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"manifest .*m\.json: expected a place to write, got .*; check the folder"):
+    with pytest.raises(StoreError, match=r"cannot write .*m\.json: got .*; choose a folder that can be written"):
         save_manifest(tmp_path / "file" / "m.json", manifest)
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import trtbench
 from trtbench.make import graphs
 from trtbench.make.makings import Makings
-from trtbench.make.networks import dense
+from trtbench.make.networks import dense, variant_network
 from trtbench.make.recipe import Promise
+from trtbench.models import container
 from trtbench.running.plan import build_suite
 
 if TYPE_CHECKING:
@@ -49,6 +50,16 @@ def test_another_version_of_a_recipe_makes_its_artefacts_again_and_what_comes_of
     assert {event.stage for event in told if event.state == "started"} == {"data", "qdq"}  # the same graphs came of it
     notes = {event.detail for event in told if event.state == "note" and event.stage != "data"}
     assert notes == {"made again: recipe changed"}
+
+
+def test_what_was_packed_in_another_format_is_made_again(
+    suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = suite(variants="[{kind: codec, name: packed, clusters: null, fine_tune: false}]")
+    made = variant_network(Makings(text, places), text.variants[0])
+    monkeypatch.setattr(container, "VERSION", container.VERSION + 1)
+
+    assert variant_network(Makings(text, places), text.variants[0]).key != made.key
 
 
 def test_a_training_is_kept_for_the_number_of_threads_it_ran_on(suite: Make, places: Places) -> None:

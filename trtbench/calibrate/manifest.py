@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, get_args
 
 import numpy as np
@@ -16,12 +14,14 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from trtbench.calibrate.leaks import Disjointness, Leak, find_leaks
 from trtbench.data import pixel_sha256
 from trtbench.data.batches import balanced
-from trtbench.errors import CalibrationError, ConfigError, DataError, StoreError
+from trtbench.disk import write_atomically
+from trtbench.errors import CalibrationError, ConfigError, DataError
 from trtbench.foreign import read_json
 from trtbench.jsonable import sha256_of, to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -300,19 +300,7 @@ def save_manifest(path: Path, manifest: CalibrationManifest) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".manifest-") as folder:
-            unnamed = Path(folder) / path.name
-            unnamed.write_text(_rendered(manifest), encoding="utf-8")
-            unnamed.replace(path)
-    except OSError as error:
-        raise StoreError(
-            f"manifest {path}",
-            expected="a place to write",
-            got=str(error.strerror),
-            cure="check the folder and its space",
-        ) from error
+    write_atomically(path, _rendered(manifest))
 
 
 @cache

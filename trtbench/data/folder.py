@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import numpy as np
 
 from trtbench.data.decode import data_cache, decode
+from trtbench.disk import locked, storing
 from trtbench.errors import DataError
 from trtbench.foreign import file_size, parse_json, read_file, reason
 from trtbench.records import Split
@@ -301,15 +301,15 @@ def unpacked(path: Path) -> Path:
     Links, devices, absolute names and names that leave the folder are refused.
 
     Raises:
-        DataError: it is absent, damaged, hostile, too large, or the disk is full.
+        DataError: it is absent, damaged, hostile or too large.
+        StoreError: the disk is full, or the cache cannot be written.
     """
     try:
         file_size(path, most=_LARGEST_BYTES)
         state = path.stat()
         key = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
         target = data_cache() / f"{stem(path)}-{key}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(target.with_name(f".{target.name}.lock")):
+        with storing(target, only_full=True), locked(target.with_name(f".{target.name}.lock")):
             if not target.exists():
                 with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as folder:
                     extract(path, Path(folder) / "content")

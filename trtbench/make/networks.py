@@ -150,6 +150,7 @@ def compressed(
     variant: Variant,
     architecture: Architecture,
     training: Training,
+    packed_as: int,  # noqa: ARG001  of a file in an earlier format nothing is taken
     on_epoch: Aside[OnEpoch],
 ) -> NetworkFacts:
     """Compress a network by the method of a variant, and train it as the variant asks."""
@@ -223,6 +224,8 @@ def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts
     start = dense(makings) if variant.after is None else variant_network(makings, _before(suite, variant))
     if variant.makes == "graph" or variant.is_identity:
         return start
+    from trtbench.models import container
+
     settled = variant.settled(builds_int8=suite.builds_int8)
     training = training_for(makings, settled)
     return makings.book.make(
@@ -232,6 +235,7 @@ def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts
         variant=settled,
         architecture=makings.architecture,
         training=training,
+        packed_as=container.VERSION,
         on_epoch=epoch_listener(makings, training.config, item=variant.name),
     )
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-MAGIC = b"trtbench\x01\r\n"
+VERSION = 1  # of the format
+MAGIC = b"trtbench%c\r\n" % VERSION
 _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 32
 _MAX_HEADER = 64 * 10**6  # of inflated JSON: the histograms of thousands of tensors stay below it

@@ -144,7 +144,8 @@ def _keep(report: Report, folder: Path) -> None:
     try:
         write_report(report, folder)
     except StoreError as error:
-        elsewhere = Path(tempfile.mkdtemp(prefix=f"trtbench-{report.run_id}-"))
+        with storing(Path(tempfile.gettempdir()) / "report.json"):
+            elsewhere = Path(tempfile.mkdtemp(prefix=f"trtbench-{report.run_id}-"))
         write_report(report, elsewhere)
         cure = f"what was measured is kept in {elsewhere}; {error.cure}"
         raise StoreError(error.what, got=error.got, cure=cure) from error
