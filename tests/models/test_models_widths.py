@@ -33,7 +33,7 @@ class Scale(nn.Module):
 
 
 class Layers(nn.Module):
-    """One layer of each kind that keeps numbers beside its tensors, and a bare parameter."""
+    """One layer of each kind that keeps numbers beside its tensors, and bare parameters."""
 
     def __init__(self, width: int, *, groups: int = 4) -> None:
         super().__init__()
@@ -48,13 +48,14 @@ class Layers(nn.Module):
         self.activation = nn.PReLU(width)
         self.layer = nn.LayerNorm(width)
         self.scale = nn.Parameter(torch.ones(width), requires_grad=False)
+        self.token = nn.Parameter(torch.ones(1, 3, width))
         self.own = Scale(width)
         self.fc = nn.Linear(width, 5)
 
     def forward(self, images: Tensor) -> Tensor:
         out = self.grouped(self.depthwise(self.conv(images)))
         out = self.activation(self.instance(self.group(self.bare(self.batch(out)))))
-        tokens = out.flatten(2).transpose(1, 2)
+        tokens = torch.cat([out.flatten(2).transpose(1, 2), self.token.expand(len(out), -1, -1)], 1)
         attended = self.attention(tokens, tokens, tokens, need_weights=False)[0]
         logits: Tensor = self.fc(self.own(self.layer(attended.mean(1)) * self.scale))
         return logits
@@ -123,6 +124,7 @@ def test_narrower_layers_are_no_misfits() -> None:
         ("grouped.weight", (16, 8)),  # another kind
         ("grouped.weight", (0, 8, 3, 3)),  # nothing left
         ("conv.weight", (16, 1, 3, 3)),  # other images
+        ("token", (1, 2, 8)),  # fewer tokens too
         ("fc.weight", (4, 16)),  # other classes
         ("fc.bias", (4,)),
     ],

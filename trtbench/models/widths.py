@@ -55,18 +55,19 @@ def outputs_of(module: nn.Module) -> int | None:
 def width_misfits(model: nn.Module, shapes: Mapping[str, Shape], *, num_classes: int) -> tuple[Misfit, ...]:
     """Name the tensors whose shape no pruning of channels explains.
 
-    Pruning leaves the number of dimensions, the kernel, the image's channels and the classes, and widens nothing.
+    Pruning leaves the number of dimensions, the kernel, the image's channels and the classes, and widens nothing. A
+    parameter of no layer, such as a class token, may have its channels last.
     """
     network = shapes_of(model.state_dict())
     classifier = classifier_of(model, num_classes=num_classes)
     first = first_convolution_of(model)
     fixed = {f"{classifier}.weight": 0, f"{classifier}.bias": 0}  # key -> the dimension that may not change
+    kernels = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS)}
     misfits = []
     for key, got in shapes.items():
         full = network[key]
-        is_narrower = (
-            len(got) == len(full) and got[2:] == full[2:] and all(0 < g <= f for g, f in zip(got, full, strict=True))
-        )
+        keeps_kernel = got[2:] == full[2:] or (key not in kernels and got[:-1] == full[:-1])
+        is_narrower = len(got) == len(full) and keeps_kernel and all(0 < g <= f for g, f in zip(got, full, strict=True))
         keeps_images = key != f"{first}.weight" or got[1:2] == full[1:2]
         keeps_classes = key not in fixed or got[:1] == full[:1]
         if not (is_narrower and keeps_images and keeps_classes):
