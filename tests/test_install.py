@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from tests.test_pages import shell_blocks
 from trtbench import __version__
@@ -84,33 +85,77 @@ def test_linux_on_arm_can_install(extra: str, python: str) -> None:
     assert "onnxruntime-gpu" not in re.sub(r"#.*", "", found.stdout)
 
 
-@pytest.mark.slow
-def test_the_first_run_is_done_by_a_wheel_in_a_fresh_environment_and_an_empty_folder(tmp_path: Path) -> None:
-    """Dependencies are those installed here, by a path that takes no editable one."""
-    source, home, empty = (tmp_path / name for name in ("source", "home", "empty"))
-    source.mkdir()
-    empty.mkdir()
+# What this machine or this network cannot do, or a test must not: GPUs, servers, installing, other machines' runs.
+_ELSEWHERE = re.compile(
+    r"^(pip|uv|make|docker|PROJECT=|tritonserver|python bundle/triton)|--serve-check|--require|crosscheck|int8\+fp16|"
+    r"--from-cache|--device|baseline/|runs/A4|job.zip|explain-int8 suite|calibration-study"
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with a wheel; its dependencies are those installed here, by a path: no editable one comes."""
+    place = tmp_path_factory.mktemp("wheel")
+    source, home = place / "source", place / "home"
     shutil.copytree(ROOT / "trtbench", source / "trtbench", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
-    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(source)], check=True)
+    subprocess.run([*build, "--wheel-dir", str(place), str(source)], check=True)
     venv.create(home, with_pip=True)
     packages = next(home.glob("lib/python*/site-packages"))
     (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = place.glob("*.whl")
     subprocess.run([home / "bin" / "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
     shutil.rmtree(source)
+    return home
 
-    def run(script: str) -> str:
-        around = {**os.environ, "PATH": f"{home / 'bin'}:/usr/bin:/bin"}
-        around.pop("PYTHONPATH", None)
-        command = ["sh", "-e", "-c", script]
-        return subprocess.run(command, cwd=empty, env=around, check=True, stdout=subprocess.PIPE, text=True).stdout
 
-    assert Path(run("python -c 'import trtbench; print(trtbench.__file__)'").strip()).is_relative_to(home)
-    told = run("\n".join(shell_blocks((ROOT / "docs" / "first-run.md").read_text(encoding="utf-8"))))
+def _told(script: str, home: Path, folder: Path) -> str:
+    around = {**os.environ, "PATH": f"{home / 'bin'}:/usr/bin:/bin"}
+    around.pop("PYTHONPATH", None)
+    command = ["sh", "-e", "-c", script]
+    found = subprocess.run(command, cwd=folder, env=around, check=False, capture_output=True, text=True)
+    assert found.returncode == 0, f"{script}\n{found.stdout}\n{found.stderr}"
+    return found.stdout
+
+
+def _commands(page: str) -> list[str]:
+    text = "".join(shell_blocks((ROOT / "docs" / page).read_text(encoding="utf-8"))).replace("\\\n", " ")
+    return [one for one in text.splitlines() if not _ELSEWHERE.search(one)]
+
+
+def _photos(folder: Path) -> None:
+    """Write the digits as a folder of classes, and one picture beside them."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        place = folder / ("test" if number % 3 == 0 else "train") / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15).astype("uint8")).convert("RGB").save(place / f"{number}.png")
+    shutil.copy(folder / "test" / "0" / "0.png", folder / "cat.png")
+
+
+@pytest.mark.slow
+def test_a_wheel_in_a_fresh_environment_does_what_the_pages_show(home: Path, tmp_path: Path) -> None:
+    """First the first run, in an empty folder; then the pages that go on from there, with its network as the user's."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    imported = _told("python -c 'import trtbench; print(trtbench.__file__)'", home, folder).strip()
+    assert Path(imported).is_relative_to(home)
+
+    told = _told("\n".join(_commands("first-run.md")), home, folder)
 
     assert told.startswith(f"trtbench {__version__}\n24 rows of quickstart")
     assert "\nShip " in told
     assert len(re.findall(r"^digit.png: \d 0\.\d+", told, re.MULTILINE)) == 2  # by trtbench, by the bundle alone
+    shutil.rmtree(folder / "bundle")
+    _photos(folder / "photos")
+    for page in ("report.md", "ship.md", "troubleshooting.md", "calibration.md"):
+        if page == "troubleshooting.md":
+            (dense,) = folder.glob("runs/.store/dense/*/model.safetensors")
+            for mine in ("mine.safetensors", "mine.pth"):
+                shutil.copy(dense, folder / mine)
+        for command in _commands(page):
+            _told(command, home, folder)
