@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from trtbench.errors import ConfigError
+from trtbench.fleet import open_job
 from trtbench.running import Places
 from trtbench.studies.published import published
-from trtbench.studies.reproduce import Score, reproduce_suite, restricted, write_reproduction
+from trtbench.studies.reproduce import Score, reproduce_suite, restricted, write_bundle, write_reproduction
 from trtbench.studies.reproduce_page import Beside, Difference, index_markdown, read_results
 from trtbench.suite import adhoc_suite, load_suite
 
@@ -111,6 +112,26 @@ def test_networks_are_scored_as_they_are_and_in_half_precision(noise: Callable[.
     assert half.bytes < plain.bytes
     write_reproduction(found, tmp_path)
     assert found.failed == {}
+
+
+def test_a_bundle_makes_elsewhere_what_its_suite_makes_here(noise: Callable[..., Path], tmp_path: Path) -> None:
+    suite = adhoc_suite(
+        model={"name": "tiny_nets:resnet8", "train": {"epochs": 1, "batch_size": 6, "lr": 0.01}},
+        data={"source": f"folder:{noise(train=6, test=3)}", "size": 16},
+    )
+    bundle = tmp_path / "bundle"
+    script = write_bundle(suite, Places(runs=tmp_path / "pack"), bundle)
+    there = open_job(bundle / "job.zip", Places(runs=tmp_path / "there"))
+
+    rows = [
+        reproduce_suite(*one, argv=(), now=datetime.now(UTC), published=published(), builds=False).rows
+        for one in ((suite, Places(runs=tmp_path / "here")), there)
+    ]
+    assert [row.score for row in rows[0]] == [row.score for row in rows[1]]
+    assert rows[1][0].samples == rows[0][0].samples
+    assert (bundle / "code" / "trtbench" / "studies" / "published.yaml").is_file()
+    assert "torch>=" in (bundle / "requirements.txt").read_text(encoding="utf-8")
+    assert "reproduce job.zip" in script.read_text(encoding="utf-8")
 
 
 def test_the_committed_page_is_that_of_its_results() -> None:

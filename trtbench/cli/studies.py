@@ -178,13 +178,14 @@ def sensitivity(
 @app.command()
 def reproduce(
     *,
-    suite: Annotated[str, typer.Argument(help="A shipped suite of a source study, or a suite file of that name.")],
+    suite: Annotated[str, typer.Argument(help="A shipped suite of a source study, its file, or a job.")],
     theirs: Annotated[Path | None, typer.Option(help="Folder of the study's checkpoints, scored beside ours.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this variant, and those before it; repeatable.")] = None,
     builds: Annotated[bool, typer.Option("--engines-too/--no-engines", help="Build the engines, for their bytes.")] = (
         True
     ),
     measures: Annotated[bool, typer.Option("--measure", help="Time the engines too, as `trtbench run`.")] = False,
+    bundle: Annotated[Path | None, typer.Option(help="Only pack code, suite and images, for a GPU's host.")] = None,
     output: Annotated[Path, output_option("Folder of the result.")] = Path("results"),
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
@@ -192,13 +193,26 @@ def reproduce(
     as_json: JsonOption = False,
 ) -> None:
     """Make and score a source study's networks, and show what the study published beside them."""
+    from trtbench.fleet import opened
     from trtbench.studies.published import published
-    from trtbench.studies.reproduce import measured_rows, reproduce_suite, restricted, write_reproduction
+    from trtbench.studies.reproduce import (
+        measured_rows,
+        reproduce_suite,
+        restricted,
+        write_bundle,
+        write_reproduction,
+    )
     from trtbench.studies.reproduce_page import read_results, study_tables
-    from trtbench.suite import load_suite
 
-    asked = restricted(load_suite(suite), tuple(only or ()))
-    places, named = places_of(out, engines, None), [f"--only={name}" for name in only or ()]
+    whole, places = opened(suite, places_of(out, engines, None))
+    asked, named = restricted(whole, tuple(only or ())), [f"--only={name}" for name in only or ()]
+    if bundle is not None:
+        with Screen(is_quiet=quiet) as screen:
+            script = write_bundle(asked, places, bundle, tell=screen)
+        if as_json:
+            show_json({"output": str(script)})
+        say(f"Wrote {bundle}. On the machine with the GPU: sh {script}")
+        return
     argv = ["trtbench", "reproduce", asked.name, *named, *([] if builds else ["--no-engines"])]
     argv += ["--measure"] * measures + ([] if theirs is None else [f"--theirs={theirs.name}"])
     with Screen(is_quiet=quiet) as screen:

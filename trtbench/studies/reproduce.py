@@ -8,24 +8,30 @@ difference is paired. What was made before is found in the store; a run that is 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of records at run time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from importlib.metadata import requires
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+import trtbench
 from trtbench.bench.accuracy import cross_entropy
 from trtbench.compress.codec import halve, read_state
-from trtbench.disk import file_sha256, write_atomically
+from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.environment import collect_environment, using_gpu
 from trtbench.errors import ConfigError, RowError
+from trtbench.fleet.jobs import write_job
 from trtbench.jsonable import to_jsonable
 from trtbench.make.graphs import GRAPH, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import PACKED, WEIGHTS, load_network, variant_network
 from trtbench.models.container import to_bytes
+from trtbench.models.masks import MASKS, masks_to_facts
 from trtbench.precision import PRECISIONS
 from trtbench.progress import Clock, Listener, nobody
 from trtbench.running.bench import true_logits
@@ -36,7 +42,6 @@ from trtbench.train.evaluate import predict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -46,6 +51,14 @@ if TYPE_CHECKING:
     from trtbench.suite import Suite, Variant
 
 Form = Literal["network", "half", "int8"]
+_RUN = """#!/bin/sh
+# Makes and scores the networks of job.zip here, and writes results/; options of `trtbench reproduce` may follow.
+set -e
+cd "$(dirname "$0")"
+[ -d venv ] || "${PYTHON:-python3}" -m venv --system-site-packages venv
+venv/bin/python -m pip install -q -r requirements.txt
+PYTHONPATH=code exec venv/bin/python -m trtbench reproduce job.zip --output results "$@"
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +261,7 @@ def _scored(
     artefact = variant_network(makings, variant)
     state = read_state(artefact.path(PACKED) if artefact.path(PACKED).is_file() else artefact.path(WEIGHTS))
     network = load_network(makings, artefact)
+    state = replace(state, facts={**state.facts, MASKS: masks_to_facts(network)})  # as files are written today
     yield (
         plain := Scored(
             variant=variant.name,
@@ -314,6 +328,27 @@ def _theirs(makings: Makings, published: Published, folder: Path) -> Iterator[Th
 
 def _no_training(*_args: object, **_keywords: object) -> Any:
     raise AssertionError("a published checkpoint is not trained")
+
+
+def write_bundle(suite: Suite, places: Places, folder: Path, *, tell: Listener = nobody) -> Path:
+    """Write code, suite and images into a folder; `sh run.sh` there makes and scores the networks on that machine.
+
+    Returns:
+        The script.
+
+    Raises:
+        ConfigError: the suite's data or checkpoint cannot be used.
+        StoreError: the folder cannot be written.
+    """
+    write_job(Makings(suite, places, tell=tell), folder / "job.zip", artefacts=[], lost={})
+    package = Path(trtbench.__file__).parent
+    with storing(folder):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(package, folder / "code" / package.name, ignore=ignored, dirs_exist_ok=True)
+    needed = [one for one in requires(package.name) or () if "extra ==" not in one]
+    write_atomically(folder / "requirements.txt", "\n".join(needed) + "\n")
+    write_atomically(folder / "run.sh", _RUN)
+    return folder / "run.sh"
 
 
 def write_reproduction(found: Reproduction, folder: Path) -> Path:
