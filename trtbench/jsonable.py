@@ -5,7 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NAMED = "password|passwd|token|secret|key"
+_STARS = "***"
 
 
 def canonical_json(value: Any) -> str:
@@ -32,3 +39,14 @@ def to_jsonable(record: Any) -> Any:
     if isinstance(record, (list, tuple)):
         return [to_jsonable(value) for value in record]
     return record
+
+
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """Return a command line as it may be written down: no user of a URL, no value of what is named like a password."""
+    found: list[str] = []
+    for word in words:
+        is_value = bool(found) and re.fullmatch(rf"--?[\w-]*({_NAMED})", found[-1], re.IGNORECASE) is not None
+        hidden = re.sub(r"(?<=://)[^/\s]*(?=@)", _STARS, word)
+        hidden = re.sub(rf"((?:{_NAMED})=)[^&;\s]+", rf"\1{_STARS}", hidden, flags=re.IGNORECASE)
+        found.append(_STARS if is_value else hidden)
+    return found

@@ -192,6 +192,35 @@ class Cases:
             "command lines": self.command_lines(),
         }
 
+    def controls(self) -> dict[str, tuple[Case, ...]]:
+        """Return command lines of each kind on the valid files as they are: each has to exit 0."""
+        pictures, packed = self._names("one.*"), (*self._names("*.zip"), *self._names("*.tar*"))
+        lines = {
+            "suites": (("plan", "suite.yaml"),),
+            "checkpoints": (("evaluate", *_LOADED, "r10.safetensors"), ("pack", "net.pth", "-o", "out.tbz")),
+            "packed": (("unpack", "net.tbz", "-o", "out.safetensors"),),
+            "onnx": (("inspect", "net.onnx"), ("build", *_ONE, "--precision", "fp32")),
+            "images": tuple(("predict", place, name) for name in pictures for place in ("bundle", "engine.json")),
+            "archives": tuple((*_ARCHIVE, f"folder:{name}") for name in packed),
+            "reports": tuple(line for line in _OF_REPORTS if line[0] != "ship"),
+            "sidecars": (("inspect", "engine.json"), ("predict", "engine.json", "one.png")),
+            "manifests": (_CALIBRATE,),
+            "bundles": (("predict", "bundle", "one.png"),),
+            "store": (("store", "list"), ("store", "prune", "--older-than-days", "0")),
+            "command lines": tuple((*verb.split(), *words) for verb, words in _LINES.items() if verb != "ship"),
+        }
+        everything = tuple(path.name for path in self._valid.iterdir())
+        return {
+            kind: tuple(
+                Case(argv=tuple(word.replace("FILE", _FILES.get(kind, "")) for word in argv), valid=everything)
+                for argv in argvs
+            )
+            for kind, argvs in lines.items()
+        }
+
+    def _names(self, pattern: str) -> tuple[str, ...]:
+        return tuple(sorted(path.name for path in self._valid.glob(pattern)))
+
     def _read(self, name: str) -> bytes:
         return (self._valid / name).read_bytes()
 
@@ -235,8 +264,8 @@ class Cases:
 
     def checkpoints(self) -> st.SearchStrategy[Case]:
         """Torch pickles and safetensors, packed, or loaded into a network."""
-        files = {name: self._read(name) for name in ("net.pth", "net.safetensors")}
-        loaded = ("evaluate", "--model", "resnet20", "--checkpoint", "FILE", "--data", "digits")
+        files = {name: self._read(name) for name in ("net.pth", "net.safetensors", "r10.safetensors")}
+        loaded = ("evaluate", *_LOADED, "FILE")
         argvs = (("pack", "FILE", "-o", "out.tbz"), ("pack", "FILE", "-o", "out.tbz", "--clusters", "4"), loaded)
         return self._of_files(files, argvs, changed_bytes)
 
@@ -252,32 +281,19 @@ class Cases:
 
     def images(self) -> st.SearchStrategy[Case]:
         """Pictures, predicted."""
-        names = [path.name for path in self._valid.glob("one.*")]
-        files = {name: self._read(name) for name in names}
+        files = {name: self._read(name) for name in self._names("one.*")}
         argvs = (("predict", "bundle", "FILE"), ("predict", "engine.json", "FILE", "--top", "3"))
         return self._of_files(files, argvs, changed_bytes, ("bundle", "engine.json", "engine.json.json"))
 
     def archives(self) -> st.SearchStrategy[Case]:
         """Archives of images, unpacked and read."""
-        names = [path.name for suffix in ("zip", "tar*") for path in self._valid.glob(f"*.{suffix}")]
-        files = {name: self._read(name) for name in names}
-        argvs = (
-            ("evaluate", "--model", "resnet20", "--checkpoint", "none.pth", "--data", "folder:FILE", "--size", "8"),
-        )
-        return self._of_files(files, argvs, changed_bytes)
+        files = {name: self._read(name) for name in (*self._names("*.zip"), *self._names("*.tar*"))}
+        return self._of_files(files, ((*_ARCHIVE, "folder:FILE"),), changed_bytes, ("r2.safetensors",))
 
     def reports(self) -> st.SearchStrategy[Case]:
         """Reports, rendered, compared, merged and decided again."""
-        argvs = (
-            *(("report", "FILE"), ("recommend", "FILE"), ("recommend", "FILE", "--objective", "engine_bytes")),
-            *(("merge", "FILE", "valid/report.json"), ("compare", "FILE", "valid/report.json")),
-            ("ship", "FILE"),
-        )
-        cases = self._of_files({"report.json": self._read("report.json")}, argvs, changed_json)
-        report = self._read("report.json")
-        return cases.map(
-            lambda case: Case(argv=case.argv, files={**case.files, "valid/report.json": report}, odd=case.odd)
-        )
+        files = {"report.json": self._read("report.json")}
+        return self._of_files(files, _OF_REPORTS, changed_json, ("other/report.json",))
 
     def sidecars(self) -> st.SearchStrategy[Case]:
         """Sidecars of an engine file, and the engine file itself."""
@@ -297,11 +313,8 @@ class Cases:
 
     def manifests(self) -> st.SearchStrategy[Case]:
         """Calibration manifests, signed again or not."""
-        argv = (
-            *("calibrate", "--model", "onnx:net.onnx", "--data", "digits", "--size", "8", "-o", "out"),
-            *("--manifest", "FILE", "--method", "minmax"),
-        )
-        return self._of_files({"manifest.json": self._read("manifest.json")}, (argv,), _signed_again, ("net.onnx",))
+        files = {"manifest.json": self._read("manifest.json")}
+        return self._of_files(files, (_CALIBRATE,), _signed_again, ("net.onnx",))
 
     def bundles(self) -> st.SearchStrategy[Case]:
         """What a bundle says of itself, signed again or not, and its other files."""
@@ -343,9 +356,17 @@ class Cases:
 
 
 _ONE = ("--model", "onnx:net.onnx", "--data", "digits", "--size", "8")
+_LOADED = ("--model", "resnet20", "--data", "digits", "--size", "8", "--checkpoint")
+_ARCHIVE = ("evaluate", "--model", "resnet20", "--size", "8", "--checkpoint", "r2.safetensors", "--data")
+_CALIBRATE = ("calibrate", *_ONE, "-o", "out", "--method", "minmax", "--manifest", "FILE")
+_OF_REPORTS = (
+    *(("report", "FILE"), ("recommend", "FILE"), ("recommend", "FILE", "--objective", "engine_bytes")),
+    *(("merge", "FILE", "other/report.json"), ("compare", "FILE", "other/report.json"), ("ship", "FILE")),
+)
+_FILES = {"reports": "report.json", "manifests": "manifest.json"}
 _LINES: dict[str, tuple[str, ...]] = {
     "plan": ("suite.yaml",),
-    "init": ("--model", "resnet20", "--data", "digits"),
+    "init": ("--model", "resnet20", "--data", "digits", "-o", "new.yaml"),
     "pack": ("net.safetensors", "-o", "out.tbz"),
     "unpack": ("net.tbz", "-o", "out.safetensors"),
     "report": ("report.json",),
@@ -356,7 +377,7 @@ _LINES: dict[str, tuple[str, ...]] = {
     "inspect": ("engine.json",),
     "store list": (),
     "store prune": (),
-    "export": (*_ONE, "-o", "out.onnx"),
+    "export": (*_LOADED, "r10.safetensors", "-o", "out.onnx", "--exporter", "torchscript"),
     "calibrate": (*_ONE, "-o", "out", "--method", "minmax"),
     "build": (*_ONE, "--backend", "fake", "--precision", "fp32"),
     "bench": ("--engine", "engine.json", "--data", "digits", "--duration", "0.01"),

@@ -28,6 +28,11 @@ class Fuzzing:
         server.prepare(self._valid)
         self.cases = Cases(self._valid)
 
+    def refused(self, kind: str) -> list[tuple[Case, Outcome]]:
+        """Run the valid files of a kind as they are, and return what did not end well: a reader that takes nothing."""
+        ended = [(case, self.ended(case)) for case in self.cases.controls()[kind]]
+        return [(case, one) for case, one in ended if one.code != 0]
+
     def outcomes(self, kind: str, count: int, *, seed: int = 0) -> Iterator[tuple[Case, Outcome]]:
         """Run so many cases of a kind, the same ones each time."""
         found: list[tuple[Case, Outcome]] = []
@@ -83,6 +88,8 @@ def main() -> None:
         each = -(-given.cases // len(kinds))
         counts: dict[str, Any] = {}
         for kind in kinds:
+            for case, one in fuzzing.refused(kind):
+                sys.exit(f"{kind}: a valid file is refused: {case.argv}: {one.code} {one.told}")
             counts[kind] = _counted(fuzzing, kind, each, given)
             print(kind, counts[kind], file=sys.stderr)  # noqa: T201
     total: Counter[str] = Counter()

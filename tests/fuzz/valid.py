@@ -25,7 +25,7 @@ from trtbench.data import load_dataset
 from trtbench.disk import file_sha256
 from trtbench.engines.sidecar import Sidecar, write_sidecar
 from trtbench.jsonable import sha256_of, to_jsonable
-from trtbench.models import save_model
+from trtbench.models import load_model, save_model
 from trtbench.records import Preprocessing
 from trtbench.shipping.bundle import Bundle, seal
 from trtbench.store import Store
@@ -53,25 +53,36 @@ _FIT = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), size=8)
 
 def write_all(folder: Path) -> None:
     """Write the valid files into a folder."""
+    write_texts(folder)
+    _write_networks(folder)
+    _write_images(folder)
+    dataset = load_dataset(DataConfig(size=8))
+    save_manifest(folder / "manifest.json", make_manifest(dataset, per_class=2, seed=0))
+    _write_store(folder / "runs" / ".store")
+
+
+def write_texts(folder: Path) -> None:
+    """Write a suite, a report, an engine with its sidecar and a bundle: what takes no library to write."""
     folder.mkdir(parents=True, exist_ok=True)
     suite = parse_suite(_SUITE, origin="suite.yaml")
     (folder / "suite.yaml").write_text(_SUITE, encoding="utf-8")
     (folder / "suite.json").write_text(json.dumps(suite.as_written()), encoding="utf-8")
-    _write_networks(folder)
-    _write_images(folder)
-    (folder / "report.json").write_bytes(_REPORT.read_bytes())
-    dataset = load_dataset(DataConfig(size=8))
-    save_manifest(folder / "manifest.json", make_manifest(dataset, per_class=2, seed=0))
-    _write_engine(folder / "engine.json")
+    onnx.save(_graph(), folder / "net.onnx")
+    Image.new("RGB", (8, 8)).save(folder / "one.png")
+    for place in (folder, folder / "other"):
+        place.mkdir(exist_ok=True)
+        (place / "report.json").write_bytes(_REPORT.read_bytes())
+    write_engine(folder / "engine.json")
     _write_bundle(folder / "bundle")
-    _write_store(folder / "runs" / ".store")
 
 
 def _write_networks(folder: Path) -> None:
-    onnx.save(_graph(), folder / "net.onnx")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()).eval()
+        for classes in (2, 10):
+            small = load_model("resnet20", num_classes=classes, checkpoint=None).model
+            save_model(folder / f"r{classes}.safetensors", small, name="resnet20", num_classes=classes, metadata={})
     torch.save({"state_dict": network.state_dict(), "epoch": 3}, folder / "net.pth")
     save_model(folder / "net.safetensors", network, name="net", num_classes=10, metadata={"by": "fuzz"})
     pack_checkpoint(folder / "net.safetensors", output=folder / "net.tbz", clusters=4, is_halved=False)
@@ -150,12 +161,15 @@ def _sidecar(engine: Path) -> Sidecar:
         widths=(16, 16),
         classes=tuple("0123456789"),
         options={"batch_sizes": [1, 2]},
-        facts={"layers": {"x": "fp32"}},
+        facts={
+            "layers": {"layers": 3, "by_precision": {"fp32": 3}, "reformats": 0, "convolutions": {"conv": "fp32"}},
+        },
         rebuild="trtbench build suite.yaml",
     )
 
 
-def _write_engine(engine: Path) -> None:
+def write_engine(engine: Path) -> None:
+    """Write an engine of the fake runtime, and its sidecar."""
     engine.parent.mkdir(parents=True, exist_ok=True)
     script = {"ns_per_image": 1_000_000, "jitter": 0.05, "seed": 0, "classes": 10}
     engine.write_text(json.dumps(script), encoding="utf-8")
@@ -164,7 +178,7 @@ def _write_engine(engine: Path) -> None:
 
 def _write_bundle(folder: Path) -> None:
     engine = folder / "engine.json"
-    _write_engine(engine)
+    write_engine(engine)
     own = _sidecar(engine)
     bundle = Bundle(
         engine="engine.json",

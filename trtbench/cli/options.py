@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trtbench.cli.given import Section
+from trtbench.jsonable import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,8 +81,8 @@ def output_option(text: str) -> Any:
 
 
 def command_line() -> list[str]:
-    """Return the command as reports have it, without the folder that it was started from."""
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    """Return the command as reports have it, without the folder that it was started from, and without passwords."""
+    return [Path(sys.argv[0]).name, *without_secrets(sys.argv[1:])]
 
 
 def places_of(out: Path, engines: Path, calib: Path | None) -> Places:

@@ -21,6 +21,7 @@ from trtbench.cli.options import (
 )
 from trtbench.cli.screen import Screen, say, show, show_json, show_table
 from trtbench.errors import ConfigError, GateError, InconclusiveError
+from trtbench.jsonable import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -227,7 +228,7 @@ def publish(report: Report, folder: Path, *, junit: Path | None, mlflow: str | N
     if mlflow is not None:
         from trtbench.report.mlflow import log_to_mlflow
 
-        say(f"MLflow run {log_to_mlflow(report, folder, uri=mlflow)} at {mlflow}")
+        say(f"MLflow run {log_to_mlflow(report, folder, uri=mlflow)} at {without_secrets((mlflow,))[0]}")
 
 
 def publish_comparisons(found: Sequence[Comparison], gates: Gates, *, junit: Path | None) -> None:

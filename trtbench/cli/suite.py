@@ -206,7 +206,10 @@ def plan(
     """List the rows ahead: what is kept from earlier runs, and the time and disk the rest takes."""
     from trtbench.running import outlook
 
-    found = outlook(*_load(suite, places_of(out, engines, calib)))
+    loaded, places = _load(suite, places_of(out, engines, calib))
+    if loaded.model.code:
+        say(f"This suite runs code with your rights, here as when it is built: {loaded.model.code}.")
+    found = outlook(loaded, places)
     if as_json:
         show_json(found)
         return

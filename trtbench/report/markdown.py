@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -14,6 +15,7 @@ from trtbench.report.tables import (
     ENGINES_LEGEND,
     LATENCIES_LEGEND,
     Table,
+    as_text,
     built_table,
     engine_table,
     failure_table,
@@ -45,9 +47,8 @@ def render_markdown(report: Report, *, plots: Mapping[str, str] | None = None) -
         "## What these numbers do not say",
         *_bullets(texts(caveats(report.rows))),
         *_bullets(report.notes),
-        *_about(report),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*map(as_text, parts), *_about(report)]) + "\n"
 
 
 def _tables(rows: Sequence[Row]) -> Iterator[str]:
@@ -109,7 +110,8 @@ def _about(report: Report) -> Iterator[str]:
 
 def _block(values: Mapping[str, Any]) -> str:
     text = yaml.safe_dump(to_jsonable(dict(values)), sort_keys=False, allow_unicode=True, width=110)
-    return f"```yaml\n{text}```"
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))  # which nothing inside ends
+    return f"{fence}yaml\n{text}{fence}"
 
 
 def _bullets(lines: Sequence[str]) -> Iterator[str]:

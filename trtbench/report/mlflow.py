@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench import _optional
 from trtbench.errors import ConfigError
+from trtbench.jsonable import without_secrets
 from trtbench.report.columns import COLUMN, COLUMNS
 from trtbench.report.tables import row_lines
 
@@ -55,7 +56,8 @@ def log_to_mlflow(report: Report, folder: Path, *, uri: str) -> str:
         client.set_terminated(run_id)
     except mlflow.exceptions.MlflowException as error:
         cure = "check the URI, and that the server is up; the report itself is written"
-        raise ConfigError(f"--mlflow {uri}", expected="a tracking store", got=str(error), cure=cure) from error
+        what, got = without_secrets((f"--mlflow {uri}", str(error)))
+        raise ConfigError(what, expected="a tracking store", got=got, cure=cure) from error
     return run_id
 
 

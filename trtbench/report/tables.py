@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from trtbench.report.columns import Align, Column, Medium, Value
     from trtbench.report.remarks import Footnotes
     from trtbench.rows import Row
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+_FORMULA = ("=", "+", "-", "@", "\t")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,9 +223,22 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
 
 def to_markdown(table: Table) -> str:
     """Write a table in GitHub's Markdown, aligned so that it reads as plain text too."""
-    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in table.cells]
+    cells = [[" ".join(as_text(cell).split()).replace("|", "\\|") for cell in line] for line in table.cells]
     aligns = table.aligns if cells else None
     return tabulate(cells, table.headers, tablefmt="pipe", disable_numparse=True, colalign=aligns)
+
+
+def as_text(markdown: str) -> str:
+    """Return Markdown in which what looks like HTML is shown, not obeyed, and nothing steers a terminal."""
+    return _TAG.sub("&lt;", _CONTROL.sub("\N{REPLACEMENT CHARACTER}", markdown))
+
+
+def csv_cell(value: Value) -> Value:
+    """Return a cell that no spreadsheet takes for a formula, which a text that begins like one is to it."""
+    if not isinstance(value, str):
+        return value
+    text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -235,8 +254,8 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 def _written(value: Value) -> Value:
     if isinstance(value, tuple):
-        return "; ".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else value
+        return csv_cell("; ".join(map(str, value)))
+    return str(value).lower() if isinstance(value, bool) else csv_cell(value)
 
 
 def _titles(keys: Sequence[str]) -> tuple[str, ...]:

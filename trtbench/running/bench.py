@@ -239,7 +239,7 @@ def engine_files(built: Sequence[BuiltEngine], suite: Suite) -> list[EngineFile]
             path=one.path,
             settings={key: getattr(suite.bench, key) for key in BACKENDS[one.plan.backend].settings},
             sha256=one.sidecar.engine_sha256,
-            code=suite.model.name,
+            code=suite.model.code,
         )
         for one in built
         if one.status == "ok" and one.path is not None and one.sidecar is not None

@@ -20,6 +20,7 @@ from trtbench.disk import write_atomically
 from trtbench.make.networks import dense, load_network
 from trtbench.report.figures import png
 from trtbench.report.figures_style import new_figure
+from trtbench.report.tables import csv_cell
 from trtbench.steps import Saved
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def sensitivity_csv(found: Sequence[Sensitivity]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("layer_name", "ratio", "correct", "total"))
-    writer.writerows((one.layer, one.ratio, one.correct, one.total) for one in found)
+    writer.writerows((csv_cell(one.layer), one.ratio, one.correct, one.total) for one in found)
     return file.getvalue()
 
 

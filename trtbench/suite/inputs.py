@@ -188,6 +188,12 @@ class ModelConfig(Part):
     dense: bool = Field(default=False, description="let the zero weights of a pruned checkpoint learn too")
     train: TrainConfig | None = Field(None, description="the budget of training from scratch")
 
+    @property
+    def code(self) -> str:
+        """The `package.module:callable` that is run to build the network; "" where that is no code of the user's."""
+        source, colon, _ = self.name.partition(":")
+        return self.name if colon and source not in {"torchvision", "timm", "onnx"} else ""
+
     @field_validator("name")
     @classmethod
     def _is_known(cls, name: str) -> str:
