@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,6 +203,26 @@ def test_two_runs_that_begin_in_one_second_have_a_folder_each_and_leave_none_tha
 
     assert (first.name, second.name) == ("now", "now-2")
     assert list(places.runs.iterdir()) == [first]
+
+
+@pytest.mark.slow
+def test_two_runs_of_one_suite_at_once_leave_a_whole_report_each_of_the_same_engines(
+    suite: Make, places: Places
+) -> None:
+    if (other := os.fork()) == 0:
+        with contextlib.suppress(BaseException):
+            run_suite(suite(), places, argv=[], now=_NOW)
+            os._exit(0)
+        os._exit(1)
+    run_suite(suite(), places, argv=[], now=_NOW)
+    assert os.waitpid(other, 0)[1] == 0
+
+    reports = [read_report(folder) for folder in sorted(places.runs.glob("2026*"))]
+    assert [report.run_id for report in reports] == ["20260102-030405-tiny", "20260102-030405-tiny-2"]
+    assert {row.status for report in reports for row in report.rows} == {"ok"}
+    one, two = ([(row.name, row.engine_sha256, row.accuracy) for row in report.rows] for report in reports)
+    assert one == two
+    assert read_report(places.runs / "latest") in reports
 
 
 def test_a_folder_where_the_link_to_the_newest_run_belongs_is_found_at_the_start(places: Places) -> None:
