@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -159,18 +161,51 @@ def test_a_load_that_cannot_be_read_is_refused(trtbench: Callable[[str], tuple[i
     assert "--scenario" in err
 
 
-def test_under_ci_nothing_is_shown_but_results(
+def test_under_ci_what_is_done_is_a_line_and_quiet_silences_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from trtbench.cli.screen import Screen
     from trtbench.progress import Event
 
-    event = Event(stage="time", item="batch 1", state="done", seconds=1.0)
-    for ci, is_shown in (("true", False), ("", True)):
-        monkeypatch.setenv("CI", ci)
-        with Screen(is_quiet=False) as screen:
-            screen(event)
-        assert ("batch 1" in capsys.readouterr().err) == is_shown
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for is_quiet in (True, False):
+        with Screen(is_quiet=is_quiet) as screen:
+            screen(Event(stage="time", item="batch 1", state="done", seconds=1.0))
+        assert ("batch 1" in capsys.readouterr().err) != is_quiet
+
+
+def test_without_a_terminal_what_lasts_is_told_again_every_half_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trtbench.cli.screen import Screen
+    from trtbench.progress import Event
+
+    now = iter((0.0, 1.0, 29.0, 31.0, 31.0, 40.0))
+    monkeypatch.setattr("trtbench.cli.screen.time", SimpleNamespace(monotonic=lambda: next(now)))
+    with Screen(is_quiet=False) as screen:
+        for share in (0.1, 0.4, 0.5, 0.6):
+            screen(Event(stage="train", item="dense", state="progress", share=share, detail="epoch 5"))
+
+    assert capsys.readouterr().err == "still  train           dense epoch 5 50%\n"
+
+
+def test_a_narrow_terminal_does_without_columns_and_breaks_no_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from trtbench.cli.reports import show_report
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    show_report(GOLDEN, tmp_path, as_json=False)
+
+    told = capsys.readouterr()
+    table = [line for line in re.sub(r"\x1b\[\d+m", "", told.out).splitlines() if line[:1] in "┃│"]
+    assert max(map(len, table)) <= 80
+    assert not any("onnxruntime" in line for line in table)
+    assert sum("eager fp32" in line for line in table) == 8
+    assert sum("* channels-50" in line for line in table) == 1
+    assert "not shown for want of width: Note, vs eager, Backend" in told.err
 
 
 def test_the_live_line_tells_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,6 +176,9 @@ def recommend(given: Given, *, run: RunArgument = _LATEST, as_json: JsonOption =
         raise GateError("recommend", expected="a row within every limit", got="none", cure="widen a limit")
 
 
+_SPARE = ("Note", "vs eager", "Backend", "File MB")  # what a narrow terminal does without first
+
+
 def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     """Show a report's table, what strikes in it, and its answer."""
     from trtbench.report.remarks import observations, texts
@@ -185,8 +188,8 @@ def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
-    table = rows_for_terminal(found.rows)
-    show_table(f"Suite {found.suite['name']}", table.headers, table.cells, left=table.left)
+    table = rows_for_terminal(found.rows, winner=found.decision.winner)
+    show_table(f"Suite {found.suite['name']}", table.headers, table.cells, left=table.left, spare=_SPARE)
     for line in table.notes:
         show(line)
     here = [row for row in found.rows if row.batch_size == found.decision.batch_size]

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import textwrap
+import time
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _JSON_VERSION = "1"  # goes up where a key of --json goes away or means another thing; new ones come without
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_AGAIN_S = 30  # after which a line says again what lasts
 _MARKS = {
     "done": "[green]done  [/green]",
     "cached": "[cyan]kept  [/cyan]",
@@ -62,30 +64,53 @@ def show_json(value: Any) -> None:
     show(json.dumps({"schema_version": _JSON_VERSION, **to_jsonable(value)}, indent=2))
 
 
-def show_table(title: str, headers: Sequence[str], cells: Iterable[Sequence[str]], *, left: int = 99) -> None:
+def show_table(
+    title: str,
+    headers: Sequence[str],
+    cells: Iterable[Sequence[str]],
+    *,
+    left: int = 99,
+    spare: Sequence[str] = (),
+) -> None:
     """Write a table to stdout; the first `left` columns are words, the others numbers.
 
-    A header is folded between its words where it is wider than what stands below it.
+    A header is folded between its words where it is wider than what stands below it. On a terminal that is too narrow
+    the columns headed by `spare` go, the first of them first, and which went is said.
     """
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    rows = [tuple(map(_printable, row)) for row in cells]
+    folded = [_folded(header, [row[index] for row in rows]) for index, header in enumerate(headers)]
+    widths = [
+        max(map(len, (*header.split("\n"), *(row[index] for row in rows)))) for index, header in enumerate(folded)
+    ]
+    shown, gone = list(range(len(headers))), []
+    for header in spare:
+        if sum(widths[index] + 3 for index in shown) + 1 > console.width and header in headers:
+            shown.remove(list(headers).index(header))
+            gone.append(header)
     table = Table(title=Text(_printable(title)), title_justify="left", header_style="bold")
-    cells = [tuple(map(_printable, row)) for row in cells]
-    for index, header in enumerate(headers):
-        width = max((len(row[index]) for row in cells), default=len(header))
-        wrapped = "\n".join(textwrap.wrap(header, max(width, 1), break_long_words=False))
-        table.add_column(wrapped, justify="left" if index < left else "right", overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    for index in shown:
+        table.add_column(folded[index], justify="left" if index < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(row[index]) for index in shown))
+    console.print(table)
+    if gone:
+        say(f"not shown for want of width: {', '.join(gone)}; the report has them")
+
+
+def _folded(header: str, cells: Sequence[str]) -> str:
+    width = max(map(len, cells), default=len(header))
+    return "\n".join(textwrap.wrap(header, max(width, 1), break_long_words=False))
 
 
 class Screen:
-    """A listener of pipeline events: a live line on a terminal, plain lines elsewhere, nothing when quiet or under CI.
+    """A listener of pipeline events: a live line on a terminal, plain lines elsewhere and under CI, nothing when quiet.
 
-    The live line shows what is running, how far it is, and the time that is left of it.
+    The live line shows what is running, how far it is, and the time that is left of it. Elsewhere what lasts long is
+    told again every half minute.
     """
 
     def __init__(self, *, is_quiet: bool) -> None:
-        is_quiet = is_quiet or os.environ.get("CI", "").lower() in {"1", "true"}
         self._console = Console(stderr=True, quiet=is_quiet, soft_wrap=True)
         self._progress = Progress(
             SpinnerColumn(),
@@ -96,8 +121,9 @@ class Screen:
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
-            disable=is_quiet or not self._console.is_terminal,
+            disable=is_quiet or not self._console.is_terminal or os.environ.get("CI", "").lower() in {"1", "true"},
         )
+        self._told_at = time.monotonic()
         self._task: TaskID | None = None
         self._shown: tuple[str, str] | None = None
 
@@ -113,13 +139,22 @@ class Screen:
     def __call__(self, event: Event) -> None:
         """Show one event."""
         if event.state in {"started", "progress"}:
-            self._follow(event)
+            self._tell_again(event) if self._progress.disable else self._follow(event)
             return
+        self._told_at = time.monotonic()
         took = f" [dim]{event.seconds:.1f} s[/dim]" if event.state == "done" and event.seconds is not None else ""
         detail = f" [dim]{escape(event.detail)}[/dim]" if event.detail else ""
         self._console.print(
             f"{_MARKS[event.state]} {event.stage:<15} {escape(event.item)}{took}{detail}", highlight=False
         )
+
+    def _tell_again(self, event: Event) -> None:
+        if time.monotonic() - self._told_at < _AGAIN_S:
+            return
+        self._told_at = time.monotonic()
+        share = "" if event.share is None else f" {event.share:.0%}"
+        words = escape(" ".join(filter(None, (event.item, event.detail))))
+        self._console.print(f"still  {event.stage:<15} {words}{share}", highlight=False)
 
     def _follow(self, event: Event) -> None:
         if self._shown != (event.stage, event.item):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -132,13 +132,27 @@ def built_table(rows: Sequence[Row]) -> Table:
     return select(BUILT, engine_lines([row for row in rows if row.status == "built"], lambda _: True), "md")
 
 
-def rows_for_terminal(rows: Sequence[Row]) -> Table:
-    """Return one table of every row that fits 120 columns, GPU rows first; a failed row shows its status."""
+def rows_for_terminal(rows: Sequence[Row], *, winner: str | None = None) -> Table:
+    """Return one table of every row that fits 120 columns, GPU rows first; a failed row shows its status.
+
+    The row named `winner` has a star before its variant; a baseline has its backend before its precision, so that it is
+    told from an engine where there is no room for a column of backends.
+    """
     marks = footnotes(rows)
     ordered = [row for _, here in sections(rows) for row in _by_batch(here)]
     have_failed = any(row.status != "ok" for row in rows)
     keys = [key for key in TERMINAL if have_failed or key != "status"]
-    return select(keys, row_lines(ordered, marks=marks), "terminal", notes=(_TERMINAL_LEGEND, *marks.lines()))
+    table = select(keys, row_lines(ordered, marks=marks), "terminal", notes=(_TERMINAL_LEGEND, *marks.lines()))
+    cells = tuple(
+        (
+            f"* {variant}" if row.name == winner else variant,
+            f"{row.backend} {precision}" if row.role == "baseline" else precision,
+            *others,
+        )
+        for row, (variant, precision, *others) in zip(ordered, table.cells, strict=True)
+    )
+    is_among = any(row.name == winner for row in ordered)
+    return replace(table, cells=cells, notes=("* recommended", *table.notes) if is_among else table.notes)
 
 
 def scatter_table(rows: Sequence[Row]) -> Table:
