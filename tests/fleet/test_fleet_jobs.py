@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from trtbench._optional import version
-from trtbench.errors import ConfigError, RowError, UnsupportedError
+from trtbench.errors import ConfigError, RowError
 from trtbench.fleet import open_job, pack_job
 from trtbench.fleet.jobs import write_job
 from trtbench.make.makings import Makings
@@ -84,7 +84,7 @@ def test_a_network_that_could_not_be_made_is_not_tried_again_elsewhere(
     makings = Makings(*open_job(tmp_path / "job.zip", Places(runs=tmp_path / "there")))
 
     assert packed.lost == {"half": "half: got no channels"}
-    with pytest.raises(UnsupportedError, match="where the job was made: half: got no channels"):
+    with pytest.raises(RowError, match="where the job was made: half: got no channels"):
         variant_network(makings, suite.variants[1])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbench.report.document import Report, read_report
-from trtbench.report.matrix import machine_name, matrix_table, merge_reports
+from trtbench.report.matrix import machine_name, matrix_table, merge_reports, write_matrix
 
 REPORT = read_report(Path(__file__).parent / "twenty-four-rows.json")
 
@@ -76,3 +76,23 @@ def test_the_table_stars_the_winner_and_shows_what_failed() -> None:
     assert lines[REPORT.decision.winner][0].startswith("*")
     assert lines[failed.name] == ("oom", "-")
     assert "pp" not in lines[bare.name][0]
+
+
+def test_the_row_for_all_is_the_one_whose_worst_cost_is_least(tmp_path: Path) -> None:
+    """Two rows keep every limit; each wins somewhere, and one of them costs 50 % where the other wins."""
+    kept = [row for row in REPORT.rows if row.name in {REPORT.decision.winner, REPORT.decision.runner_up}]
+    first, second = (row.name for row in kept)
+    timed = [row.latency for row in kept if row.latency is not None]
+
+    def on(machine: str, winner: str, *p50_ms: float) -> Report:
+        latencies = [replace(one, p50_ms=ms, ratio=None) for one, ms in zip(timed, p50_ms, strict=True)]
+        rows = tuple(replace(row, latency=one) for row, one in zip(kept, latencies, strict=True))
+        return _on(machine, rows=rows, winner=winner)
+
+    found = merge_reports([on("A", first, 1.0, 1.2), on("B", second, 1.5, 1.0)])
+    write_matrix(found, tmp_path / "all.html", pages=["a/report.html", "b/report.html"])
+
+    assert found.for_all == second
+    assert f"For all: ship {second}; it costs 20 % on A (4 cores)." in found.notes
+    assert (tmp_path / "all.html").read_text().count("<iframe") == 2
+    assert merge_reports([on("A", first, 1.0, 2.0), on("B", second, 1.5, 1.0)]).for_all == first

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from trtbench.decide.compare import Comparison, Gates
     from trtbench.report.document import Report
+    from trtbench.report.matrix import Matrix
 
 app = typer.Typer()
 _LATEST = Path("runs/latest")
@@ -132,25 +133,31 @@ def _judge(found: tuple[Comparison, ...], gates: Any) -> None:
 def merge(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of several machines.")],
     *,
-    output: Annotated[Path | None, output_option("Write the matrix as Markdown too.")] = None,
+    output: Annotated[Path | None, output_option("Write the matrix too: as Markdown, or as a page (.html).")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put the reports of several machines into one matrix, and say where the winner changes."""
-    from trtbench.disk import write_atomically
     from trtbench.report.document import read_report
-    from trtbench.report.matrix import matrix_table, merge_reports
-    from trtbench.report.tables import to_markdown
+    from trtbench.report.matrix import merge_reports, write_matrix
 
     if len(runs) < 2:  # noqa: PLR2004  one report is its own matrix
         raise ConfigError("merge", expected="at least two runs", got=str(len(runs)), cure="name another run")
     matrix = merge_reports([read_report(run) for run in runs])
-    table = matrix_table(matrix)
     if output is not None:
-        notes = "\n".join(f"- {note}" for note in table.notes)
-        write_atomically(output, f"{to_markdown(table)}\n\n{notes}\n")
+        folders = [run if run.is_dir() else run.parent for run in runs]
+        pages = [os.path.relpath(folder / "report.html", output.parent) for folder in folders]
+        write_matrix(matrix, output, pages=pages)
     if as_json:
         show_json(matrix)
-        return
+    else:
+        show_matrix(matrix)
+
+
+def show_matrix(matrix: Matrix) -> None:
+    """Show a matrix and what it says."""
+    from trtbench.report.matrix import matrix_table
+
+    table = matrix_table(matrix)
     show_table("p50 in ms, batch as named (drop at most, 95 % confidence)", table.headers, table.cells, left=table.left)
     for note in table.notes:
         show(f"- {note}")

@@ -35,7 +35,7 @@ from trtbench.cli.options import (
     output_option,
     places_of,
 )
-from trtbench.cli.reports import check_mlflow, publish, show_report
+from trtbench.cli.reports import check_mlflow, publish, show_matrix, show_report
 from trtbench.cli.screen import Screen, say, show, show_json, show_table
 from trtbench.errors import ConfigError
 
@@ -70,8 +70,15 @@ def run(
     require_gpu: RequireGpuOption = False,
     junit: JunitOption = None,
     mlflow: MlflowOption = None,
+    on: Annotated[str | None, typer.Option(help="ray or ray:ADDRESS: over a Ray cluster, by device.")] = None,
 ) -> None:
     """Do everything a suite asks for, going on where an earlier run stopped."""
+    if on is not None:
+        if junit or mlflow or require_gpu:
+            cure = "publish the run of one device afterwards: `trtbench report`"
+            raise ConfigError("--on", expected="none of --junit, --mlflow, --require-gpu", got="one", cure=cure)
+        _measure_fleet(suite, places_of(out, engines, calib), on, is_quiet=quiet, as_json=as_json)
+        return
     _measure(
         suite,
         places_of(out, engines, calib),
@@ -373,6 +380,33 @@ def _measure(
     show_report(found, folder, as_json=as_json)
     publish(found, folder, junit=junit, mlflow=mlflow)
     _exit_where_failed([row.status for row in found.rows])
+
+
+def _measure_fleet(suite: str, places: Places, on: str, *, is_quiet: bool, as_json: bool) -> None:
+    """Run a suite over a cluster, and put the reports of its devices into one matrix.
+
+    Raises:
+        ConfigError: it is no cluster that is known here.
+    """
+    from trtbench.fleet.cluster import run_on_ray
+
+    scheduler, _, address = on.partition(":")
+    if scheduler != "ray":
+        raise ConfigError("--on", expected="ray or ray:ADDRESS", got=repr(on), cure="name a Ray cluster")
+    loaded, places = _load(suite, places)
+    now = datetime.now(UTC).astimezone()
+    with Screen(is_quiet=is_quiet) as screen:
+        found = run_on_ray(loaded, places, address=address, argv=command_line(), now=now, tell=screen)
+    if as_json:
+        show_json(found)
+    elif found.matrix is not None:
+        show_matrix(found.matrix)
+    for kind, why in found.lost.items():
+        say(f"{kind} has no report: {why}")
+    if found.folder is not None:
+        say(f"Report: {found.folder}/matrix.html, matrix.md, fleet.json")
+    statuses = [row.status for report in found.reports.values() for row in report.rows]
+    _exit_where_failed([*statuses, *("failed" for _ in found.lost)])
 
 
 def _exit_where_failed(statuses: list[Any]) -> None:

@@ -5,6 +5,7 @@ The machine that runs it trains, exports and calibrates nothing that is in it: i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -19,7 +20,7 @@ from trtbench.data.folder import FAULTS, extract
 from trtbench.decide.compare import machine_facts, runtime_versions
 from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.environment import collect_environment
-from trtbench.errors import ConfigError
+from trtbench.errors import ConfigError, DataError, RowError
 from trtbench.foreign import read_json, reason
 from trtbench.graph.given import load_onnx
 from trtbench.jsonable import to_jsonable
@@ -31,6 +32,8 @@ from trtbench.shipping.bundle import zipped
 from trtbench.suite import load_suite
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from trtbench.suite import Suite
 
 AnyPlaces = TypeVar("AnyPlaces", bound=Places)
@@ -64,8 +67,17 @@ def pack_job(suite: Suite, places: Places, output: Path, *, tell: Listener = nob
     return Packed(output=str(output), bytes=content.stat().st_size, artefacts=len(kept), lost=lost)
 
 
-def write_job(makings: Makings, output: Path, *, artefacts: list[Path], lost: dict[str, str]) -> Path:
+def write_job(
+    makings: Makings, output: Path, *, artefacts: Sequence[Path], lost: Mapping[str, str], made: str = ""
+) -> Path:
     """Write a job of these artefacts; equal ones are equal bytes.
+
+    Args:
+        makings: of its suite.
+        output: the file.
+        artefacts: their folders.
+        lost: why a variant has no network, by its name.
+        made: says on what and with what they were made, where that was not this machine.
 
     Raises:
         StoreError: it cannot be written.
@@ -76,12 +88,13 @@ def write_job(makings: Makings, output: Path, *, artefacts: list[Path], lost: di
         suite = _with_files(makings.suite, folder)
         write_atomically(folder / _SUITE, json.dumps(suite, indent=1))
         save_dataset(folder / JOB_IMAGES, makings.dataset)
-        committed = folder / "calib" / f"{makings.suite.name}.json"
-        write_atomically(committed, manifest(makings).path("manifest.json").read_bytes())
+        with contextlib.suppress(DataError, RowError):  # so say the rows that calibrate
+            committed = folder / "calib" / f"{makings.suite.name}.json"
+            write_atomically(committed, manifest(makings).path("manifest.json").read_bytes())
         for artefact in artefacts:
             shutil.copytree(artefact, folder / JOB_STORE / artefact.parent.name / artefact.name)
         files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in _files(folder)}
-        document = {"format": _FORMAT, "made": _made(), "lost": lost, "files": files}
+        document = {"format": _FORMAT, "made": made or described(), "lost": dict(lost), "files": files}
         write_atomically(folder / JOB, json.dumps(document, indent=1))
         output.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(zipped(folder), output)
@@ -166,8 +179,8 @@ def _with_files(suite: Suite, folder: Path) -> dict[str, Any]:
     return written
 
 
-def _made() -> str:
-    """Say on what and with what the artefacts were made."""
+def described() -> str:
+    """Say what this machine is, and which versions it has."""
     environment = to_jsonable(collect_environment())
     model, cores, gpus = machine_facts(environment)
     versions = ", ".join(f"{name} {version}" for name, version in sorted(runtime_versions(environment).items()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trtbench.disk import file_sha256
-from trtbench.errors import ConfigError, UnsupportedError
+from trtbench.errors import ConfigError, RowError, UnsupportedError
 from trtbench.jsonable import canonical_json, to_jsonable
 from trtbench.make.makings import keeping
 from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
@@ -220,7 +220,7 @@ def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts
     """Return the network of a variant, made from the one it comes after; of a kind that makes graphs, that one."""
     suite = makings.suite
     if (why := makings.brought.get("lost", {}).get(variant.name)) is not None:
-        raise UnsupportedError(f"variant {variant.name!r}", got=f"none, where the job was made: {why}")
+        raise RowError(f"variant {variant.name!r}", got=f"none, where the job was made: {why}")
     start = dense(makings) if variant.after is None else variant_network(makings, _before(suite, variant))
     if variant.makes == "graph" or variant.is_identity:
         return start

@@ -80,7 +80,7 @@ class Entry:
 def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
     """Return report.html."""
     marks = footnotes(report.rows)
-    template = _environment().get_template("report.html.jinja")
+    template = templates().get_template("report.html.jinja")
     became = list(zip(report.rows, parts(report.rows, report.decision), strict=True))
     told = by_answer(became, report.decision)
     lines = [replace(line, rows=report.rows) for line in row_lines([row for row, _ in told], marks=marks)]
@@ -135,7 +135,8 @@ class _Figure:
 
 
 @functools.cache
-def _environment() -> Environment:
+def templates() -> Environment:
+    """Return the templates of pages."""
     loader = PackageLoader("trtbench.report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.globals["source"] = functools.partial(_source, environment)

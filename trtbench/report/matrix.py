@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbench.decide.compare import machine_facts
+from trtbench.decide.limits import assess
+from trtbench.decide.rank import objective_cost
 from trtbench.decide.ratios import is_cpu, is_measured
-from trtbench.report.tables import Table
+from trtbench.disk import write_atomically
+from trtbench.report.html import templates
+from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import ABSENT, fixed, significant
+from trtbench.suite import DecisionConfig, options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from trtbench.report.document import Report
     from trtbench.rows import Row
@@ -21,12 +27,16 @@ _WINNER = "*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """One machine: its name, its report, and the row it should ship, by name."""
+    """One machine: its name, its report, and the row it should ship, by name.
+
+    `costs` are the rows that keep its limits, and how many times what its winner costs by the objective.
+    """
 
     machine: str
     run_id: str
     winner: str | None
     sentence: str
+    costs: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +51,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matrix:
-    """Networks by machine: `cells[i][j]` is network `names[i]` on `columns[j]`; None where it was not tried there."""
+    """Networks by machine: `cells[i][j]` is network `names[i]` on `columns[j]`; None where it was not tried there.
+
+    `for_all` is the row that keeps the limits on every machine and costs least where it costs most.
+    """
 
     columns: tuple[Machine, ...]
     names: tuple[str, ...]
     cells: tuple[tuple[Cell | None, ...], ...]
     notes: tuple[str, ...]
+    for_all: str | None = None
 
 
 def merge_reports(reports: Sequence[Report]) -> Matrix:
@@ -56,7 +70,10 @@ def merge_reports(reports: Sequence[Report]) -> Matrix:
     cells = tuple(
         tuple(_cell(report, column, name) for report, column in zip(reports, columns, strict=True)) for name in names
     )
-    return Matrix(columns=columns, names=names, cells=cells, notes=(*_changes(columns), *_doubts(reports)))
+    common = [name for name in names if all(name in column.costs for column in columns)]
+    for_all = min(common, key=lambda name: max(column.costs[name] for column in columns), default=None)
+    notes = (*_changes(columns), _for_all(columns, for_all), *_doubts(reports))
+    return Matrix(columns=columns, names=names, cells=cells, notes=notes, for_all=for_all)
 
 
 def machine_name(report: Report) -> str:
@@ -77,6 +94,27 @@ def matrix_table(matrix: Matrix) -> Table:
     return Table.of(headers, cells, left=1, notes=matrix.notes)
 
 
+def write_matrix(matrix: Matrix, path: Path, *, pages: Sequence[str]) -> None:
+    """Write a matrix as Markdown, or as one page from which each machine's own is switched to where the name asks it.
+
+    Args:
+        matrix: what is written.
+        path: the file; .html is a page.
+        pages: where the page of each column is, from there.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    table = matrix_table(matrix)
+    if path.suffix == ".html":
+        template = templates().get_template("matrix.html.jinja")
+        own = list(zip(matrix.columns, pages, strict=True))
+        write_atomically(path, template.render(title=path.stem, table=table, pages=own))
+        return
+    notes = "\n".join(f"- {note}" for note in table.notes)
+    write_atomically(path, f"{to_markdown(table)}\n\n{notes}\n")
+
+
 def _machine(report: Report, reports: Sequence[Report]) -> Machine:
     machine = machine_name(report)
     is_alone = sum(machine_name(other) == machine for other in reports) == 1
@@ -85,7 +123,16 @@ def _machine(report: Report, reports: Sequence[Report]) -> Machine:
         run_id=report.run_id,
         winner=report.decision.winner,
         sentence=report.decision.sentence,
+        costs=_costs(report),
     )
+
+
+def _costs(report: Report) -> dict[str, float]:
+    decision = options(DecisionConfig, **report.suite.get("decision", {}))
+    rows = [one.row for one in assess(report.rows, decision) if one.is_qualified]
+    costs = {row.name: objective_cost(row, rows, decision) for row in rows}
+    least = costs.get(report.decision.winner or "") or min(costs.values(), default=1.0)
+    return {name: cost / least for name, cost in costs.items()}
 
 
 def _cell(report: Report, column: Machine, name: str) -> Cell | None:
@@ -117,6 +164,18 @@ def _changes(columns: Sequence[Machine]) -> list[str]:
         verb = "keeps the winner" if column.winner == first.winner else "changes winner"
         lines.append(f"{verb} on {column.machine}: {column.winner or 'nothing qualifies'}.")
     return lines
+
+
+def _for_all(columns: Sequence[Machine], name: str | None) -> str:
+    """Tell what ships if one row has to do for all, and what that costs where another is the winner."""
+    if name is None:
+        return "For all: nothing keeps the limits on every machine."
+    costs = [
+        f"costs {100 * (column.costs[name] - 1):.0f} % on {column.machine}"
+        for column in columns
+        if name != column.winner
+    ]
+    return f"For all: ship {name}; it {', '.join(costs) or 'wins on every machine'}."
 
 
 def _doubts(reports: Sequence[Report]) -> list[str]:

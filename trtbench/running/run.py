@@ -44,6 +44,7 @@ def run_suite(
     argv: Sequence[str],
     now: datetime,
     tell: Listener = nobody,
+    kind: str = "",
 ) -> tuple[Report, Path]:
     """Build, score and time a suite, decide, and write the report; one that is interrupted leaves what it had.
 
@@ -53,6 +54,7 @@ def run_suite(
         argv: the command, for the record.
         now: when the run began; names its folder.
         tell: told of progress.
+        kind: of device, where the suite runs on several; the folder's name ends in it.
 
     Returns:
         The report and the folder it stands in.
@@ -63,7 +65,7 @@ def run_suite(
         KeyboardInterrupt: someone stopped it; the report is written, and says so.
     """
     stages = Stages(tell)
-    with _run_folder(places.runs, f"{now:%Y%m%d-%H%M%S}-{suite.name}") as folder:
+    with _run_folder(places.runs, run_name(suite, now, kind)) as folder:
         with using_gpu(suite.device):
             environment = collect_environment()
             results = bench_suite(suite, places, folder=folder, tell=stages)
@@ -73,11 +75,16 @@ def run_suite(
             report = replace(report, run_id=folder.name, created=created, argv=tuple(argv), stages=stages.seconds)
             _keep(report, folder)
             write_origin(folder, suite, places, artefacts=results.artefacts)
-            _point_latest(places.runs, folder)
+            point_latest(places.runs, folder)
             tell(Event(stage="report", item=folder.name, state="done"))
     if results.stopped is not None:
         raise results.stopped
     return report, folder
+
+
+def run_name(suite: Suite, now: datetime, kind: str = "") -> str:
+    """Return the name of a run that began now, on a kind of device of a fleet."""
+    return "-".join(filter(None, (f"{now:%Y%m%d-%H%M%S}", suite.name, kind)))
 
 
 @contextlib.contextmanager
@@ -151,7 +158,7 @@ def _keep(report: Report, folder: Path) -> None:
         raise StoreError(error.what, got=error.got, cure=cure) from error
 
 
-def _point_latest(runs: Path, folder: Path) -> None:
+def point_latest(runs: Path, folder: Path) -> None:
     """Let runs/latest point at the folder, never at nothing."""
     with storing(runs):
         partial = runs / f".latest.{os.getpid()}"

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from trtbench.precision import PRECISIONS
-from trtbench.suite.base import Name, Part, validated
+from trtbench.suite.base import Name, Part, unique, validated
 from trtbench.suite.bench import BenchConfig, DecisionConfig
 from trtbench.suite.engines import CalibrationConfig, EngineConfig, ExportConfig
 from trtbench.suite.inputs import DataConfig, ModelConfig, TrainConfig
@@ -32,6 +32,11 @@ class Suite(Part):
     device: str | None = Field(
         None,
         description="the GPU, as cuda:N in the order of nvidia-smi or by its UUID; the first that is visible if null",
+    )
+    devices: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(unique)] | None = Field(
+        None,
+        description="with --on ray: kinds of node to build and time on, by Ray's accelerator type (A10G, L4), by a "
+        "custom resource, or cpu; every accelerator there is, else cpu, if null",
     )
     data: DataConfig = Field(DataConfig(), description="the images: training, validation and test")
     model: ModelConfig = Field(description="the network, and where its weights come from")
