@@ -148,3 +148,14 @@ def test_what_is_no_job_or_too_large_is_refused(tmp_path: Path, monkeypatch: pyt
             open_job(tmp_path / name, there)
     with pytest.raises(ConfigError, match="brings its manifest"):
         open_job(tmp_path / "text.zip", Places(runs=tmp_path, calib=tmp_path))
+
+
+def test_a_job_is_unpacked_on_a_machine_that_has_had_no_images_yet(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no such folder"))
+
+    asked, there = open_job(job, Places(runs=tmp_path / "there"))
+
+    assert asked.name == "tiny"
+    assert len(Makings(asked, there).dataset.test) == 18

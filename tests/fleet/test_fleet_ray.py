@@ -72,7 +72,7 @@ def test_three_nodes_of_two_kinds_count_what_a_local_run_counts(
     found = run_on_ray(_on(suite, "A10G", "L4", "T4"), there, address=cluster.address, argv=[], now=_NOW)
     local, _ = run_suite(suite, places, argv=[], now=_NOW)
 
-    assert list(found.reports) == ["A10G", "L4"]
+    assert list(found.reports) == ["A10G", "L4"], found.lost
     assert found.lost == {"T4": "no node of the cluster is of kind T4"}
     assert len(set(found.where.values())) == 2
     for report in found.reports.values():

@@ -342,11 +342,11 @@ def extract(path: Path, folder: Path) -> None:
     folder.mkdir()
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as zipped:
-            _check_size((info.file_size for info in zipped.infolist()), path)
+            _check_size((info.file_size for info in zipped.infolist()), path, folder)
             zipped.extractall(folder)  # noqa: S202  it drops drive letters, leading slashes and ".."
         return
     with tarfile.open(path, tarinfo=_Member) as tar:
-        _check_size((member.size for member in tar), path)
+        _check_size((member.size for member in tar), path, folder)
         members = tar.getmembers()
         if odd := next((member.name for member in members if not (member.isfile() or member.isdir())), None):
             raise ValueError(f"{odd!r}, which is neither a file nor a folder")
@@ -362,12 +362,12 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(tar)  # type: ignore[misc, no-any-return]  # tarfile documents it for subclasses
 
 
-def _check_size(sizes: Iterator[int], path: Path) -> None:
+def _check_size(sizes: Iterator[int], path: Path, folder: Path) -> None:
     """Refuse members that unpack to too much; what is listed is summed before what follows is looked for."""
     most = min(_LARGEST_BYTES, max(_SMALL_BYTES, _RATIO * path.stat().st_size))
-    free = shutil.disk_usage(data_cache()).free
+    free = shutil.disk_usage(folder).free
     for count, total in enumerate(itertools.accumulate(sizes)):
         if total > most or count > _MOST_MEMBERS:
             raise ValueError(f"{total / 1e9:.1f} GB in {count} members unpacked, above {most / 1e9:.1f} GB")
         if total > free:
-            raise ValueError(f"{total / 1e9:.1f} GB unpacked, but {free / 1e9:.1f} GB free in {data_cache()}")
+            raise ValueError(f"{total / 1e9:.1f} GB unpacked, but {free / 1e9:.1f} GB free in {folder.parent}")
