@@ -30,6 +30,7 @@ class Number:
     checkpoint: str | None = None
     bits: int | None = None
     reach: float | None = None
+    tried: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

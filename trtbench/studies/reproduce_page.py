@@ -222,8 +222,10 @@ def _reached(line: Beside) -> str:
     if reach is None:
         return ""
     if shown is None or shown.score is None:
-        return f"{reach:g}"
-    return f"{reach:g}: {'reached' if 100 * shown.score.correct / shown.score.total >= reach else 'not reached'}"
+        return f"{reach:g}: not run{f'; {line.number.tried}' if line.number.tried else ''}"
+    is_reached = 100 * shown.score.correct / shown.score.total >= reach
+    tried = f"; {line.number.tried}" if line.number.tried else ""
+    return f"{reach:g}: {'reached' if is_reached else f'not reached{tried}'}"
 
 
 def _sizes(row: Scored | None) -> str:
