@@ -152,10 +152,10 @@ def test_a_wheel_in_a_fresh_environment_does_what_the_pages_show(home: Path, tmp
     assert len(re.findall(r"^digit.png: \d 0\.\d+", told, re.MULTILINE)) == 2  # by trtbench, by the bundle alone
     shutil.rmtree(folder / "bundle")
     _photos(folder / "photos")
-    for page in ("report.md", "ship.md", "troubleshooting.md", "calibration.md"):
+    for page in ("report.md", "ship.md", "troubleshooting.md", "calibration.md", "your-onnx.md"):
         if page == "troubleshooting.md":
             (dense,) = folder.glob("runs/.store/dense/*/model.safetensors")
-            for mine in ("mine.safetensors", "mine.pth"):
-                shutil.copy(dense, folder / mine)
+            for mine, theirs in (("safetensors", dense), ("pth", dense), ("onnx", folder / "bundle" / "model.onnx")):
+                shutil.copy(theirs, folder / f"mine.{mine}")
         for command in _commands(page):
             _told(command, home, folder)
