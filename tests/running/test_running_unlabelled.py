@@ -144,6 +144,25 @@ def test_the_engine_keeps_its_outputs_by_name_and_a_free_batch(ran: tuple[Report
     assert [one["name"] for one in sidecar["outputs"]] == ["boxes", "scores"]
 
 
+def test_a_bundle_is_of_a_classifier_and_the_message_names_the_file(ran: tuple[Report, Path], tmp_path: Path) -> None:
+    from trtbench.report.words import file_line
+    from trtbench.shipping.ship import ship_row
+
+    with pytest.raises(ConfigError, match=r"no classifier; ship .*which names its normalisation and outputs"):
+        ship_row(ran[1], tmp_path / "bundle")
+    assert "trtbench ship" not in file_line(ran[0].decision)
+
+
+def test_what_int8_loses_is_counted_by_labels(detector: Path, photographs: Path, tmp_path: Path) -> None:
+    from trtbench.make.makings import Makings
+    from trtbench.studies.int8_drop_run import explain_int8
+
+    engines = "engines: [{backend: onnxruntime-cpu, precisions: [int8]}]"
+    places = Places(runs=tmp_path / "runs", engines=tmp_path / "engines")
+    with pytest.raises(ConfigError, match="images with labels for what INT8 loses"):
+        explain_int8(Makings(_suite(detector, photographs, engines), places))
+
+
 def test_a_runtime_of_one_output_says_so(detector: Path, photographs: Path, tmp_path: Path) -> None:
     suite = _suite(detector, photographs, "engines: [{backend: fake, precisions: [fp32]}]")
     (built,) = build_suite(suite, Places(runs=tmp_path / "runs", engines=tmp_path / "engines"))

@@ -178,6 +178,16 @@ class Makings:
         found: dict[str, Any] = {} if job is None else read_json(job / JOB)
         return found
 
+    def require_labels(self, what: str, cure: str = "give images by class: folder:PATH") -> None:
+        """Refuse images without labels for what counts by them.
+
+        Raises:
+            ConfigError: they have none.
+        """
+        if not self.dataset.is_labelled:
+            expected = f"images with labels for {what}"
+            raise ConfigError(f"data.source {self.suite.data.source}", expected=expected, got="none", cure=cure)
+
     @functools.cached_property
     def architecture(self) -> Architecture:
         """The suite's network.
@@ -185,13 +195,8 @@ class Makings:
         Raises:
             ConfigError: the images have no labels, which tell how many classes it has.
         """
-        if not self.dataset.is_labelled:
-            raise ConfigError(
-                f"data.source {self.suite.data.source}",
-                expected="images with labels for a network in PyTorch",
-                got="none",
-                cure="export the network to ONNX and name it as onnx:PATH, or give images by class: folder:PATH",
-            )
+        cure = "export the network to ONNX and name it as onnx:PATH, or give images by class: folder:PATH"
+        self.require_labels("a network in PyTorch", cure)
         return Architecture.of(self.suite.model.name, num_classes=self.dataset.num_classes)
 
     @functools.cached_property

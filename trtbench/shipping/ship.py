@@ -15,7 +15,7 @@ import numpy as np
 from trtbench._optional import version
 from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.engines.base import backend
-from trtbench.engines.sidecar import check_engine, read_sidecar, write_sidecar
+from trtbench.engines.sidecar import check_engine, read_sidecar, sidecar_path, write_sidecar
 from trtbench.errors import CapabilityError, ConfigError, GateError, TrtbenchError
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.make.engines import source
@@ -168,6 +168,10 @@ def _cargo(run: Path, name: str | None, engines: Sequence[Path]) -> _Cargo:
     row = _row(report, name)
     origin = read_origin(run)
     engine = _engine(row, origin, engines)
+    if row.fidelity is not None:
+        cure = f"ship {engine} with {sidecar_path(engine).name}, which names its normalisation and outputs"
+        got = "a network that is no classifier"
+        raise ConfigError(f"row {row.name}", expected="a classifier: a bundle says classes", got=got, cure=cure)
     sidecar = read_sidecar(engine)
     makings = Makings(origin.suite, origin.places, is_dry=True)
     return _Cargo(

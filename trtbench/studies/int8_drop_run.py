@@ -57,6 +57,7 @@ def explain_int8(
         ConfigError: the suite has no such variant or builds no such engine.
         RowError: a graph or an engine cannot be made.
     """
+    makings.require_labels("what INT8 loses")
     config = makings.suite.calibration
     chosen = _variant(makings, variant)
     engines = _int8_engines(makings, chosen)
