@@ -415,7 +415,9 @@ def _counted(makings: Makings, checkpoint: Path) -> dict[str, Any]:
     from trtbench.train import predict
 
     test, loaded = makings.dataset.test, makings.architecture.load(checkpoint).model
-    return _counts(predict(loaded, test.images, makings.dataset.preprocessing, device=makings.device), test.labels)
+    return _counts(
+        predict(loaded, test.images, makings.dataset.preprocessing, device=makings.computing.device), test.labels
+    )
 
 
 def _true_counts(makings: Makings, graph: Path) -> dict[str, Any]:

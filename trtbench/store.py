@@ -171,7 +171,7 @@ class Store:
                 }
                 write_atomically(partial / LISTING, json.dumps(listing, indent=1))
                 partial.replace(folder)
-            self._note(event="made", kind=kind, key=key, seconds=round(seconds, 3))
+            self.note_made(kind, key, seconds=seconds)
         made = self._read(folder)
         assert made is not None, "an artefact just written is whole"
         return Artefact(
@@ -240,6 +240,10 @@ class Store:
             and isinstance(entry.get("seconds"), (int, float))
         )
         return took[len(took) // 2] if took else None
+
+    def note_made(self, kind: str, key: str, *, seconds: float) -> None:
+        """Note what making something took, in the store or beside it, for `expected_seconds`."""
+        self._note(event="made", kind=kind, key=key, seconds=round(seconds, 3))
 
     def journal(self) -> list[dict[str, Any]]:
         """Return what happened in this store, oldest first; a line cut short by a kill is passed over."""

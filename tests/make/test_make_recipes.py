@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MODULES = [
-    *(f"trtbench.make.{name}" for name in ("calibration", "expected", "gains", "graphs", "networks", "rescue")),
+    *(
+        f"trtbench.make.{name}"
+        for name in ("calibration", "expected", "gains", "graphs", "networks", "rescue", "trial")
+    ),
     *(f"trtbench.studies.{name}" for name in ("calibration_run", "kernels", "truth")),
 ]
 _RECIPES = sorted(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from trtbench.make.networks import dense, variant_network
 from trtbench.running import Event, Places, build_suite, outlook, plan_engines
 from trtbench.running.again import find_engines
 from trtbench.store import Store
+from trtbench.suite import load_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -354,9 +357,66 @@ def test_the_outlook_names_what_is_still_to_make(suite: Make, places: Places) ->
     assert before.seconds is None
     assert before.disk_bytes > 0
     assert {row.missing for row in after.rows} == {()}
-    assert after.seconds == pytest.approx(after.timing_s)
+    assert after.seconds is None  # nothing was measured here yet
     assert after.disk_bytes == 0
     assert not [path for path in places.manifests.parent.rglob("*") if path.name.endswith(".partial")]
+
+
+def test_the_time_ahead_is_what_making_and_measuring_took_here_before(suite: Make, places: Places) -> None:
+    text = suite()
+    build_suite(text, places)
+    for name, other, rows, took in (("1", "tiny", 4, 8.0), ("2", "tiny", 2, 20.0), ("3", "another", 2, 900.0)):
+        report = {"suite": {"name": other, "bench": {"duration": 1.0}}, "rows": [{}] * rows}
+        (places.runs / name).mkdir()
+        stages = {"score": took / 2, "time": took / 2, "dense": 500.0}
+        (places.runs / name / "report.json").write_text(json.dumps({**report, "stages": stages}))
+    (places.runs / "4").mkdir()
+    (places.runs / "4" / "report.json").write_text("[")
+    rows, duration = len(outlook(text, places).rows), text.bench.duration
+
+    assert outlook(text, places).seconds == pytest.approx(rows * ((20.0 - 2 * 1.0) / 2 + duration))
+
+    kinds = [entry["kind"] for entry in Store(places.store).journal() if entry["event"] == "made"]
+    assert kinds.count("engine") == len(list(plan_engines(text)))
+
+
+def test_a_plan_finds_that_the_network_does_not_take_the_images(suite: Make, places: Places) -> None:
+    text = suite()
+    data = text.data.model_copy(update={"size": 2})
+    model = text.model.model_copy(update={"name": "torchvision:alexnet", "checkpoint": None, "train": text.fine_tune})
+    small = text.model_copy(update={"data": data, "model": model})
+
+    for ask in (outlook, build_suite):
+        with pytest.raises(ConfigError, match=r"AlexNet with images of 3 x 2 x 2: expected a forward pass"):
+            ask(small, places)
+
+
+def test_where_all_is_kept_a_plan_imports_no_torch(images: Path, checkpoint: Path, tmp_path: Path) -> None:
+    written = (
+        f"name: tiny\ndata: {{source: 'folder:{images}', size: 16}}\n"
+        f"model: {{name: 'tiny_nets:resnet8', checkpoint: '{checkpoint}'}}\nexport: {{exporter: torchscript}}\n"
+        "variants: [{kind: dense, name: dense}]\ncalibration: {per_class: 2}\nengines: [{backend: onnxruntime-cpu}]\n"
+    )
+    (tmp_path / "tiny.yaml").write_text(written)
+    text, places = load_suite(str(tmp_path / "tiny.yaml")), Places(runs=tmp_path / "runs", engines=tmp_path / "engines")
+    outlook(text, places)
+    build_suite(text, places)
+    asked = (
+        "import sys\nfrom trtbench.running import Places, outlook\nfrom trtbench.suite import load_suite\n"
+        "print({row.missing for row in outlook(load_suite('tiny.yaml'), Places()).rows}, 'torch' in sys.modules)\n"
+    )
+    path = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
+
+    answer = subprocess.run(
+        [sys.executable, "-c", asked],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert answer.stdout.strip() == "{()} False"
 
 
 def test_the_outlook_of_a_graph_knows_its_size_and_passes_over_what_cannot_be_made(suite: Make, places: Places) -> None:

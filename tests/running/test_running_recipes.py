@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trtbench
@@ -68,7 +69,7 @@ def test_a_training_is_kept_for_the_number_of_threads_it_ran_on(suite: Make, pla
     text = text.model_copy(update={"model": text.model.model_copy(update={"checkpoint": None, "train": budget})})
     makings = Makings(text, places)
     made, again, other = dense(makings), *(Makings(text, places, is_dry=True) for _ in range(2))
-    other.__dict__["threads"] = makings.threads + 1
+    other.__dict__["computing"] = replace(makings.computing, threads=makings.computing.threads + 1)
 
     assert dense(again).sha256 == made.sha256
     assert isinstance(dense(other), Promise)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import util
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from trtbench.data.batches import stratified_split
-from trtbench.errors import ConfigError
+from trtbench.errors import ConfigError, DataError
 from trtbench.records import Split
 
 if TYPE_CHECKING:
@@ -33,21 +35,32 @@ def load_splits(*, size: tuple[int, int]) -> tuple[Split, Split, Split]:
 
     Raises:
         ConfigError: a side is below the 8 pixels the digits have, or above what there is to see of them.
+        DataError: scikit-learn is not here.
     """
     if not _NATIVE <= min(size) <= max(size) <= _LARGEST:
         is_small = min(size) < _NATIVE
         expected = f"at least {_NATIVE} for digits" if is_small else f"at most {_LARGEST} for digits"
         got = str(min(size) if is_small else max(size))
         raise ConfigError("data.size", expected=expected, got=got, cure="32 is the default")
-    from sklearn.datasets import load_digits
-
-    bundled = load_digits()
-    images, labels = _enlarged(bundled.images, size), bundled.target.astype(np.int64)
+    digits, labels = _bundled()
+    images = _enlarged(digits, size)
     rest, test = stratified_split(labels, classes=CLASSES, count=_TEST, seed=_SPLIT_SEED)
     train, validation = stratified_split(labels[rest], classes=CLASSES, count=_VALIDATION, seed=_SPLIT_SEED)
     parts = (rest[train], rest[validation], test)
     train_split, validation_split, test_split = (Split(images=images[part], labels=labels[part]) for part in parts)
     return train_split, validation_split, test_split
+
+
+def _bundled() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the digits (N, 8, 8) and their labels from scikit-learn's file: to import it takes a second and more."""
+    found = util.find_spec("sklearn")
+    place = Path((found and found.origin) or "").parent / "datasets" / "data" / "digits.csv.gz"
+    try:
+        table = np.loadtxt(place, delimiter=",")
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise DataError(f"digits {place}", expected="a file", got=got, cure="pip install scikit-learn") from error
+    return table[:, :-1].reshape(-1, _NATIVE, _NATIVE), table[:, -1].astype(np.int64)
 
 
 def _enlarged(digits: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -293,6 +293,7 @@ def _build(
         rebuild=f"trtbench build {makings.suite.origin}",
     )
     write_sidecar(path, sidecar)
+    makings.book.store.note_made("engine", key, seconds=build_s)
     return sidecar
 
 

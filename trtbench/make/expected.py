@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003  a recipe's arguments are looked at at run time
 from typing import TYPE_CHECKING
 
-from trtbench.disk import file_sha256, write_atomically
-from trtbench.jsonable import to_jsonable
+from trtbench.disk import file_sha256
 from trtbench.make.recipe import Facts, Given, recipe
 from trtbench.records import Expected  # noqa: TC001  pydantic resolves the fields of facts at run time
 
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from trtbench.make.makings import Makings
     from trtbench.records import Dataset
 
-_FILE = "expected.json"
 _PUBLISHERS = ("torchvision", "timm")
 
 
@@ -27,14 +24,12 @@ class ExpectedFacts(Facts):
     found: Expected | None
 
 
-@recipe(kind="expected", facts=ExpectedFacts, content=(_FILE,), packages=("torchvision", "timm"), version=1)
+@recipe(kind="expected", facts=ExpectedFacts, content=(), packages=("torchvision", "timm"), version=1)
 def asked(folder: Path, *, model: str, checkpoint: Given[Path], name: str) -> ExpectedFacts:  # noqa: ARG001  keyed
     """Ask the checkpoint, then who published weights of this network."""
     from trtbench.models.published import expected_input
 
-    facts = ExpectedFacts(found=expected_input(model, checkpoint.value))
-    write_atomically(folder / _FILE, json.dumps(to_jsonable(facts)))
-    return facts
+    return ExpectedFacts(found=expected_input(model, checkpoint.value))
 
 
 def expected(makings: Makings) -> Expected | None:

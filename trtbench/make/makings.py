@@ -21,6 +21,7 @@ from trtbench.store import Store
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from trtbench.make.trial import ComputingFacts
     from trtbench.models import LoadedModel
     from trtbench.records import Dataset, Split
     from trtbench.suite import Suite
@@ -200,18 +201,11 @@ class Makings:
         return Architecture.of(self.suite.model.name, num_classes=self.dataset.num_classes)
 
     @functools.cached_property
-    def device(self) -> str:
-        """Where training and eager run."""
-        import torch
+    def computing(self) -> ComputingFacts:
+        """Where training and eager run, and on how many threads."""
+        from trtbench.make.trial import computing
 
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-
-    @functools.cached_property
-    def threads(self) -> int:
-        """How many threads torch computes on."""
-        import torch
-
-        return torch.get_num_threads()
+        return computing(self)
 
     @property
     def onnx_path(self) -> Path | None:

@@ -12,6 +12,7 @@ from trtbench.errors import ConfigError, RowError, UnsupportedError
 from trtbench.jsonable import canonical_json, to_jsonable
 from trtbench.make.makings import keeping
 from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
+from trtbench.make.trial import trial
 from trtbench.progress import Event
 from trtbench.suite import TrainConfig
 
@@ -199,6 +200,7 @@ def dense(makings: Makings) -> Artefact[NetworkFacts]:
         if not (model.train.epochs or len(makings.dataset.train)):
             seed = model.train.seed
             return makings.book.make(untrained, "dense", architecture=architecture, seed=seed, preprocessing=fit)
+        trial(makings)
         training = training_of(makings, model.train, teacher=None)
         on_epoch = epoch_listener(makings, model.train, item="dense")
         return makings.book.make(trained, "dense", architecture=architecture, training=training, on_epoch=on_epoch)
@@ -251,8 +253,8 @@ def training_of(makings: Makings, budget: TrainConfig, *, teacher: Ingredient | 
         dataset=keeping(makings.dataset, "train", "validation"),
         config=budget,
         teacher=teacher,
-        device=makings.device,
-        threads=makings.threads,
+        device=makings.computing.device,
+        threads=makings.computing.threads,
     )
 
 

@@ -285,9 +285,8 @@ class Book:
         return made
 
     def sure(self, recipe: Recipe[P, F], item: str, /, *args: P.args, **kwargs: P.kwargs) -> Artefact[F]:
-        """Find or make an artefact even where this book makes none: it takes a moment, and tells what is ahead."""
-        book = self if not self.is_dry else Book(self.store, label=self.label)
-        return book.make(recipe, item, *args, **kwargs)
+        """Find or make in silence what takes a moment and tells what is ahead, even where this book makes nothing."""
+        return Book(self.store, label=self.label).make(recipe, item, *args, **kwargs)
 
     def find(self, recipe: Recipe[P, F], /, *_args: P.args, **kwargs: P.kwargs) -> Artefact[F] | None:
         """Return the artefact that these arguments make if it is there, telling nobody."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from trtbench.make.engines import EnginePlan
 from trtbench.make.makings import Places
 from trtbench.progress import Event
-from trtbench.running.bench import bench_suite
 from trtbench.running.plan import BuiltEngine, Outlook, PlannedRow, build_suite, outlook, plan_engines
-from trtbench.running.run import run_suite
+
+if TYPE_CHECKING:  # measuring brings SciPy, which a plan does without
+    from trtbench.running.bench import bench_suite
+    from trtbench.running.run import run_suite
 
 __all__ = [
     "BuiltEngine",
@@ -22,3 +27,13 @@ __all__ = [
     "plan_engines",
     "run_suite",
 ]
+
+
+if not TYPE_CHECKING:  # a type checker that saw it would take any name
+
+    def __getattr__(name: str) -> object:
+        """Load what measures when it is first used."""
+        if name not in {"bench_suite", "run_suite"}:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = importlib.import_module(f"{__name__}.{name.removesuffix('_suite')}")
+        return getattr(module, name)

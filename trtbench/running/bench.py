@@ -227,7 +227,7 @@ def reference_logits(makings: Makings) -> NDArray[np.float32]:
     from trtbench.train import predict
 
     network = load_network(makings, dense(makings))
-    return predict(network, dataset.test.images, dataset.preprocessing, device=makings.device)
+    return predict(network, dataset.test.images, dataset.preprocessing, device=makings.computing.device)
 
 
 def engine_files(built: Sequence[BuiltEngine], suite: Suite) -> list[EngineFile]:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from trtbench.engines.base import backend, resolve_backend
 from trtbench.environment import using_gpu
 from trtbench.errors import CapabilityError, DataError, OutOfMemoryError, RowError, TrtbenchError, UnsupportedError
-from trtbench.make.engines import EnginePlan, build_engine, prepare_engine
+from trtbench.foreign import read_json
+from trtbench.make.engines import EnginePlan, build_engine, prepare_engine, source
 from trtbench.make.makings import Makings
 from trtbench.make.networks import variant_network
 from trtbench.make.overlap import overlap_notes
 from trtbench.make.recipe import Absent
 from trtbench.make.rescue import rescue
+from trtbench.make.trial import trial
 from trtbench.progress import Event, Listener, nobody
 from trtbench.suite import BACKENDS
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from trtbench.suite import EngineConfig, Suite, Variant
 
 _BYTES_PER_WEIGHT = 4
+_MEASURING = ("score", "time", "true arithmetic", "graphs")  # the stages of a run that make nothing to keep
 _OF_A_ROW = (RowError, CapabilityError, DataError)  # what ends a row and lets the others go on
 
 
@@ -188,8 +191,9 @@ class PlannedRow:
 class Outlook:
     """What a run of a suite has ahead.
 
-    `seconds` is what the missing artefacts took here before, plus the timing; None where one was never made here.
-    `disk_bytes` counts the missing artefacts at the size of the dense network's weights.
+    `seconds` is what the missing artefacts took here before, and what scoring and timing a row did in an earlier run;
+    None where one was never made here, or nothing was measured yet. `disk_bytes` counts the missing artefacts at the
+    size of the dense network's weights.
     """
 
     rows: tuple[PlannedRow, ...]
@@ -199,10 +203,15 @@ class Outlook:
 
 
 def outlook(suite: Suite, places: Places) -> Outlook:
-    """Look at what is ahead, making nothing."""
+    """Look at what is ahead, making nothing but what tells: one image goes through the network, once.
+
+    Raises:
+        ConfigError: the network does not take the suite's images.
+    """
     makings = Makings(suite, places, is_dry=True)
     _ = makings.dataset  # without images there is no row
     with using_gpu(suite.device):
+        weight_bytes = _weight_bytes(makings)
         engines = {engine: _missing(makings, engine) for engine in plan_engines(suite)}
     rows = tuple(
         PlannedRow(name=f"{engine.name} b{size}", missing=tuple(kind for kind, _ in missing))
@@ -210,15 +219,28 @@ def outlook(suite: Suite, places: Places) -> Outlook:
         for size in suite.bench.batch_sizes
     )
     ahead = {one for missing in engines.values() for one in missing}
-    timing_s = len(rows) * suite.bench.duration
     times = [makings.book.store.expected_seconds(kind) for kind, _ in ahead]
+    times.append(_measuring_s(suite, places, len(rows)))
     known = [time for time in times if time is not None]
     return Outlook(
         rows=rows,
-        seconds=sum(known) + timing_s if len(known) == len(times) else None,
-        timing_s=timing_s,
-        disk_bytes=len(ahead) * _weight_bytes(makings),
+        seconds=sum(known) if len(known) == len(times) else None,
+        timing_s=len(rows) * suite.bench.duration,
+        disk_bytes=len(ahead) * weight_bytes,
     )
+
+
+def _measuring_s(suite: Suite, places: Places, rows: int) -> float | None:
+    """Return what measuring so many rows takes by an earlier run: the newest of this suite, else of any."""
+    found: list[tuple[bool, str, float]] = []
+    for path in places.runs.glob("*/report.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # no report of a run
+            report = read_json(path)
+            before, took = report["suite"], sum(report["stages"].get(stage, 0.0) for stage in _MEASURING)
+            timed = before["bench"]["duration"] * len(report["rows"])
+            beside = max(0.0, took - timed) / len(report["rows"]) + suite.bench.duration
+            found.append((before["name"] == suite.name, path.parent.name, rows * beside))
+    return max(found)[-1] if found else None
 
 
 def _missing(makings: Makings, engine: EnginePlan) -> tuple[tuple[str, str], ...]:
@@ -229,7 +251,10 @@ def _missing(makings: Makings, engine: EnginePlan) -> tuple[tuple[str, str], ...
     makings.book.missing.clear()
     with contextlib.suppress(*_OF_A_ROW):
         try:
-            build_engine(makings, engine)
+            if BACKENDS[engine.backend].is_baseline:  # it runs a copy of the network, which takes no time
+                source(makings, engine)
+            else:
+                build_engine(makings, engine)
         except Absent:
             makings.book.missing.append(("engine", engine.name))
     return tuple(dict.fromkeys(makings.book.missing))
@@ -238,6 +263,4 @@ def _missing(makings: Makings, engine: EnginePlan) -> tuple[tuple[str, str], ...
 def _weight_bytes(makings: Makings) -> int:
     if makings.onnx_path is not None:
         return makings.onnx_path.stat().st_size
-    from trtbench.models import count_params
-
-    return _BYTES_PER_WEIGHT * count_params(makings.architecture.fresh(seed=0))
+    return _BYTES_PER_WEIGHT * trial(makings).params

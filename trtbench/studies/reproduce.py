@@ -291,7 +291,7 @@ def _scored(
 
 def _score(makings: Makings, network: Any) -> Score:
     dataset = makings.dataset
-    logits = predict(network, dataset.test.images, dataset.preprocessing, device=makings.device)
+    logits = predict(network, dataset.test.images, dataset.preprocessing, device=makings.computing.device)
     network.to("cpu")
     return Score.of(logits, dataset.test.labels)
 
