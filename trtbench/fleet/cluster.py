@@ -182,9 +182,9 @@ class _Run:
         nodes, ask, job = self._alive(), _Asking(self._keeper), self._packed([])
         cores, gpus = (max((one.whole.get(name, 0) for one in nodes), default=0) for name in ("CPU", "GPU"))
         task = self._ray.remote(_made).options(
-            num_cpus=min(self._makings.threads, cores), num_gpus=1 if gpus else 0, max_retries=_RETRIES
+            num_cpus=min(self._makings.computing.threads, cores), num_gpus=1 if gpus else 0, max_retries=_RETRIES
         )
-        options = {"device": "cuda:0" if gpus else "cpu", "threads": self._makings.threads}
+        options = {"device": "cuda:0" if gpus else "cpu", "threads": self._makings.computing.threads}
         shared = task.remote(job, ask, None, variant="", shared=None, **options)
         tasks = {"": shared}
         for variant in self._suite.variants:

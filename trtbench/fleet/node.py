@@ -18,6 +18,7 @@ from trtbench.jsonable import sha256_of
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import dense
 from trtbench.make.overlap import overlap_notes
+from trtbench.make.trial import ComputingFacts
 from trtbench.running.plan import prepare_suite
 from trtbench.running.run import run_suite
 from trtbench.store import Store, but
@@ -198,7 +199,7 @@ def make_there(
     """
     suite, places = _at_home(job, NodePlaces(ask=ask, node=node))
     makings = Makings(suite, places, tell=_Teller(ask, node))
-    makings.device, makings.threads = device, threads
+    makings.computing = ComputingFacts(device=device, threads=threads)
     lost: dict[str, str] = {}
     try:
         if shared is None:
