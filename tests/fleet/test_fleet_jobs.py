@@ -16,6 +16,7 @@ from trtbench.fleet import open_job, pack_job
 from trtbench.fleet.jobs import write_job
 from trtbench.make.makings import Makings
 from trtbench.make.networks import variant_network
+from trtbench.make.trial import ComputingFacts
 from trtbench.report.document import read_report
 from trtbench.report.matrix import merge_reports
 from trtbench.running import Places, run_suite
@@ -47,7 +48,7 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trtbench.train.fit", _refuse)
     monkeypatch.setattr("trtbench.graph.export.export_onnx", _refuse)
     monkeypatch.setattr("trtbench.make.graphs.quantize", _refuse)
-    monkeypatch.setattr("trtbench.make.makings.Makings.threads", 7)
+    monkeypatch.setattr("trtbench.make.trial._ask_torch", lambda: ComputingFacts(device="cpu", threads=7))
 
 
 def test_a_job_is_built_scored_and_timed_elsewhere_as_here(

@@ -59,7 +59,7 @@ class Imported:
     outputs: tuple[Output, ...] = ()
 
 
-def imported(path: Path, target: Path, *, num_classes: int | None, preprocessing: Preprocessing) -> Imported:
+def import_confined(path: Path, target: Path, *, num_classes: int | None, preprocessing: Preprocessing) -> Imported:
     """Do what `import_onnx` does in a process with limits: it parses, folds and runs what nobody has vouched for.
 
     Raises:

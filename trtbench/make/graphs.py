@@ -111,9 +111,9 @@ def exported(
 @recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "onnxruntime"), version=3)
 def imported(folder: Path, *, graph: Given[Path], num_classes: int | None, preprocessing: Preprocessing) -> GraphFacts:
     """Bring a user's graph into the form of our own exports; `num_classes` None is of images without labels."""
-    from trtbench.graph import given
+    from trtbench.graph.given import import_confined
 
-    found = given.imported(graph.value, folder / GRAPH, num_classes=num_classes, preprocessing=preprocessing)
+    found = import_confined(graph.value, folder / GRAPH, num_classes=num_classes, preprocessing=preprocessing)
     own = ("it has Q/DQ pairs of its own, which are built as they are",) if found.is_quantized else ()
     return GraphFacts(is_quantized=found.is_quantized, notes=(*found.notes, *own), outputs=found.outputs)
 
