@@ -115,6 +115,17 @@ def test_a_tie_goes_to_fewer_bytes_and_says_why() -> None:
     )
 
 
+def test_a_lower_median_that_does_not_count_is_explained() -> None:
+    shifted = row("large", engine_bytes=900_000, latency=replace(anchored(0.52), p50_ms=0.45))
+
+    found = recommend([DENSE, shifted, SMALL], TWO_PP)
+
+    assert found.winner == SMALL.name
+    assert found.reasons[1].startswith("large fp32 has the lower median alone (0.450 against 0.500 ms), which")
+    assert "timed side by side it takes 1.04 times" in found.reasons[1]
+    assert not any("lower median" in one for one in recommend([DENSE, SMALL], TWO_PP).reasons)
+
+
 def test_a_third_row_level_with_the_winner_is_not_called_slower() -> None:
     rows = [SMALL, row("large", latency=anchored(0.502)), row("larger", engine_bytes=None, latency=anchored(0.503))]
     assert reason(rows, "larger") == (
@@ -297,7 +308,7 @@ def test_a_smaller_file_must_prove_that_it_is_as_fast_within_the_margin() -> Non
     )
     assert (open_choice.winner, open_choice.undecided) == (noisy.name, (SMALL.name,))
     assert open_choice.reasons[1] == (
-        "Whether small fp32 is as fast within 5.00 % is open, so the fastest measured is chosen: a larger"
+        "Whether small fp32 is as fast within 5.00 % is open, so the fastest side by side is chosen: a larger"
         " bench.budget_s or a quieter machine may decide it."
     )
     assert strict.winner == large.name

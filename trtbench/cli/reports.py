@@ -203,6 +203,8 @@ def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     for line in texts(observations(here)):
         show(f"- {line}")
     show(found.decision.sentence)
+    for line in found.decision.reasons:
+        show(f"  {line}")
     if line := file_line(found.decision, run=str(folder)):
         show(line)
     say(f"Report: {folder / 'report.html'}, report.md, report.csv")

@@ -197,6 +197,7 @@ def _reasons(choice: Choice) -> Iterator[str]:
     if ranking is None:
         return
     yield _against_runner_up(ranking, choice.decision)
+    yield from _other_order(ranking, choice)
     if (int8 := choice.slower_int8) is not None:
         told = "" if int8.row is ranking.runner_up else f": {_slower(int8, ranking.winner)}"
         yield f"INT8 is slower than FP32 here{told}."
@@ -321,12 +322,27 @@ def _slower(int8: Against, winner: Row) -> str:
     return f"{short_name(int8.row)} takes {ratio_words(int8.ratio)} as long as {short_name(winner)}"
 
 
+def _other_order(ranking: Ranking, choice: Choice) -> Iterator[str]:
+    """Yield why a row whose median is lower was not chosen: medians hold what the machine did meanwhile."""
+    ours = ranking.winner.latency
+    if choice.decision.objective != "p50_ms" or ours is None:
+        return
+    for one in choice.losers:
+        theirs = one.row.latency
+        if one.ratio is not None and one.ratio.value > 1 and theirs is not None and theirs.p50_ms < ours.p50_ms:
+            yield (
+                f"{short_name(one.row)} has the lower median alone ({significant(theirs.p50_ms)} against"
+                f" {significant(ours.p50_ms)} ms), which the machine's state shifts; timed side by side it takes"
+                f" {ratio_words(one.ratio)} as long, and that is what counts."
+            )
+
+
 def _undecided(ranking: Ranking, decision: DecisionConfig) -> str:
     first, *others = [short_name(row) for row in ranking.undecided]
     names = f"{first} and {len(others)} more" if others else first
     margin = significant(100 * decision.margin)
     return (
-        f"Whether {names} is as fast within {margin} % is open, so the fastest measured is chosen:"
+        f"Whether {names} is as fast within {margin} % is open, so the fastest side by side is chosen:"
         " a larger bench.budget_s or a quieter machine may decide it."
     )
 
