@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+PACKED_VERSION = 1  # of the file that packs a network, `models.container`; here it is known without torch
 UNKEYED: Mapping[str, bool] = {"keyed": False}  # of a field that decides nothing of what is made from its record
 MAX_SIDE = 2048  # pixels: the largest classifiers of timm see 1,024
 LEAST_STD = 1e-6  # a pixel over less is beyond what a network was ever shown

@@ -395,7 +395,8 @@ def test_where_all_is_kept_a_plan_imports_no_torch(images: Path, checkpoint: Pat
     written = (
         f"name: tiny\ndata: {{source: 'folder:{images}', size: 16}}\n"
         f"model: {{name: 'tiny_nets:resnet8', checkpoint: '{checkpoint}'}}\nexport: {{exporter: torchscript}}\n"
-        "variants: [{kind: dense, name: dense}]\ncalibration: {per_class: 2}\nengines: [{backend: onnxruntime-cpu}]\n"
+        "variants: [{kind: dense, name: dense}, {kind: channels, name: half, ratio: 0.5, fine_tune: false}]\n"
+        "calibration: {per_class: 2}\nengines: [{backend: onnxruntime-cpu}]\n"
     )
     (tmp_path / "tiny.yaml").write_text(written)
     text, places = load_suite(str(tmp_path / "tiny.yaml")), Places(runs=tmp_path / "runs", engines=tmp_path / "engines")

@@ -11,7 +11,7 @@ from trtbench.make import graphs
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, variant_network
 from trtbench.make.recipe import Promise
-from trtbench.models import container
+from trtbench.records import PACKED_VERSION
 from trtbench.running.plan import build_suite
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def test_what_was_packed_in_another_format_is_made_again(
 ) -> None:
     text = suite(variants="[{kind: codec, name: packed, clusters: null, fine_tune: false}]")
     made = variant_network(Makings(text, places), text.variants[0])
-    monkeypatch.setattr(container, "VERSION", container.VERSION + 1)
+    monkeypatch.setattr("trtbench.make.networks.PACKED_VERSION", PACKED_VERSION + 1)
 
     assert variant_network(Makings(text, places), text.variants[0]).key != made.key
 

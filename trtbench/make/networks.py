@@ -14,6 +14,7 @@ from trtbench.make.makings import keeping
 from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
 from trtbench.make.trial import trial
 from trtbench.progress import Event
+from trtbench.records import PACKED_VERSION
 from trtbench.suite import TrainConfig
 
 if TYPE_CHECKING:
@@ -226,8 +227,6 @@ def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts
     start = dense(makings) if variant.after is None else variant_network(makings, _before(suite, variant))
     if variant.makes == "graph" or variant.is_identity:
         return start
-    from trtbench.models import container
-
     settled = variant.settled(builds_int8=suite.builds_int8)
     training = training_for(makings, settled)
     return makings.book.make(
@@ -237,7 +236,7 @@ def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts
         variant=settled,
         architecture=makings.architecture,
         training=training,
-        packed_as=container.VERSION,
+        packed_as=PACKED_VERSION,
         on_epoch=epoch_listener(makings, training.config, item=variant.name),
     )
 

@@ -29,6 +29,7 @@ from trtbench.disk import write_atomically
 from trtbench.errors import CheckpointError
 from trtbench.foreign import parse_json, read_file, reason
 from trtbench.models.streams import MAX_SYMBOLS, Form, decode, encode, size_of
+from trtbench.records import PACKED_VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-VERSION = 1  # of the format
-MAGIC = b"trtbench%c\r\n" % VERSION
+MAGIC = b"trtbench%c\r\n" % PACKED_VERSION
 _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 32
 _MAX_HEADER = 64 * 10**6  # of inflated JSON: the histograms of thousands of tensors stay below it
