@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import sys
 import tempfile
@@ -85,6 +86,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as root, Server() as server:
         fuzzing = Fuzzing(Path(root), server)
         kinds = given.kind or list(fuzzing.cases.kinds())
+        if unknown := set(kinds) - fuzzing.cases.kinds().keys():
+            parser.error(f"--kind {', '.join(sorted(unknown))}: choose from {', '.join(fuzzing.cases.kinds())}")
         each = -(-given.cases // len(kinds))
         counts: dict[str, Any] = {}
         for kind in kinds:
@@ -96,7 +99,7 @@ def main() -> None:
     for one in counts.values():
         total.update({key: value for key, value in one.items() if isinstance(value, int)})
     document = {
-        "command": f"make fuzz N={given.cases}",
+        "command": shlex.join(["python", "-m", "tests.fuzz.run", *sys.argv[1:]]),
         "seed": given.seed,
         "total": dict(total),
         "kinds": counts,
