@@ -153,14 +153,18 @@ def test_a_bundle_is_of_a_classifier_and_the_message_names_the_file(ran: tuple[R
     assert "trtbench ship" not in file_line(ran[0].decision)
 
 
-def test_what_int8_loses_is_counted_by_labels(detector: Path, photographs: Path, tmp_path: Path) -> None:
+def test_what_counts_by_labels_refuses_images_without_any(detector: Path, photographs: Path, tmp_path: Path) -> None:
     from trtbench.make.makings import Makings
+    from trtbench.studies.calibration_run import StudyConfig, study_calibration
     from trtbench.studies.int8_drop_run import explain_int8
 
     engines = "engines: [{backend: onnxruntime-cpu, precisions: [int8]}]"
     places = Places(runs=tmp_path / "runs", engines=tmp_path / "engines")
+    makings = Makings(_suite(detector, photographs, engines), places)
     with pytest.raises(ConfigError, match="images with labels for what INT8 loses"):
-        explain_int8(Makings(_suite(detector, photographs, engines), places))
+        explain_int8(makings)
+    with pytest.raises(ConfigError, match="images with labels for what a calibration set is worth"):
+        study_calibration(makings, StudyConfig(per_class=(1,), seeds=1, methods=("minmax",)))
 
 
 def test_a_runtime_of_one_output_says_so(detector: Path, photographs: Path, tmp_path: Path) -> None:

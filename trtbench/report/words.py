@@ -342,8 +342,8 @@ def _undecided(ranking: Ranking, decision: DecisionConfig) -> str:
     names = f"{first} and {len(others)} more" if others else first
     margin = significant(100 * decision.margin)
     return (
-        f"Whether {names} {'are' if others else 'is'} as fast within {margin} % is open, so the fastest side by side is chosen:"
-        " a larger bench.budget_s or a quieter machine may decide it."
+        f"Whether {names} {'are' if others else 'is'} as fast within {margin} % is open, so the fastest side by side is"
+        " chosen: a larger bench.budget_s or a quieter machine may decide it."
     )
 
 

@@ -128,10 +128,11 @@ def study_calibration(makings: Makings, config: StudyConfig) -> Study:
         config: what is varied. Sizes are images per class; an unbalanced sample has as many images in all.
 
     Raises:
-        ConfigError: a method, the placement or the split cannot be.
+        ConfigError: a method, the placement or the split cannot be, or the images have no labels.
         DataError: a class, or the training split, has too few images.
     """
     _check(config)
+    makings.require_labels("what a calibration set is worth")
     study = _Study(makings, config)
     chains = [
         _Chain(sampling=sampling, seed=seed) for sampling in (BALANCED, *SAMPLINGS) for seed in range(config.seeds)
