@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import stat
 from typing import TYPE_CHECKING, Any
@@ -223,4 +224,5 @@ def reason(error: Exception) -> str:
 
 def is_inside(path: Path, folder: Path) -> bool:
     """Whether a path, its links followed, stays below a folder."""
-    return path.resolve().is_relative_to(folder.resolve())
+    real = os.path.realpath(folder)  # a link to itself stays, where `Path.resolve` raises
+    return os.path.commonpath((os.path.realpath(path), real)) == real

@@ -223,3 +223,22 @@ def test_the_live_line_tells_the_time_left(monkeypatch: pytest.MonkeyPatch, caps
     shown = capsys.readouterr().err
     assert "batch 1" in shown
     assert "left" in shown
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ship {golden} --output {long}",
+        "evaluate --model resnet20 --size 8 --checkpoint r2.safetensors --data folder:loop.tar",
+    ],
+)
+def test_a_path_that_can_be_none_is_told_as_such(
+    trtbench: Callable[[str], tuple[int, str, str]], tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "loop.tar").symlink_to("loop.tar")
+    golden = Path(__file__).parents[1] / "report" / "twenty-four-rows.json"
+
+    code, _, err = trtbench(line.format(golden=golden, long="x" * 5000))
+
+    assert code == 2
+    assert "nobody foresaw" not in err

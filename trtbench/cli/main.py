@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import inspect
 import io
 import os
@@ -120,6 +121,7 @@ def _first_line(verb: typer.Typer) -> str:
     return str(text).partition("\n")[0]
 
 
+_NO_PATHS = {errno.ENAMETOOLONG, errno.ELOOP}  # whoever asked the system of such a path, it can be none
 _UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
 app = typer.Typer(name="trtbench", cls=_Verbs, no_args_is_help=True, **{**PLAIN, "add_completion": True})
 
@@ -168,6 +170,10 @@ def main() -> None:
     except Exception as error:
         if IS_DEBUGGED.get():
             raise
+        if isinstance(error, OSError) and error.errno in _NO_PATHS:
+            fault = ConfigError(f"path {str(error.filename)[:80]!r}", got=str(error.strerror), cure="give another one")
+            complain(fault)
+            sys.exit(fault.exit_code)
         complain(_unforeseen(error))
         sys.exit(_UNFORESEEN)
 

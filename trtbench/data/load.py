@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 _USUAL = Framing(size=32)
 _SPLITS = ("train", "validation", "test")
+
+
+def _real(path: Path) -> Path:
+    """Return where a path leads; a link to itself stays, of which `Path.resolve` raises before Python 3.13."""
+    return Path(os.path.realpath(path))
 
 
 def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dataset:
@@ -65,13 +71,13 @@ def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dat
         classes, pool, test = cifar.load_cifar(name, root=place, size=framing.size, download=config.download)
     elif name == "images":
         given = Path(place).expanduser()
-        name, classes = f"images:{given.resolve().name}", ("image",)
+        name, classes = f"images:{_real(given).name}", ("image",)
         images, notes = load_images(given, framing=framing)
         pool, test = _halves(images, config)
     else:
         given = Path(place).expanduser()
         # The name goes into manifests that are committed: it must not carry this machine's paths.
-        name = f"folder:{stem(given.resolve())}"
+        name = f"folder:{stem(_real(given))}"
         root = unpacked(given) if is_archive(given) else given
         found = load_folder(root, framing=framing, class_map=config.classes)
         classes, pool, validation, test = found.classes, found.train, found.validation, found.test
