@@ -298,3 +298,13 @@ def test_a_link_that_an_artefact_holds_is_neither_read_nor_written_through(tmp_p
     made.path("weights.bin").rename(tmp_path / "elsewhere")
     made.path("weights.bin").symlink_to(tmp_path / "elsewhere")
     assert store.find("dense", {}) is None
+
+
+def test_a_journal_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "journal.jsonl")
+    reader = os.open(tmp_path / "journal.jsonl", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(StoreError, match="a device, pipe or socket"):
+            Store(tmp_path).note_made("graph", "key", seconds=1.0)
+    finally:
+        os.close(reader)

@@ -46,9 +46,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         StoreError: the disk is full, the folder cannot be written, or what stands there is no file.
     """
     with storing(path):
-        if path.exists() and not path.is_file():
-            got = "a folder" if path.is_dir() else "a device, pipe or socket"
-            raise StoreError(f"cannot write {path}", expected="a file or nothing there", got=got, cure="name another")
+        require_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
@@ -62,6 +60,17 @@ def write_atomically(path: Path, data: bytes | str) -> None:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def require_file(path: Path) -> None:
+    """Refuse to write to what is no file: a pipe waits for a reader for ever.
+
+    Raises:
+        StoreError: a folder, a device, a pipe or a socket stands there.
+    """
+    if path.exists() and not path.is_file():
+        got = "a folder" if path.is_dir() else "a device, pipe or socket"
+        raise StoreError(f"cannot write {path}", expected="a file or nothing there", got=got, cure="name another")
 
 
 def _write(partial: Path, data: bytes | str, *, nameless: int | None) -> None:

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from trtbench.disk import Lease, file_sha256, locked, storing, write_atomically
+from trtbench.disk import Lease, file_sha256, locked, require_file, storing, write_atomically
 from trtbench.errors import StoreError
 from trtbench.foreign import is_inside, parse_json, read_file, read_json
 from trtbench.jsonable import sha256_of, to_jsonable
@@ -345,6 +345,7 @@ class Store:
     def _note(self, **entry: Any) -> None:
         with storing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
+            require_file(self.root / "journal.jsonl")
             with (self.root / "journal.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"time": time.time(), **entry}) + "\n")
 
