@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003  a recipe's arguments are looked at at run time
 from typing import TYPE_CHECKING
 
-from trtbench.disk import file_sha256
 from trtbench.make.recipe import Facts, Given, recipe
 from trtbench.records import Expected  # noqa: TC001  pydantic resolves the fields of facts at run time
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from trtbench.make.makings import Makings
     from trtbench.records import Dataset
 
-_PUBLISHERS = ("torchvision", "timm")
+PUBLISHERS = ("torchvision", "timm")  # of networks that are not ours, and of weights for them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +23,7 @@ class ExpectedFacts(Facts):
     found: Expected | None
 
 
-@recipe(kind="expected", facts=ExpectedFacts, content=(), packages=("torchvision", "timm"), version=1)
+@recipe(kind="expected", facts=ExpectedFacts, content=(), packages=PUBLISHERS, version=1)
 def asked(folder: Path, *, model: str, checkpoint: Given[Path], name: str) -> ExpectedFacts:  # noqa: ARG001  keyed
     """Ask the checkpoint, then who published weights of this network."""
     from trtbench.models.published import expected_input
@@ -37,10 +36,9 @@ def expected(makings: Makings) -> Expected | None:
     model, data = makings.suite.model, makings.suite.data
     if model.checkpoint is None or not model.checkpoint.is_file():
         return None
-    given = Given(model.checkpoint, key=file_sha256(model.checkpoint))
-    found = makings.book.sure(
-        asked, model.checkpoint.name, model=model.name, checkpoint=given, name=model.checkpoint.name
-    )
+    name, given = model.checkpoint.name, makings.checkpoint
+    assert given is not None, "the suite has one"
+    found = makings.book.sure(asked, name, model=model.name, checkpoint=given, name=name)
     known = found.facts.found
     is_meant = known is not None and (known.is_own or data.source.startswith("folder:"))
     return known if is_meant else None

@@ -14,7 +14,8 @@ from trtbench._optional import version
 from trtbench.disk import Lease, file_sha256
 from trtbench.errors import ConfigError
 from trtbench.foreign import read_json
-from trtbench.make.recipe import Book
+from trtbench.make.expected import PUBLISHERS, expected, input_notes
+from trtbench.make.recipe import Book, Given
 from trtbench.progress import Event, Listener, nobody
 from trtbench.store import Store
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 JOB, JOB_STORE, JOB_IMAGES = "job.json", "store", "images.npz"  # of a job's folder
 _ONNX = "onnx:"
-_PACKAGES = ("torchvision", "timm")  # of networks that are not ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class Architecture:
     @property
     def circumstances(self) -> tuple[str, ...]:
         """What of its key says with what it is made, as recipes ask it: the version, but not the code of a module."""
-        return ("source",) if self.name.partition(":")[0] in _PACKAGES else ()
+        return ("source",) if self.name.partition(":")[0] in PUBLISHERS else ()
 
     @classmethod
     def of(cls, name: str, *, num_classes: int) -> Architecture:
@@ -159,7 +159,6 @@ class Makings:
     def dataset(self) -> Dataset:
         """The images of the suite, loaded once; those of a job, where they come from one."""
         from trtbench.data import load_dataset, read_dataset
-        from trtbench.make.expected import expected, input_notes
 
         self.tell(Event(stage="data", item=self.suite.data.source, state="started"))
         if self.places.job is not None:
@@ -171,6 +170,18 @@ class Makings:
         counts = f"{len(dataset.train)} train, {len(dataset.validation)} validation, {len(dataset.test)} test"
         self.tell(Event(stage="data", item=dataset.name, state="done", detail=counts))
         return dataset
+
+    @functools.cached_property
+    def checkpoint(self) -> Given[Path] | None:
+        """The suite's checkpoint, its bytes hashed once; None where it has none.
+
+        Raises:
+            ConfigError: it is not there.
+        """
+        path = self.suite.model.checkpoint
+        if path is not None and not path.is_file():
+            raise ConfigError(f"checkpoint {path}", expected="a file", cure="mend model.checkpoint")
+        return None if path is None else Given(path, key=file_sha256(path))
 
     @functools.cached_property
     def brought(self) -> Mapping[str, Any]:
@@ -252,7 +263,7 @@ def _source_of(model: str) -> str | None:
     package, _, name = model.partition(":")
     if not name:
         return None
-    if package in _PACKAGES:
+    if package in PUBLISHERS:
         return version(package)
     with suppress(ImportError, ValueError):
         spec = importlib.util.find_spec(package)

@@ -7,8 +7,7 @@ from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trtbench.disk import file_sha256
-from trtbench.errors import ConfigError, RowError, UnsupportedError
+from trtbench.errors import RowError, UnsupportedError
 from trtbench.jsonable import canonical_json, to_jsonable
 from trtbench.make.makings import keeping
 from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
@@ -205,9 +204,8 @@ def dense(makings: Makings) -> Artefact[NetworkFacts]:
         training = training_of(makings, model.train, teacher=None)
         on_epoch = epoch_listener(makings, model.train, item="dense")
         return makings.book.make(trained, "dense", architecture=architecture, training=training, on_epoch=on_epoch)
-    if not model.checkpoint.is_file():
-        raise ConfigError(f"checkpoint {model.checkpoint}", expected="a file", cure="mend model.checkpoint")
-    checkpoint = Given(model.checkpoint, key=file_sha256(model.checkpoint))
+    checkpoint = makings.checkpoint
+    assert checkpoint is not None, "as above"
     return makings.book.make(
         taken,
         "dense",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtbench.disk import file_sha256
 from trtbench.environment.gpus import find_driver_version
 from trtbench.make.recipe import Aside, Facts, Given, recipe
 
@@ -72,14 +71,12 @@ def trial(makings: Makings) -> TrialFacts:
         ConfigError: it does not take such an image, or its checkpoint is not there.
         CheckpointError: the checkpoint does not fit.
     """
-    model = makings.suite.model
-    checkpoint = None if model.checkpoint is None else Given(model.checkpoint, key=file_sha256(model.checkpoint))
     return makings.book.sure(
         one_image,
         "dense",
         architecture=makings.architecture,
-        checkpoint=checkpoint,
-        weights_from=model.weights_from,
+        checkpoint=makings.checkpoint,
+        weights_from=makings.suite.model.weights_from,
         input_shape=makings.input_shape,
     ).facts
 
