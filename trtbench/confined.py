@@ -6,6 +6,7 @@ there it ends this process alone, and the caller is told in a sentence.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -98,7 +99,7 @@ def _ended(path: Path, code: int, limits: Limits) -> ConfigError:
     return ConfigError(f"file {path}", expected=expected, got=got, cure="export it again, its constants folded")
 
 
-_NO_MEMORY = 12  # ENOMEM
+_NO_MEMORY = errno.ENOMEM
 
 
 def _answer(asked: dict[str, Any]) -> dict[str, Any]:

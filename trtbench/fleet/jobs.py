@@ -13,12 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import filelock
-
 from trtbench.data import save_dataset
 from trtbench.data.folder import FAULTS, extract
 from trtbench.decide.compare import machine_facts, runtime_versions
-from trtbench.disk import file_sha256, storing, write_atomically
+from trtbench.disk import file_sha256, locked, storing, write_atomically
 from trtbench.environment import collect_environment
 from trtbench.errors import ConfigError, DataError, RowError
 from trtbench.foreign import read_json, reason
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
 AnyPlaces = TypeVar("AnyPlaces", bound=Places)
 _FORMAT = 1
 _SUITE = "suite.yaml"
-_PIXELS = "images"  # the kind of artefacts that are cut out of the images, which are in the job once
+PIXELS = "images"  # the kind of artefacts that are cut out of the images, which a job holds once
 _CURE = "pack it again: `trtbench pack-job SUITE --output job.zip`"
 
 
@@ -62,7 +60,7 @@ def pack_job(suite: Suite, places: Places, output: Path, *, tell: Listener = nob
     """
     makings = Makings(suite, places, tell=tell)
     lost = prepare_suite(makings)
-    kept = [one for one in makings.book.at_hand if one.kind != _PIXELS]
+    kept = [one for one in makings.book.at_hand if one.kind != PIXELS]
     content = write_job(makings, output, artefacts=[one.folder for one in kept], lost=lost)
     return Packed(output=str(output), bytes=content.stat().st_size, artefacts=len(kept), lost=lost)
 
@@ -124,9 +122,7 @@ def open_job(path: Path, places: AnyPlaces) -> tuple[Suite, AnyPlaces]:
         raise ConfigError("--calib", expected="none beside a job, which brings its manifest", cure=cure)
     try:
         folder = places.runs / ".jobs" / file_sha256(path)[:16]
-        with storing(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
+        with locked(folder.with_name(f".{folder.name}.lock")):
             if not folder.is_dir():
                 with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpack-") as scratch:
                     extract(path, Path(scratch) / "content")

@@ -9,11 +9,11 @@ import time
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trtbench.data.decode import data_cache
 from trtbench.errors import RowError
-from trtbench.fleet.jobs import described, open_job
+from trtbench.fleet.jobs import PIXELS, described, open_job
 from trtbench.jsonable import sha256_of
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import dense
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
 
+    from trtbench.fleet.jobs import AnyPlaces
     from trtbench.progress import Event
     from trtbench.store import Artefact
     from trtbench.suite import Suite
 
 _OFTEN_S = 0.5  # between two events of progress
-_PIXELS = "images"  # the kind of artefacts that are cut out of the images, which every node has
 Files = dict[str, bytes]
-AnyPlaces = TypeVar("AnyPlaces", bound=Places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +142,7 @@ class NodeStore(Store):
     ) -> Artefact[Mapping[str, Any]] | None:
         """Return the artefact of this node, which the driver has then too; else the driver's."""
         found = super().find(kind, inputs)
-        if kind == _PIXELS:
+        if kind == PIXELS:
             return found
         key, identity = self.key(kind, inputs), _identity(kind, inputs, circumstances)
         if found is not None:
@@ -165,7 +164,7 @@ class NodeStore(Store):
     ) -> Artefact[Mapping[str, Any]]:
         """Return the artefact, made here and kept by the driver."""
         found = super().make(kind, inputs, maker, content=content, label=label)
-        if kind != _PIXELS:
+        if kind != PIXELS:
             made = Made(kind=kind, item=label.partition("/")[2], node=self._node, seconds=found.seconds)
             self._ask("keep", kind, found.key, _identity(kind, inputs, circumstances), files_of(found), made)
         return found
@@ -210,7 +209,7 @@ def make_there(
             lost = prepare_suite(makings, only=next(one for one in suite.variants if one.name == variant))
     except RowError as error:
         return Prepared(lost={}, why=str(error), node=node, described=described())
-    kept = tuple((one.kind, one.key) for one in makings.book.at_hand if one.kind != _PIXELS)
+    kept = tuple((one.kind, one.key) for one in makings.book.at_hand if one.kind != PIXELS)
     return Prepared(artefacts=kept, lost=lost, node=node, described=described())
 
 

@@ -19,9 +19,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import filelock
-
-from trtbench.disk import storing, write_atomically
+from trtbench.disk import locked, write_atomically
 from trtbench.errors import DataError, GraphError
 from trtbench.graph.view import LEVELS
 
@@ -217,7 +215,7 @@ class TimingCache:
             StoreError: the file cannot be written.
         """
         learned = config.get_timing_cache() or self.cache
-        with _locked(self.path):
+        with locked(_lock(self.path)):
             # As trtexec does: what a build learned is added to a fresh cache of the file, not the other way round.
             kept = config.create_timing_cache(_read(self.path))
             if kept is None or not kept.combine(learned, ignore_mismatch=False):
@@ -234,7 +232,7 @@ def cache_path(folder: Path, *, version: str, gpu: str, driver: str) -> Path:
 
 def attach_timing_cache(config: trt.IBuilderConfig, path: Path) -> TimingCache:
     """Give a build the cache of a file, or an empty one where the file is absent, damaged or of another machine."""
-    with _locked(path):
+    with locked(_lock(path)):
         data = _read(path)
     found = config.create_timing_cache(data)
     if found is not None and data and config.set_timing_cache(found, ignore_mismatch=False):
@@ -251,7 +249,5 @@ def _read(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
-def _locked(path: Path) -> filelock.BaseFileLock:
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(path.with_name(f".{path.name}.lock"))
+def _lock(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
