@@ -21,9 +21,9 @@ from trtbench.errors import ConfigError
 from trtbench.make.calibration import manifest
 from trtbench.make.gains import calibration_notes, calibration_record
 from trtbench.make.graphs import GRAPH, before, float_graph, notes_of, quantized_graph, ranges
+from trtbench.make.images import overlap_notes
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import PACKED, WEIGHTS, dense, variant_network
-from trtbench.make.overlap import overlap_notes
 from trtbench.progress import Listener, nobody
 from trtbench.records import Dataset, ExportRecord, Preprocessing, Split
 from trtbench.rows import AccuracyRecord

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.end_to_end import encoded, infer, time_end_to_end
-from trtbench.bench.worker import Worker
+from trtbench.bench.worker import Worker, encoded, infer, time_end_to_end
 from trtbench.data.preprocess import normalise
 from trtbench.records import Preprocessing
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trtbench.compress.curvature import columns, round_in_passing
+from trtbench.compress.curvature import columns, damped, round_in_passing
 from trtbench.compress.fixed_point import (
     LearnedStep,
     SourceRounding,
@@ -42,7 +42,6 @@ from trtbench.compress.reconstruct import (
     symmetric,
     weight_layers,
 )
-from trtbench.compress.second_order import damped
 from trtbench.data import load_dataset
 from trtbench.errors import DataError
 from trtbench.models import build_model

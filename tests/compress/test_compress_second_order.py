@@ -12,16 +12,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the name the whole field reads
 from torch import Tensor, nn
 
-from trtbench.compress.curvature import columns, input_moments, matrix_layers, output_curvatures
-from trtbench.compress.reconstruct import reconstruct_in_order
-from trtbench.compress.second_order import (
+from trtbench.compress.curvature import (
     Layer,
     cheapest_of_all,
     cheapest_of_each,
+    columns,
     damped,
+    input_moments,
+    matrix_layers,
+    output_curvatures,
     prune_by_curvature,
     solve_rows,
 )
+from trtbench.compress.reconstruct import reconstruct_in_order
 from trtbench.compress.weights import Plan, better_on_validation, prune_second_order, recalibrated, training_images
 from trtbench.errors import RowError
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from trtbench.data import load_dataset, near_duplicates, pixel_sha256
-from trtbench.data.digits import MEAN, STD
+from trtbench.data.named import DIGITS_MEAN, DIGITS_STD
 from trtbench.data.preprocess import measure_mean_std
 from trtbench.errors import ConfigError
 from trtbench.suite import DataConfig
@@ -56,7 +56,7 @@ def test_neither_seed_nor_validation_share_moves_the_digits() -> None:
 def test_mean_and_deviation_are_those_of_the_training_split() -> None:
     dataset = load_dataset(DataConfig())
     assert (dataset.preprocessing.mean, dataset.preprocessing.std) == measure_mean_std(dataset.train.images)
-    assert (dataset.preprocessing.mean, dataset.preprocessing.std) == (MEAN, STD)
+    assert (dataset.preprocessing.mean, dataset.preprocessing.std) == (DIGITS_MEAN, DIGITS_STD)
 
 
 def test_no_digit_stands_in_two_splits_exactly_or_nearly() -> None:

@@ -20,7 +20,7 @@ from trtbench.make.trial import ComputingFacts
 from trtbench.report.document import read_report
 from trtbench.report.matrix import merge_reports
 from trtbench.running import Places, run_suite
-from trtbench.running.origin import read_origin
+from trtbench.running.run import read_origin
 from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from trtbench.graph.equalise import equalise
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.graph.reference import run_reference
-from trtbench.graph.rounding import (
+from trtbench.graph.view import as_rows, constants, rounded, weight_scales
+from trtbench.make.refine import (
     correct_biases,
     gram,
     layer_rows,
@@ -25,7 +26,6 @@ from trtbench.graph.rounding import (
     shift_graph,
     with_weights,
 )
-from trtbench.graph.view import as_rows, constants, rounded, weight_scales
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from onnx import numpy_helper
 
 from trtbench.graph.reference import run_reference
-from trtbench.graph.saturation import run_saturating, saturating_graph, saturating_matmul
+from trtbench.studies.kernels import run_saturating, saturating_graph, saturating_matmul
 
 
 def _transcribed(codes: list[int], weights: list[int]) -> tuple[int, int]:

@@ -112,8 +112,8 @@ def test_statistics_beyond_the_memory_of_a_pass_wait_for_the_next(
     suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from trtbench.graph.placement import plan_qdq
-    from trtbench.graph.rounding import reconstructions
     from trtbench.make import refine
+    from trtbench.make.refine import reconstructions
 
     makings = Makings(suite(), places)
     proto = onnx.load(float_graph(makings, makings.suite.variants[0]).path("model.onnx"))

@@ -13,8 +13,7 @@ from trtbench.decide.rank import builds_overlap
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.make.makings import Makings
 from trtbench.rows import AccuracyRecord, LatencyRecord, Row
-from trtbench.running.finalists import median_build, repeat_builds
-from trtbench.running.plan import build_suite
+from trtbench.running.plan import build_suite, median_build, repeat_builds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trtbench.running.looks import FILE_NAME, Looks, remember_look
+from trtbench.running.run import LOOKS, Looks, remember_look
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def test_the_same_engines_again_are_no_new_look_and_another_split_begins_anew(tm
 
 @pytest.mark.parametrize("text", ["no json", "[]"])
 def test_a_file_that_cannot_be_read_is_begun_anew(text: str, tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_text(text, encoding="utf-8")
+    (tmp_path / LOOKS).write_text(text, encoding="utf-8")
 
     assert remember_look(tmp_path, "split", {"a"}) == Looks(number=1, engines=1)
     assert remember_look(tmp_path, "split", {"b"}) == Looks(number=2, engines=2)

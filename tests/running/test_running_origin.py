@@ -15,7 +15,7 @@ from trtbench.report.disk import write_report
 from trtbench.report.document import read_report
 from trtbench.report.words import file_line, recommend
 from trtbench.running import run_suite
-from trtbench.running.origin import read_origin, write_origin
+from trtbench.running.run import read_origin, write_origin
 from trtbench.suite import DecisionConfig
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from trtbench.make.calibration import manifest
+from trtbench.make.images import overlap_notes
 from trtbench.make.makings import Makings, Places
-from trtbench.make.overlap import overlap_notes
 from trtbench.running import run_suite
 from trtbench.running.plan import build_suite
 from trtbench.steps import step, training

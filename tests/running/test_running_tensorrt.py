@@ -63,7 +63,7 @@ def test_a_run_with_repeated_builds_ends_with_a_report_of_their_median(
     def untrained(rows: Sequence[Row], _decision: DecisionConfig) -> tuple[str, ...]:  # at chance level nothing wins
         return tuple(row.name for row in rows if row.backend == "tensorrt" and row.batch_size == 1)
 
-    monkeypatch.setattr("trtbench.running.finalists.finalists", untrained)
+    monkeypatch.setattr("trtbench.running.plan.finalists", untrained)
     wanted = suite("engines: [{backend: tensorrt, precisions: [fp32, tf32], builds: 3}]")
 
     report, folder = run_suite(wanted, places, argv=[], now=NOW)
@@ -118,7 +118,7 @@ def test_a_suite_runs_whole_with_builds_and_streams_on_the_second_of_two_gpus_be
     monkeypatch.setattr("trtbench.environment.overview.collect_gpus", lambda _: (driver, gpus))
     monkeypatch.setattr("trtbench.bench.telemetry._nvml", _Nvml)
     monkeypatch.setattr(
-        "trtbench.running.finalists.finalists", lambda rows, _: [one.name for one in rows if one.role == "candidate"]
+        "trtbench.running.plan.finalists", lambda rows, _: [one.name for one in rows if one.role == "candidate"]
     )
     monkeypatch.setattr("trtbench.bench.measure._ENERGY_S", 0.001)
     monkeypatch.setenv("TRTBENCH_DOUBLE_GPUS", "3")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trtbench.studies.calibration import StudyPoint, balance_effects, spreads
+from trtbench.studies.calibration_run import StudyPoint, balance_effects, spreads
 from trtbench.studies.int8_drop import Effect
 
 

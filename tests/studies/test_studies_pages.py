@@ -12,8 +12,8 @@ import yaml
 from matplotlib.patches import Rectangle
 
 from trtbench.calibrate.exclusion import Exclusion
-from trtbench.studies.calibration import Study, StudyPoint
 from trtbench.studies.calibration_page import balance_table, study_json, study_sentences, write_study
+from trtbench.studies.calibration_run import Study, StudyPoint
 from trtbench.studies.int8_drop import DropSplit, Effect, Explanation, KernelEffect, LayerEffect
 from trtbench.studies.int8_drop_page import (
     caveats,

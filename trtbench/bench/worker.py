@@ -7,6 +7,7 @@ prints goes to standard error, which the parent keeps as the row's log.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
-from trtbench.bench.end_to_end import encoded, time_end_to_end
 from trtbench.bench.load import poisson_arrivals, serve_arrivals, serve_streams
 from trtbench.data.batches import batches
+from trtbench.data.pixels import framed
+from trtbench.data.preprocess import normalise
 from trtbench.disk import storing
 from trtbench.ending import commands
 from trtbench.engines.base import load_backend
@@ -34,7 +37,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.engines.base import Engine, Session
+    from trtbench.records import Preprocessing
     from trtbench.suite.bench import Scope
+
 
 _MIN_WARM_UP_INFERENCES = 3
 # A GPU that waits lowers its clocks step by step within some tenths of a second, and raises them in some hundredths.
@@ -302,3 +307,42 @@ def own_output() -> IO[str]:
 
 if __name__ == "__main__":
     serve(commands(sys.stdin), own_output())
+
+
+def encoded(images: NDArray[np.uint8]) -> tuple[bytes, ...]:
+    """Return images, uint8 (N, C, H, W), as the bytes of PNG files of their size."""
+    files = []
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(file, "PNG")
+        files.append(file.getvalue())
+    return tuple(files)
+
+
+def time_end_to_end(
+    session: Session, files: Sequence[bytes], preprocessing: Preprocessing, *, samples: int, launches: int
+) -> NDArray[np.int64]:
+    """Return `samples` durations in nanoseconds, each of `launches` times a whole batch of image files.
+
+    Each is decoded, resampled where its size is not the network's, normalised, copied in, run, and its logits copied
+    out; one thread does it all.
+    """
+    durations = np.empty(samples, np.int64)
+    for index in range(samples):
+        start = time.perf_counter_ns()
+        for _ in range(launches):
+            infer(session, files, preprocessing)
+        durations[index] = time.perf_counter_ns() - start
+    return durations
+
+
+def infer(session: Session, files: Sequence[bytes], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Return the logits of the image files of one batch."""
+    pixels = []
+    for file in files:
+        with Image.open(io.BytesIO(file)) as image:
+            pixels.append(framed(image, **preprocessing.framing).transpose(2, 0, 1))
+    session.copy_in(normalise(np.stack(pixels), preprocessing))
+    session.enqueue()
+    session.synchronize()
+    return session.copy_out()

@@ -327,7 +327,7 @@ def store_prune(
     A build that was stopped is the last run of its suite: it goes on where it stopped.
     """
     from trtbench.running import Places
-    from trtbench.running.origin import artefacts_of_reports
+    from trtbench.running.run import artefacts_of_reports
     from trtbench.store import Store
 
     freed = Store(Places(runs=out).store).prune(

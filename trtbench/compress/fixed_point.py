@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from trtbench.compress.curvature import Moments, round_in_passing, run_seen
+from trtbench.compress.curvature import Moments, damped, round_in_passing, run_seen
 from trtbench.compress.method import Compressed, Context
 from trtbench.compress.reconstruct import (
     ROUNDING_DAMPING,
@@ -29,7 +29,6 @@ from trtbench.compress.reconstruct import (
     source_layers,
     weight_layers,
 )
-from trtbench.compress.second_order import damped
 from trtbench.data import training_sample
 from trtbench.jsonable import to_jsonable
 from trtbench.models.container import Grid, PackedState, to_bytes, weight_bytes, without_negative_zeros

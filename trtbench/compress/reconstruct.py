@@ -30,8 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from trtbench.compress.curvature import BATCH, columns, drawn_positions, positions_of
-from trtbench.compress.second_order import damped, solve_rows
+from trtbench.compress.curvature import BATCH, columns, damped, drawn_positions, positions_of, solve_rows
 from trtbench.models.counts import CONVOLUTIONS, evaluating
 
 if TYPE_CHECKING:

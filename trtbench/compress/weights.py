@@ -17,10 +17,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from trtbench.compress.curvature import BATCH, input_moments, matrix_layers, output_curvatures
+from trtbench.compress.curvature import (
+    BATCH,
+    Choose,
+    Layer,
+    cheapest_of_all,
+    cheapest_of_each,
+    damped,
+    input_moments,
+    matrix_layers,
+    output_curvatures,
+    prune_by_curvature,
+)
 from trtbench.compress.method import Compressed, Context
 from trtbench.compress.reconstruct import reconstruct_in_order
-from trtbench.compress.second_order import Choose, Layer, cheapest_of_all, cheapest_of_each, damped, prune_by_curvature
 from trtbench.compress.sparsity import sparsity_of, verify_masks
 from trtbench.data import training_sample
 from trtbench.errors import ConfigError, RowError

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.data import cifar, digits
 from trtbench.data.batches import stratified_split
 from trtbench.data.folder import is_archive, load_folder, load_images, stem, unpacked
+from trtbench.data.named import CIFAR_MEANS, CIFAR_STDS, DIGITS, DIGITS_MEAN, DIGITS_STD, load_cifar, load_digits
 from trtbench.data.preprocess import measure_mean_std
 from trtbench.errors import DataError
 from trtbench.foreign import parse_json
@@ -58,17 +58,17 @@ def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dat
         CapabilityError: CIFAR is asked for and torchvision cannot be imported.
     """
     name, _, place = config.source.partition(":")
-    framing = framing_of(config, None if name in cifar.MEANS else expected)
+    framing = framing_of(config, None if name in CIFAR_MEANS else expected)
     own: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}  # mean and deviation, by who chose them
     notes: tuple[str, ...] = ()
     validation: Split | None = None
     if name == "digits":
-        own["the digits' own"] = (digits.MEAN, digits.STD)
-        classes = digits.CLASSES
-        pool, validation, test = digits.load_splits(size=framing.height_width)
-    elif name in cifar.MEANS:
-        own[f"{name}'s own"] = (cifar.MEANS[name], cifar.STDS[name])
-        classes, pool, test = cifar.load_cifar(name, root=place, size=framing.size, download=config.download)
+        own["the digits' own"] = (DIGITS_MEAN, DIGITS_STD)
+        classes = DIGITS
+        pool, validation, test = load_digits(size=framing.height_width)
+    elif name in CIFAR_MEANS:
+        own[f"{name}'s own"] = (CIFAR_MEANS[name], CIFAR_STDS[name])
+        classes, pool, test = load_cifar(name, root=place, size=framing.size, download=config.download)
     elif name == "images":
         given = Path(place).expanduser()
         name, classes = f"images:{_real(given).name}", ("image",)

@@ -28,8 +28,7 @@ from trtbench.make.makings import Makings
 from trtbench.progress import Event, Listener, nobody
 from trtbench.report.document import read_report
 from trtbench.report.matrix import merge_reports, write_matrix
-from trtbench.running.origin import write_origin
-from trtbench.running.run import point_latest, run_name
+from trtbench.running.run import point_latest, run_name, write_origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -15,9 +15,9 @@ from trtbench.data.decode import data_cache
 from trtbench.errors import RowError
 from trtbench.fleet.jobs import PIXELS, described, open_job
 from trtbench.jsonable import sha256_of
+from trtbench.make.images import overlap_notes
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import dense
-from trtbench.make.overlap import overlap_notes
 from trtbench.make.trial import ComputingFacts
 from trtbench.running.plan import prepare_suite
 from trtbench.running.run import run_suite

@@ -14,7 +14,7 @@ from trtbench._optional import version
 from trtbench.disk import Lease, file_sha256
 from trtbench.errors import ConfigError
 from trtbench.foreign import read_json
-from trtbench.make.expected import PUBLISHERS, expected, input_notes
+from trtbench.make.images import PUBLISHERS, expected, input_notes
 from trtbench.make.recipe import Book, Given
 from trtbench.progress import Event, Listener, nobody
 from trtbench.store import Store

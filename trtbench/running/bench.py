@@ -25,15 +25,14 @@ from trtbench.errors import ConfigError, RowError, StoreError
 from trtbench.make.calibration import test_pixels
 from trtbench.make.engines import source
 from trtbench.make.graphs import GRAPH, float_graph, outputs_of, quantized_graph
+from trtbench.make.images import overlap_notes
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, load_network
-from trtbench.make.overlap import overlap_notes
 from trtbench.precision import PLACEMENTS
 from trtbench.progress import Clock, Listener, nobody
 from trtbench.report.disk import write_raw
 from trtbench.running.again import paired_from
-from trtbench.running.finalists import repeat_builds
-from trtbench.running.plan import built_engines
+from trtbench.running.plan import built_engines, repeat_builds
 from trtbench.running.rows import absent_row, family_of, row_of
 from trtbench.suite import BACKENDS, DataConfig, DenseVariant, options
 

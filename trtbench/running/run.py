@@ -1,40 +1,87 @@
-"""`trtbench run`: measure a suite and write its report; `runs/latest` points at the newest."""
+"""`trtbench run`: measure a suite and write its report; `runs/latest` points at the newest.
+
+Beside the report stands where it was made: its suite with this machine's paths, and its folders. Beside the runs stands
+how often a test split was looked at: a suite run again and again until something passes has chosen among them all.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtbench.decide import choose
 from trtbench.decide.limits import held_against
-from trtbench.disk import storing
+from trtbench.disk import storing, write_atomically
 from trtbench.ending import unstoppable
 from trtbench.environment import collect_environment, using_gpu
-from trtbench.errors import StoreError
+from trtbench.errors import ConfigError, StoreError
+from trtbench.foreign import read_json
 from trtbench.jsonable import to_jsonable
+from trtbench.make.makings import Places
 from trtbench.progress import Event, Listener, Stages, nobody
 from trtbench.report.disk import write_report
-from trtbench.report.document import Report
+from trtbench.report.document import Report, read_report
 from trtbench.report.remarks import advice, texts
 from trtbench.report.words import in_words, look_words
 from trtbench.running.again import paired_from
 from trtbench.running.bench import bench_suite
-from trtbench.running.looks import remember_look
-from trtbench.running.origin import write_origin
+from trtbench.suite import Suite, options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from datetime import datetime
 
     from trtbench.environment.facts import Environment
-    from trtbench.make.makings import Places
     from trtbench.running.bench import Results
-    from trtbench.suite import Suite
+
+
+LOOKS, _ORIGIN = ".looks.json", "origin.json"  # beside the runs: it is of what was decided, not of what was made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """The number of a look at a test split, and how many engines all looks so far were at; equal files are one."""
+
+    number: int
+    engines: int
+
+
+def remember_look(runs: Path, test_sha256: str, engines: Collection[str]) -> Looks:
+    """Write down that a decision looked at these engines on this test split; one at no new engine is no new look.
+
+    A file that cannot be read is begun anew: it serves a warning, and a run must not fail by it, nor by a full disk.
+
+    Args:
+        runs: the folder of the runs.
+        test_sha256: of the images and labels.
+        engines: sha256 of each file.
+    """
+    path = runs / LOOKS
+    seen = _seen(path)
+    looks: list[list[str]] = seen.setdefault(test_sha256, [])
+    new = set(engines).difference(*looks)
+    if new:
+        looks.append(sorted(new))
+        with contextlib.suppress(StoreError):
+            write_atomically(path, json.dumps(seen, indent=1) + "\n")
+    return Looks(number=len(looks), engines=sum(map(len, looks)))
+
+
+def _seen(path: Path) -> dict[str, Any]:
+    """Return by test split which engines each look was the first at."""
+    try:
+        with storing(path):
+            found = read_json(path) if path.exists() else {}
+    except ValueError:
+        return {}
+    is_whole = isinstance(found, dict) and all(isinstance(look, list) for looks in found.values() for look in looks)
+    return found if is_whole else {}
 
 
 def run_suite(
@@ -165,3 +212,66 @@ def point_latest(runs: Path, folder: Path) -> None:
         partial.unlink(missing_ok=True)
         partial.symlink_to(folder.name, target_is_directory=True)
         partial.replace(runs / "latest")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a run was made of: `folder` is where it was started, from which its rows name their engines."""
+
+    suite: Suite
+    places: Places
+    folder: Path
+
+
+def write_origin(run: Path, suite: Suite, places: Places, *, artefacts: Collection[str] = ()) -> None:
+    """Keep what a run is made of in its folder, and the names of the artefacts it used.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    kept = {
+        "folder": str(Path.cwd()),
+        "runs": str(places.runs.absolute()),
+        "engines": str(places.engines.absolute()),
+        "calib": None if places.calib is None else str(places.calib.absolute()),
+        "job": None if places.job is None else str(places.job.absolute()),
+        "suite": suite.model_dump(mode="json"),
+        "artefacts": sorted(artefacts),
+    }
+    write_atomically(run / _ORIGIN, json.dumps(kept, indent=1))
+
+
+def read_origin(run: Path) -> Origin:
+    """Return what a run was made of; of one that kept nothing, what its report says, read from this folder.
+
+    Raises:
+        ConfigError: there is no report, or what was kept is damaged.
+    """
+    folder = run if run.is_dir() else run.parent
+    try:
+        kept = read_json(folder / _ORIGIN)
+        calib, job = (kept.get(key) and Path(kept[key]) for key in ("calib", "job"))
+        places = Places(runs=Path(kept["runs"]), engines=Path(kept["engines"]), calib=calib, job=job)
+        return Origin(suite=options(Suite, **kept["suite"]), places=places, folder=Path(kept["folder"]))
+    except FileNotFoundError:
+        return _from_here(read_report(run), folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        cure = "run the suite again"
+        raise ConfigError(f"{folder / _ORIGIN}", expected="a whole file", got=repr(error), cure=cure) from error
+
+
+def artefacts_of_reports(runs: Path) -> set[str]:
+    """Return the names of the artefacts that the runs below a folder used."""
+    found = set[str]()
+    for origin in runs.glob(f"*/{_ORIGIN}"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found |= set(read_json(origin)["artefacts"])
+    return found
+
+
+def _from_here(report: Report, folder: Path) -> Origin:
+    return Origin(
+        suite=options(Suite, **report.suite),
+        places=Places(runs=folder.resolve().parent),
+        folder=Path.cwd(),
+    )

@@ -26,8 +26,8 @@ from trtbench.progress import Event, Listener, nobody
 from trtbench.report.disk import read_predictions
 from trtbench.report.document import Report, read_report
 from trtbench.running.again import find_engines
-from trtbench.running.origin import read_origin
 from trtbench.running.plan import plan_engines
+from trtbench.running.run import read_origin
 from trtbench.shipping.bundle import Bundle, Proof, read_bundle, seal, zipped
 from trtbench.shipping.card import card
 from trtbench.shipping.prove import prove
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from trtbench.engines.sidecar import Sidecar
     from trtbench.rows import Row
-    from trtbench.running.origin import Origin
+    from trtbench.running.run import Origin
     from trtbench.shipping.serve import Served
 
 _GOLDEN = 10

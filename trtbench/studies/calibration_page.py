@@ -13,7 +13,7 @@ from trtbench.report.figures import png
 from trtbench.report.figures_style import GREY, colours, new_figure, quieten
 from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import ABSENT, fixed, signed, significant
-from trtbench.studies.calibration import BALANCED, balance_effects, spreads
+from trtbench.studies.calibration_run import BALANCED, balance_effects, spreads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from trtbench.studies.calibration import BalanceEffect, Spread, Study
+    from trtbench.studies.calibration_run import BalanceEffect, Spread, Study
 
 _SHAPES = "osD^"
 _SIDESTEP = 0.05  # share by which neighbouring lines stand apart, so that their bars do not cover each other

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from trtbench import _optional
+from trtbench.make.images import expected_input
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import dense
-from trtbench.models.published import expected_input
 from trtbench.records import Framing
 from trtbench.suite import Suite, adhoc_suite
 
