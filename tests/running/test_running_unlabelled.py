@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from short_cuts import save_blank, worker_here
 
-from trtbench.errors import ConfigError
+from trtbench.cli import main
+from trtbench.errors import ConfigError, GateError
 from trtbench.report.document import read_report
+from trtbench.report.words import file_line
 from trtbench.running import Places, build_suite, run_suite
+from trtbench.shipping import load, prove, read_bundle, ship_row
+from trtbench.shipping.templates import onnxruntime, predict
 from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:
@@ -93,7 +99,11 @@ def ran(detector: Path, photographs: Path, tmp_path_factory: pytest.TempPathFact
     root = tmp_path_factory.mktemp("run")
     engines = "engines: [{backend: onnxruntime-cpu, precisions: [fp32, int8]}]\ndecision: {min_fidelity_db: 10}"
     places = Places(runs=root / "runs", engines=root / "engines")
-    return run_suite(_suite(detector, photographs, engines), places, argv=(), now=datetime.now(UTC))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trtbench.bench.processes.WorkerProcess", worker_here)
+        patch.setattr("trtbench.bench.worker._pin", list)
+        patch.setattr("matplotlib.figure.Figure.savefig", save_blank)
+        return run_suite(_suite(detector, photographs, engines), places, argv=(), now=datetime.now(UTC))
 
 
 def test_every_output_is_held_to_the_float_network_and_decides(ran: tuple[Report, Path]) -> None:
@@ -144,13 +154,69 @@ def test_the_engine_keeps_its_outputs_by_name_and_a_free_batch(ran: tuple[Report
     assert [one["name"] for one in sidecar["outputs"]] == ["boxes", "scores"]
 
 
-def test_a_bundle_is_of_a_classifier_and_the_message_names_the_file(ran: tuple[Report, Path], tmp_path: Path) -> None:
-    from trtbench.report.words import file_line
-    from trtbench.shipping.ship import ship_row
+@pytest.fixture(scope="module")
+def bundle(ran: tuple[Report, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ship_row(ran[1], tmp_path_factory.mktemp("shipped") / "bundle", row="dense int8 onnxruntime-cpu b2").folder
 
-    with pytest.raises(ConfigError, match=r"no classifier; ship .*which names its normalisation and outputs"):
-        ship_row(ran[1], tmp_path / "bundle")
-    assert "trtbench ship" not in file_line(ran[0].decision)
+
+def test_a_bundle_says_outputs_and_is_proven_by_their_fidelity(ran: tuple[Report, Path], bundle: Path) -> None:
+    row = next(one for one in ran[0].rows if one.name == "dense int8 onnxruntime-cpu b2")
+    found = read_bundle(bundle)
+    assert row.fidelity is not None
+    assert found.proof is not None
+    assert found.proof.fidelity is not None
+    assert found.classes == ()
+    assert [(one.name, one.shape) for one in found.outputs] == [("boxes", (4, 64)), ("scores", (5,))]
+    assert (found.proof.correct, found.proof.fidelity.images) == (None, 8)
+    assert found.proof.fidelity.snr_db == pytest.approx(row.fidelity.snr_db, abs=0.05)
+    card = (bundle / "README.md").read_text(encoding="utf-8")
+    assert "boxes (4, 64), scores (5,)" in card
+    assert "Both answer as `network`" in card
+    config = (bundle / "triton" / "models" / "network" / "config.pbtxt").read_text(encoding="utf-8")
+    assert 'name: "boxes" data_type: TYPE_FP32 dims: [4, 64] }' in config
+    assert 'output_map { key: "scores" value: "scores" }' in config
+    assert "trtbench ship" in file_line(ran[0].decision)
+
+
+def test_every_way_to_ask_a_bundle_gives_its_golden_outputs(
+    bundle: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden = np.load(bundle / "golden.npz")
+    pixels = golden["images"].transpose(0, 3, 1, 2)
+    monkeypatch.setitem(sys.modules, "runtime", onnxruntime)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    alone = predict.Classifier(bundle).outputs(pixels)
+    with load(bundle) as predictor:
+        ours = predictor.outputs(list(golden["images"]))
+        with pytest.raises(ConfigError, match=r"ask for its outputs\(\)"):
+            predictor.predict(list(golden["images"]))
+    assert {name: values.shape for name, values in ours.items()} == {"boxes": (8, 4, 64), "scores": (8, 5)}
+    for name, values in ours.items():
+        np.testing.assert_allclose(values, golden[f"output {name}"], rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(values, alone[name])
+
+    written = tmp_path / "outputs.npz"
+    asked = ["trtbench", "predict", str(bundle), str(photographs), "--output", str(written), "--json"]
+    monkeypatch.setattr(sys, "argv", asked)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    told = json.loads(capsys.readouterr().out)["images"]
+    assert len(told) == 16
+    assert told[0]["outputs"]["boxes"]["shape"] == [4, 64]
+    kept = np.load(written)
+    assert {name: kept[name].shape for name in kept.files} == {"boxes": (16, 4, 64), "scores": (16, 5)}
+    assert told[3]["outputs"]["scores"]["max"] == kept["scores"][3].max()
+
+
+def test_a_bundle_that_computes_otherwise_than_the_run_breaks_the_proof(
+    ran: tuple[Report, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = prove.scored
+    monkeypatch.setattr(prove, "scored", lambda *given, **more: 1.01 * honest(*given, **more))
+    with pytest.raises(GateError, match="of output boxes, as the run found"):
+        ship_row(ran[1], tmp_path / "bundle", row="dense fp32 onnxruntime-cpu b1")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_counts_by_labels_refuses_images_without_any(detector: Path, photographs: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from trtbench.bench.statistics import (
 )
 from trtbench.calibrate.exclusion import signal_to_noise_db
 from trtbench.errors import EngineError
+from trtbench.graph.reference import parted
 from trtbench.rows import AccuracyRecord, FidelityRecord, OutputFidelity
 
 if TYPE_CHECKING:
@@ -112,10 +113,9 @@ def fidelity(found: NDArray[np.float32], reference: NDArray[np.float32], outputs
     if not np.isfinite(found).all():
         bad = int((~np.isfinite(found)).any(axis=1).sum())
         raise EngineError("outputs", expected="finite numbers", got=f"NaN or infinity on {bad} of {len(found)} images")
-    records, ratios = [], []
-    starts = np.cumsum([0, *(one.size for one in outputs)])
-    for one, start in zip(outputs, starts[:-1], strict=True):
-        here, wanted = (values[:, start : start + one.size].astype(np.float64) for values in (found, reference))
+    records, ratios, mine, theirs = [], [], parted(found, outputs), parted(reference, outputs)
+    for one in outputs:
+        here, wanted = (of[one.name].reshape(len(found), -1).astype(np.float64) for of in (mine, theirs))
         noise, signal = (np.square(values).sum(axis=1) for values in (here - wanted, wanted))
         snr_db = signal_to_noise_db(float(signal.sum()), float(noise.sum()))
         same = float((here.argmax(axis=1) == wanted.argmax(axis=1)).mean()) if one.has_classes else None

@@ -7,17 +7,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from trtbench.cli.options import JsonOption, QuietOption, RunArgument, output_option
 from trtbench.cli.screen import Screen, say, show, show_json
-from trtbench.errors import DataError
+from trtbench.disk import storing
+from trtbench.errors import ConfigError, DataError
 from trtbench.progress import Event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtbench.shipping import Prediction
+    from trtbench.shipping import Prediction, Predictor
 
 app = typer.Typer()
 _LATEST = Path("runs/latest")
@@ -54,6 +56,7 @@ def ship(
 ) -> None:
     """Write a row's engine with all that running it takes; a fresh process proves that it scores the same."""
     from trtbench.shipping import ship_row
+    from trtbench.shipping.prove import proof_words
 
     with Screen(is_quiet=quiet) as screen:
         found = ship_row(
@@ -73,7 +76,8 @@ def ship(
     if proof is not None and proof.why_not:
         show(f"{found.bundle.row}: {found.folder}, {proof.why_not}")
     elif proof is not None:
-        show(f"{found.bundle.row}: {found.folder}, proven: {proof.correct} of {proof.total} right, as the run counted")
+        how = "counted" if proof.fidelity is None else "found"
+        show(f"{found.bundle.row}: {found.folder}, proven: {proof_words(proof)}, as the run {how}")
     say(f"Run it: python {found.folder / 'predict.py'} IMAGE; what it is: {found.folder / 'README.md'}")
 
 
@@ -88,6 +92,10 @@ def predict(
     batch: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Images at once [default: as it was shipped].")
     ] = None,
+    output: Annotated[
+        Path | None,
+        output_option("Of no classifier: the .npz to write every output to, by its name."),
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -98,6 +106,11 @@ def predict(
     paths = _listed(images)
     found: list[Prediction] = []
     with Screen(is_quiet=quiet) as screen, load(engine, batch=batch) as predictor:
+        if not predictor.classes:
+            _tell_outputs(paths, predictor, output=output, as_json=as_json)
+            return
+        if output is not None:
+            raise ConfigError("--output", expected="a network that is no classifier", got="classes", cure="give --json")
         step = max(_AT_ONCE, predictor.batch)
         begun = time.perf_counter()
         for start in range(0, len(paths), step):
@@ -115,6 +128,26 @@ def predict(
         show(f"{path}: {', '.join(f'{label} {share:.3f}' for label, share in one.top)}")
     number = "1 image" if len(paths) == 1 else f"{len(paths)} images"
     say(f"{number} in {significant(seconds)} s" + (f", {right} right" if counted else ""))
+
+
+def _tell_outputs(paths: Sequence[Path], predictor: Predictor, *, output: Path | None, as_json: bool) -> None:
+    """Show what each output of each image is like, and write them all where that is asked."""
+    from trtbench.shipping.templates.predict import summary, summary_words, write_arrays
+
+    parts = [predictor.outputs(paths[at : at + predictor.batch]) for at in range(0, len(paths), predictor.batch)]
+    found = {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
+    told = [{name: summary(values[at]) for name, values in found.items()} for at in range(len(paths))]
+    if output is not None:
+        with storing(output):
+            write_arrays(output, found)
+    if as_json:
+        images = [{"image": str(path), "outputs": one} for path, one in zip(paths, told, strict=True)]
+        show_json({"images": images, "output": output and str(output)})
+        return
+    for path, one in zip(paths, told, strict=True):
+        show(f"{path}: {summary_words(one)}")
+    if output is not None:
+        say(f"Every output, by its name: {output}")
 
 
 def _told(paths: Sequence[Path], found: Sequence[Prediction]) -> list[dict[str, Any]]:

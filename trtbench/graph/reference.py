@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.records import Preprocessing
+    from trtbench.records import Output, Preprocessing
 
 _PROVIDER = "CPUExecutionProvider"
 
@@ -88,6 +88,12 @@ def flat(outputs: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Return what a network gives, (images, numbers): each output flattened, side by side in the order of the graph."""
     found = [one.reshape(len(one), -1) for one in outputs]
     return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+
+def parted(found: NDArray[np.float32], outputs: Sequence[Output]) -> dict[str, NDArray[np.float32]]:
+    """Return each output by its name, (images, ...), of what `flat` put side by side."""
+    parts = np.split(found, np.cumsum([one.size for one in outputs])[:-1], axis=1)
+    return {one.name: part.reshape(-1, *one.shape) for one, part in zip(outputs, parts, strict=True)}
 
 
 @contextlib.contextmanager

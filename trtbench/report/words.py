@@ -96,8 +96,6 @@ def file_line(decision: Recommendation, *, run: str = "RUN") -> str:
     """Return where the winner's file is and how to run it; "" where there is none."""
     if decision.engine_path is None:
         return ""
-    if decision.min_fidelity_db is not None:  # a bundle says classes
-        return f"Its file: {decision.engine_path}."
     return f"Its file: {decision.engine_path}. Run it: trtbench ship {run} --output bundle"
 
 

@@ -15,8 +15,8 @@ from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.errors import ConfigError
 from trtbench.foreign import is_inside, read_json, reason
 from trtbench.jsonable import sha256_of, to_jsonable
-from trtbench.records import Preprocessing  # noqa: TC001  pydantic resolves the fields at run time
-from trtbench.rows import LatencyRecord  # noqa: TC001  likewise
+from trtbench.records import Output, Preprocessing  # noqa: TC001  pydantic resolves the fields at run time
+from trtbench.rows import FidelityRecord, LatencyRecord  # noqa: TC001  likewise
 from trtbench.shipping.serve import Served  # noqa: TC001  likewise
 
 if TYPE_CHECKING:
@@ -33,13 +33,15 @@ class Proof:
     """What a fresh process found with the bundle alone, on the whole test split.
 
     `flips` are images whose first class is not the one that the run noted, each between two logits that differ by at
-    most `margin` of the image's range of logits; None where the run noted none. `why_not` says what was not proven.
+    most `margin` of the image's range of logits; None where the run noted none. Of a network that is no classifier
+    `fidelity` is found in place of a count. `why_not` says what was not proven.
     """
 
     correct: int | None = None
     total: int | None = None
     flips: int | None = None
     margin: float | None = None
+    fidelity: FidelityRecord | None = None
     why_not: str = ""
 
 
@@ -49,7 +51,8 @@ class Bundle:
 
     `batch_sizes` are those that were measured, `profile` the smallest, usual and largest batch of a dynamic engine.
     `versions` are of the packages that the engine runs on. `correct` of `total` test images is what the run counted,
-    `drop_upper_pp` its bound of the drop. `limits` are those it was chosen under; `is_chosen` says that it is the row
+    `drop_upper_pp` its bound of the drop; of a network that is no classifier `fidelity` stands in their place, and
+    `outputs` in that of `classes`. `limits` are those it was chosen under; `is_chosen` says that it is the row
     that the run recommends. `served` is what a Triton server made of it, if one was asked. `files` has the sha256 of
     every other file.
     """
@@ -81,6 +84,8 @@ class Bundle:
     correct: int | None
     total: int | None
     drop_upper_pp: float | None
+    outputs: tuple[Output, ...] = ()
+    fidelity: FidelityRecord | None = None
     latency: LatencyRecord | None
     limits: Mapping[str, Any]
     run_id: str

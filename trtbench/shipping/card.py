@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trtbench.report.tables import Table, to_markdown
-from trtbench.report.units import fixed, megabytes, percent, significant
+from trtbench.report.units import decibels, fixed, megabytes, percent, significant
 from trtbench.report.words import device_words
+from trtbench.shipping.triton import served_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,13 +21,14 @@ def card(described: Mapping[str, Any], *, row: Row, report: Report) -> str:
     """Return README.md of a bundle, whose fields are `described`."""
     facts = to_markdown(Table.of(("what", "value"), list(_facts(described, row)), left=2))
     packages = " ".join(f"'{name}=={number}'" for name, number in described["versions"].items())
+    method, more = ("outputs", "--output outputs.npz") if described["outputs"] else ("predict", "--top 3")
     parts = [
         f"# {row.variant} {row.shown_precision}, {row.backend}",
         report.decision.sentence if described["is_chosen"] else f"Not the row that run {report.run_id} recommends.",
         facts,
         "## Run it",
-        "    " + f"pip install {packages}" + "\n    python predict.py IMAGE... --top 3 --json",
-        "or, with trtbench, `trtbench predict . IMAGE...` and `trtbench.load(folder).predict(images)`.",
+        "    " + f"pip install {packages}" + f"\n    python predict.py IMAGE... {more} --json",
+        f"or, with trtbench, `trtbench predict . IMAGE...` and `trtbench.load(folder).{method}(images)`.",
         "## What is proven",
         _proven(described["proof"]),
         *_triton(described),
@@ -41,7 +43,10 @@ def card(described: Mapping[str, Any], *, row: Row, report: Report) -> str:
 
 def _facts(described: Mapping[str, Any], row: Row) -> Iterator[tuple[str, str]]:
     fit, scored, latency = described["preprocessing"], row.accuracy, row.latency
-    yield "classes", f"{len(described['classes'])}: {', '.join(described['classes'][:20])}"
+    if described["outputs"]:
+        yield "outputs", ", ".join(f"{one['name']} {tuple(one['shape'])}" for one in described["outputs"])
+    else:
+        yield "classes", f"{len(described['classes'])}: {', '.join(described['classes'][:20])}"
     yield "network", described["model"]
     yield "layers", described["achieved"]
     yield "runs on", f"{device_words(row)} ({described['machine']}), {row.backend} {described['backend_version']}"
@@ -51,6 +56,9 @@ def _facts(described: Mapping[str, Any], row: Row) -> Iterator[tuple[str, str]]:
         yield "top-1", f"{scored.correct} of {scored.total} ({percent(scored.top1)} %){of_graph}"
     if scored is not None and scored.drop_upper_pp is not None:
         yield "drop at most", f"{fixed(scored.drop_upper_pp)} pp (95 % confidence, this engine alone)"
+    if row.fidelity is not None:
+        told = f"of the worst output, on {row.fidelity.images} images" if row.fidelity.snr_db is not None else ""
+        yield "fidelity to the float network", f"{decibels(row.fidelity.snr_db)} {told}".strip()
     if latency is not None:
         yield "p50", f"{significant(latency.p50_ms)} ms"
     if row.engine_bytes is not None:
@@ -77,7 +85,13 @@ def _framing(fit: Mapping[str, Any]) -> str:
 
 def _proven(proof: Proof) -> str:
     if proof.why_not:
-        return f"Nothing here: {proof.why_not}. The logits of golden.npz are the graph's, in exact arithmetic."
+        return f"Nothing here: {proof.why_not}. What golden.npz says is the graph's, in exact arithmetic."
+    if proof.fidelity is not None:
+        return (
+            f"A fresh process with nothing but these files computed every output of {proof.fidelity.images} test"
+            f" images: fidelity {decibels(proof.fidelity.snr_db)} to the float network, and no output's noise differs"
+            f" from what the run found by more than {proof.margin:g} of the output."
+        )
     if proof.flips is None:
         flips = "The run noted no first classes to compare with."
     elif proof.flips == 0:
@@ -95,15 +109,19 @@ def _proven(proof: Proof) -> str:
 
 def _triton(described: Mapping[str, Any]) -> Iterator[str]:
     """Say how Triton serves the bundle, and what it did where it was asked."""
+    answers = ", ".join(one["name"] for one in described["outputs"]) or "LOGITS"
+    name = served_name(described)
     yield "## Serve it"
     yield (
         "`triton/models` is a model repository for a Triton server that has the engine's own backend: an ensemble of a"
         " Python step and the engine. `triton/python` is one for a server with the Python backend alone; its Python"
-        " needs what predict.py needs. Both answer as `classifier`, to PIXELS (uint8 NHWC) or IMAGE (the bytes of"
-        " files), with LOGITS."
+        f" needs what predict.py needs. Both answer as `{name}`, to PIXELS (uint8 NHWC) or IMAGE (the bytes of"
+        f" files), with {answers}."
     )
-    yield "    tritonserver --model-repository=triton/python\n    python triton/client.py IMAGE... --top 3"
+    yield "    tritonserver --model-repository=triton/python\n    python triton/client.py IMAGE..."
     served = described.get("served")
+    if served is None and described["outputs"]:
+        return
     if served is None:
         yield "No server was asked: `trtbench ship --serve-check` asks one that serves `triton/python`."
         return
@@ -126,12 +144,13 @@ def _triton(described: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _files(described: Mapping[str, Any]) -> str:
+    golden = "and the engine's outputs" if described["outputs"] else "their labels and the engine's logits"
     told = {
         described["engine"]: "the engine, with its sidecar beside it",
         "bundle.json": "all of this for programs, with the sha256 of every file and of itself",
         "predict.py, runtime.py, pixels.py": "run it with NumPy, Pillow and the runtime alone",
         "triton/": "two model repositories and a client",
-        "golden.npz": "ten test images as pixels and as input, their labels and the engine's logits",
+        "golden.npz": f"ten test images as pixels and as input, {golden}",
         "report.json": "the row as the run had it, for `trtbench compare`",
     }
     return "\n".join(f"- `{name}`: {words}" for name, words in told.items())

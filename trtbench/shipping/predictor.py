@@ -18,6 +18,8 @@ from trtbench.data.preprocess import normalise
 from trtbench.engines.base import backend
 from trtbench.engines.sidecar import check_engine, read_sidecar
 from trtbench.errors import ConfigError, DataError
+from trtbench.graph.reference import parted
+from trtbench.records import Output
 from trtbench.shipping.bundle import BUNDLE, read_bundle
 
 if TYPE_CHECKING:
@@ -51,13 +53,15 @@ class Predictor:
     Args:
         engine: as its runtime opened it.
         sidecar: of its file.
-        classes: their names, in the order of the logits.
+        classes: their names, in the order of the logits; none of a network that is no classifier.
         batch: images the engine takes at once; fewer are padded, so that an image's logits are always the same.
     """
 
     def __init__(self, engine: Engine, sidecar: Sidecar, *, classes: Sequence[str], batch: int) -> None:
         self.classes = tuple(classes)
         self.batch = batch
+        self._outputs = sidecar.outputs
+        self._numbers = sidecar.num_classes
         self.preprocessing: Preprocessing = sidecar.preprocessing
         self._engine: Engine = engine
         self._session: Session | None = engine.session(batch)
@@ -82,8 +86,12 @@ class Predictor:
             top: how many classes to name.
 
         Raises:
+            ConfigError: the network is no classifier: `outputs` gives what it computes.
             DataError: something is no such image.
         """
+        if not self.classes:
+            names = ", ".join(one.name for one in self._outputs)
+            raise ConfigError("predict", expected="a classifier", got=f"outputs {names}", cure="ask for its outputs()")
         logits = self.logits(images).astype(np.float64)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
@@ -94,8 +102,21 @@ class Predictor:
         ]
         return tuple(Prediction(label=found[0][0], probability=found[0][1], top=found) for found in named)
 
+    def outputs(self, images: Images) -> dict[str, NDArray[np.float32]]:
+        """Return each output by its name, float32 (N, ...), of images as `predict` takes them.
+
+        Examples:
+            >>> with trtbench.load(bundle) as predictor:
+            ...     {name: values.shape for name, values in predictor.outputs(images).items()}
+            {'logits': (18, 3)}
+
+        Raises:
+            DataError: something is no such image.
+        """
+        return parted(self.logits(images), self._outputs or (Output(name="logits", shape=(self._numbers,)),))
+
     def logits(self, images: Images) -> NDArray[np.float32]:
-        """Return the float32 logits (N, classes) of images, as `predict` takes them.
+        """Return the float32 logits (N, classes) of images, as `predict` takes them; of other outputs all numbers.
 
         Examples:
             >>> with trtbench.load(bundle) as predictor:
@@ -113,7 +134,7 @@ class Predictor:
         Raises:
             ConfigError: it was closed.
         """
-        found = [np.empty((0, len(self.classes)), np.float32)]
+        found = [np.empty((0, self._numbers), np.float32)]
         for start in range(0, len(pixels), self.batch):
             inputs = normalise(pixels[start : start + self.batch], self.preprocessing)
             padded = np.pad(inputs, ((0, self.batch - len(inputs)), (0, 0), (0, 0), (0, 0)), mode="edge")
@@ -190,7 +211,8 @@ def _opened(path: Path, settings: Mapping[str, Any], *, classes: Sequence[str], 
     if allowed and size not in allowed:
         expected = f"{profile[0]} to {profile[2]}" if profile else " or ".join(map(str, allowed))
         raise ConfigError(f"batch of {path}", expected=expected, got=str(size), cure="load it with one of these")
-    names = classes or sidecar.classes or [str(number) for number in range(sidecar.num_classes)]
+    numbers = () if sidecar.outputs else [str(number) for number in range(sidecar.num_classes)]
+    names = classes or sidecar.classes or numbers
     engine = runtime.open(path, sidecar, {**settings, "code": ""})
     return Predictor(engine, sidecar, classes=names, batch=size)
 

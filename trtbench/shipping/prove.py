@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import tempfile
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbench.bench.accuracy import fidelity
 from trtbench.errors import GateError
+from trtbench.report.units import decibels
 from trtbench.shipping.bundle import Proof
 
 if TYPE_CHECKING:
@@ -18,9 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.records import Split
+    from trtbench.records import Output, Split
+    from trtbench.rows import FidelityRecord
 
-MARGIN = 1e-3  # of an image's range of logits: what another order of sums moves on a GPU, far above any on a CPU
+MARGIN = 1e-3  # of the range of logits, or of an output: what another order of sums moves on a GPU, and no CPU does
 _CURE = "build and run the suite again: this engine, or these images, are not those of the run"
 
 
@@ -52,8 +56,56 @@ def prove(
     return Proof(correct=found, total=len(test), flips=flips, margin=MARGIN), logits
 
 
+def prove_outputs(
+    folder: Path,
+    images: NDArray[np.uint8],
+    *,
+    batch: int,
+    reference: NDArray[np.float32],
+    noted: FidelityRecord,
+    outputs: Sequence[Output],
+) -> tuple[Proof, NDArray[np.float32]]:
+    """Compute the outputs of all images likewise, and hold them to the float network's as the run did.
+
+    Args:
+        folder: of the bundle.
+        images: those of the run.
+        batch: at which the engine was measured.
+        reference: the float network's outputs of these images.
+        noted: what the run found.
+        outputs: which there are.
+
+    Raises:
+        GateError: the process fails, or an output's noise is another, by more than MARGIN of the output.
+        EngineError: the outputs are not finite, or not these.
+    """
+    found = scored(folder, images, batch=batch)
+    now = fidelity(found, reference, outputs)
+    before = {one.name: _noise(one.snr_db) for one in noted.outputs}
+    for one in now.outputs:
+        if not abs(_noise(one.snr_db) - before.get(one.name, math.inf)) <= MARGIN:
+            expected = f"noise of {before.get(one.name, math.inf):.3g} of output {one.name}, as the run found"
+            got = f"{_noise(one.snr_db):.3g}"
+            raise GateError(f"bundle {folder.name}", expected=expected, got=got, cure=_CURE)
+    return Proof(fidelity=now, margin=MARGIN), found
+
+
+def proof_words(proof: Proof) -> str:
+    """Say what a proof found."""
+    if proof.fidelity is not None:
+        return f"fidelity {decibels(proof.fidelity.snr_db)} on {proof.fidelity.images} images"
+    return f"{proof.correct} of {proof.total} right"
+
+
+def _noise(snr_db: float | None) -> float:
+    """Return the root of the power of the noise, as a share of the signal's."""
+    return 0.0 if snr_db is None else float(10 ** (-snr_db / 20))
+
+
 def scored(folder: Path, images: NDArray[np.uint8], *, batch: int) -> NDArray[np.float32]:
     """Return the logits that a bundle's own predict.py gives of uint8 images (N, C, H, W), in a process of its own.
+
+    Of a network that is no classifier they are all its outputs, flattened, side by side.
 
     Raises:
         GateError: it fails; with its last words.

@@ -10,13 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from trtbench._optional import version
 from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.engines.base import backend
-from trtbench.engines.sidecar import check_engine, read_sidecar, sidecar_path, write_sidecar
+from trtbench.engines.sidecar import check_engine, read_sidecar, write_sidecar
 from trtbench.errors import CapabilityError, ConfigError, GateError, TrtbenchError
+from trtbench.graph.reference import parted
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.make.engines import source
 from trtbench.make.graphs import GRAPH
@@ -26,18 +25,21 @@ from trtbench.progress import Event, Listener, nobody
 from trtbench.report.disk import read_predictions
 from trtbench.report.document import Report, read_report
 from trtbench.running.again import find_engines
+from trtbench.running.bench import reference_logits
 from trtbench.running.plan import plan_engines
 from trtbench.running.run import read_origin
 from trtbench.shipping.bundle import Bundle, Proof, read_bundle, seal, zipped
 from trtbench.shipping.card import card
-from trtbench.shipping.prove import prove
+from trtbench.shipping.prove import proof_words, prove, prove_outputs
 from trtbench.shipping.serve import serve_check
+from trtbench.shipping.templates.predict import write_arrays
 from trtbench.shipping.triton import largest_batch, write_repositories
 from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from trtbench.engines.sidecar import Sidecar
@@ -131,7 +133,7 @@ def ship_row(
 
 def _load(folder: Path, cargo: _Cargo, *, licence: str | None, triton: Path | None, tell: Listener) -> None:
     """Fill a bundle, prove it, and seal it."""
-    row, test = cargo.row, cargo.makings.dataset.test
+    row = cargo.row
     described = _described(cargo, licence=licence)
     with storing(folder):
         shutil.copyfile(cargo.engine, folder / described["engine"])
@@ -151,10 +153,8 @@ def _load(folder: Path, cargo: _Cargo, *, licence: str | None, triton: Path | No
         proof, logits = Proof(why_not=f"not proven: {cargo.why_not_run}"), None
     else:
         tell(Event(stage="prove", item=row.name, state="started"))
-        assert row.accuracy is not None, "an engine that runs was scored"
-        noted = read_predictions(_folder(cargo.run), row)
-        proof, logits = prove(folder, test, batch=row.batch_size, correct=row.accuracy.correct, noted=noted)
-        tell(Event(stage="prove", item=row.name, state="done", detail=f"{proof.correct} of {proof.total} again"))
+        proof, logits = _proof(folder, cargo)
+        tell(Event(stage="prove", item=row.name, state="done", detail=f"{proof_words(proof)} again"))
     _write_golden(folder, cargo, logits)
     described["proof"] = proof
     if triton is not None:
@@ -163,15 +163,29 @@ def _load(folder: Path, cargo: _Cargo, *, licence: str | None, triton: Path | No
     seal(folder, described)
 
 
+def _proof(folder: Path, cargo: _Cargo) -> tuple[Proof, NDArray[np.float32]]:
+    """Prove a bundle by its classes, or by its outputs where it has none; return what it gave of the test images."""
+    row, test = cargo.row, cargo.makings.dataset.test
+    if row.fidelity is not None:
+        try:
+            reference = reference_logits(cargo.makings)
+        except Absent as error:
+            what = f"float network of {cargo.makings.suite.name}"
+            raise ConfigError(what, expected="its graph in the store", got="none", cure=_AGAIN) from error
+        outputs = cargo.sidecar.outputs
+        return prove_outputs(
+            folder, test.images, batch=row.batch_size, reference=reference, noted=row.fidelity, outputs=outputs
+        )
+    assert row.accuracy is not None, "an engine that runs was scored"
+    noted = read_predictions(_folder(cargo.run), row)
+    return prove(folder, test, batch=row.batch_size, correct=row.accuracy.correct, noted=noted)
+
+
 def _cargo(run: Path, name: str | None, engines: Sequence[Path]) -> _Cargo:
     report = read_report(run)
     row = _row(report, name)
     origin = read_origin(run)
     engine = _engine(row, origin, engines)
-    if row.fidelity is not None:
-        cure = f"ship {engine} with {sidecar_path(engine).name}, which names its normalisation and outputs"
-        got = "a network that is no classifier"
-        raise ConfigError(f"row {row.name}", expected="a classifier: a bundle says classes", got=got, cure=cure)
     sidecar = read_sidecar(engine)
     makings = Makings(origin.suite, origin.places, is_dry=True)
     return _Cargo(
@@ -281,12 +295,14 @@ def _described(cargo: _Cargo, *, licence: str | None) -> dict[str, Any]:
         "settings": row.settings or sidecar.settings,
         "preprocessing": sidecar.preprocessing,
         "resample": sidecar.preprocessing.interpolation,
-        "classes": cargo.makings.dataset.classes,
+        "classes": () if sidecar.outputs else cargo.makings.dataset.classes,
+        "outputs": sidecar.outputs,
         "is_run": is_run,
         "is_chosen": row.name == report.decision.winner,
         "correct": scored.correct if scored is not None else None,
         "total": scored.total if scored is not None else None,
         "drop_upper_pp": scored.drop_upper_pp if scored is not None else None,
+        "fidelity": row.fidelity,
         "latency": row.latency,
         "limits": report.suite.get("decision", {}),
         "run_id": report.run_id,
@@ -357,6 +373,9 @@ def _write_triton(folder: Path, cargo: _Cargo, described: Mapping[str, Any]) -> 
 
 def _served(folder: Path, cargo: _Cargo, described: Mapping[str, Any], *, python: Path, tell: Listener) -> Served:
     row = cargo.row
+    if row.fidelity is not None:
+        got, cure = "a network that is no classifier", "ship it without --serve-check"
+        raise CapabilityError(f"serving {row.name}", expected="classes to count by", got=got, cure=cure)
     if cargo.why_not_run or row.accuracy is None:
         raise CapabilityError(f"serving {row.name}", expected="an engine that runs here", got=cargo.why_not_run)
     tell(Event(stage="serve", item=row.name, state="started"))
@@ -374,6 +393,8 @@ def _served(folder: Path, cargo: _Cargo, described: Mapping[str, Any], *, python
 
 def _write_golden(folder: Path, cargo: _Cargo, logits: NDArray[np.float32] | None) -> None:
     """Write ten test images, class-balanced, as pixels and as input, with their labels and their logits.
+
+    Of a network that is no classifier each output stands as `output NAME` in place of labels and logits.
 
     Of an engine that is not run here the logits are the graph's, in exact arithmetic.
     """
@@ -393,14 +414,11 @@ def _write_golden(folder: Path, cargo: _Cargo, logits: NDArray[np.float32] | Non
         wanted = exact_logits(rounding_graph(onnx.load(cargo.graph)), images, dataset.preprocessing, size=_GOLDEN)
     else:
         wanted = logits[chosen]
+    told: dict[str, NDArray[Any]] = {"logits": wanted, "labels": dataset.test.labels[chosen]}
+    if outputs := cargo.sidecar.outputs:
+        told = {f"output {name}": values for name, values in parted(wanted, outputs).items()}
     with storing(folder):
-        np.savez(
-            folder / "golden.npz",
-            images=images.transpose(0, 2, 3, 1),
-            inputs=inputs,
-            logits=wanted,
-            labels=dataset.test.labels[chosen],
-        )
+        write_arrays(folder / "golden.npz", {"images": images.transpose(0, 2, 3, 1), "inputs": inputs, **told})
 
 
 def _folder(run: Path) -> Path:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-NAME = "classifier"
 # What Triton calls the backend of an engine, by who runs it in a bundle, and the file it wants there
 _PLATFORMS = {
     "onnxruntime": ("onnxruntime_onnx", "model.onnx"),
@@ -38,6 +37,11 @@ def largest_batch(described: Mapping[str, Any], *, takes_any: bool) -> int:
     return max(described["batch_sizes"]) if takes_any else 0
 
 
+def served_name(described: Mapping[str, Any]) -> str:
+    """Return what a server calls the model of a bundle."""
+    return "network" if described.get("outputs") else "classifier"
+
+
 def write_repositories(
     folder: Path, described: Mapping[str, Any], *, ships: str, takes_any: bool, tensors: tuple[str, str]
 ) -> None:
@@ -48,12 +52,15 @@ def write_repositories(
         described: the fields of the bundle.
         ships: who runs the engine in a bundle, as `suite.BACKENDS` says.
         takes_any: the engine takes batches of every size.
-        tensors: the names of the engine's input and output.
+        tensors: the names of the engine's input and of its logits.
 
     Raises:
         StoreError: they cannot be written.
     """
-    root, fit, classes = folder / "triton", described["preprocessing"], len(described["classes"])
+    root, fit, model = folder / "triton", described["preprocessing"], served_name(described)
+    own = {one["name"]: one["shape"] for one in described.get("outputs", ())}
+    native = own or {tensors[1]: [len(described["classes"])]}
+    asked_for = {name: name for name in own} or {tensors[1]: "LOGITS"}
     largest = largest_batch(described, takes_any=takes_any)
     fixed = [] if largest else [described["batch_size"]]
     high, wide = (fit["size"],) * 2 if isinstance(fit["size"], int) else fit["size"]
@@ -61,29 +68,30 @@ def write_repositories(
         _tensor("PIXELS", "UINT8", [*fixed, high, wide, 3], is_optional=True),
         _tensor("IMAGE", "STRING", [*fixed, 1], is_optional=True),
     ]
-    logits = _tensor("LOGITS", "FP32", [*fixed, classes], labels=True)
+    given = [_tensor(asked_for[name], "FP32", [*fixed, *shape], labels=not own) for name, shape in native.items()]
     inputs = _tensor("INPUT", "FP32", [*fixed, 3, high, wide])
     batching = "dynamic_batching {}\n" if largest > 1 else ""
     head = f"max_batch_size: {largest}\n"
     on_cpu = "instance_group [{ kind: KIND_CPU }]\n"
     parameters = f'parameters {{ key: "preprocessing" value {{ string_value: {json.dumps(json.dumps(fit))} }} }}\n'
     platform, file = _PLATFORMS[ships]
-    native = [_tensor(tensors[0], "FP32", [*fixed, 3, high, wide]), _tensor(tensors[1], "FP32", [*fixed, classes])]
+    taken = _tensor(tensors[0], "FP32", [*fixed, 3, high, wide])
+    computed = [_tensor(name, "FP32", [*fixed, *shape]) for name, shape in native.items()]
     configs = {
-        f"python/{NAME}": f'backend: "python"\n{head}{_io(asked, [logits])}{on_cpu}{batching}',
+        f"python/{model}": f'backend: "python"\n{head}{_io(asked, given)}{on_cpu}{batching}',
         "models/preprocess": f'backend: "python"\n{head}{_io(asked, [inputs])}{on_cpu}{parameters}',
-        "models/engine": f'platform: "{platform}"\n{head}{_io([native[0]], [native[1]])}{batching}',
-        f"models/{NAME}": f'platform: "ensemble"\n{head}{_io(asked, [logits])}{_steps(tensors)}',
+        "models/engine": f'platform: "{platform}"\n{head}{_io([taken], computed)}{batching}',
+        f"models/{model}": f'platform: "ensemble"\n{head}{_io(asked, given)}{_steps(tensors[0], asked_for)}',
     }
     for place, text in configs.items():
         name = place.rpartition("/")[2]
         write_atomically(root / place / "config.pbtxt", f'name: "{name}"\n{text}')
         write_atomically(root / place / "1" / ".keep", "")  # a version is a folder, and a zip file has none without
-        if name == NAME:
+        if name == model and not own:
             write_atomically(root / place / "labels.txt", "".join(f"{one}\n" for one in described["classes"]))
     templates, data = resources.files("trtbench.shipping.templates"), resources.files("trtbench.data")
     for template, place in (
-        ("triton_model", f"python/{NAME}/1/model.py"),
+        ("triton_model", f"python/{model}/1/model.py"),
         ("triton_preprocess", "models/preprocess/1/model.py"),
         ("triton_client", "client.py"),
     ):
@@ -104,15 +112,15 @@ def _io(inputs: Sequence[str], outputs: Sequence[str]) -> str:
     )
 
 
-def _steps(tensors: tuple[str, str]) -> str:
+def _steps(taken: str, given: Mapping[str, str]) -> str:
     def maps(kind: str, pairs: Mapping[str, str]) -> str:
         return " ".join(f'{kind}_map {{ key: "{key}" value: "{value}" }}' for key, value in pairs.items())
 
     first = f'model_name: "preprocess" model_version: -1 {maps("input", {"PIXELS": "PIXELS", "IMAGE": "IMAGE"})}'
-    second = f'model_name: "engine" model_version: -1 {maps("input", {tensors[0]: "INPUT"})}'
+    second = f'model_name: "engine" model_version: -1 {maps("input", {taken: "INPUT"})}'
     return (
         "ensemble_scheduling { step [\n"
         f"  {{ {first} {maps('output', {'INPUT': 'INPUT'})} }},\n"
-        f"  {{ {second} {maps('output', {tensors[1]: 'LOGITS'})} }}\n"
+        f"  {{ {second} {maps('output', given)} }}\n"
         "] }\n"
     )

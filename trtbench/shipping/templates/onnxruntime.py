@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 PROVIDERS: dict[str, list[tuple[str, dict[str, str]]]] = {
     "onnxruntime-cpu": [("CPUExecutionProvider", {})],
@@ -58,8 +57,9 @@ class Engine:
         if self._session.get_providers()[0] != providers[0][0]:
             raise RuntimeError(f"{bundle['engine']} would run on {self._session.get_providers()[0]}")
         self._input = self._session.get_inputs()[0].name
+        self._outputs = [one["name"] for one in bundle["outputs"]] or None
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Return float32 logits (N, classes) of float32 images (N, C, H, W)."""
-        logits: np.ndarray = self._session.run(None, {self._input: images})[0]
-        return logits
+        """Return float32 logits (N, classes) of float32 images (N, C, H, W); of other outputs each flattened."""
+        found = self._session.run(self._outputs, {self._input: images})
+        return np.concatenate([one.reshape(len(one), -1) for one in found], axis=1)

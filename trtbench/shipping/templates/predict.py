@@ -1,7 +1,7 @@
 """Say what is on images, with the engine beside this file: `python predict.py IMAGE... [--top 5] [--json]`.
 
 It needs NumPy, Pillow and the runtime that bundle.json names, and not trtbench. From Python:
-`Classifier().logits(pixels)`.
+`Classifier().logits(pixels)`; of a network that is no classifier `Classifier().outputs(pixels)`, or --output FILE.npz.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import argparse
 import hashlib
 import importlib
 import json
+import math
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,15 @@ class Classifier:
             part = self.inputs(pixels[start : start + size])
             padded = np.pad(part, ((0, size - len(part)), (0, 0), (0, 0), (0, 0)), mode="edge")
             found.append(self._engine.run(padded)[: len(part)])
-        return np.concatenate(found) if found else np.empty((0, len(self.bundle["classes"])), np.float32)
+        numbers = len(self.bundle["classes"]) or sum(math.prod(one["shape"]) for one in self.bundle["outputs"])
+        return np.concatenate(found) if found else np.empty((0, numbers), np.float32)
+
+    def outputs(self, pixels: np.ndarray, batch: int | None = None) -> dict[str, np.ndarray]:
+        """Return each output by its name, float32 (N, ...), of a network that is no classifier."""
+        said = self.bundle["outputs"]
+        ends = np.cumsum([math.prod(one["shape"]) for one in said])
+        parts = np.split(self.logits(pixels, batch), ends[:-1], axis=1)
+        return {one["name"]: part.reshape(-1, *one["shape"]) for one, part in zip(said, parts, strict=True)}
 
 
 def main() -> None:
@@ -88,11 +98,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, help="images the engine takes at once")
     parser.add_argument("--pixels", help="instead of images: a .npy of uint8 (N, C, H, W)")
     parser.add_argument("--logits", help="with --pixels: the .npy to write")
+    parser.add_argument("--output", help="of no classifier: the .npz to write every output to, by its name")
     given = parser.parse_args()
     classifier = Classifier()
     bundle = classifier.bundle
     if given.pixels:
         np.save(given.logits, classifier.logits(np.load(given.pixels, mmap_mode="r"), given.batch_size))
+        return
+    if bundle["outputs"]:
+        _tell_outputs(classifier, given)
         return
     for name in given.images:
         (logits,) = classifier.logits(classifier.decode(name)[None], given.batch_size)
@@ -102,6 +116,35 @@ def main() -> None:
         top = [{"class": bundle["classes"][one], "probability": float(shares[one])} for one in best]
         words = ", ".join(f"{one['class']} {one['probability']:.3f}" for one in top)
         sys.stdout.write(json.dumps({"image": name, "top": top}) + "\n" if given.json else f"{name}: {words}\n")
+
+
+def _tell_outputs(network: Classifier, given: argparse.Namespace) -> None:
+    """Print what each output of each image is like, and write them all where that is asked."""
+    found = [network.outputs(network.decode(name)[None], given.batch_size) for name in given.images]
+    for name, own in zip(given.images, found, strict=True):
+        told = {key: summary(values[0]) for key, values in own.items()}
+        words = f"{name}: {summary_words(told)}"
+        sys.stdout.write((json.dumps({"image": name, "outputs": told}) if given.json else words) + "\n")
+    if given.output and found:
+        write_arrays(given.output, {key: np.concatenate([one[key] for one in found]) for key in found[0]})
+
+
+def write_arrays(path: Any, arrays: dict[str, np.ndarray]) -> None:
+    """Write a .npz of arrays of any names: those of outputs may be arguments of `np.savez`."""
+    with zipfile.ZipFile(path, "w") as file:
+        for name, values in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as one:
+                np.lib.format.write_array(one, values, allow_pickle=False)
+
+
+def summary(values: np.ndarray) -> dict[str, Any]:
+    """Return the shape and the range of an output of one image."""
+    return {"shape": list(values.shape), "min": float(values.min()), "max": float(values.max())}
+
+
+def summary_words(told: dict[str, dict[str, Any]]) -> str:
+    """Say the summaries of an image's outputs."""
+    return "; ".join(f"{name} {one['shape']} {one['min']:.4g} to {one['max']:.4g}" for name, one in told.items())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ class Engine:
     def __init__(self, folder: Path, bundle: dict[str, Any]) -> None:
         self._trt: Any = importlib.import_module("tensorrt")
         self._cupy: Any = importlib.import_module("cupy")
-        self._classes = len(bundle["classes"])
+        self._numbers = len(bundle["classes"]) or bundle["outputs"][0]["shape"][0]
         self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
         if bundle["is_version_compatible"]:  # such a plan holds code of its own
             self._runtime.engine_host_code_allowed = True
@@ -42,7 +42,7 @@ class Engine:
         if not context.execute_async_v3(self._stream.ptr):
             raise RuntimeError(f"TensorRT did not run {len(images)} images")
         self._stream.synchronize()
-        logits = [memory for memory in taken.values() if tuple(memory.shape) == (len(images), self._classes)]
+        logits = [memory for memory in taken.values() if tuple(memory.shape) == (len(images), self._numbers)]
         found: np.ndarray = self._cupy.asnumpy(logits[0])
         return found
 

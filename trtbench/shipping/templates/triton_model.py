@@ -1,4 +1,4 @@
-"""The whole classifier as one model of Triton's Python backend: pixels or the bytes of image files in, logits out."""
+"""The whole network as one model of Triton's Python backend: pixels or bytes of image files in, its outputs out."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ class TritonPythonModel:
 
         read: list[Any] = [self._read(request, pb) for request in requests]
         good = [pixels for pixels in read if isinstance(pixels, np.ndarray)]
-        logits = self._logits(np.concatenate(good)) if good else np.empty((0, 0), np.float32)
+        found = self._outputs(np.concatenate(good)) if good else {}
         answers = []
         for pixels in read:
             if isinstance(pixels, np.ndarray):
-                own, logits = logits[: len(pixels)], logits[len(pixels) :]
-                answers.append(pb.InferenceResponse([pb.Tensor("LOGITS", own)]))
+                own = {name: values[: len(pixels)] for name, values in found.items()}
+                found = {name: values[len(pixels) :] for name, values in found.items()}
+                answers.append(pb.InferenceResponse([pb.Tensor(name, values) for name, values in own.items()]))
             else:
                 answers.append(pb.InferenceResponse(error=pb.TritonError(pixels)))
         return answers
@@ -50,9 +51,11 @@ class TritonPythonModel:
         except (OSError, ValueError, SyntaxError, SystemExit) as error:
             return f"expected the bytes of 8-bit image files, got {error}"
 
-    def _logits(self, pixels: np.ndarray) -> np.ndarray:
+    def _outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Run the engine, at the number of images that came where it takes any, else as it was built."""
         bundle = self._classifier.bundle
         batch = len(pixels) if bundle["backend"] == "onnxruntime-cpu" or bundle["profile"] else None
-        logits: np.ndarray = self._classifier.logits(pixels, batch)
-        return logits
+        if bundle["outputs"]:
+            found: dict[str, np.ndarray] = self._classifier.outputs(pixels, batch)
+            return found
+        return {"LOGITS": self._classifier.logits(pixels, batch)}
