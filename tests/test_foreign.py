@@ -28,11 +28,13 @@ _BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(f"{n}: &{n} [{', '.join([f'*{p
         ("a: &x {b: *x}", "alias of what it stands in"),
         (_BOMB, "10,000 values"),
         ("a: " + "[" * 500, "more than 60 deep"),
-        ("a: " + "9" * 5000, "5000 digits"),
+        ("a: " + "9" * 5000, "^a whole number of 5000 digits"),
         ("a: 0x" + "f" * 40, "neither text nor number"),
         ("1: a", "the key 1, which is no text"),
         ("a: !!python/object/apply:os.system [true]", "the tag"),
-        ("a: !!bool x", "x"),
+        ("a: !!bool x", "'x', which is no bool"),
+        ("a: !!map [1]", "expected a mapping node"),
+        ("a: [!!int ~]", "'~', which is no int"),
         ('a: "\\0"', "NUL"),
         ('a: "\\ud800"', "surrogates"),
         ("#" * (MAX_YAML + 1), "characters, above"),
@@ -104,6 +106,8 @@ def compute(path: Path, *, how: str) -> Any:
         pass
     if how == "raise":
         raise KeyError("a fault of a library")
+    if how == "claim":
+        raise AssertionError("a fault of ours")
     return {"size": path.stat().st_size}
 
 
@@ -124,6 +128,11 @@ def test_a_hostile_file_ends_its_own_process_in_one_sentence(how: str, words: st
 
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_fault_of_ours_is_none_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"(?s)in compute\n.*a fault of ours"):
+        confined("tests.test_foreign:compute", tmp_path / "x.onnx", how="claim")
 
 
 def test_what_a_confined_call_returns_comes_back(tmp_path: Path) -> None:

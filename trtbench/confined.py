@@ -14,12 +14,14 @@ import resource
 import signal
 import subprocess
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trtbench import errors
 from trtbench.errors import ConfigError, TrtbenchError
+from trtbench.foreign import FAULTS, MISFITS
 
 _BASE_BYTES, _BYTES_PER_BYTE = 10**9, 8  # beyond what the process takes empty; of its input: copies and their folding
 _BASE_S, _BYTES_PER_S = 10, 2 * 10**6  # of CPU time; a second more for each 2 MB of input
@@ -57,6 +59,7 @@ def confined(place: str, path: Path, **arguments: Any) -> Any:
 
     Raises:
         TrtbenchError: as the function raised it.
+        AssertionError: the function has a fault of its own.
         ConfigError: it took more memory or time than the file's size explains, or its native code crashed.
     """
     limits = Limits.of(path)
@@ -81,6 +84,8 @@ def confined(place: str, path: Path, **arguments: Any) -> Any:
     if not told.endswith("\n"):
         raise _ended(path, process.returncode, limits)
     answer: dict[str, Any] = json.loads(told)
+    if "unforeseen" in answer:
+        raise AssertionError(answer["unforeseen"])
     if "error" in answer:
         kind = getattr(errors, answer["error"], ConfigError)
         raise kind(answer["what"], expected=answer["expected"], got=answer["got"], cure=answer["cure"])
@@ -115,10 +120,12 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
         return {"error": type(error).__name__, **four}
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001  all that is computed here is computed from a foreign file
+    except (*FAULTS, *MISFITS) as error:  # all that is computed here is computed from a foreign file
         got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         four = {"what": f"file {asked['path']}", "expected": "a graph that makes sense", "got": got, "cure": ""}
         return {"error": "ConfigError", **four}
+    except Exception:  # noqa: BLE001  raised again where it was asked
+        return {"unforeseen": traceback.format_exc()}
 
 
 def _confine(memory_bytes: int, cpu_s: int) -> None:

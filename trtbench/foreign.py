@@ -6,10 +6,16 @@ What is refused raises ValueError, what the operating system refuses OSError; wh
 from __future__ import annotations
 
 import json
+import lzma
 import math
 import os
+import pickle
 import re
 import stat
+import struct
+import tarfile
+import zipfile
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -23,6 +29,14 @@ MAX_YAML = 100_000  # bytes: the longest suite of ours has 3,000, and PyYAML rea
 _MAX_NODES = 10_000  # of YAML once its aliases are expanded
 _MAX_DEPTH = 60  # levels: the report's schema has 12
 _MAX_DIGITS = 18  # of a whole number: what 64 bits hold
+_LONGEST_WHOLE = 100  # characters of one in YAML, which writes it in binary too, and with underscores
+# What a reader of values raises on those it did not expect, and what decoders, parsers and unpicklers of others raise
+# on damaged bytes. They are closed lists, so that our own faults show.
+MISFITS = (OSError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError)
+FAULTS = (
+    *(OSError, ValueError, LookupError, ArithmeticError, EOFError, RuntimeError, struct.error, pickle.UnpicklingError),
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+#-]{0,119}")  # that may become a part of a path: no folder, no hidden file
 
 
@@ -101,7 +115,7 @@ def parse_yaml(text: str, *, most: int = MAX_YAML) -> Any:
         found = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         raise YamlError(str(error.problem or error.context), mark=error.problem_mark) from error
-    except (yaml.YAMLError, ValueError, LookupError) as error:  # the last two of a scalar that is not of its tag's type
+    except yaml.YAMLError as error:
         raise YamlError(" ".join(str(error).split())[:200]) from error
     try:
         _check(found)
@@ -152,10 +166,23 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         return node
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  as there
+        """Construct a value, or say that a scalar is not of its type."""
+        mark: Any = node.start_mark
+        kind = node.tag.rpartition(":")[2]
+        if kind == "int" and len(node.value) > _LONGEST_WHOLE:
+            raise yaml.MarkedYAMLError(problem=f"a whole number of {len(node.value)} digits", problem_mark=mark)
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError) as error:
+            problem = f"{str(node.value)[:40]!r}, which is no {kind}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark) from error
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002  as there
         """Construct a mapping whose keys stand once each."""
         seen: set[str] = set()
-        for key in (one for one, _ in node.value if isinstance(one, yaml.ScalarNode)):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()  # the class above tells what it is else
+        for key in (one for one, _ in pairs if isinstance(one, yaml.ScalarNode)):
             if key.value in seen:
                 mark: Any = key.start_mark
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r:.60} twice", problem_mark=mark)

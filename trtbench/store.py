@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from trtbench.disk import Lease, file_sha256, locked, require_file, storing, write_atomically
 from trtbench.errors import StoreError
-from trtbench.foreign import is_inside, parse_json, read_file, read_json
+from trtbench.foreign import MISFITS, is_inside, parse_json, read_file, read_json
 from trtbench.jsonable import sha256_of, to_jsonable
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Store:
         assert self._brought is not None
         wanted = but(inputs, circumstances)
         for listing in sorted((self._brought / kind).glob(f"*/{LISTING}")):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            with contextlib.suppress(*MISFITS):
                 if but(read_json(listing)["inputs"], circumstances) == wanted:
                     return self._read(listing.parent)
         return None
@@ -218,7 +218,7 @@ class Store:
         listings = sorted((self.root / kind).glob(f"*/{LISTING}"), key=lambda path: path.stat().st_mtime, reverse=True)
         wanted = to_jsonable(inputs)
         for path in listings:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            with contextlib.suppress(*MISFITS):
                 before = read_json(path)
                 if before["label"] == label:
                     names = {*before["inputs"], *wanted}
@@ -323,7 +323,7 @@ class Store:
                 seconds=seconds,
                 is_cached=True,
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except MISFITS:
             return None
 
     def _clear_damaged(self, folder: Path) -> None:

@@ -105,7 +105,7 @@ def test_gates_are_read_as_they_are_written() -> None:
     assert parse_gates("") == Gates()
 
 
-@pytest.mark.parametrize("text", ["slower:5", "drop:0.5%", "faster:5%", "slower:x%"])
+@pytest.mark.parametrize("text", ["slower:5", "drop:0.5%", "faster:5%", "slower:x%", ",", "inconclusive,"])
 def test_a_gate_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--fail-on"):
         parse_gates(text)

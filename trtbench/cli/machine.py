@@ -10,6 +10,7 @@ import typer
 from trtbench.cli.options import EngineArgument, JsonOption  # noqa: TC001  Typer resolves them at run time
 from trtbench.cli.screen import say, show, show_json, show_table
 from trtbench.errors import SidecarError
+from trtbench.foreign import MISFITS
 from trtbench.jsonable import to_jsonable
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _show_inspection(found: Inspection) -> None:
     show(f"Runtime: {sidecar.backend} {sidecar.backend_version} on {sidecar.device}; bound to {sidecar.machine}")
     try:
         _show_facts(found)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except MISFITS as error:
         raise SidecarError(
             f"sidecar of {found.path}: facts",
             expected="those that its runtime wrote",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image
 
 from trtbench.data.pixels import framed
 from trtbench.errors import DataError
-from trtbench.foreign import file_size, reason
+from trtbench.foreign import FAULTS, file_size, reason
 from trtbench.jsonable import sha256_of
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ _THREADS = min(
     8, os.cpu_count() or 1
 )  # Pillow decodes outside the interpreter's lock; more threads than this gain nothing
 _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
-# What Pillow raises on a damaged or foreign file, by format; a closed list, so that our own faults still show.
-_FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 # Formats that Pillow decodes by itself: for some others (EPS) it runs a program.
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _MAX_PIXELS = 64 * 10**6  # of one image: the largest of ImageNet has 61 million
@@ -90,7 +87,7 @@ def _read_into(path: Path, pixels: NDArray[np.uint8], framing: Framing) -> str |
             require_few_pixels(image)
             pixels[:] = framed(image, **framing.framing).transpose(2, 0, 1)
             return bool(image.getexif().get(_ORIENTATION, 1) != 1)
-    except _FAULTS as error:
+    except (*FAULTS, SyntaxError, Image.DecompressionBombError) as error:
         return "not an image" if isinstance(error, PIL.UnidentifiedImageError) else reason(error)
 
 

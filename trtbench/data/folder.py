@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import lzma
 import os
 import shutil
-import struct
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +21,7 @@ import numpy as np
 from trtbench.data.decode import data_cache, decode
 from trtbench.disk import locked, storing
 from trtbench.errors import DataError
-from trtbench.foreign import file_size, parse_json, read_file, reason
+from trtbench.foreign import FAULTS, MISFITS, file_size, parse_json, read_file, reason
 from trtbench.records import Split
 
 if TYPE_CHECKING:
@@ -206,7 +203,7 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], dict[str, int]]:
     try:
         text = read_file(path).decode()
         names = _of_json(parse_json(text)) if path.suffix == ".json" else text.splitlines()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except MISFITS as error:
         raise _unread(path, reason(error)) from error
     entries = tuple(name.strip() for name in names if name.strip())
     if len(entries) < _FEWEST_CLASSES or len(set(entries)) < len(entries):
@@ -278,11 +275,6 @@ _SMALL_BYTES, _RATIO = 10**9, 100  # what may be unpacked of a small archive, an
 _MOST_MEMBERS = 10 * 10**6
 _NAMES = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 _LONGEST_NAME = 10**6  # bytes, with what pax keeps beside it
-# What zipfile, tarfile and their decoders raise on damaged bytes; a closed list, so that our own faults show.
-FAULTS = (
-    *(OSError, ValueError, EOFError, NotImplementedError, RuntimeError, KeyError, IndexError, struct.error),
-    *(zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
-)
 
 
 def is_archive(path: Path) -> bool:

@@ -15,7 +15,7 @@ from trtbench.data.folder import is_archive, load_folder, load_images, stem, unp
 from trtbench.data.named import CIFAR_MEANS, CIFAR_STDS, DIGITS, DIGITS_MEAN, DIGITS_STD, load_cifar, load_digits
 from trtbench.data.preprocess import measure_mean_std
 from trtbench.errors import DataError
-from trtbench.foreign import parse_json
+from trtbench.foreign import FAULTS, MISFITS, parse_json
 from trtbench.records import Dataset, Framing, Preprocessing, Split
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def read_dataset(path: Path) -> Dataset:
             splits = {name: Split(images=kept[f"{name}.images"], labels=kept[f"{name}.labels"]) for name in _SPLITS}
         facts: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in said.items()}
         return Dataset(**facts | splits | {"preprocessing": Preprocessing.read(facts["preprocessing"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (*FAULTS, *MISFITS) as error:
         raise DataError(f"images {path}", expected="a whole file", got=repr(error), cure="pack them again") from error
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench.disk import file_sha256, write_atomically
 from trtbench.errors import SidecarError
-from trtbench.foreign import NAME, read_json, reason
+from trtbench.foreign import MISFITS, NAME, read_json, reason
 from trtbench.jsonable import to_jsonable
 from trtbench.precision import PRECISIONS, read_shown, shown_precision
 from trtbench.records import Output, Preprocessing
@@ -147,7 +147,7 @@ def read_sidecar(engine: Path) -> Sidecar:
         _check(sidecar)
     except FileNotFoundError as error:
         raise SidecarError(f"engine {engine}", expected=f"its sidecar {path.name} beside it", cure=cure) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except MISFITS as error:
         got = f"no {error}" if isinstance(error, KeyError) else reason(error)
         raise SidecarError(f"sidecar {path}", expected="a whole sidecar", got=got, cure=cure) from error
     if preprocessing.fingerprint != fingerprint:

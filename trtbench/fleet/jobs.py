@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trtbench.data import save_dataset
-from trtbench.data.folder import FAULTS, extract
+from trtbench.data.folder import extract
 from trtbench.decide.compare import machine_facts, runtime_versions
 from trtbench.disk import file_sha256, locked, storing, write_atomically
 from trtbench.environment import collect_environment
 from trtbench.errors import ConfigError, DataError, RowError
-from trtbench.foreign import read_json, reason
+from trtbench.foreign import FAULTS, MISFITS, read_json, reason
 from trtbench.graph.given import load_onnx
 from trtbench.jsonable import to_jsonable
 from trtbench.make.calibration import manifest
@@ -128,7 +128,7 @@ def open_job(path: Path, places: AnyPlaces) -> tuple[Suite, AnyPlaces]:
                     extract(path, Path(scratch) / "content")
                     _check(Path(scratch) / "content" / "job")
                     (Path(scratch) / "content" / "job").replace(folder)
-    except (*FAULTS, TypeError, AttributeError) as error:
+    except (*FAULTS, *MISFITS) as error:
         got = reason(error)
         raise ConfigError(f"job {path}", expected="a whole job", got=got, cure=_CURE) from error
     return load_suite(folder / _SUITE), replace(places, calib=folder / "calib", job=folder)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
 from trtbench.confined import confined
 from trtbench.data.preprocess import normalise
 from trtbench.disk import write_atomically
 from trtbench.errors import ConfigError, GraphError
-from trtbench.foreign import file_size, reason
+from trtbench.foreign import FAULTS, MISFITS, file_size, reason
 from trtbench.graph.adapt import adapted, fixed_batch, flattened, is_channels_last
 from trtbench.graph.reference import flat, onnxruntime, run_reference
 from trtbench.graph.simplify import simplify
@@ -192,7 +193,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     try:
         proto = onnx.load(path)
         onnx.checker.check_model(proto)
-    except Exception as error:  # onnx and protobuf raise many classes
+    except (*FAULTS, *MISFITS, DecodeError, onnx.checker.ValidationError) as error:
         got = " ".join(str(error).split())[:300]
         raise ConfigError(f"model {path}", expected="a valid ONNX file", got=got, cure=_CURE) from error
     return proto

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from trtbench.errors import CheckpointError
-from trtbench.foreign import file_size, reason
+from trtbench.foreign import FAULTS, MISFITS, file_size, reason
 from trtbench.jsonable import canonical_json
 from trtbench.models.container import MAGIC, load_packed
 
@@ -163,7 +163,7 @@ def _check_zip(path: Path, *, max_bytes: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except Exception as error:  # zipfile raises anything on damaged bytes
+    except FAULTS as error:
         raise _refusal(path, got=f"an archive that is cut short or damaged ({error})", cure=_GET_AGAIN) from error
     _check_size(path, sum(member.file_size for member in members), max_bytes=max_bytes)
     if any(member.filename.endswith("/constants.pkl") for member in members):
@@ -180,7 +180,7 @@ def _read_pickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # hostile or damaged bytes raise anything out of torch's unpickler
+    except (*FAULTS, *MISFITS, AssertionError) as error:
         raise _unreadable(path, error) from error
 
 

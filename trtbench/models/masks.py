@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from trtbench.errors import CheckpointError
+from trtbench.foreign import MISFITS
 from trtbench.models.counts import CONVOLUTIONS
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def masks_from_facts(facts: Any, model: nn.Module, *, path: Path) -> Masks:
     try:
         zeros = zeros_of(model)
         masks = {str(name): _unpacked(bits, zeros[name]) for name, bits in dict(facts).items()}
-    except (TypeError, ValueError, KeyError, zlib.error) as error:
+    except (*MISFITS, zlib.error) as error:
         cure = "make it again with trtbench, or load it with --dense, which lets its zeros learn"
         raise CheckpointError(
             f"checkpoint {path}: the masks of its zeros", expected="those of its layers", got=repr(error), cure=cure

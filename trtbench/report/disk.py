@@ -10,7 +10,7 @@ import numpy as np
 from trtbench.bench.interleave import Timing
 from trtbench.disk import write_atomically
 from trtbench.errors import ConfigError
-from trtbench.foreign import read_json
+from trtbench.foreign import MISFITS, read_json
 from trtbench.jsonable import to_jsonable
 from trtbench.report.document import validate_report
 from trtbench.report.markdown import render_markdown
@@ -113,7 +113,7 @@ def read_blocks(folder: Path, row: Row) -> Timing | None:
         if not all(block.ndim == 1 and len(block) and block.min() > 0 for block in timing.blocks):
             raise ValueError("an empty block, or a time that is not above 0")
         return timing  # noqa: TRY300  what it is made of is checked
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except MISFITS as error:
         cure = "remove it; the report then stands on its own figures"
         raise ConfigError(f"samples {path}", expected="a whole file", got=repr(error), cure=cure) from error
 
@@ -129,7 +129,7 @@ def read_predictions(folder: Path, row: Row) -> tuple[int, ...]:
         return tuple(map(int, read_json(path)["predictions"]))
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except MISFITS as error:
         raise ConfigError(f"samples {path}", expected="a whole file", got=repr(error), cure="remove it") from error
 
 

@@ -15,7 +15,7 @@ from trtbench.decide import choose
 from trtbench.engines.base import backend, resolve_backend
 from trtbench.environment import using_gpu
 from trtbench.errors import CapabilityError, DataError, OutOfMemoryError, RowError, TrtbenchError, UnsupportedError
-from trtbench.foreign import read_json
+from trtbench.foreign import MISFITS, read_json
 from trtbench.make.engines import EnginePlan, build_engine, prepare_engine, source
 from trtbench.make.images import overlap_notes
 from trtbench.make.makings import Makings
@@ -245,7 +245,7 @@ def _measuring_s(suite: Suite, places: Places, rows: int) -> float | None:
     """Return what measuring so many rows takes by an earlier run: the newest of this suite, else of any."""
     found: list[tuple[bool, str, float]] = []
     for path in places.runs.glob("*/report.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # no report of a run
+        with contextlib.suppress(*MISFITS):  # no report of a run
             report = read_json(path)
             before, took = report["suite"], sum(report["stages"].get(stage, 0.0) for stage in _MEASURING)
             timed = before["bench"]["duration"] * len(report["rows"])

@@ -21,7 +21,7 @@ from trtbench.disk import storing, write_atomically
 from trtbench.ending import unstoppable
 from trtbench.environment import collect_environment, using_gpu
 from trtbench.errors import ConfigError, StoreError
-from trtbench.foreign import read_json
+from trtbench.foreign import MISFITS, read_json
 from trtbench.jsonable import to_jsonable
 from trtbench.make.makings import Places
 from trtbench.progress import Event, Listener, Stages, nobody
@@ -255,7 +255,7 @@ def read_origin(run: Path) -> Origin:
         return Origin(suite=options(Suite, **kept["suite"]), places=places, folder=Path(kept["folder"]))
     except FileNotFoundError:
         return _from_here(read_report(run), folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except MISFITS as error:
         cure = "run the suite again"
         raise ConfigError(f"{folder / _ORIGIN}", expected="a whole file", got=repr(error), cure=cure) from error
 
@@ -264,7 +264,7 @@ def artefacts_of_reports(runs: Path) -> set[str]:
     """Return the names of the artefacts that the runs below a folder used."""
     found = set[str]()
     for origin in runs.glob(f"*/{_ORIGIN}"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(*MISFITS):
             found |= set(read_json(origin)["artefacts"])
     return found
 

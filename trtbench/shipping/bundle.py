@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.errors import ConfigError
-from trtbench.foreign import is_inside, read_json, reason
+from trtbench.foreign import MISFITS, is_inside, read_json, reason
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.records import Output, Preprocessing  # noqa: TC001  pydantic resolves the fields at run time
 from trtbench.rows import FidelityRecord, LatencyRecord  # noqa: TC001  likewise
@@ -129,7 +129,7 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         document = read_json(path)
         said = document.pop("sha256")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except MISFITS as error:
         got = f"no {error}" if isinstance(error, KeyError) else reason(error)
         raise ConfigError(f"bundle {folder}: {BUNDLE}", expected="a whole one", got=got, cure=_CURE) from error
     if sha256_of(document) != said:

@@ -9,12 +9,12 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import pickle
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from trtbench.disk import write_atomically
+from trtbench.foreign import FAULTS, MISFITS
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.train.hooks import NO_HOOKS, Hooks
 from trtbench.train.logbook import EpochRecord
@@ -135,7 +135,7 @@ def load_progress(path: Path, progress: Progress, *, fingerprint: Mapping[str, s
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         written = dict(state["fingerprint"])
-    except (OSError, EOFError, RuntimeError, ValueError, TypeError, KeyError, pickle.UnpicklingError):
+    except (*FAULTS, *MISFITS):
         return f"{path.name} was damaged: the fit started afresh"
     different = [name for name, value in fingerprint.items() if written.get(name) != value]
     if different:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from trtbench.disk import locked, write_atomically
 from trtbench.errors import DataError, GraphError
+from trtbench.foreign import MISFITS
 from trtbench.graph.view import LEVELS
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class KeyedCache:
         try:
             label = json.loads(self._label.read_bytes())
             key, digest = label["key"], label["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except MISFITS:
             return "it has no label that says what it was made from"
         if key != self._key:
             return "it was made from other images, settings or another TensorRT"

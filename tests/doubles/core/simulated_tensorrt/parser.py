@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # onnx brings it without types
+from google.protobuf.message import DecodeError
 
 from . import callbacks, rules
 from .strict import Made, kinds, strict
