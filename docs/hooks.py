@@ -8,9 +8,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from trtbench.cli.main import groups
+from trtbench.cli.options import command_of
 from trtbench.report.document import report_schema
 from trtbench.suite import suite_schema
 
@@ -108,13 +107,14 @@ def cli_page() -> str:
     lines = [
         "# Command line",
         "",
-        "Made from the parser. [Exit codes](../ci.md) are the same for all verbs; `--device` goes before the verb.",
+        "Made from the parser. [Exit codes](../ci.md) are the same for all verbs; `--device` goes before the verb;",
+        "`--quiet`, `--verbose` and `--log-level` may stand before it too.",
         "",
     ]
     for title, group in groups().items():
         lines += [f"## {title}", ""]
         for name, verb in group.items():
-            command = typer.main.get_command(verb)
+            command = command_of(verb)
             lines += _verb(command, f"trtbench {name}")
             for inner in getattr(command, "commands", {}).values():
                 lines += _verb(inner, f"trtbench {name} {inner.name}")

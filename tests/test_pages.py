@@ -10,7 +10,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 
 import trtbench
@@ -18,6 +17,7 @@ from docs.hooks import made
 from trtbench import errors
 from trtbench._optional import is_installed
 from trtbench.cli.main import verbs
+from trtbench.cli.options import command_of
 from trtbench.precision import PRECISIONS
 from trtbench.suite import parse_suite, suite_schema
 
@@ -50,7 +50,7 @@ def parse(line: str) -> None:
     if arguments[0] == "--device":  # before any verb
         del arguments[:2]
     name = arguments.pop(0)
-    command = typer.main.get_command(verbs()[name])
+    command = command_of(verbs()[name])
     while inner := getattr(command, "commands", None):
         command = inner[arguments.pop(0)]
     command.make_context(name, arguments)

@@ -1,14 +1,33 @@
-"""What long work tells of its progress: events, who listens, and the time that is left."""
+"""What long work tells of its progress: events, who listens, the time that is left, and the log of a run."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import platform
 import time
+import warnings
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from trtbench.errors import TrtbenchError
+from trtbench.jsonable import without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+RUN_LOG = "run.log"
+LEVEL: ContextVar[int] = ContextVar("level", default=logging.INFO)  # of --log-level: the least that is logged
 State = Literal["started", "progress", "cached", "done", "failed", "note"]
 _MINUTE_S = 60
+_LAST_LINES = 200  # of what a worker process wrote; the file beside the log has all of it
+_GRAVITY = {"started": logging.DEBUG, "failed": logging.WARNING}
+_LOG = logging.getLogger(__name__)
+_LOG.propagate = False  # to the terminal, which is told of events by a listener
+_LOG.setLevel(logging.DEBUG)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,3 +134,77 @@ class Clock:
                 Event(stage=stage, item="all" if stage == "score" else item, state="done", seconds=now - self._since)
             )
             self._since = now
+
+
+class _LogFile(logging.FileHandler):
+    """Appends records, scrubbed as command lines are. A disk that is full ends the log, not the run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # of opening it
+            super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(" ".join(without_secrets(line.split(" "))) for line in super().format(record).splitlines())
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  as logging names it
+        """Write on where it can be."""
+
+
+@contextlib.contextmanager
+def logged(folder: Path, *, argv: Sequence[str], tell: Listener) -> Iterator[Listener]:
+    """Write into run.log of a run's folder: events with their times, records of any library, warnings, last words.
+
+    Yields a listener that passes events on to `tell`. Where nothing but the log is in the folder when an error that
+    was foreseen ends the run, the log goes too.
+    """
+    file = _LogFile(folder / RUN_LOG, encoding="utf-8", errors="backslashreplace", delay=True)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    file.setLevel(LEVEL.get())
+    loggers = (logging.getLogger(), _LOG)
+    for logger in loggers:
+        logger.addHandler(file)
+    shown, warnings.showwarning = warnings.showwarning, _log_warning  # type: ignore[assignment]  # to no other file
+    try:
+        _LOG.info("%s (Python %s, %s)", " ".join(argv), platform.python_version(), platform.platform())
+        yield _Logging(tell)
+    except BaseException as error:
+        is_foreseen = isinstance(error, (TrtbenchError, KeyboardInterrupt))
+        _LOG.error("ended by %s: %s", type(error).__name__, error, exc_info=None if is_foreseen else error)
+        with contextlib.suppress(OSError):
+            if is_foreseen and [path.name for path in folder.iterdir()] == [RUN_LOG]:
+                (folder / RUN_LOG).unlink()
+        raise
+    finally:
+        warnings.showwarning = shown
+        _log_workers(folder)
+        for logger in loggers:
+            logger.removeHandler(file)
+        with contextlib.suppress(OSError):
+            file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Logging:
+    """A listener that logs what begins and ends, and passes all on."""
+
+    tell: Listener
+
+    def __call__(self, event: Event) -> None:
+        if event.state != "progress":
+            took = "" if event.seconds is None else f"{event.seconds:.1f} s"
+            words = " ".join(filter(None, (event.state, event.stage, event.item, took, event.detail)))
+            _LOG.log(_GRAVITY.get(event.state, logging.INFO), "%s", words)
+        self.tell(event)
+
+
+def _log_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    text = warnings.formatwarning(message, category, filename, lineno).strip()
+    logging.getLogger("py.warnings").warning("%s", text)
+
+
+def _log_workers(folder: Path) -> None:
+    """Copy the end of what each worker process wrote to its standard error."""
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.glob("logs/*.log")):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]:
+                _LOG.info("worker %s: %s", path.stem, line)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,10 +103,16 @@ def test_build_bench_report_plan_and_store_work_on_one_suite(trtbench: Callable[
     assert (planned := trtbench(f"plan {tiny} --json").json)["disk_bytes"] == 0
     assert planned["schema_version"] == "1"
 
-    benched = trtbench(f"bench {tiny}")
+    benched = trtbench(f"-v bench {tiny}")
     assert benched.code == 0, benched.err
     assert "CPU" in benched.out or "cpu" in benched.out
-    assert "report.md" in benched.err
+    assert "report.md, report.csv, run.log\n" in benched.err
+    assert "start  data" in benched.err
+    (log,) = tiny.parent.glob("runs/2*/run.log")
+    told = log.read_text(encoding="utf-8")
+    assert f"trtbench -v bench {tiny}" in told.splitlines()[0]
+    assert re.search(r"INFO +trtbench.progress: done time batch 1 [0-9.]+ s\n", told), told
+    assert "DEBUG" not in told
 
     assert trtbench("report --json").json["schema_version"] == "1"
     assert "onnxruntime-cpu" in trtbench("report runs/latest/report.json").out
@@ -129,6 +136,47 @@ def test_run_does_everything_and_answers_in_json(trtbench: Callable[[str], Answe
 
     assert found.code == 0, found.err
     assert [row["status"] for row in found.json["rows"]] == ["ok"] * 3
+    assert found.err == ""
+
+
+@cache
+def _leaves() -> dict[str, Any]:
+    from trtbench.cli.main import verbs
+    from trtbench.cli.options import command_of
+
+    found: dict[str, Any] = {}
+    for name, verb in verbs().items():
+        command = command_of(verb)
+        inner = getattr(command, "commands", None)
+        found |= {name: command} if inner is None else {f"{name} {one}": leaf for one, leaf in inner.items()}
+    return found
+
+
+@pytest.mark.parametrize("verb", _leaves())
+def test_every_verb_heeds_quiet_and_no_color(
+    trtbench: Callable[[str], Answer], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Each is asked for what is not there, or answers at once."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    params = _leaves()[verb].params
+    given = ["missing" for one in params if one.param_type_name == "argument"]
+    given += [f"{one.opts[0]} missing" for one in params if one.required and one.param_type_name == "option"]
+
+    found = trtbench(f"{verb} {' '.join(given)} --quiet -v --log-level error")
+
+    assert found.code in {0, 2, 3, 5}, found.err
+    assert all(line.startswith("error: ") for line in found.err.splitlines()), found.err
+    assert not re.search(r"\x1b\[[\d;]*[349]\d", found.out + found.err)
+
+
+def test_an_error_is_red_where_colour_is_wanted(
+    trtbench: Callable[[str], Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    assert "\x1b[31merror:" in trtbench("plan missing").err
 
 
 def test_a_failed_row_exits_3(trtbench: Callable[[str], Answer], tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

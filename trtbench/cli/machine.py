@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trtbench.cli.options import EngineArgument, JsonOption  # noqa: TC001  Typer resolves them at run time
-from trtbench.cli.screen import say, show, show_json, show_table
+from trtbench.cli.screen import say, show, show_json, show_table, warn
 from trtbench.errors import SidecarError
 from trtbench.foreign import MISFITS
 from trtbench.jsonable import to_jsonable
@@ -130,7 +130,7 @@ def crosscheck_verb(
     else:
         _show_crosscheck(found)
     if not found.is_close:
-        say(f"warning: the figures differ by more than {LIMIT:.0%}; lock the clocks and see that nobody else is on it")
+        warn(f"the figures differ by more than {LIMIT:.0%}; lock the clocks and see that nobody else is on it")
 
 
 def _plain(found: Inspection) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import difflib
 import errno
 import inspect
 import io
+import logging
 import os
 import sys
 import tempfile
@@ -19,10 +20,20 @@ from typer.core import TyperGroup
 
 from trtbench import __version__
 from trtbench.cli import machine, reports, ship, steps, studies, suite
-from trtbench.cli.options import GIVEN_DEVICE, IS_DEBUGGED, PLAIN
+from trtbench.cli.options import (
+    GIVEN_DEVICE,
+    IS_DEBUGGED,
+    PLAIN,
+    LogLevelOption,
+    QuietOption,
+    VerboseOption,
+    command_of,
+    speak_as_usual,
+)
 from trtbench.cli.screen import complain, show
 from trtbench.ending import Stopped, heed_signals
 from trtbench.errors import ConfigError, TrtbenchError
+from trtbench.progress import LEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +89,7 @@ class _Verbs(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  as in every group
         """Build one verb, if there is such a one."""
         found = verbs().get(cmd_name)
-        return None if found is None else typer.main.get_command(found)
+        return None if found is None else command_of(found)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  as in every group
         """Write what each verb does, building none."""
@@ -144,6 +155,9 @@ def _application(
         typer.Option(help="The GPU, as cuda:N in the order of nvidia-smi or by its UUID; goes before a suite's own."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show where in trtbench an unforeseen error arose.")] = False,
+    quiet: QuietOption = False,  # noqa: ARG001  heeded when it is read, as the two below
+    verbose: VerboseOption = False,  # noqa: ARG001
+    log_level: LogLevelOption = None,  # noqa: ARG001
 ) -> None:
     """Which compressed variant of this CNN should I ship to this GPU?"""
     from trtbench.environment import using_gpu
@@ -162,6 +176,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what no encoding has
     sys.path.append(str(Path.cwd()))  # so that `mymodel:build` in this folder is found, as under `python -m`
+    logging.getLogger().setLevel(LEVEL.get())
     try:
         app(prog_name="trtbench")
     except TrtbenchError as error:
@@ -176,6 +191,8 @@ def main() -> None:
             sys.exit(fault.exit_code)
         complain(_unforeseen(error))
         sys.exit(_UNFORESEEN)
+    finally:
+        speak_as_usual()
 
 
 def _unforeseen(error: Exception) -> TrtbenchError:

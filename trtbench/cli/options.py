@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextvars import ContextVar
 from dataclasses import replace
+from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trtbench.cli.given import Section
+from trtbench.cli.screen import IS_QUIET, LogOnScreen
 from trtbench.jsonable import without_secrets
+from trtbench.progress import LEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,13 +42,84 @@ CalibOption = Annotated[
         "--calib", help="Folder that calibration manifests are read from and written to; else calib is read only."
     ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 RequireGpuOption = Annotated[bool, typer.Option("--require-gpu", help="Exit 5 where no GPU can be used.")]
 JunitOption = Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML too: a test case a row and a gate.")]
 MlflowOption = Annotated[
     str | None, typer.Option("--mlflow", metavar="URI", help="Log to MLflow too, e.g. sqlite:///mlflow.db.")
 ]
+
+
+class Level(StrEnum):
+    """What is logged at least."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def _be_quiet(is_asked: bool) -> None:  # noqa: FBT001  as Typer calls it
+    if is_asked:
+        IS_QUIET.set(True)
+
+
+def _be_verbose(is_asked: bool) -> None:  # noqa: FBT001  likewise
+    root = logging.getLogger()
+    if is_asked and not any(isinstance(one, LogOnScreen) for one in root.handlers):
+        root.addHandler(LogOnScreen())
+
+
+def _log_from(level: Level | None) -> None:
+    if level is not None:
+        LEVEL.set(logging.getLevelNamesMapping()[level.name])
+        logging.getLogger().setLevel(LEVEL.get())
+
+
+# Of every verb, and before it. They act when they are read; a verb sees nothing of them.
+_heeded = {"expose_value": False}
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.", callback=_be_quiet, **_heeded)
+]
+VerboseOption = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Show what libraries log, and what begins.", callback=_be_verbose, **_heeded),
+]
+LogLevelOption = Annotated[
+    Level | None,
+    typer.Option(help="What is logged at least: to a run's run.log, and by -v.", callback=_log_from, **_heeded),
+]
+
+
+@cache
+def _of_every_verb() -> list[Any]:
+    one = typer.Typer(**PLAIN)
+
+    @one.command()
+    def verb(
+        *, quiet: QuietOption = False, verbose: VerboseOption = False, log_level: LogLevelOption = None
+    ) -> None: ...
+
+    return typer.main.get_command(one).params
+
+
+def command_of(verb: typer.Typer) -> Any:
+    """Return the command of a verb, with the options that every verb has."""
+    command: Any = typer.main.get_command(verb)
+    for one in getattr(command, "commands", {"": command}).values():
+        one.params += _of_every_verb()
+    return command
+
+
+def speak_as_usual() -> None:
+    """Undo what the options of every verb said."""
+    IS_QUIET.set(False)
+    LEVEL.set(logging.INFO)
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    for handler in [one for one in root.handlers if isinstance(one, LogOnScreen)]:
+        root.removeHandler(handler)
+
 
 MODEL = Section(
     key="model",

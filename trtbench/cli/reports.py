@@ -15,13 +15,13 @@ from trtbench.cli.options import (
     JsonOption,
     JunitOption,
     MlflowOption,
-    QuietOption,
     RunArgument,
     output_option,
 )
 from trtbench.cli.screen import Screen, say, show, show_json, show_table
 from trtbench.errors import ConfigError, GateError, InconclusiveError
 from trtbench.jsonable import without_secrets
+from trtbench.progress import RUN_LOG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,6 @@ def compare(
     again: Annotated[bool, typer.Option("--again", help="Time engines that are the same file too.")] = False,
     pairs: Annotated[int | None, typer.Option(min=1, help="Block pairs, at least.")] = None,
     junit: JunitOption = None,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say of each row of two runs whether it is SAME, FASTER, SLOWER or AMBIGUOUS.
@@ -83,7 +82,7 @@ def compare(
     gates = parse_gates(fail_on)
     reports = (read_report(first), read_report(second))
     is_bundle = (first / BUNDLE).is_file()
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         found, matched = compare_reports(
             *reports,
             engines=[*(engines or [Path("engines")]), *([first] if is_bundle else [])],
@@ -207,7 +206,8 @@ def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
         show(f"  {line}")
     if line := file_line(found.decision, run=str(folder)):
         show(line)
-    say(f"Report: {folder / 'report.html'}, report.md, report.csv")
+    files = ("report.md", "report.csv", *([RUN_LOG] if (folder / RUN_LOG).exists() else []))
+    say(f"Report: {folder / 'report.html'}, {', '.join(files)}")
 
 
 def check_mlflow(uri: str | None) -> None:

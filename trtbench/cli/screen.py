@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
 import textwrap
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
 
     from trtbench.progress import Event
 
+IS_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)  # of the command line
 _JSON_VERSION = "1"  # goes up where a key of --json goes away or means another thing; new ones come without
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _AGAIN_S = 30  # after which a line says again what lasts
 _MARKS = {
+    "started": "start ",
     "done": "[green]done  [/green]",
     "cached": "[cyan]kept  [/cyan]",
     "failed": "[red]failed[/red]",
@@ -50,8 +54,22 @@ def _printable(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Write a line for people to stderr."""
-    Console(stderr=True, soft_wrap=True).print(_printable(text), highlight=False, markup=False)
+    """Write a line for people to stderr, unless they want quiet."""
+    Console(stderr=True, soft_wrap=True, quiet=IS_QUIET.get()).print(_printable(text), highlight=False, markup=False)
+
+
+def warn(text: str) -> None:
+    """Write a line to stderr that nobody may miss."""
+    Console(stderr=True, soft_wrap=True).print(f"[yellow]warning:[/yellow] {escape(_printable(text))}", highlight=False)
+
+
+class LogOnScreen(logging.Handler):
+    """Shows on stderr what libraries log, beside the live line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record."""
+        text = _printable(f"{record.levelname.lower()} {record.name}: {self.format(record)}")
+        Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False, style="dim")
 
 
 def show(text: str) -> None:
@@ -108,9 +126,13 @@ class Screen:
 
     The live line shows what is running, how far it is, and the time that is left of it. Elsewhere what lasts long is
     told again every half minute.
+
+    Args:
+        is_quiet: show nothing; else as the command line says.
     """
 
-    def __init__(self, *, is_quiet: bool) -> None:
+    def __init__(self, *, is_quiet: bool | None = None) -> None:
+        is_quiet = IS_QUIET.get() if is_quiet is None else is_quiet
         self._console = Console(stderr=True, quiet=is_quiet, soft_wrap=True)
         self._progress = Progress(
             SpinnerColumn(),
@@ -138,7 +160,8 @@ class Screen:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
-        if event.state in {"started", "progress"}:
+        is_told = event.state == "started" and any(isinstance(one, LogOnScreen) for one in logging.getLogger().handlers)
+        if event.state in {"started", "progress"} and not is_told:
             self._tell_again(event) if self._progress.disable else self._follow(event)
             return
         self._told_at = time.monotonic()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from trtbench.cli.options import JsonOption, QuietOption, RunArgument, output_option
+from trtbench.cli.options import JsonOption, RunArgument, output_option
 from trtbench.cli.screen import Screen, say, show, show_json
 from trtbench.disk import storing
 from trtbench.errors import ConfigError, DataError
@@ -51,14 +51,13 @@ def ship(
             help="With --serve-check: a Python that has nvidia-pytriton.",
         ),
     ] = Path(sys.executable),
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a row's engine with all that running it takes; a fresh process proves that it scores the same."""
     from trtbench.shipping import ship_row
     from trtbench.shipping.prove import proof_words
 
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         found = ship_row(
             run,
             output,
@@ -96,7 +95,6 @@ def predict(
         Path | None,
         output_option("Of no classifier: the .npz to write every output to, by its name."),
     ] = None,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is on images; where their folders bear the names of classes, count what is right."""
@@ -105,7 +103,7 @@ def predict(
 
     paths = _listed(images)
     found: list[Prediction] = []
-    with Screen(is_quiet=quiet) as screen, load(engine, batch=batch) as predictor:
+    with Screen() as screen, load(engine, batch=batch) as predictor:
         if not predictor.classes:
             _tell_outputs(paths, predictor, output=output, as_json=as_json)
             return

@@ -19,7 +19,6 @@ from trtbench.cli.options import (
     TRAIN,
     TRAINED_MODEL,
     JsonOption,
-    QuietOption,
     output_option,
 )
 from trtbench.cli.screen import Screen, tell
@@ -49,11 +48,11 @@ _Classes = Annotated[
 
 @app.command()
 @takes(DATA, MODEL)
-def evaluate(given: Given, *, quiet: QuietOption = False, as_json: JsonOption = False) -> None:
+def evaluate(given: Given, *, as_json: JsonOption = False) -> None:
     """Score a model on the whole test split."""
     from trtbench.steps import accuracy, step
 
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         found = step(given.suite(), accuracy, None, screen)
     tell(found, _counted(found), as_json=as_json)
 
@@ -65,7 +64,6 @@ def prune(
     *,
     classes: _Classes = None,
     output: Annotated[Path | None, output_option("The checkpoint to write.")] = None,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Remove channels from a model; without --checkpoint from fresh weights, which shows the structure only.
@@ -75,7 +73,7 @@ def prune(
     from trtbench.steps import network, step
 
     suite = _fresh(given, variants={"kind": "channels", "fine_tune": _learns(given)})
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         found = step(suite, network, output, screen, classes=_without_data(given, classes))
     words = f"{found.params:,} parameters, {found.macs / 1e6:.2f} M MACs; widths {dict(found.widths)}"
     tell(found, words, as_json=as_json)
@@ -90,7 +88,6 @@ def train(
     seeds: Annotated[
         int, typer.Option(min=1, help="Train this many times, by seed, seed + 1, ..., and tell the spread.")
     ] = 1,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model, or fine-tune a checkpoint; a second call goes on from the last epoch."""
@@ -98,7 +95,7 @@ def train(
     from trtbench.studies.seeds import train_seeds
 
     suite = _training(given)
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         if seeds > 1:
             spread = train_seeds(suite, seeds=seeds, output=output, tell=screen)
             tell(spread, spread.sentence, as_json=as_json)
@@ -114,13 +111,12 @@ def export(
     *,
     output: Annotated[Path, output_option("The ONNX file to write.")],
     classes: _Classes = None,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Export a model to one checked ONNX file with the batch norms folded."""
     from trtbench.steps import float_onnx, step
 
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         found = step(_fresh(given), float_onnx, output, screen, classes=_without_data(given, classes))
     words = f"{output}: opset {found.opset}, logits within {found.max_abs_error:.1e} of PyTorch's"
     tell(found, words, as_json=as_json)
@@ -135,14 +131,13 @@ def calibrate(
     from_cache: Annotated[
         Path | None, typer.Option(help="Take the ranges from a calibration cache that TensorRT 10 wrote.")
     ] = None,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Choose class-balanced training images and turn their activations into a Q/DQ graph, or import a cache."""
     from trtbench.steps import calibration, imported_calibration, step
 
     target = calibration if from_cache is None else partial(imported_calibration, cache=from_cache)
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         found = step(given.suite(), target, output, screen)
     source = f"{found.images} images" if from_cache is None else from_cache.name
     tell(found, f"{output}: {found.tensors} tensors from {source}", as_json=as_json)
@@ -154,13 +149,12 @@ def qat(
     given: Given,
     *,
     output: Annotated[Path, output_option("Folder of the learnt graph, its Q/DQ graph and the ranges.")],
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model with the roundings of its INT8 graph, scales and places alike, and write that graph."""
     from trtbench.steps import learnt_onnx, step
 
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         suite = given.suite(variants={"kind": "qat"}, fine_tune=_usual(_QAT_BUDGET))
         found = step(suite, learnt_onnx, output, screen)
     words = f"{_counted(found)}, {found.before} before the training; INT8 in {found.placement}"
@@ -173,13 +167,12 @@ def dynamic_int8(
     given: Given,
     *,
     output: Annotated[Path, output_option("The ONNX file to write.")],
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put a model's linear layers into dynamic INT8 (ONNX Runtime), and say how little of it that is."""
     from trtbench.steps import dynamic_onnx, step
 
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         found = step(given.suite(variants={"kind": "dynamic_int8"}), dynamic_onnx, output, screen)
     words = f"{_counted(found)}, {100 * found.share:.2f} % of the weights in INT8, {found.bytes:,} bytes"
     tell(found, words, as_json=as_json)
@@ -191,7 +184,6 @@ def quantize(
     given: Given,
     *,
     output: Annotated[Path, output_option("The packed file to write (.tbz).")],
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Round a model's weights to 8 bits or fewer, save them packed, and score what was saved."""
@@ -199,7 +191,7 @@ def quantize(
 
     variant = {"kind": "fixed_point", "fine_tune": _learns(given)}
     suite = given.suite(variants=variant, fine_tune=_usual(_FEW_BITS_BUDGET))
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         found = step(suite, packed_network, output, screen)
     words = f"{found.bits_per_weight:.2f} bits a weight, {found.bytes:,} bytes in {found.output}"
     tell(found, f"{_counted(found)}, {words}", as_json=as_json)
@@ -224,14 +216,13 @@ def sparsify(
         typer.Option("--second-order", help="nm: by curvature, not magnitude."),
         Only(with_="--method nm"),
     ] = None,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Set single weights of a model to zero, save it, and count and score what was saved."""
     from trtbench.steps import sparse_network, step
 
     suite = given.suite(variants=_sparse(given, method, is_second_order=bool(second_order)))
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         found = step(suite, sparse_network, output, screen)
     words = f"{_counted(found)} with {100 * found.sparsity:.2f} % of the weights at zero, in {found.seconds:.0f} s"
     tell(found, words, as_json=as_json)

@@ -21,7 +21,6 @@ from trtbench.cli.options import (
     EnginesOption,
     JsonOption,
     OutOption,
-    QuietOption,
     command_line,
     output_option,
     places_of,
@@ -69,7 +68,6 @@ def explain_int8(
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
     calib: CalibOption = None,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say where an INT8 drop comes from, and which layers to keep in higher precision."""
@@ -88,7 +86,7 @@ def explain_int8(
     from trtbench.studies.kernels import KernelConfig
 
     kernels = KernelConfig(under=tuple(shlex.split(under)), simulate=saturation, images=kernel_images)
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         makings = Makings(suite, places_of(out, engines, calib), tell=screen)
         wanted = _placement(placement, precision)
         found = explain(makings, variant=variant, placement=wanted, max_drop_pp=max_drop, kernels=kernels)
@@ -121,7 +119,6 @@ def calibration_study(
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
     calib: CalibOption = None,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure what calibration images are worth: how many, and whether their classes must be balanced."""
@@ -137,7 +134,7 @@ def calibration_study(
         placement=_placement(placement, precision) or "tensorrt",
         split=split,
     )
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         found = study_calibration(Makings(suite, places_of(out, engines, calib), tell=screen), config)
     folder = output or _beside(target, out / f"calibration-study-{suite.name}", "calibration-study")
     write_study(found, folder)
@@ -161,14 +158,13 @@ def sensitivity(
     *,
     output: Annotated[Path, output_option("The CSV to write; a plot goes beside it.")],
     ratio: Annotated[list[float] | None, typer.Option(help="Share of a layer's outputs; repeatable.")] = None,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Prune one layer at a time and count what the model still gets right on the validation images."""
     from trtbench.steps import step
     from trtbench.studies.sensitivity import layers_alone
 
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         found = step(given.suite(), partial(layers_alone, ratios=ratio or (0.25, 0.5, 0.75)), output, screen)
     worst = min(found.layers, key=lambda one: one.correct)
     words = f"{output}: {worst.layer} is the most sensitive: {worst.correct} of {worst.total} at {worst.ratio:.0%}"
@@ -189,7 +185,6 @@ def reproduce(
     output: Annotated[Path, output_option("Folder of the result.")] = Path("results"),
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make and score a source study's networks, and show what the study published beside them."""
@@ -207,7 +202,7 @@ def reproduce(
     whole, places = opened(suite, places_of(out, engines, None))
     asked, named = restricted(whole, tuple(only or ())), [f"--only={name}" for name in only or ()]
     if bundle is not None:
-        with Screen(is_quiet=quiet) as screen:
+        with Screen() as screen:
             script = write_bundle(asked, places, bundle, tell=screen)
         if as_json:
             show_json({"output": str(script)})
@@ -215,7 +210,7 @@ def reproduce(
         return
     argv = ["trtbench", "reproduce", asked.name, *named, *([] if builds else ["--no-engines"])]
     argv += ["--measure"] * measures + ([] if theirs is None else [f"--theirs={theirs.name}"])
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         found = reproduce_suite(
             asked,
             places,

@@ -27,7 +27,6 @@ from trtbench.cli.options import (
     JunitOption,
     MlflowOption,
     OutOption,
-    QuietOption,
     RequireGpuOption,
     SuiteArgument,
     check_gpu,
@@ -36,7 +35,7 @@ from trtbench.cli.options import (
     places_of,
 )
 from trtbench.cli.reports import check_mlflow, publish, show_matrix, show_report
-from trtbench.cli.screen import Screen, say, show, show_json, show_table
+from trtbench.cli.screen import Screen, say, show, show_json, show_table, warn
 from trtbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,7 +64,6 @@ def run(
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
     calib: CalibOption = None,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
     require_gpu: RequireGpuOption = False,
     junit: JunitOption = None,
@@ -77,12 +75,11 @@ def run(
         if junit or mlflow or require_gpu:
             cure = "publish the run of one device afterwards: `trtbench report`"
             raise ConfigError("--on", expected="none of --junit, --mlflow, --require-gpu", got="one", cure=cure)
-        _measure_fleet(suite, places_of(out, engines, calib), on, is_quiet=quiet, as_json=as_json)
+        _measure_fleet(suite, places_of(out, engines, calib), on, as_json=as_json)
         return
     _measure(
         suite,
         places_of(out, engines, calib),
-        is_quiet=quiet,
         as_json=as_json,
         require_gpu=require_gpu,
         junit=junit,
@@ -104,7 +101,6 @@ def build(
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
     calib: CalibOption = None,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
     require_gpu: RequireGpuOption = False,
 ) -> None:
@@ -114,7 +110,7 @@ def build(
     places = places_of(out, engines, calib)
     asked, places = (given.suite(), places) if "model.name" in given.values else _load(suite or _DEFAULT, places)
     check_gpu(is_required=require_gpu)
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         built = build_suite(asked, places, tell=screen)
     if as_json:
         show_json({"engines": [_built_facts(one) for one in built]})
@@ -139,7 +135,6 @@ def bench(
     out: OutOption = Path("runs"),
     engines: EnginesOption = Path("engines"),
     calib: CalibOption = None,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
     require_gpu: RequireGpuOption = False,
     junit: Annotated[JunitOption, Only(without="--engine", cure=_A_REPORT)] = None,
@@ -150,7 +145,6 @@ def bench(
         _measure(
             suite or _DEFAULT,
             places_of(out, engines, calib),
-            is_quiet=quiet,
             as_json=as_json,
             require_gpu=require_gpu,
             junit=junit,
@@ -163,7 +157,7 @@ def bench(
     load = {"load": [_load_of(one) for one in scenario]} if scenario else {}
     config = given.part("bench", BenchConfig, **load)
     check_gpu(is_required=require_gpu)
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         rows = bench_engine(engine, given.values.get("data.source", "digits"), config, out=out, tell=screen)
     if as_json:
         show_json({"rows": rows})
@@ -215,7 +209,7 @@ def plan(
 
     loaded, places = _load(suite, places_of(out, engines, calib))
     if loaded.model.code:
-        say(f"This suite runs code with your rights, here as when it is built: {loaded.model.code}.")
+        warn(f"this suite runs code with your rights, here as when it is built: {loaded.model.code}.")
     found = outlook(loaded, places)
     if as_json:
         show_json(found)
@@ -236,20 +230,19 @@ def pack_job(
     output: Annotated[Path, output_option("The job to write.")] = Path("job.zip"),
     out: OutOption = Path("runs"),
     calib: CalibOption = None,
-    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make all of a suite that needs no particular machine, and pack it for one: there, `trtbench run job.zip`."""
     from trtbench.fleet import pack_job as pack
 
     loaded, places = _load(suite, places_of(out, Path("engines"), calib))
-    with Screen(is_quiet=quiet) as screen:
+    with Screen() as screen:
         found = pack(loaded, places, output, tell=screen)
     if as_json:
         show_json(found)
         return
     for name, why in found.lost.items():
-        say(f"{name} is not in it: {why}")
+        warn(f"{name} is not in it: {why}")
     say(f"Wrote {found.output}: {found.artefacts} artefacts, {found.bytes / 1e6:.1f} MB. There: trtbench run {output}")
 
 
@@ -357,7 +350,6 @@ def _measure(
     suite: str,
     places: Places,
     *,
-    is_quiet: bool,
     as_json: bool,
     require_gpu: bool,
     junit: Path | None = None,
@@ -369,7 +361,7 @@ def _measure(
     check_mlflow(mlflow)
     loaded, places = _load(suite, places)
     check_gpu(is_required=require_gpu)
-    with Screen(is_quiet=is_quiet) as screen:
+    with Screen() as screen:
         found, folder = run_suite(
             loaded,
             places,
@@ -382,7 +374,7 @@ def _measure(
     _exit_where_failed([row.status for row in found.rows])
 
 
-def _measure_fleet(suite: str, places: Places, on: str, *, is_quiet: bool, as_json: bool) -> None:
+def _measure_fleet(suite: str, places: Places, on: str, *, as_json: bool) -> None:
     """Run a suite over a cluster, and put the reports of its devices into one matrix.
 
     Raises:
@@ -395,14 +387,14 @@ def _measure_fleet(suite: str, places: Places, on: str, *, is_quiet: bool, as_js
         raise ConfigError("--on", expected="ray or ray:ADDRESS", got=repr(on), cure="name a Ray cluster")
     loaded, places = _load(suite, places)
     now = datetime.now(UTC).astimezone()
-    with Screen(is_quiet=is_quiet) as screen:
+    with Screen() as screen:
         found = run_on_ray(loaded, places, address=address, argv=command_line(), now=now, tell=screen)
     if as_json:
         show_json(found)
     elif found.matrix is not None:
         show_matrix(found.matrix)
     for kind, why in found.lost.items():
-        say(f"{kind} has no report: {why}")
+        warn(f"{kind} has no report: {why}")
     if found.folder is not None:
         say(f"Report: {found.folder}/matrix.html, matrix.md, fleet.json")
     statuses = [row.status for report in found.reports.values() for row in report.rows]

@@ -24,7 +24,7 @@ from trtbench.errors import ConfigError, StoreError
 from trtbench.foreign import MISFITS, read_json
 from trtbench.jsonable import to_jsonable
 from trtbench.make.makings import Places
-from trtbench.progress import Event, Listener, Stages, nobody
+from trtbench.progress import Event, Listener, Stages, logged, nobody
 from trtbench.report.disk import write_report
 from trtbench.report.document import Report, read_report
 from trtbench.report.remarks import advice, texts
@@ -111,8 +111,11 @@ def run_suite(
         StoreError: something cannot be written; what was measured before is reported all the same.
         KeyboardInterrupt: someone stopped it; the report is written, and says so.
     """
-    stages = Stages(tell)
-    with _run_folder(places.runs, run_name(suite, now, kind)) as folder:
+    with (
+        _run_folder(places.runs, run_name(suite, now, kind)) as folder,
+        logged(folder, argv=argv, tell=tell) as listener,
+    ):
+        stages = Stages(listener)
         with using_gpu(suite.device):
             environment = collect_environment()
             results = bench_suite(suite, places, folder=folder, tell=stages)
@@ -123,9 +126,9 @@ def run_suite(
             _keep(report, folder)
             write_origin(folder, suite, places, artefacts=results.artefacts)
             point_latest(places.runs, folder)
-            tell(Event(stage="report", item=folder.name, state="done"))
-    if results.stopped is not None:
-        raise results.stopped
+            listener(Event(stage="report", item=folder.name, state="done"))
+        if results.stopped is not None:
+            raise results.stopped
     return report, folder
 
 
