@@ -9,7 +9,7 @@ TIMES ?= 20
 export SHARED
 
 # The extra that fits the NVIDIA driver: empty, cu12 or cu13. EXTRAS= overrides it.
-EXTRAS ?= $(shell $(PYTHON) -m trtbench.environment)
+EXTRAS ?= $(shell $(PYTHON) -c "from trtbench.environment.gpus import extra_here; print(extra_here())")
 CONSTRAINTS ?= $(if $(findstring cu12,$(EXTRAS)),docker/constraints-cu12.txt,constraints.txt)
 
 empty :=

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench._optional import load
+from trtbench.engines.cuda import open_cuda
 from trtbench.engines.cuda.loops import timed_by_clock, timed_by_events, timed_in_parts
-from trtbench.engines.cuda.open import open_cuda
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -43,14 +43,14 @@ def images(tmp_path: Path) -> CalibrationImages:
 
 @pytest.fixture
 def cuda(tensorrt_10_double: ModuleType) -> Cuda:  # noqa: ARG001  the double stands before CuPy is imported
-    from trtbench.engines.cuda.open import open_cuda
+    from trtbench.engines.cuda import open_cuda
 
     return open_cuda()
 
 
 @pytest.fixture(params=["cupy", "pycuda"])
 def either(request: pytest.FixtureRequest, tensorrt_10_double: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Cuda:  # noqa: ARG001
-    from trtbench.engines.cuda.open import open_cuda
+    from trtbench.engines.cuda import open_cuda
 
     if request.param == "pycuda":
         monkeypatch.setitem(sys.modules, "cupy", None)
@@ -146,7 +146,7 @@ def test_the_algorithm_is_that_of_the_base_class(
 def test_tensorrt_11_has_no_calibrators_and_importing_ours_is_no_error(
     images: CalibrationImages, tensorrt_11_double: ModuleType
 ) -> None:
-    from trtbench.engines.cuda.open import open_cuda
+    from trtbench.engines.cuda import open_cuda
 
     with pytest.raises(UnsupportedError) as raised:
         _made(images, open_cuda())

@@ -22,7 +22,7 @@ _BYTES = np.arange(1000, dtype=np.uint8)
 
 
 def _open(monkeypatch: pytest.MonkeyPatch, package: str) -> Cuda:
-    from trtbench.engines.cuda.open import open_cuda
+    from trtbench.engines.cuda import open_cuda
 
     if package == "pycuda":
         monkeypatch.setitem(sys.modules, "cupy", None)

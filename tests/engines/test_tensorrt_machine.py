@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbench.engines.cuda.device import DeviceFacts
-from trtbench.engines.tensorrt.machine import machine_of, refuse_hardware, refuse_version
+from trtbench.engines.tensorrt.plan import machine_of, refuse_hardware, refuse_version
 from trtbench.errors import SidecarError, UnsupportedError
 
 if TYPE_CHECKING:

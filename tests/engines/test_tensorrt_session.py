@@ -640,7 +640,7 @@ class _Refuses:
 
 @pytest.mark.usefixtures("tensorrt_double")
 def test_a_false_of_tensorrt_is_an_error_with_the_lines_of_its_log() -> None:
-    from trtbench.engines.cuda.open import open_cuda
+    from trtbench.engines.cuda import open_cuda
     from trtbench.engines.tensorrt.library import LogLines
     from trtbench.engines.tensorrt.session import _inference
     from trtbench.engines.tensorrt.tensors import _prepare, set_shape

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-import runpy
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,9 +118,11 @@ def test_without_a_driver_there_is_nothing_to_find(tmp_path: Path, monkeypatch: 
 def test_the_extra_is_named_before_any_package_is_installed(tmp_path: Path) -> None:
     """-S keeps site-packages away, -E and -s the user's own; only the source tree and the standard library are left."""
     command = [sys.executable, "-S", "-E", "-s"]
+    asked = re.search(r"^EXTRAS .*\(PYTHON\) -c \"(.*)\"\)$", (_PROJECT / "Makefile").read_text(), re.MULTILINE)
+    assert asked is not None
     bare = subprocess.run([*command, "-c", "import torch"], cwd=_PROJECT, capture_output=True, check=False)
     named = subprocess.run(
-        [*command, "-W", "error", "-m", "trtbench.environment"],
+        [*command, "-W", "error", "-c", asked.group(1)],
         cwd=_PROJECT,
         env={"PATH": str(tmp_path), "PYTHONPYCACHEPREFIX": str(tmp_path)},
         capture_output=True,
@@ -134,22 +136,14 @@ def test_the_extra_is_named_before_any_package_is_installed(tmp_path: Path) -> N
     assert named.stderr == ""
 
 
-def test_the_program_prints_just_the_word(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_extra_of_this_machine_fits_its_driver_and_its_oldest_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _nvidia_smi(tmp_path, "echo '580.65.06, 9.0'; echo '580.65.06, 7.0'")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(gpus, "find_driver_cuda", lambda: (13, 0))
 
-    runpy.run_module("trtbench.environment.__main__", run_name="__main__")
-
-    assert capsys.readouterr().out == "cu12-base\n"
-
-
-def test_importing_the_program_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_module("trtbench.environment.__main__", run_name="imported")
-
-    assert capsys.readouterr().out == ""
+    assert gpus.extra_here() == "cu12-base"
 
 
 def _write_proc(root: Path, text: str) -> None:

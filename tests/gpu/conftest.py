@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbench._optional import is_installed
-from trtbench.engines.cuda.open import open_cuda
+from trtbench.engines.cuda import open_cuda
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

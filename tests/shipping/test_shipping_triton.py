@@ -19,11 +19,10 @@ import pytest
 from trtbench.data import load_dataset
 from trtbench.errors import CapabilityError, GateError
 from trtbench.shipping import read_bundle, ship_row
-from trtbench.shipping.serve import Served, _check, serve_check
 from trtbench.shipping.templates import onnxruntime as runtime_of_bundles
 from trtbench.shipping.templates import predict as predict_of_bundles
 from trtbench.shipping.templates import triton_check, triton_model, triton_preprocess
-from trtbench.shipping.triton import largest_batch, write_repositories
+from trtbench.shipping.triton import Served, _check, largest_batch, serve_check, write_repositories
 
 if TYPE_CHECKING:
     from trtbench.suite import Suite

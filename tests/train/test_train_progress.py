@@ -11,9 +11,8 @@ from torch import nn
 
 from trtbench.errors import StoreError
 from trtbench.suite import TrainConfig
-from trtbench.train.logbook import EpochRecord
+from trtbench.train.logbook import EpochRecord, Progress, fingerprint_of, load_progress, save_progress
 from trtbench.train.optimise import make_optimizer, make_schedule
-from trtbench.train.progress import Progress, fingerprint_of, load_progress, save_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -76,8 +76,7 @@ def compare(
     from trtbench.decide.compare import parse_gates
     from trtbench.report.document import read_report
     from trtbench.running.again import compare_reports
-    from trtbench.shipping.beside import beside
-    from trtbench.shipping.bundle import BUNDLE
+    from trtbench.shipping.bundle import BUNDLE, beside
 
     gates = parse_gates(fail_on)
     reports = (read_report(first), read_report(second))

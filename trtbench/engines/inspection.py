@@ -63,8 +63,7 @@ def _asked(path: Path, sidecar: Sidecar) -> dict[str, Any]:
     """
     from trtbench.engines.tensorrt.backend import TENSORRT
     from trtbench.engines.tensorrt.inspector import report_layers
-    from trtbench.engines.tensorrt.machine import refuse_version
-    from trtbench.engines.tensorrt.plan import examine, load_plan
+    from trtbench.engines.tensorrt.plan import examine, load_plan, refuse_version
 
     here = TENSORRT.facts(sidecar.options)
     refuse_version(sidecar, version=here.version)

@@ -134,6 +134,11 @@ def fitting_extra(driver_cuda: Version | None, *, lowest_sm: Version | None = No
     return "cu13" if driver_cuda >= (13, 0) else "cu12"
 
 
+def extra_here() -> str:
+    """Name the extra that fits this machine's driver, for `make setup` to install."""
+    return fitting_extra(find_driver_cuda(), lowest_sm=min((sm for _, sm in ask_nvidia_smi()), default=None))
+
+
 def find_driver_cuda(*, root: Path = Path("/"), load: Callable[[str], Any] = ctypes.CDLL) -> Version | None:
     """Return the highest CUDA that the driver runs, or None without a driver; no device is opened.
 

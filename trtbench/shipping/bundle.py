@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from trtbench.decide.compare import Matched
+from trtbench.decide.ratios import is_measured
 from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.errors import ConfigError
 from trtbench.foreign import MISFITS, is_inside, read_json, reason
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.records import Output, Preprocessing  # noqa: TC001  pydantic resolves the fields at run time
 from trtbench.rows import FidelityRecord, LatencyRecord  # noqa: TC001  likewise
-from trtbench.shipping.serve import Served  # noqa: TC001  likewise
+from trtbench.shipping.triton import Served  # noqa: TC001  likewise
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from trtbench.report.document import Report
 
 BUNDLE = "bundle.json"
 _SCHEMA_VERSION = 1
@@ -169,3 +173,22 @@ def zipped(folder: Path) -> Path:
 @cache
 def _adapter() -> TypeAdapter[Bundle]:
     return TypeAdapter(Bundle)
+
+
+def beside(folder: Path, shipped: Report, run: Report) -> Matched:
+    """Return the pairs of rows to compare of a bundle in production and a new run: of its name, and the recommended.
+
+    Args:
+        folder: of the bundle.
+        shipped: the report in it.
+        run: of the new run.
+
+    Raises:
+        ConfigError: a file of the bundle was changed.
+    """
+    bundle = read_bundle(folder)
+    before = next((row for row in shipped.rows if row.name == bundle.row and is_measured(row)), None)
+    wanted = dict.fromkeys((bundle.row, run.decision.winner))
+    after = {row.name: row for row in run.rows if is_measured(row) and row.batch_size == bundle.batch_size}
+    pairs = [(before, after[name]) for name in wanted if before is not None and name in after]
+    return Matched(pairs=tuple(pairs), only_first=(), only_second=())

@@ -31,9 +31,8 @@ from trtbench.running.run import read_origin
 from trtbench.shipping.bundle import Bundle, Proof, read_bundle, seal, zipped
 from trtbench.shipping.card import card
 from trtbench.shipping.prove import proof_words, prove, prove_outputs
-from trtbench.shipping.serve import serve_check
 from trtbench.shipping.templates.predict import write_arrays
-from trtbench.shipping.triton import largest_batch, write_repositories
+from trtbench.shipping.triton import largest_batch, serve_check, write_repositories
 from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from trtbench.engines.sidecar import Sidecar
     from trtbench.rows import Row
     from trtbench.running.run import Origin
-    from trtbench.shipping.serve import Served
+    from trtbench.shipping.triton import Served
 
 _GOLDEN = 10
 # What the module of a bundle that runs its engine needs beside the runtime

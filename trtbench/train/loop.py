@@ -23,17 +23,21 @@ from trtbench.models.counts import evaluating
 from trtbench.train.augment import Labels, augmented_batch, loss_on, mixed, penalties
 from trtbench.train.evaluate import DeviceImages, as_device, logits_of, place, score
 from trtbench.train.hooks import NO_HOOKS, Hooks, holding_zeros
-from trtbench.train.logbook import EpochRecord, FitRecord, write_config, write_curves, write_history
-from trtbench.train.optimise import Average, climbed, make_optimizer, make_schedule
-from trtbench.train.progress import (
-    FILE_NAME,
+from trtbench.train.logbook import (
+    STATE_FILE,
+    EpochRecord,
+    FitRecord,
     Progress,
     epoch_generator,
     fingerprint_of,
     load_progress,
     save_progress,
     seeded_layers,
+    write_config,
+    write_curves,
+    write_history,
 )
+from trtbench.train.optimise import Average, climbed, make_optimizer, make_schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,11 +101,11 @@ def fit(
         if not config.epochs:
             return _untrained(model, task, folder=folder)
         progress = _start(model, task)
-        note = load_progress(folder / FILE_NAME, progress, fingerprint=fingerprint)
+        note = load_progress(folder / STATE_FILE, progress, fingerprint=fingerprint)
         resumed_from = len(progress.history) or None
         while len(progress.history) < config.epochs:
             record = _run_epoch(task, progress)
-            save_progress(folder / FILE_NAME, progress, fingerprint=fingerprint)
+            save_progress(folder / STATE_FILE, progress, fingerprint=fingerprint)
             write_history(folder, progress.history, epochs=config.epochs, best_epoch=progress.best_epoch)
             if on_epoch is not None:
                 on_epoch(record)

@@ -13,8 +13,8 @@ import numpy as np
 
 from trtbench.disk import write_atomically
 from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, refuse_precision
+from trtbench.engines.cuda import open_cuda
 from trtbench.engines.cuda.loops import timed_by_clock
-from trtbench.engines.cuda.open import open_cuda
 from trtbench.engines.onnxruntime.sessions import CUDA, require_provider, session_options, start, weight_bytes
 from trtbench.environment import collect_environment
 from trtbench.errors import UnsupportedError

@@ -41,9 +41,9 @@ class TensorRtBackend:
             CapabilityError: TensorRT is absent.
             DeviceError: CUDA cannot be used.
         """
-        from trtbench.engines.cuda.open import open_cuda
+        from trtbench.engines.cuda import open_cuda
         from trtbench.engines.tensorrt.library import abilities
-        from trtbench.engines.tensorrt.machine import machine_of
+        from trtbench.engines.tensorrt.plan import machine_of
         from trtbench.engines.tensorrt.precision import usual
 
         able = abilities()
@@ -71,10 +71,9 @@ class TensorRtBackend:
             EngineError: it does not load; with the lines of TensorRT's logger and the command that builds it again.
             OutOfMemoryError: the device is full.
         """
-        from trtbench.engines.cuda.open import open_cuda
+        from trtbench.engines.cuda import open_cuda
         from trtbench.engines.tensorrt.library import abilities
-        from trtbench.engines.tensorrt.machine import refuse_version
-        from trtbench.engines.tensorrt.plan import load_plan
+        from trtbench.engines.tensorrt.plan import load_plan, refuse_version
         from trtbench.engines.tensorrt.session import TensorrtEngine
 
         refuse_version(sidecar, version=abilities().version)

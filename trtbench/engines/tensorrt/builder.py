@@ -6,7 +6,6 @@ How far a build is, TensorRT tells as nested phases, from its own threads; here 
 from __future__ import annotations
 
 import contextlib
-import platform
 import threading
 import warnings
 from dataclasses import dataclass, field
@@ -14,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from trtbench.disk import file_sha256, write_atomically
 from trtbench.engines.base import BuildResult
-from trtbench.engines.cuda.open import open_cuda
+from trtbench.engines.cuda import open_cuda
+from trtbench.engines.tensorrt import plan as plans
 from trtbench.engines.tensorrt.caches import TimingCache, attach_timing_cache, cache_path
 from trtbench.engines.tensorrt.inspector import achieved, report_layers
 from trtbench.engines.tensorrt.library import Abilities, LogLines, abilities, create_builder, make_logger
-from trtbench.engines.tensorrt.machine import refuse_hardware, sm_of
-from trtbench.engines.tensorrt.plan import build_facts, examine, host_facts, layer_facts, load_plan, trtexec_line
 from trtbench.engines.tensorrt.precision import PrecisionPlan, plan_precision
 from trtbench.engines.tensorrt.source import (
     ParsedNetwork,
@@ -103,7 +101,7 @@ def build_engine(request: BuildRequest) -> BuildResult:
 
 def _setting(request: BuildRequest, able: Abilities, cuda: Cuda) -> _Setting:
     device = cuda.device()
-    refuse_hardware(device, is_hardware_compatible=request.options.hardware_compatible)
+    plans.refuse_hardware(device, is_hardware_compatible=request.options.hardware_compatible)
     plan = plan_precision(
         request.precision, abilities=able, options=request.options, compute_capability=device.compute_capability
     )
@@ -192,7 +190,7 @@ def _timings(setting: _Setting, config: trt.IBuilderConfig) -> TimingCache | Non
     folder = setting.request.options.timing_cache
     if folder is None:
         return None
-    gpu = f"{setting.device.name} sm{sm_of(setting.device)}"
+    gpu = f"{setting.device.name} sm{plans.sm_of(setting.device)}"
     path = cache_path(folder, version=setting.able.version, gpu=gpu, driver=setting.device.driver)
     return attach_timing_cache(config, path)
 
@@ -283,26 +281,26 @@ def _serialized(
 
 def _result(setting: _Setting, built: Serialized, aside: _Aside) -> BuildResult:
     request, plan, source = setting.request, setting.plan, setting.source
-    loaded = load_plan(
+    loaded = plans.load_plan(
         built.data,
         what=f"the plan just built, {request.engine.name}, does not load",
         cure=CURE,
         is_version_compatible=request.options.version_compatible,
     )
-    examined = examine(loaded.engine)
+    examined = plans.examine(loaded.engine)
     report = report_layers(examined.layers, convolutions=source.convolutions)
     words, notes = achieved(report, precision=plan.precision, target=plan.target)
     timings = aside.timings
     facts: dict[str, Any] = {
-        **host_facts(setting.device, version=setting.able.version, system=platform.system(), arch=platform.machine()),
-        **build_facts(plan, request.options, profiles=built.profiles),
+        **plans.host_facts(setting.device, version=setting.able.version),
+        **plans.build_facts(plan, request.options, profiles=built.profiles),
         "tensors": list(examined.tensors),
         "onnx_sha256": file_sha256(source.path),
         "calibration": _calibration_facts(request, plan),
-        "layers": layer_facts(report, quantizers=source.quantizers),
+        "layers": plans.layer_facts(report, quantizers=source.quantizers),
         "timing_cache": None if timings is None else {"file": timings.path.name, "read_bytes": timings.read_bytes},
         "warnings": list(built.warnings[:20]),
-        "trtexec": trtexec_line(
+        "trtexec": plans.trtexec_line(
             request,
             plan,
             profiles=built.profiles,

@@ -87,7 +87,7 @@ def why_absent() -> str:
     """
     if not _optional.is_installed("tensorrt"):
         return _what_is_missing()
-    from trtbench.engines.cuda.open import open_cuda
+    from trtbench.engines.cuda import open_cuda
 
     try:
         abilities()
