@@ -11,6 +11,7 @@ from trtbench.errors import ConfigError
 from trtbench.suite import (
     BenchConfig,
     ChannelsVariant,
+    Proposal,
     Suite,
     adhoc_suite,
     load_suite,
@@ -201,7 +202,15 @@ def test_a_variable_in_a_path_is_that_of_the_environment(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("checkpoint", [None, Path("a.pt")])
 def test_the_template_is_a_valid_suite(checkpoint: Path | None) -> None:
-    suite = parse_suite(suite_template(model="resnet20", data="digits", checkpoint=checkpoint), origin="template")
+    weights = {"train": {"epochs": 1}} if checkpoint is None else {"checkpoint": checkpoint}
+    asked = adhoc_suite(model={"name": "resnet20", **weights}, data={"source": "digits", "size": 16})
+    text = suite_template(Proposal(suite=asked, reasons={"size": "measured"}, per_class=7), base=Path())
+
+    assert "  size: 16  # measured\n" in text
+    suite = parse_suite(text, origin="template")
+    graph = adhoc_suite(model={"name": "onnx:m.onnx"}, data={"source": "folder:photos"})
+    text = suite_template(Proposal(suite=graph, reasons={}, per_class=7), base=Path("sub"))
+    assert (': "onnx:../m.onnx"' in text, ': "folder:../photos"' in text) == (True, True)
 
     assert suite.model.checkpoint == checkpoint
     assert suite.model.name == "resnet20"

@@ -519,9 +519,59 @@ def test_init_writes_paths_that_hold_from_the_suites_own_folder(trtbench: Callab
     weights = "--model tiny_nets:resnet8 --checkpoint net.safetensors"
     assert trtbench(f"init {weights} --data digits --output sub/s.yaml").code == 0
     assert trtbench("plan sub/s.yaml").code == 0
-    Path("m.onnx").touch()
-    assert trtbench("init --model onnx:m.onnx --data digits --output sub/o.yaml").code == 0
-    assert "../m.onnx" in Path("sub/o.yaml").read_text()
+
+
+@pytest.mark.slow  # three processes with limits
+@pytest.mark.usefixtures("tiny")
+def test_init_opens_an_onnx_file(trtbench: Callable[[str], Answer]) -> None:
+    weights = "--model tiny_nets:resnet8 --checkpoint net.safetensors"
+    assert trtbench(f"export {weights} --output m.onnx --exporter torchscript").code == 0
+    assert trtbench("init --model onnx:m.onnx --data digits").code == 0
+    assert trtbench("build suite.yaml").code == 0
+    Path("m.onnx").write_bytes(b"")
+    assert trtbench("init --model onnx:m.onnx --data digits --force").code == 2
+
+
+def test_init_proposes_what_it_finds_in_checkpoint_and_folder(
+    trtbench: Callable[[str], Answer], noise: Callable[..., Path]
+) -> None:
+    from trtbench.models import build_model, save_model
+
+    folder = noise(train=5, test=2)
+    for classes in (3, 10):
+        network = build_model("tiny_nets:resnet8", num_classes=classes)
+        save_model(Path(f"{classes}.safetensors"), network, name="tiny_nets:resnet8", num_classes=classes, metadata={})
+
+    told = trtbench(f"init --checkpoint 3.safetensors --data folder:{folder}")
+    other = trtbench(f"init --checkpoint 10.safetensors --data folder:{folder} --output other.yaml")
+
+    assert told.code == 0, told.err
+    assert "3.safetensors fits tiny_nets:resnet8" in told.err
+    text = Path("suite.yaml").read_text(encoding="utf-8")
+    assert "size: 16  # measured: all images have it" in text
+    assert re.search(r"mean: \[0\.\d+, 0\.\d+, 0\.\d+\]  # measured on the training images: if the network", text)
+    assert "# 12 images to train on, 3 to validate on, 6 to score on; 3 classes" in text
+    assert "per_class: 3}" in text
+    assert trtbench("plan suite.yaml --json").json["rows"]
+    assert other.code == 2
+    assert "expected 3 classes, got 10; use data of 10 classes, name all 10 in data.classes" in other.err
+    assert not Path("other.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--data digits", "--model: expected a network, got none"),
+        ("--data digits --model resnet20 --set bench.duration=1", "expected keys of data and of model"),
+    ],
+)
+@pytest.mark.usefixtures("tiny")
+def test_init_refuses_what_it_cannot_write_or_run(trtbench: Callable[[str], Answer], options: str, told: str) -> None:
+    found = trtbench(f"init {options}")
+
+    assert found.code == 2
+    assert told in found.err
+    assert not Path("suite.yaml").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from trtbench import _optional
+from trtbench.errors import CheckpointError
 from trtbench.make.images import expected_input
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import dense
+from trtbench.models.checkpoints import network_of, networks_of
 from trtbench.records import Framing
 from trtbench.suite import Suite, adhoc_suite
 
@@ -108,3 +110,18 @@ def test_weights_that_say_nothing_have_their_normalisation_measured_and_it_is_sa
 
     (note,) = found.notes
     assert note.endswith(f", measured on the training images; {_OPEN}")
+
+
+def test_a_checkpoint_says_or_shows_which_network_it_is_of(tmp_path: Path) -> None:
+    from trtbench.models import build_model, save_model
+
+    network = build_model("resnet20_a", num_classes=7)
+    save_model(tmp_path / "ours.safetensors", network, name="resnet32_a", num_classes=7, metadata={})
+    torch.save(network.state_dict(), tmp_path / "plain.pth")
+    torch.save(build_model("resnet18", num_classes=7).state_dict(), tmp_path / "two.pth")
+
+    assert networks_of(tmp_path / "ours.safetensors") == ("resnet32_a",)
+    assert networks_of(tmp_path / "plain.pth") == ("resnet20_a",)
+    assert networks_of(tmp_path / "resnet50-0676ba61.pth") == ("torchvision:resnet50",)
+    with pytest.raises(CheckpointError, match="expected one network that it fits, got resnet18 and resnet18_3x3"):
+        network_of(tmp_path / "two.pth")

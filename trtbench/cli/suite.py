@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,6 +38,8 @@ from trtbench.cli.screen import Screen, say, show, show_json, show_table, warn
 from trtbench.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trtbench.rows import Row
     from trtbench.running import BuiltEngine, Places
     from trtbench.suite import Suite
@@ -51,6 +52,7 @@ _DEFAULT = "quickstart"
 _SOME_ROWS_FAILED = 3
 _ONE_MODEL = Only(with_="--model", cure="add --model, or set it in the suite's file")
 _ONE_ENGINE = Only(with_="--engine", cure="add --engine, or set it in the suite's file")
+_TRAINING = {"epochs": 100, "lr": 0.1, "schedule": "one-cycle"}  # of weights that there are none of yet
 _A_REPORT = "measure a suite, or leave it out"
 _OfSuite = Annotated[
     str | None, typer.Argument(metavar="SUITE", help=f"A suite file or a shipped suite [default: {_DEFAULT}].")
@@ -247,40 +249,61 @@ def pack_job(
 
 
 @app.command()
+@takes(replace(DATA, needs="source", has_defaults=False), replace(MODEL, needs=""))
 def init(
+    given: Given,
     *,
-    model: Annotated[
-        str, typer.Option(help="The architecture: resnet20, torchvision:NAME, package.module:callable ...")
-    ],
-    data: Annotated[str, typer.Option(help="The images: digits, cifar10[:ROOT], cifar100[:ROOT], folder:PATH.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="Trained weights; without them the suite trains.")] = None,
     output: Annotated[Path, output_option("The suite file to write.")] = Path("suite.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")] = False,
 ) -> None:
-    """Write a suite for my model and my images, ready to run and to edit.
+    """Open my weights and my images, and write a suite for them that is ready to run and to edit.
 
-    The schema is written beside it, and the suite's first line names it to editors: they complete keys and say what
-    each takes.
+    What is not given is found: the network by its checkpoint, size, mean and std by who published the weights or by
+    measuring the images; comments in the file say which. One image goes through the network first. The schema is
+    written beside the suite, whose first line names it to editors: they complete keys and say what each takes.
     """
     from trtbench.disk import write_atomically
+    from trtbench.running import propose
     from trtbench.suite import parse_suite, suite_schema, suite_template
 
     if output.exists() and not force:
         raise ConfigError(f"file {output}", expected="no file there", cure="choose another --output, or add --force")
-    named = {"--model": (model, "onnx:"), "--data": (data, "folder:"), "--checkpoint": (str(checkpoint or ""), "")}
-    for option, (value, prefix) in named.items():
-        place = Path(value.removeprefix(prefix)).expanduser()
-        if value and value.startswith(prefix) and not place.exists():
-            raise ConfigError(option, expected="a file or folder that is there", got=str(place), cure="mend the path")
-    base = output.resolve().parent
-    near = {"model": _from(base, model, prefix="onnx:"), "data": _from(base, data, prefix="folder:")}
-    weights = None if checkpoint is None else Path(_from(base, str(checkpoint)))
+    _require_there(given.values)
+    if others := [key for key in given.values if not key.startswith(("data.", "model."))]:
+        cure = "write it into the file"
+        raise ConfigError(f"--set {others[0]}", expected="keys of data and of model", cure=cure)
+    values = dict(given.values)
+    if "model.checkpoint" in values and "model.name" not in values:
+        from trtbench.models.checkpoints import network_of
+
+        values["model.name"] = network_of(values["model.checkpoint"], weights_from=values.get("model.weights_from"))
+        say(f"{values['model.checkpoint']} fits {values['model.name']}.")
+    if "model.name" not in values:
+        raise ConfigError("--model", expected="a network", got="none", cure="name it, or give its --checkpoint")
+    is_trained = "model.checkpoint" in values or values["model.name"].startswith("onnx:")
+    found = propose(Given(values=values).suite(**({} if is_trained else {"model": {"train": _TRAINING}})))
     schema = output.with_suffix(".schema.json")
-    text = suite_template(**near, checkpoint=weights)
+    text = suite_template(found, base=output.resolve().parent)
     parse_suite(text, origin=str(output))
     write_atomically(output, f"# yaml-language-server: $schema={schema.name}\n{text}")
     write_atomically(schema, json.dumps(suite_schema(), indent=2) + "\n")
+    for note in found.notes:
+        say(note)
     say(f"Wrote {output}. Next: trtbench plan {output}; trtbench run {output}")
+
+
+def _require_there(values: Mapping[str, Any]) -> None:
+    """Refuse what is named and not there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    named = (("model.name", "onnx:"), ("model.checkpoint", ""), ("data.source", "folder:"), ("data.source", "images:"))
+    for key, prefix in named:
+        value = str(values.get(key, ""))
+        place = Path(value.removeprefix(prefix)).expanduser()
+        if value and value.startswith(prefix) and not place.exists():
+            raise ConfigError(key, expected="a file or folder that is there", got=str(place), cure="mend the path")
 
 
 @app.command()
@@ -329,13 +352,6 @@ def store_prune(
         keep_last=not everything,
     )
     say(f"Freed {freed / 1e6:.2f} MB.")
-
-
-def _from(base: Path, place: str, *, prefix: str = "") -> str:
-    """Write a path that was given from here as it reads from the folder of the suite's file."""
-    if not place.startswith(prefix):
-        return place
-    return prefix + os.path.relpath(Path(place.removeprefix(prefix)).expanduser(), base)
 
 
 def _load(suite: str, places: Places) -> tuple[Suite, Places]:

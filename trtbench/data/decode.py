@@ -35,6 +35,7 @@ _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _MAX_PIXELS = 64 * 10**6  # of one image: the largest of ImageNet has 61 million
 _MAX_BYTES = 512 * 10**6  # of one file
+_FAULTS = (*FAULTS, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
 _FREE = 0.8  # of the machine's memory that the pixels of all images may take
 
 
@@ -87,8 +88,19 @@ def _read_into(path: Path, pixels: NDArray[np.uint8], framing: Framing) -> str |
             require_few_pixels(image)
             pixels[:] = framed(image, **framing.framing).transpose(2, 0, 1)
             return bool(image.getexif().get(_ORIENTATION, 1) != 1)
-    except (*FAULTS, SyntaxError, Image.DecompressionBombError) as error:
+    except _FAULTS as error:
         return "not an image" if isinstance(error, PIL.UnidentifiedImageError) else reason(error)
+
+
+def sizes_of(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Return height and width of image files, as their headers say; what is no image has none."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(*_FAULTS):
+            file_size(path, most=_MAX_BYTES)
+            with Image.open(path, formats=FORMATS) as image:
+                found.append((image.height, image.width))
+    return found
 
 
 def require_few_pixels(image: Image.Image) -> None:

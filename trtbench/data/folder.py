@@ -115,6 +115,20 @@ def load_images(root: Path, *, framing: Framing) -> tuple[NDArray[np.uint8], tup
     return images, (*_stray_note(strays), *_rotation_note(rotated, len(files), framing))
 
 
+def training_files(source: str) -> list[Path]:
+    """Return the images of a folder, as `data.source` names it, that are for training; all of those without labels.
+
+    Raises:
+        DataError: there is no such folder, or a damaged archive.
+    """
+    name, _, place = source.partition(":")
+    root = Path(place).expanduser()
+    if name == "folder":
+        root = unpacked(root) if is_archive(root) else root
+        return [file for files in _part(root / "train").images.values() for file in files]
+    return [file for file in _files(root) if file.suffix.lower() in IMAGES]
+
+
 def _roles(root: Path) -> dict[str, str]:
     """Return the folder of each split that there is."""
     held = next((name for name in _VALIDATION if (root / name).is_dir()), None)

@@ -37,6 +37,7 @@ OUTPUT = "logits"
 _MAX_BYTES = 2**31  # of a message of protobuf; more lies in external data
 _FEW = 2  # images that a graph is tried on
 _MATRIX_RANK = 2
+_RANK, _COLOURS = 4, "3"  # of a batch of images
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 _TOLERANCE = 1e-2  # of the largest logit: a graph in FP16 rounds to half of that, where FP32 stays below 1e-5
 _OTHER_KINDS = (
@@ -293,6 +294,14 @@ class Description:
     weight_bytes: int
     is_quantized: bool
     build: str
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of the images it takes, where they are fixed; with the colours first or last."""
+        shape = next(iter(self.inputs), "").rpartition("(")[2].rstrip(")").split(", ")
+        sides = shape[1:3] if len(shape) == _RANK and shape[3] == _COLOURS != shape[1] else shape[2:]
+        is_fixed = len(shape) == _RANK and all(side.isdigit() and int(side) for side in sides)
+        return (int(sides[0]), int(sides[1])) if is_fixed else None
 
 
 def describe_onnx(path: Path) -> Description:

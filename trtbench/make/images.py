@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003  a recipe's arguments are looked at at run time
+from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, get_args
 
 from trtbench import _optional
@@ -25,24 +26,30 @@ if TYPE_CHECKING:
 
     from trtbench.make.makings import Makings
     from trtbench.records import Dataset, Split
+    from trtbench.suite import Suite
 
 
 PUBLISHERS = ("torchvision", "timm")  # of networks that are not ours, and of weights for them
 _INTERPOLATIONS: Mapping[str, Interpolation] = {name: name for name in get_args(Interpolation)}
 _USUAL_CROP = 0.875  # timm's, where a network says none
 _COUNTS = "overlap.json"
+ASSUMED = "assumed: "
+_LARGEST = 224  # pixels a side that are proposed of photographs, as ImageNet's networks see them
+_OF_CIFAR = 32  # as the networks of ours do that keep their first convolution's size
+_FEW = 1000  # training images, of which a tenth would tell little
+_SEEN = 500  # images whose size is looked at
 
 
-def expected_input(name: str, checkpoint: Path) -> Expected | None:
+def expected_input(name: str, checkpoint: Path | None) -> Expected | None:
     """Return what the weights of a checkpoint expect, or None where nobody says.
 
-    torchvision's weights are known by their file's name; weights of another name are taken for its first, which were
-    trained in the way that people copy.
+    torchvision's weights are known by their file's name; weights of another name, and those still to be trained, are
+    taken for its first, which were trained in the way that people copy.
     """
     from trtbench.models.checkpoints import facts_of
     from trtbench.models.files import read_metadata
 
-    noted = facts_of(read_metadata(checkpoint)).get("metadata", {})
+    noted = {} if checkpoint is None else facts_of(read_metadata(checkpoint)).get("metadata", {})
     with suppress(TypeError, ValueError, KeyError, AttributeError):  # an older file of ours, or none of ours
         return _noted(parse_json(noted["input"]))
     source, _, rest = name.partition(":")
@@ -51,18 +58,65 @@ def expected_input(name: str, checkpoint: Path) -> Expected | None:
     return _of_timm(rest) if source == "timm" and _optional.is_installed("timm") else None
 
 
+def framing_proposed(suite: Suite) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the keys of `data` that say how pictures are framed and split, where the suite does not, and why so."""
+    model, given = suite.model, suite.data
+    if not given.source.startswith(("folder:", "images:")):
+        return {}, {}
+    from trtbench.data.folder import training_files
+
+    files = training_files(given.source)
+    data: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    if "validation" not in given.model_fields_set and given.source.startswith("folder:"):
+        data["validation"], reasons["validation"] = 0.1, "share of the training images held out"
+        if len(files) < _FEW:
+            data["validation"], reasons["validation"] = 0.2, "share held out; a tenth of so few would tell little"
+    if given.size is not None:
+        return data, reasons
+    known = None if model.name.startswith("onnx:") else expected_input(model.name, model.checkpoint)
+    if known is None:
+        data["size"], reasons["size"] = _size_of(files, model.name)
+        return data, reasons
+    usual = {"antialias": True, "exif_rotation": False, "crop_ratio": None}
+    data |= {name: value for name, value in known.framing.framing.items() if usual.get(name, "") != value}
+    if suite.data.mean is None:
+        data |= {"mean": known.mean, "std": known.std}
+    return data, {**reasons, "size": known.source, "mean": known.source}
+
+
+def _size_of(files: list[Path], model: str) -> tuple[int | tuple[int, int], str]:
+    """Propose the size of images that nobody says: the network's, their own if they share one, else a usual one."""
+    from trtbench.data.decode import sizes_of
+    from trtbench.graph.given import describe_onnx
+    from trtbench.suite import ZOO
+
+    if model.startswith("onnx:") and (fixed := describe_onnx(Path(model.removeprefix("onnx:"))).image_size):
+        return fixed, "the graph takes no other"
+    sizes = sizes_of(files[:: max(1, len(files) // _SEEN)]) or [(_OF_CIFAR, _OF_CIFAR)]
+    height, width = sizes[0]
+    if len(set(sizes)) == 1 and max(height, width) <= _LARGEST:
+        return (height if height == width else (height, width)), "measured: all images have it"
+    is_small = model in ZOO and model not in {"mobilenet_v2", "resnet18", "resnet18_imagenet"}
+    side = round(median(min(one) for one in sizes))
+    most = _OF_CIFAR if is_small else _LARGEST
+    why = "what this network is made for" if is_small else f"at most {most} pixels"
+    return min(side, most), f"measured: the shorter side is of {side} pixels, as a median; {why}"
+
+
 def _noted(said: dict[str, Any]) -> Expected:
     fit = Preprocessing.read(said)
     framing = Framing(**fit.framing)
     return Expected(source="noted in the checkpoint", mean=fit.mean, std=fit.std, framing=framing, is_own=True)
 
 
-def _of_torchvision(name: str, checkpoint: Path) -> Expected | None:
+def _of_torchvision(name: str, checkpoint: Path | None) -> Expected | None:
     from torchvision.models import get_model_weights
 
     with suppress(ValueError):  # an unknown name, which building the network tells
         entries = list(get_model_weights(name))
-        named = [entry for entry in entries if entry.url.rpartition("/")[2] == checkpoint.name]
+        own = None if checkpoint is None else checkpoint.name
+        named = [entry for entry in entries if entry.url.rpartition("/")[2] == own]
         for entry in (*named, *entries)[:1]:
             fit = entry.transforms()
             return _expected(
@@ -142,7 +196,7 @@ def input_notes(makings: Makings, dataset: Dataset, known: Expected | None) -> t
     notes = []
     if data.mean is None and is_given and not (known is not None and known.is_own):
         who = "neither suite nor checkpoint says it" if model.checkpoint is not None else "the suite does not say it"
-        notes.append(f"assumed: {shown}, {dataset.normalisation}; {who}: data.mean and data.std do")
+        notes.append(f"{ASSUMED}{shown}, {dataset.normalisation}; {who}: data.mean and data.std do")
     if known is None:
         return tuple(notes)
     if data.mean is not None and (known.mean, known.std) != (fit.mean, fit.std):

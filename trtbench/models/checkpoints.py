@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from trtbench.disk import write_atomically
 from trtbench.errors import CheckpointError, ConfigError, StoreError
 from trtbench.foreign import parse_json
 from trtbench.jsonable import canonical_json
-from trtbench.models.files import FACTS, read_content
+from trtbench.models.files import FACTS, read_content, read_metadata
 from trtbench.models.masks import (
     MASKS,
     inferred_masks,
@@ -25,8 +26,8 @@ from trtbench.models.masks import (
 )
 from trtbench.models.rounding import grids_from_facts, grids_to_facts, input_grids, round_inputs
 from trtbench.models.states import ambiguous_weights, clean_state
-from trtbench.models.widths import Request, compare, misfit_error, narrow, narrowed_layers, shapes_of
-from trtbench.models.zoo import build_model
+from trtbench.models.widths import Request, compare, fitting_names, misfit_error, narrow, narrowed_layers, shapes_of
+from trtbench.models.zoo import build_model, model_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from trtbench.models.names import Naming
 
 _SHOWN = 3
+# The classifier, by the names that people give it.
+_HEAD = re.compile(r"(^|\.)(fc|linear|classifier|heads?|last_linear|output)(\.\w+)?\.weight$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,61 @@ def load_model(
     )
     round_inputs(model, grids)
     return LoadedModel(model=model, notes=(*notes, *([f"{len(grids)} layers round their inputs"] if grids else [])))
+
+
+def network_of(checkpoint: Path, *, weights_from: str | None = None) -> str:
+    """Return the name of the one network that a checkpoint is of.
+
+    Raises:
+        CheckpointError: it cannot be read, there is none, or several that it may be of.
+    """
+    found = networks_of(checkpoint, weights_from=weights_from)
+    if len(found) != 1:
+        got = " and ".join(found) or "none of ours or of torchvision"
+        cure = "name one of these" if found else "name it: timm:NAME, or package.module:callable of your own"
+        raise CheckpointError(f"--model of {checkpoint}", expected="one network that it fits", got=got, cure=cure)
+    return found[0]
+
+
+def networks_of(checkpoint: Path, *, weights_from: str | None = None) -> tuple[str, ...]:
+    """Return the networks that a checkpoint may be of, by name.
+
+    It is the one that we noted, or that torchvision published under this file's name; else those of ours that it fits,
+    else those of torchvision.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    noted = facts_of(read_metadata(checkpoint)).get("name")
+    if isinstance(noted, str):
+        return (noted,)
+    if published := _published_as(checkpoint.name):
+        return published
+    content = read_content(checkpoint)
+    state = clean_state(content.value, path=checkpoint, max_bytes=content.max_bytes, weights_from=weights_from)
+    shapes = shapes_of(state.tensors)
+    matrices = {key: shape[0] for key, shape in shapes.items() if len(shape) in {2, 4} and key.endswith("weight")}
+    heads = [outputs for key, outputs in matrices.items() if _HEAD.search(key)] or [*matrices.values()]
+    request = Request(
+        name="", num_classes=heads[-1] if heads else 1, in_channels=3, path=checkpoint, is_ordered=content.is_ordered
+    )
+    return tuple(
+        fitting_names(shapes, request, names=model_names()) or fitting_names(shapes, request, names=_of_torchvisions())
+    )
+
+
+def _of_torchvisions() -> list[str]:
+    import torchvision
+
+    return [f"torchvision:{name}" for name in torchvision.models.list_models(module=torchvision.models)]
+
+
+def _published_as(file: str) -> tuple[str, ...]:
+    from torchvision.models import get_model_weights
+
+    names = (name.partition(":")[2] for name in _of_torchvisions())
+    entries = ((name, entry) for name in names for entry in get_model_weights(name))
+    return tuple(f"torchvision:{name}" for name, entry in entries if entry.url.rpartition("/")[2] == file)[:1]
 
 
 def save_model(path: Path, model: nn.Module, *, name: str, num_classes: int, metadata: Mapping[str, str]) -> None:

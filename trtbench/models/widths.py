@@ -15,7 +15,7 @@ from trtbench.models.names import Misfit, Naming, name_tensors, units_of
 from trtbench.models.zoo import build_model, model_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from trtbench.models.names import Shape
@@ -220,7 +220,7 @@ def _count_error(what: str, misfit: Misfit, request: Request, *, counted: str, d
 
 
 def _cure(shapes: Mapping[str, Shape], request: Request) -> str:
-    fitting = _fitting_names(shapes, request)
+    fitting = fitting_names(shapes, request, names=model_names())[:_SHOWN]
     if not fitting:
         return "name the network it was trained with; one of your own is named package.module:callable"
     reason = ""
@@ -231,17 +231,20 @@ def _cure(shapes: Mapping[str, Shape], request: Request) -> str:
     return f"{reason}try {' or '.join(fitting)}"
 
 
-def _fitting_names(shapes: Mapping[str, Shape], request: Request) -> list[str]:
-    """Return the zoo's networks that the checkpoint fits, those of its exact widths before those it is pruned from."""
+def fitting_names(shapes: Mapping[str, Shape], request: Request, *, names: Iterable[str]) -> list[str]:
+    """Return the networks of these that a checkpoint fits: of its exact widths, else those it is pruned from."""
     exact: list[str] = []
     wider: list[str] = []
-    for name in model_names():
-        with torch.device("meta"):
-            model = build_model(name, num_classes=request.num_classes, in_channels=request.in_channels)
+    for name in names:
+        try:
+            with torch.device("meta"):
+                model = build_model(name, num_classes=request.num_classes, in_channels=request.in_channels)
+        except NotImplementedError:  # torchvision's RegNets look at the values of their weights
+            continue
         naming, misfits = compare(model, shapes, request)
         if misfits:
             continue
         network = shapes_of(model.state_dict())
         is_exact = all(network[key] == shapes[theirs] for key, theirs in naming.keys.items())
         (exact if is_exact else wider).append(name)
-    return (exact or wider)[:_SHOWN]
+    return exact or wider

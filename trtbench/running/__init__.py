@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trtbench.make.engines import EnginePlan
 from trtbench.make.makings import Places
 from trtbench.progress import Event
-from trtbench.running.plan import BuiltEngine, Outlook, PlannedRow, build_suite, outlook, plan_engines
+from trtbench.running.plan import BuiltEngine, Outlook, PlannedRow, build_suite, outlook, plan_engines, propose
 
 if TYPE_CHECKING:  # measuring brings SciPy, which a plan does without
     from trtbench.running.bench import bench_suite
@@ -25,6 +25,7 @@ __all__ = [
     "build_suite",
     "outlook",
     "plan_engines",
+    "propose",
     "run_suite",
 ]
 

@@ -8,7 +8,9 @@ build: that file is shipped, and the spread of all of them decides.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbench.decide import choose
@@ -17,22 +19,20 @@ from trtbench.environment import using_gpu
 from trtbench.errors import CapabilityError, DataError, OutOfMemoryError, RowError, TrtbenchError, UnsupportedError
 from trtbench.foreign import MISFITS, read_json
 from trtbench.make.engines import EnginePlan, build_engine, prepare_engine, source
-from trtbench.make.images import overlap_notes
-from trtbench.make.makings import Makings
+from trtbench.make.images import ASSUMED, framing_proposed, overlap_notes
+from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import variant_network
 from trtbench.make.recipe import Absent
 from trtbench.make.rescue import rescue
 from trtbench.make.trial import trial
 from trtbench.progress import Event, Listener, nobody
-from trtbench.suite import BACKENDS
+from trtbench.suite import BACKENDS, Proposal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from trtbench.bench.interleave import Timing
     from trtbench.engines.sidecar import Sidecar
-    from trtbench.make.makings import Places
     from trtbench.rows import Row, Status
     from trtbench.suite import DecisionConfig, EngineConfig, Suite, Variant
 
@@ -360,3 +360,73 @@ def _row_name(plan: EnginePlan, decision: DecisionConfig) -> str:
 
 def _of(plan: EnginePlan, rows: Sequence[Row], decision: DecisionConfig) -> Row:
     return next(row for row in rows if row.name == _row_name(plan, decision))
+
+
+_TRIED = 64  # images that a checkpoint is tried on
+
+
+def propose(suite: Suite) -> Proposal:
+    """Open the images and the weights of a suite, and say by them what it leaves open of its data; nothing is kept.
+
+    Raises:
+        ConfigError: there are none, the network does not take such images, or its classes are others.
+    """
+    data, reasons = framing_proposed(suite)
+    with tempfile.TemporaryDirectory() as scratch:
+        places = Places(runs=Path(scratch), calib=Path(scratch) / "calib")
+        makings = Makings(suite.model_copy(update={"data": suite.data.model_copy(update=data)}), places)
+        dataset = makings.dataset
+        seen, width = _try(makings)
+    counts = f"{len(dataset.train)} images to train on, {len(dataset.validation)} to validate on"
+    reasons["source"] = f"{counts}, {len(dataset.test)} to score on; {dataset.num_classes} classes"
+    if suite.data.mean is None:
+        data |= {"mean": dataset.preprocessing.mean, "std": dataset.preprocessing.std}
+        reasons["mean"] = dataset.normalisation
+        if "measured" in dataset.normalisation and suite.model.train is None:
+            reasons["mean"] += ": if the network was trained with others, write those"
+    classes = [count for count in _class_counts(makings) if count]
+    return Proposal(
+        suite=suite.model_copy(update={"data": suite.data.model_copy(update=data)}),
+        reasons=reasons,
+        per_class=max(1, min(50, min(classes) * 4 // 5)),  # some are left to judge by
+        width=width,
+        notes=(*(note for note in dataset.notes if not note.startswith(ASSUMED)), seen),
+    )
+
+
+def _class_counts(makings: Makings) -> list[int]:
+    import numpy as np
+
+    counts: list[int] = np.bincount(makings.dataset.train.labels).tolist()
+    return counts
+
+
+def _try(makings: Makings) -> tuple[str, int | None]:
+    """Let one image go through the network, a few through weights that were given; return what was seen, and a width.
+
+    Raises:
+        ConfigError: it takes no such image.
+        CheckpointError: the checkpoint does not fit.
+    """
+    if makings.onnx_path is not None:
+        from trtbench.make.graphs import float_graph
+
+        float_graph(makings, makings.suite.variants[0])
+        return "one image went through the graph", None
+    trial(makings)
+    held, given = makings.dataset.validation, makings.checkpoint
+    from trtbench.data.batches import spread
+    from trtbench.models.counts import conv_widths
+    from trtbench.train import predict
+
+    if given is None:
+        widths = conv_widths(makings.architecture.fresh(seed=0)).values()
+        return "one image went through the network", min(widths, default=None)
+    chosen = spread(held.labels, count=_TRIED)
+    network = makings.architecture.load(given.value, weights_from=makings.suite.model.weights_from).model
+    logits = predict(network, held.images[chosen], makings.dataset.preprocessing)
+    right = int((logits.argmax(1) == held.labels[chosen]).sum())
+    seen = f"{right} of {len(chosen)} validation images are told right by the checkpoint"
+    if right * makings.dataset.num_classes <= 2 * len(chosen):
+        seen += ": little more than by guessing; is this its network, its mean and std, its order of classes?"
+    return seen, min(conv_widths(network).values(), default=None)

@@ -13,7 +13,7 @@ from trtbench.suite.engines import (
     Method,
 )
 from trtbench.suite.inputs import ZOO, AugmentConfig, DataConfig, DistillConfig, ModelConfig, TrainConfig
-from trtbench.suite.read import load_suite, parse_suite, shipped_suites, suite_template
+from trtbench.suite.read import Proposal, load_suite, parse_suite, shipped_suites, suite_template
 from trtbench.suite.suite import Suite, adhoc_suite, suite_schema
 from trtbench.suite.variants import (
     KINDS,
@@ -55,6 +55,7 @@ __all__ = [
     "ModelConfig",
     "NmVariant",
     "Objective",
+    "Proposal",
     "QatVariant",
     "Suite",
     "TrainConfig",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -18,8 +19,9 @@ from trtbench.suite.base import validated
 from trtbench.suite.suite import Suite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+_NARROW = 64  # channels: of fewer, multiples of 16, which INT8 likes best, leave a third of them no choice
 # (section, key, what stands before the path)
 _PATHS = (
     ("model", "checkpoint", ""),
@@ -112,21 +114,47 @@ def _shown(mark: yaml.Mark | None) -> str:
     return "" if mark is None else f":{mark.line + 1}:{mark.column + 1}"
 
 
-def suite_template(*, model: str, data: str, checkpoint: Path | None) -> str:
-    """Return the text of a suite for this model and these images, commented and ready to edit.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A suite as `trtbench init` proposes its data and its model, and `reasons` by key of its data.
 
-    Paths are written as given: they are taken from the folder of the suite's file.
+    `per_class` is how many images of each class there are to calibrate on, `width` the channels of the narrowest layer,
+    where that is known, `notes` what was seen on the way.
     """
-    if model.startswith("onnx:"):
-        return _TEMPLATE.format(model=json.dumps(model), data=json.dumps(data), weights="", variants="")
-    augment = ", augment: {crop_padding: 2}" if data == "digits" else ""
-    weights = (
-        f"\n  checkpoint: {json.dumps(str(checkpoint))}"
-        if checkpoint is not None
-        else f"\n  train: {{epochs: 100, lr: 0.1, schedule: one-cycle{augment}}}"
+
+    suite: Suite
+    reasons: Mapping[str, str]
+    per_class: int
+    width: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def suite_template(proposal: Proposal, *, base: Path) -> str:
+    """Return the text of a proposed suite, commented and ready to edit; its file is to stand in the folder `base`."""
+    suite = proposal.suite
+    raw = suite.model_dump(mode="json", exclude_unset=True, include={"data", "model"})
+    for (section, key), (prefix, place) in _places(raw).items():
+        raw[section][key] = prefix + os.path.relpath(Path(place).expanduser(), base)
+    is_graph = suite.model.name.startswith("onnx:")
+    augment = ", augment: {crop_padding: 2}" if suite.data.source == "digits" else ""
+    step = ", round_to: 8" if proposal.width is not None and proposal.width < _NARROW else ""
+    parts = (suite.model.name.removeprefix("onnx:"), suite.data.source)
+    stems = (Path(part.rpartition(":")[2]).name.partition(".")[0] for part in parts)
+    return _TEMPLATE.format(
+        notes="".join(f"# {note}\n" for note in proposal.notes),
+        name=re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join(stems)).strip("-_")[:60] or "my-suite",
+        data=_lines(raw["data"], proposal.reasons),
+        model=_lines(raw["model"], {}),
+        variants="" if is_graph else _TEMPLATE_VARIANTS.format(augment=augment, step=step),
+        per_class=proposal.per_class,
     )
-    variants = _TEMPLATE_VARIANTS.format(augment=augment)
-    return _TEMPLATE.format(model=json.dumps(model), data=json.dumps(data), weights=weights, variants=variants)
+
+
+def _lines(part: Mapping[str, Any], reasons: Mapping[str, str]) -> str:
+    """Write the keys of a part, a line each with its reason."""
+    lines = (f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in part.items())
+    said = (f"{line}  # {reasons[key]}" if key in reasons else line for key, line in zip(part, lines, strict=True))
+    return "\n".join(said)
 
 
 def _expanded(place: str, *, key: str, origin: str) -> str:
@@ -167,29 +195,28 @@ def _anchored(
 
 _TEMPLATE = """\
 # trtbench suite; `trtbench schema` says what every key takes.
-name: my-suite
+{notes}name: {name}
 
 data:
-  source: {data}
-  validation: 0.1              # share of the training images held out
+{data}
 
 model:
-  name: {model}{weights}
+{model}
 
 variants:
   - {{kind: dense, name: dense}}
 {variants}
-calibration: {{per_class: 50}}
+calibration: {{per_class: {per_class}}}   # training images of each class that INT8 gets its scales from
 
 engines:
-  - {{backend: auto, precisions: [fp32, int8]}}
+  - {{backend: auto, precisions: [fp32, int8]}}   # auto: TensorRT where it is, else ONNX Runtime on the CPU
 
-decision: {{max_drop_pp: 1.0, objective: p50_ms, batch_size: 1}}
+decision: {{max_drop_pp: 1.0, objective: p50_ms, batch_size: 1}}   # what is best within which limits
 """
 _TEMPLATE_VARIANTS = """\
   - {{kind: dense, name: dense-tuned, fine_tune: true}}   # the control: same budget, nothing pruned
-  - {{kind: channels, name: channels-30, ratio: 0.3}}
-  - {{kind: channels, name: channels-50, ratio: 0.5}}
+  - {{kind: channels, name: channels-30, ratio: 0.3{step}}}
+  - {{kind: channels, name: channels-50, ratio: 0.5{step}}}
 
 fine_tune: {{epochs: 10, lr: 0.01{augment}}}   # one budget for every variant
 """
