@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +13,9 @@ import pytest
 from trtbench.errors import ConfigError
 from trtbench.fleet import open_job
 from trtbench.running import Places
-from trtbench.studies.published import published
-from trtbench.studies.reproduce import Score, reproduce_suite, restricted, write_bundle, write_reproduction
-from trtbench.studies.reproduce_page import Beside, Difference, index_markdown, read_results
+from trtbench.studies.published import Number, published
+from trtbench.studies.reproduce import Score, Scored, reproduce_suite, restricted, write_bundle, write_reproduction
+from trtbench.studies.reproduce_page import Beside, Difference, index_markdown, reached, read_results
 from trtbench.suite import adhoc_suite, load_suite
 
 if TYPE_CHECKING:
@@ -57,15 +58,20 @@ def test_every_published_number_has_a_row_in_its_study(monkeypatch: pytest.Monke
     monkeypatch.setenv("SHARED", "/nowhere")
     names: dict[str, set[str]] = {}
     for table in published().tables:
-        suite = load_suite(table.suite)
-        assert suite.model.name == table.network, table.id
-        names[table.suite] = {variant.name for variant in suite.variants}
+        for name in filter(None, (table.suite, table.short)):
+            suite = load_suite(name)
+            assert suite.model.name == table.network, table.id
+            names[name] = {variant.name for variant in suite.variants}
 
     for table in published().tables:
         here = names[table.suite]
         study = set().union(*(one for suite, one in names.items() if suite.startswith(f"study-{table.source}")))
-        assert {row.ours.removesuffix(" int8") for row in table.rows} <= here, table.id
-        assert {row.best for row in table.rows if row.best} <= study, table.id
+        assert {_variant(row.ours) for row in table.rows} <= here, table.id
+        assert {_variant(row.best) for row in table.rows if row.best} <= study, table.id
+
+
+def _variant(row: str) -> str:
+    return row.removesuffix(" int8").removesuffix(" half")
 
 
 def test_only_keeps_what_a_variant_goes_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +140,44 @@ def test_a_bundle_makes_elsewhere_what_its_suite_makes_here(noise: Callable[...,
     assert "reproduce job.zip" in script.read_text(encoding="utf-8")
 
 
+def _line(number: Number, *, correct: int, size: int) -> Beside:
+    score = replace(_score(slice(0, 0)), correct=correct)
+    row = Scored(variant="a", form="half", score=score, params=1, macs=1, sparsity=0.0, bytes=size)
+    return Beside(table=published().tables[0], number=number, ours=row, best=None, theirs=None)
+
+
+def test_what_was_to_be_reached_says_what_was_tried_until_the_aim_is_there_too() -> None:
+    number = Number(label="a", ours="a half", reach=90, aim=95, most_bytes=60_000, tried="more images: 89")
+
+    assert reached(_line(number, correct=380, size=60_000)) == "90: reached by 60,000 bytes; aim 95: reached"
+    assert reached(_line(number, correct=360, size=59_999)) == (
+        "90: reached by 59,999 bytes; aim 95: not reached; more images: 89"
+    )
+    assert reached(_line(number, correct=380, size=60_001)) == (
+        "90: not reached by 60,001 bytes; aim 95: not reached; more images: 89"
+    )
+    assert reached(replace(_line(number, correct=1, size=1), ours=None)) == "90: not run; more images: 89"
+
+
+def test_every_reach_that_is_missed_says_what_was_tried_and_every_table_not_run_why() -> None:
+    results = read_results(_RESULTS)
+    for table in published().tables:
+        assert table.suite in results or table.why, table.id
+        for number in table.rows:
+            said = reached(Beside.of(table, number, results))
+            assert "not r" not in said or number.tried, (table.id, number.label)
+
+
+def test_a_shorter_suite_stands_in_for_one_that_was_not_run() -> None:
+    results = read_results(_RESULTS)
+    table = next(one for one in published().tables if one.id == "001-resnet18")
+    number = next(one for one in table.rows if one.checkpoint)
+    whole = {"study-001-resnet18": replace(results["study-001-pruned70"], theirs=())}
+
+    assert Beside.of(table, number, results).theirs is not None
+    assert Beside.of(table, number, {**results, **whole}).theirs is None
+
+
 def test_the_committed_page_is_that_of_its_results() -> None:
     results = read_results(_RESULTS)
 
@@ -159,3 +203,23 @@ def test_committed_results_hold_what_is_said_of_them() -> None:
     held = beside["002-pruned-qat", "3 bits"].best
     assert held is not None
     assert held.sparsity >= 0.8
+
+
+@pytest.mark.slow
+def test_a_structure_table_comes_out_again(tmp_path: Path) -> None:
+    suite, committed = load_suite("study-001-structure-resnet20"), read_results(_RESULTS)
+    found = reproduce_suite(
+        suite,
+        Places(runs=tmp_path / "runs", engines=tmp_path / "engines"),
+        argv=(),
+        now=datetime.now(UTC),
+        published=published(),
+        builds=False,
+    )
+
+    was = committed[suite.name].rows
+    assert [(row.name, row.params, row.macs, row.sparsity) for row in found.rows] == [
+        (row.name, row.params, row.macs, row.sparsity) for row in was
+    ]
+    for row, before in zip(found.rows, was, strict=True):
+        assert row.bytes == pytest.approx(before.bytes, rel=0.01), row.name  # a processor may draw other weights

@@ -29,13 +29,19 @@ class Number:
     samples: int | None = None
     checkpoint: str | None = None
     bits: int | None = None
+    zeros: float | None = None
     reach: float | None = None
+    aim: float | None = None
+    most_bytes: int | None = None
     tried: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedTable:
-    """Published rows of one setting, and the suite that has ours; `weights` says whether they start from the same."""
+    """Published rows of one setting, and the suite that has ours; `weights` says whether they start from the same.
+
+    `short` is the suite that stands in where `suite` was not run, and `why` says why it was not.
+    """
 
     id: str
     source: str
@@ -46,6 +52,8 @@ class PublishedTable:
     samples: int
     weights: str
     rows: tuple[Number, ...]
+    short: str | None = None
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +76,7 @@ class Published:
 
     def of_suite(self, suite: str) -> tuple[PublishedTable, ...]:
         """Return the tables whose counterparts a suite has."""
-        return tuple(table for table in self.tables if table.suite == suite)
+        return tuple(table for table in self.tables if suite in {table.suite, table.short})
 
     def checkpoints(self, suite: str) -> tuple[tuple[str, int | None], ...]:
         """Return the published files that belong to a suite, and the bits that each is rounded to, each once."""

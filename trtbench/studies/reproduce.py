@@ -98,8 +98,8 @@ class Scored:
 
     `bytes` are of the packed file, with `form` "half" rounded to half precision where it is float; of a form "int8"
     those of its engines stand in `engines`, by backend and precision. `samples` are the training images that it saw,
-    each time counted, over all variants it goes on from. `seconds` is what its making took, `ms` the median latency at
-    batch 1 by engine, where it was measured.
+    each time counted, in the dense network's training here and those of all variants it goes on from. `seconds` is what
+    its making took, `ms` the median latency at batch 1 by engine, where it was measured.
     """
 
     variant: str
@@ -297,9 +297,10 @@ def _score(makings: Makings, network: Any) -> Score:
 
 
 def _samples(makings: Makings, variant: Variant) -> int:
-    """Count the training images that a variant's network saw, over all trainings since the dense one."""
+    """Count the training images that a variant's network saw, over all trainings of this suite."""
     suite, images = makings.suite, len(makings.dataset.train)
-    return sum(suite.budget_of(one).epochs for one in suite.lineage(variant) if one.fine_tune) * images
+    first = 0 if suite.model.train is None else suite.model.train.epochs
+    return images * (first + sum(suite.budget_of(one).epochs for one in suite.lineage(variant) if one.fine_tune))
 
 
 def _theirs(makings: Makings, published: Published, folder: Path) -> Iterator[Theirs]:

@@ -43,7 +43,17 @@ number. Theirs is on the study's test images; "on our images" is the published c
 study's method on its checkpoint, scored on the images that ours is scored on. The difference is of the last named of
 our rows; it is paired, image by image, where theirs is on our images, and else between two samples. *beaten*: the 95 %
 interval of a paired difference lies above zero; else *higher*, *lower* or *equal*. All intervals are of one number
-each; every row is of one seed. Nothing was measured on a GPU.
+each; every row is of one seed. Nothing was measured on a GPU, and no latency: the machine was busy. The networks were
+trained and scored on one thread (`OMP_NUM_THREADS=1`); other processors round otherwise, and an image or two with them.
+
+The structure tables need nothing but the package: `trtbench reproduce study-001-structure-resnet20` makes one again,
+and a slow test compares it with the file here. The others read `SHARED`, the folder above
+`data/cifar10-lossless.tar.xz` (class folders of original CIFAR-10 images, 5,170 to train on and 1,017 to test) and
+`weights/`: the two of [akamaster](https://github.com/akamaster/pytorch_resnet_cifar10), 001's
+`results/pruning/70_percent/best_model.pth` as `dinalon-resnet18-pruned70.pth` and
+`results/resnet20/pruning/0_percent/best_model.pth` as `dinalon-resnet20-finetuned.pth`, and 002's
+`pretrained_model.pt` as `yi-resnet20-pretrained.pt`. `--theirs` names a folder that has the other checkpoints where
+their repository has them.
 """
 
 
@@ -100,7 +110,7 @@ class Beside:
     @classmethod
     def of(cls, table: PublishedTable, number: Number, results: Results) -> Beside:
         """Find the rows of a number among the results."""
-        found = results.get(table.suite)
+        found = _result(table, results)
         ours = None if found is None else found.row(number.ours)
         best = None if number.best is None else _row(number.best, table, results)
         if best is not None and best.score is not None and ours is not None and ours.score is not None:
@@ -135,9 +145,14 @@ class Beside:
         return "; ".join(parts)
 
 
+def _result(table: PublishedTable, results: Results) -> Reproduction | None:
+    """Return the result of the table's suite, or of the shorter one that stands in for it."""
+    return results.get(table.suite) or results.get(table.short or "")
+
+
 def _row(name: str, table: PublishedTable, results: Results) -> Scored | None:
     """Find a row in the table's suite, or in another of the same study."""
-    here = [results[table.suite]] if table.suite in results else []
+    here = [found] if (found := _result(table, results)) is not None else []
     others = [one for suite, one in results.items() if suite.startswith(f"study-{table.source}")]
     return next((row for one in (*here, *others) if (row := one.row(name)) is not None), None)
 
@@ -182,7 +197,7 @@ def _table(table: PublishedTable, results: Results) -> Table:
         cell += [ABSENT if line.best is None else f"{_top1(line.best.score)} {line.best.name}"]
         found = line.difference
         cell += [ABSENT if found is None else str(found), "" if found is None else found.verdict]
-        cell += [_reached(line)] * has_reach
+        cell += [reached(line)] * has_reach
         if has_bytes:
             cell += [fixed(number.mb), _sizes(line.shown)]
         cells.append((*cell, line.setting))
@@ -190,23 +205,31 @@ def _table(table: PublishedTable, results: Results) -> Table:
 
 
 def _structure(lines: Sequence[Beside]) -> Table:
-    headers = ("published", "parameters", "ours", "MACs, M", "ours", "MB", "of our file")
+    has_zeros = any(line.number.zeros is not None for line in lines)
+    headers = (
+        "published",
+        "parameters",
+        "ours",
+        "MACs, M",
+        "ours",
+        "MB",
+        "of our file",
+        *["zeros %", "ours"] * has_zeros,
+    )
     cells = []
     for line in lines:
         number, ours = line.number, line.ours
         size = None if ours is None or ours.bytes is None else ours.bytes / _MIB
-        cells.append(
-            (
-                number.label,
-                f"{number.params:,}",
-                ABSENT if ours is None else f"{ours.params:,}",
-                fixed((number.macs or 0) / 1e6),
-                ABSENT if ours is None else fixed(ours.macs / 1e6),
-                fixed(number.mb),
-                fixed(size),
-            )
-        )
+        cell = [f"{number.params:,}", ABSENT if ours is None else f"{ours.params:,}"]
+        cell += [_millions(number.macs), _millions(None if ours is None else ours.macs), fixed(number.mb), fixed(size)]
+        if has_zeros:
+            cell += [fixed(number.zeros), ABSENT if ours is None else percent(ours.sparsity)]
+        cells.append((number.label, *cell))
     return Table.of(headers, cells, left=1)
+
+
+def _millions(macs: int | None) -> str:
+    return ABSENT if macs is None else fixed(macs / 1e6)
 
 
 def _top1(score: Score | None) -> str:
@@ -217,15 +240,25 @@ def _loss(row: Scored | None) -> str:
     return ABSENT if row is None or row.score is None else fixed(row.score.loss, decimals=4)
 
 
-def _reached(line: Beside) -> str:
-    reach, shown = line.number.reach, line.ours if line.number.best is None else line.best
-    if reach is None:
+def reached(line: Beside) -> str:
+    """Say whether a row is what it was to be, or what was tried and how far that came."""
+    number, shown = line.number, line.ours if line.number.best is None else line.best
+    if number.reach is None:
         return ""
+    tried = f"; {number.tried}" if number.tried else ""
     if shown is None or shown.score is None:
-        return f"{reach:g}: not run{f'; {line.number.tried}' if line.number.tried else ''}"
-    is_reached = 100 * shown.score.correct / shown.score.total >= reach
-    tried = f"; {line.number.tried}" if line.number.tried else ""
-    return f"{reach:g}: {'reached' if is_reached else f'not reached{tried}'}"
+        return f"{number.reach:g}: not run{tried}"
+    top1, is_small = 100 * shown.score.correct / shown.score.total, True
+    if number.most_bytes is not None and shown.bytes is not None:
+        is_small = shown.bytes <= number.most_bytes
+    is_reached = top1 >= number.reach and is_small
+    is_all = is_reached and top1 >= (number.aim or 0)
+    said = f"{number.reach:g}: {'reached' if is_reached else 'not reached'}"
+    if number.most_bytes is not None and shown.bytes is not None:
+        said += f" by {shown.bytes:,} bytes"
+    if number.aim is not None:
+        said += f"; aim {number.aim:g}: {'reached' if is_all else 'not reached'}"
+    return said if is_all else said + tried
 
 
 def _sizes(row: Scored | None) -> str:
@@ -266,13 +299,21 @@ def index_markdown(results: Results) -> str:
         parts += [f"## {source.title}", f"{source.url}. {source.faults.strip()}"]
         for table in published().tables:
             if table.source == key:
-                asked = f"`trtbench reproduce {table.suite}`: [its result]({table.suite}.json)."
-                where = asked if table.suite in results else f"Not run: `trtbench reproduce {table.suite}`."
-                parts += [f"### {table.title}", where, to_markdown(_table(table, results))]
+                parts += [f"### {table.title}", _where(table, results), to_markdown(_table(table, results))]
     parts += ["## All that was made, by bytes", to_markdown(forms_table(results))]
     parts += ["![Accuracy against bytes](pareto-bytes.png)", "![Accuracy against MACs](pareto-macs.png)"]
     parts += ["## Where it ran", to_markdown(_provenance(results))]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _where(table: PublishedTable, results: Results) -> str:
+    """Name the command and its result, and what was not run and why."""
+    ran = next((one for one in (table.suite, table.short) if one in results), None)
+    parts = [] if ran is None else [f"`trtbench reproduce {ran}`: [its result]({ran}.json)."]
+    if ran != table.suite:
+        why = "" if table.why is None else f" {table.why.strip()}"
+        parts.append(f"Not run: `trtbench reproduce {table.suite}`.{why}")
+    return " ".join(parts)
 
 
 def _provenance(results: Results) -> Table:
