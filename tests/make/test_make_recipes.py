@@ -32,10 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MODULES = [
-    *(
-        f"trtbench.make.{name}"
-        for name in ("calibration", "expected", "gains", "graphs", "networks", "rescue", "trial")
-    ),
+    *(f"trtbench.make.{name}" for name in ("calibration", "gains", "graphs", "images", "networks", "rescue", "trial")),
     *(f"trtbench.studies.{name}" for name in ("calibration_run", "kernels", "truth")),
 ]
 _RECIPES = sorted(
