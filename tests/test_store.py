@@ -128,9 +128,12 @@ def test_the_journal_passes_over_a_line_cut_short(tmp_path: Path) -> None:
 def test_expected_seconds_are_the_median_of_what_was_made_before(tmp_path: Path) -> None:
     store = Store(tmp_path)
     lines = [{"event": "made", "kind": "graph", "seconds": seconds} for seconds in (9.0, 1.0, 2.0)]
+    lines += [{"event": "made", "kind": "graph", "seconds": 1.5, "label": "mine/dense"}]
     write_atomically(tmp_path / "journal.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
     assert store.expected_seconds("graph") == 2.0
+    assert store.expected_seconds("graph", label="mine/dense") == 1.5
+    assert store.expected_seconds("graph", label="mine/other") == 2.0
     assert store.expected_seconds("dense") is None
 
 

@@ -171,7 +171,7 @@ class Store:
                 }
                 write_atomically(partial / LISTING, json.dumps(listing, indent=1))
                 partial.replace(folder)
-            self.note_made(kind, key, seconds=seconds)
+            self.note_made(kind, key, seconds=seconds, label=label)
         made = self._read(folder)
         assert made is not None, "an artefact just written is whole"
         return Artefact(
@@ -231,19 +231,21 @@ class Store:
             if (found := self._read(listing.parent)) is not None:
                 yield found
 
-    def expected_seconds(self, kind: str) -> float | None:
-        """Return the median seconds that artefacts of this kind took here before, or None."""
-        took = sorted(
-            float(entry["seconds"])
+    def expected_seconds(self, kind: str, *, label: str = "") -> float | None:
+        """Return the median seconds that artefacts of this kind took here before: of this label, else all; or None."""
+        made = [
+            (entry.get("label"), float(entry["seconds"]))
             for entry in self.journal()
             if (entry.get("event"), entry.get("kind")) == ("made", kind)
             and isinstance(entry.get("seconds"), (int, float))
-        )
+        ]
+        own = sorted(seconds for whose, seconds in made if label and whose == label)
+        took = own or sorted(seconds for _, seconds in made)
         return took[len(took) // 2] if took else None
 
-    def note_made(self, kind: str, key: str, *, seconds: float) -> None:
+    def note_made(self, kind: str, key: str, *, seconds: float, label: str = "") -> None:
         """Note what making something took, in the store or beside it, for `expected_seconds`."""
-        self._note(event="made", kind=kind, key=key, seconds=round(seconds, 3))
+        self._note(event="made", kind=kind, key=key, seconds=round(seconds, 3), label=label)
 
     def journal(self) -> list[dict[str, Any]]:
         """Return what happened in this store, oldest first; a line cut short by a kill is passed over."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import onnx
@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from trtbench.errors import GraphError
 from trtbench.graph.lint import lint
 from trtbench.graph.placement import activation_tensors, plan_qdq
-from trtbench.graph.qdq import insert_qdq
+from trtbench.graph.qdq import insert_qdq, strip_qdq
 from trtbench.graph.reference import onnxruntime, run_reference
 from trtbench.graph.view import SMALLEST_SCALE, weight_scales
 from trtbench.precision import Runtime
@@ -49,7 +49,7 @@ def _model(body: str = _BLOCK, **weights: NDArray[np.float32]) -> onnx.ModelProt
     model = onnx.parser.parse_model(text)
     model.graph.output[0].type.tensor_type.ClearField("shape")
     for name, value in (_WEIGHTS | weights).items():
-        model.graph.initializer.append(numpy_helper.from_array(value, name))
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     return model
 
 
@@ -244,3 +244,62 @@ def test_a_bias_of_another_shape_sets_no_floor() -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.array([6, 24], np.int64), "shape"))
     quantized = insert_qdq(model, plan_qdq(model), {"r": 127.0})
     assert _initializers(quantized)["fc.scale"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_graph_that_onnx_runtime_quantized_is_the_float_graph_again(tmp_path: Path, *, per_channel: bool) -> None:
+    model, quantized = _model(), _quantized_by_others(tmp_path, per_channel=per_channel)
+    assert "Relu" not in {node.op_type for node in quantized.graph.node}
+
+    found = strip_qdq(quantized)
+
+    operators = Counter(node.op_type for node in found.proto.graph.node)
+    assert operators == {"Conv": 2, "Clip": 2, "Add": 1, "GlobalAveragePool": 1, "Flatten": 1, "Gemm": 1}
+    assert (found.pairs > 5, found.clips) == (True, 2)
+    assert f"{found.codes} weights and biases were codes" in found.note
+    images = {"input": _images(8)}
+    floats, ours, theirs = (run_reference(one, images)["out"] for one in (model, found.proto, quantized))
+    rounding = np.abs(theirs - floats).max()
+    assert np.abs(ours - floats).max() <= rounding  # of the weights alone
+    assert rounding < 0.05 * np.abs(floats).max()
+    assert plan_qdq(found.proto).activations  # ours go in
+
+
+def _quantized_by_others(folder: Path, *, per_channel: bool) -> onnx.ModelProto:
+    onnxruntime()
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            return {"input": left.pop()} if left else None
+
+    left = [_images(8)]
+    onnx.save(_model(), folder / "float.onnx")
+    quantization.quantize_static(folder / "float.onnx", folder / "qdq.onnx", Reader(), per_channel=per_channel)
+    return onnx.load(folder / "qdq.onnx")
+
+
+def test_our_own_pairs_come_out_as_they_went_in() -> None:
+    model = _model()
+
+    found = strip_qdq(insert_qdq(model, plan_qdq(model), _AMAX))
+
+    assert (found.codes, found.clips) == (0, 0)  # its weights are floats before their pairs
+    images = {"input": _images(2)}
+    np.testing.assert_array_equal(run_reference(found.proto, images)["out"], run_reference(model, images)["out"])
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("c = Relu(input)", "it has no Q/DQ pairs"),
+        ("q = QuantizeLinear(input, s, z) c = MaxPool<kernel_shape = [1, 1]>(q)", "MaxPool reads codes"),
+        ("q = QuantizeLinear(input, s, z) c = DequantizeLinear(q, t, z)", "another scale than"),
+        ("m = ReduceMax<keepdims = 0>(input) c = QuantizeLinear(input, m, z)", "computed at run time"),
+    ],
+)
+def test_what_cannot_be_stripped_says_why(body: str, words: str) -> None:
+    numbers: dict[str, Any] = {"s": np.float32(0.1), "t": np.float32(0.2), "z": np.int8(0)}
+
+    with pytest.raises(GraphError, match=f"{words}.*build it as it is"):
+        strip_qdq(_model(f"{body} out = Flatten(c)", **numbers))

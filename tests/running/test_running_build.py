@@ -23,7 +23,7 @@ from trtbench.make.networks import dense, variant_network
 from trtbench.running import Event, Places, build_suite, outlook, plan_engines
 from trtbench.running.again import find_engines
 from trtbench.store import Store
-from trtbench.suite import load_suite
+from trtbench.suite import StrippedVariant, load_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -318,9 +318,17 @@ def test_a_graph_that_came_quantized_is_built_as_it_is_and_never_called_fp32(sui
     graph = quantized_graph(Makings(text, places), text.variants[0]).path("model.onnx")
     model = text.model.model_copy(update={"name": f"onnx:{graph}", "checkpoint": None})
 
-    whole, ours = build_suite(text.model_copy(update={"model": model, "name": "given"}), places)
+    variants = (*text.variants, StrippedVariant(kind="stripped", name="float"))
+    given = text.model_copy(update={"model": model, "name": "given", "variants": variants})
+
+    whole, ours, floats, again = build_suite(given, places)
 
     assert whole.sidecar is not None
+    assert floats.sidecar is not None
+    assert again.sidecar is not None
+    assert floats.sidecar.achieved == "fp32"
+    assert again.sidecar.achieved.startswith("int8 in ")
+    assert any("Q/DQ pairs of others taken out" in note for note in again.sidecar.notes)
     assert whole.sidecar.achieved == "int8 (own Q/DQ)"
     assert "it has Q/DQ pairs of its own, which are built as they are" in whole.sidecar.notes
     assert ours.status == "failed"

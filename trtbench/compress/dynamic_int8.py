@@ -1,4 +1,4 @@
-"""The kind `dynamic_int8`: linear layers in INT8 by ONNX Runtime, and how little of a CNN that is."""
+"""The kinds of what others quantize: `dynamic_int8`, and how little of a CNN that is; and `stripped`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import onnx
 
 from trtbench.compress.method import CompressedGraph, GraphContext
 from trtbench.errors import GraphError
+from trtbench.graph.qdq import strip_qdq
 from trtbench.graph.reference import onnxruntime
 from trtbench.graph.view import LAYERS, constants
 from trtbench.jsonable import to_jsonable
@@ -21,7 +22,7 @@ from trtbench.jsonable import to_jsonable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trtbench.suite import DynamicInt8Variant
+    from trtbench.suite import DynamicInt8Variant, StrippedVariant
 
 _LINEAR = ("MatMul", "Gemm")
 
@@ -53,6 +54,13 @@ def quantize(proto: onnx.ModelProto, _config: DynamicInt8Variant, _context: Grap
     quantized, record = quantize_linear(proto)
     facts = {**to_jsonable(record), "share": record.share}
     return CompressedGraph(proto=quantized, facts=facts, notes=(record.summary,))
+
+
+def strip(proto: onnx.ModelProto, _config: StrippedVariant, _context: GraphContext | None) -> CompressedGraph:
+    """Take the Q/DQ pairs that a graph came with out of it, and say what that leaves."""
+    found = strip_qdq(proto)
+    facts = {"pairs": found.pairs, "codes": found.codes, "clips": found.clips}
+    return CompressedGraph(proto=found.proto, facts=facts, notes=(found.note,))
 
 
 def quantize_linear(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, DynamicRecord]:

@@ -225,7 +225,7 @@ def _require_float_graph(seen: GraphView) -> None:
         raise GraphError(
             f"the graph is quantized already, at {placed[0]}",
             expected="a float graph",
-            cure="give the FP32 export; a graph with its own Q/DQ nodes is built as it is",
+            cure="fp32 builds it with its own Q/DQ pairs; ours: a variant of kind stripped, or the FP32 export",
         )
 
 

@@ -1,4 +1,4 @@
-"""Write a plan's Q/DQ pairs into a graph. Pure.
+"""Write a plan's Q/DQ pairs into a graph, or take those of others out of one. Pure.
 
 Codes are symmetric int8 as TensorRT wants them: zero points 0, scale = amax / 127, one scale per activation, one per
 output channel of a weight; uint8 and amax / 255 only where a plan for another runtime says so. Weights stay float32
@@ -17,7 +17,8 @@ from onnx import helper, numpy_helper, shape_inference
 
 from trtbench.errors import GraphError
 from trtbench.graph.placement import activation_tensors
-from trtbench.graph.view import LEVELS, WeightClip, constants, weight_scales
+from trtbench.graph.simplify import simplify
+from trtbench.graph.view import LEVELS, QUANTIZERS, WeightClip, attribute, constants, node_name, view, weight_scales
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.graph.placement import QdqPlan, Reader
+    from trtbench.graph.view import GraphView
 
 UNSIGNED_LEVELS = 255
 # ONNX Runtime's kernels add the bias as int32 codes of (input scale x weight scale). A dead channel's bias would
@@ -184,3 +186,160 @@ def require_ranges(plan: QdqPlan, activation_amax: Mapping[str, float]) -> None:
                 got=f"{amax:g}",
                 cure="calibrate on images that reach it, or exclude the layers that read it",
             )
+
+
+_LEAST_CODE = {"uint4": 0, "int4": -8, "uint8": 0, "int8": -128, "uint16": 0, "int16": -32_768}
+_LARGEST_CODE = {"uint4": 15, "int4": 7, "uint8": 255, "int8": 127, "uint16": 65_535, "int16": 32_767}
+# What gives nothing below 0, or nothing that was not among its inputs.
+_ADDS_NOTHING_BELOW = frozenset(
+    {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"}
+    | {"Clip", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Resize", "Slice", "Split", "Pad"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stripped:
+    """The float graph under Q/DQ pairs: how many pairs went, how many weights were codes, how many clips took a place.
+
+    A weight that was stored as codes is what the codes stand for: it was rounded once, for good.
+    """
+
+    proto: onnx.ModelProto
+    pairs: int
+    codes: int
+    clips: int
+
+    @property
+    def note(self) -> str:
+        """What people should know of it."""
+        rounded = f"{self.codes:,} weights and biases were codes, and stay rounded" if self.codes else ""
+        kept = f"{self.clips} clips stand where a quantizer had left out a Relu or a Clip" if self.clips else ""
+        return "; ".join(filter(None, (f"{self.pairs} Q/DQ pairs of others taken out", rounded, kept)))
+
+
+def strip_qdq(proto: onnx.ModelProto) -> Stripped:
+    """Return the float graph that a graph with Q/DQ pairs of its own was, as far as it can be known.
+
+    Quantizers leave out a Relu, or a Clip that begins at 0, where the lowest code stands for 0: a Clip to what the
+    codes reach takes its place there.
+
+    Raises:
+        GraphError: there are no pairs, or what they round is not known, or anything but a DequantizeLinear reads codes.
+    """
+    seen = view(proto)
+    if not any(node.op_type in QUANTIZERS for node in seen.nodes):
+        raise _not_stripped("the graph", "it has no Q/DQ pairs")
+    found = onnx.ModelProto()
+    found.CopyFrom(proto)
+    del found.graph.node[:], found.graph.value_info[:]
+    quantizers: dict[str, onnx.NodeProto] = {}  # by the codes they give
+    floats: dict[str, str] = {}  # what stands for a tensor now
+    pairs, codes, clips = 0, 0, 0
+    for original in seen.nodes:
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        if node.op_type != "DequantizeLinear":
+            _require_floats(node, quantizers)
+            node.input[:] = [floats.get(name, name) for name in node.input]
+        if node.op_type == "QuantizeLinear":
+            least, largest = _reach(seen, node)
+            if least == 0 and _may_be_below(seen, node.input[0]):
+                clips, clipped = clips + 1, f"{node.output[0]}.clipped"
+                limits = np.array([least, largest], seen.constants[node.input[1]].dtype)
+                found.graph.node.append(_clip(found.graph, node.input[0], limits, clipped))
+                node.input[0] = clipped
+            quantizers[node.output[0]] = node
+        elif node.op_type != "DequantizeLinear":
+            found.graph.node.append(node)
+        elif node.input[0] in seen.constants:
+            values = _values(seen, node)
+            codes += values.size
+            found.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+        else:
+            pairs += 1
+            floats[node.output[0]] = _source(seen, node, quantizers)
+    for item in found.graph.output:
+        if item.name in floats:
+            _name_output(found.graph, floats[item.name], item.name)
+    return Stripped(proto=simplify(found), pairs=pairs, codes=codes, clips=clips)
+
+
+def _name_output(graph: onnx.GraphProto, tensor: str, output: str) -> None:
+    """Let a tensor bear the name of the output that it is now, or be copied to it where it must keep its own."""
+    fixed = {item.name for item in (*graph.input, *graph.output, *graph.initializer)}
+    if tensor in fixed:
+        graph.node.append(helper.make_node("Identity", [tensor], [output]))
+        return
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [output if name == tensor else name for name in names]
+
+
+def _not_stripped(what: str, got: str) -> GraphError:
+    return GraphError(
+        what, expected="Q/DQ pairs that can be taken out", got=got, cure="build it as it is, or give the float graph"
+    )
+
+
+def _require_floats(node: onnx.NodeProto, quantizers: Mapping[str, onnx.NodeProto]) -> None:
+    if any(item.type in {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS} for item in node.attribute):
+        raise _not_stripped(node_name(node), "a graph within the graph, which may read codes")
+    if any(name in quantizers for name in node.input):
+        raise _not_stripped(node_name(node), f"{node.op_type} reads codes")
+
+
+def _parameters(seen: GraphView, node: onnx.NodeProto) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return scale and zero point of a QuantizeLinear or DequantizeLinear."""
+    scale = seen.constants.get(node.input[1])
+    zero = seen.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.uint8(0)  # noqa: PLR2004
+    if scale is None or zero is None:
+        raise _not_stripped(node_name(node), "a scale that is computed at run time")
+    if attribute(node, "block_size", 0):
+        raise _not_stripped(node_name(node), "scales of blocks")
+    return scale, np.asarray(zero)
+
+
+def _reach(seen: GraphView, node: onnx.NodeProto) -> tuple[float, float]:
+    """Return the least and the largest number that the codes of a QuantizeLinear stand for; of FP8 there is no end."""
+    scale, zero = _parameters(seen, node)
+    kind = zero.dtype.name
+    if scale.size > 1 or kind not in _LEAST_CODE:
+        return -math.inf, math.inf
+    offset = float(zero.astype(np.float64).reshape(-1)[0])
+    steps = float(scale.reshape(-1)[0])
+    return (_LEAST_CODE[kind] - offset) * steps, (_LARGEST_CODE[kind] - offset) * steps
+
+
+def _may_be_below(seen: GraphView, tensor: str) -> bool:
+    """Whether a tensor may hold what the lowest code cuts off: it is computed, and not by what ends at 0 itself."""
+    return tensor in seen.maker and seen.made_by(tensor) not in _ADDS_NOTHING_BELOW | QUANTIZERS
+
+
+def _clip(graph: onnx.GraphProto, tensor: str, limits: NDArray[Any], output: str) -> onnx.NodeProto:
+    names = [f"{output}.least", f"{output}.largest"]
+    graph.initializer.extend(
+        numpy_helper.from_array(np.array(one), name) for one, name in zip(limits, names, strict=True)
+    )
+    return helper.make_node("Clip", [tensor, *names], [output], name=output)
+
+
+def _values(seen: GraphView, node: onnx.NodeProto) -> NDArray[Any]:
+    """Return what constant codes stand for."""
+    (scale, zero), codes = _parameters(seen, node), seen.constants[node.input[0]]
+    along = [1] * codes.ndim
+    if scale.size > 1:
+        along[attribute(node, "axis", 1)] = -1
+    offset = np.broadcast_to(zero.astype(np.float64).reshape(-1), scale.size).reshape(along)
+    values: NDArray[Any] = ((codes.astype(np.float64) - offset) * scale.reshape(along)).astype(scale.dtype)
+    return values
+
+
+def _source(seen: GraphView, node: onnx.NodeProto, quantizers: Mapping[str, onnx.NodeProto]) -> str:
+    """Return the float tensor that a DequantizeLinear gives back: that of the QuantizeLinear before it."""
+    before = quantizers.get(node.input[0])
+    if before is None:
+        raise _not_stripped(node_name(node), f"codes of {seen.made_by(node.input[0]) or 'the input'}")
+    pairs = zip(_parameters(seen, before), _parameters(seen, node), strict=True)
+    if not all(np.array_equal(one, other) for one, other in pairs):
+        raise _not_stripped(node_name(node), "another scale than its QuantizeLinear's")
+    return str(before.input[0])

@@ -293,7 +293,7 @@ def _build(
         rebuild=f"trtbench build {makings.suite.origin}",
     )
     write_sidecar(path, sidecar)
-    makings.book.store.note_made("engine", key, seconds=build_s)
+    makings.book.store.note_made("engine", key, seconds=build_s, label=f"{makings.book.label}/{plan.name}")
     return sidecar
 
 

@@ -118,6 +118,18 @@ def imported(folder: Path, *, graph: Given[Path], num_classes: int | None, prepr
     return GraphFacts(is_quantized=found.is_quantized, notes=(*found.notes, *own), outputs=found.outputs)
 
 
+@recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("onnx", "numpy"), version=1)
+def stripped_graph(folder: Path, *, graph: Ingredient, variant: Variant) -> GraphFacts:
+    """Take the Q/DQ pairs of a user's graph out of it."""
+    import onnx
+
+    from trtbench.compress.method import method_of
+
+    made: CompressedGraph = method_of(variant)(onnx.load(graph.path(GRAPH)), variant, None)
+    _save(folder, made.proto)
+    return GraphFacts(method=made.facts, notes=made.notes)
+
+
 @recipe(kind="graph", facts=GraphFacts, content=(GRAPH,), packages=("torch", "onnx"), version=2)
 def compressed_graph(
     folder: Path,
@@ -346,6 +358,10 @@ def _learns_in_int8(variant: Variant) -> bool:
 
 
 def _given_graph(makings: Makings, path: Path, variant: Variant) -> Artefact[GraphFacts]:
+    if variant.kind == "stripped":
+        return makings.book.make(
+            stripped_graph, variant.name, graph=_given_graph(makings, path, before(variant)), variant=variant
+        )
     if not variant.is_identity:
         raise UnsupportedError(
             f"variant {variant.name!r} of {makings.suite.model.name}",

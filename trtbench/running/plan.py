@@ -230,7 +230,8 @@ def outlook(suite: Suite, places: Places) -> Outlook:
         for size in suite.bench.batch_sizes
     )
     ahead = {one for missing in engines.values() for one in missing}
-    times = [makings.book.store.expected_seconds(kind) for kind, _ in ahead]
+    book = makings.book
+    times = [book.store.expected_seconds(kind, label=f"{book.label}/{item}") for kind, item in ahead]
     times.append(_measuring_s(suite, places, len(rows)))
     known = [time for time in times if time is not None]
     return Outlook(

@@ -271,6 +271,16 @@ class DynamicInt8Variant(VariantPart):
     kind: Literal["dynamic_int8"]
 
 
+class StrippedVariant(VariantPart):
+    """The float graph under the Q/DQ pairs that an ONNX file came with: ours beside them, from weights rounded once."""
+
+    makes: ClassVar[Literal["network", "graph"]] = "graph"
+    place: ClassVar[str] = "trtbench.compress.dynamic_int8:strip"
+    packages: ClassVar[tuple[str, ...]] = ("onnx",)
+
+    kind: Literal["stripped"]
+
+
 class CodecVariant(VariantPart):
     """Deep compression (Han et al. 2016): the network as its packed file gives it back."""
 
@@ -290,6 +300,7 @@ KINDS: tuple[type[VariantPart], ...] = (
     FixedPointVariant,
     QatVariant,
     DynamicInt8Variant,
+    StrippedVariant,
     CodecVariant,
 )
 VARIANT_KINDS: tuple[str, ...] = tuple(get_args(one.model_fields["kind"].annotation)[0] for one in KINDS)
