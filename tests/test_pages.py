@@ -89,10 +89,13 @@ def test_the_python_of_a_page_names_what_is_public(page: Path) -> None:
         assert set(re.findall(r"\btrtbench\.(\w+)\(", block)) <= set(trtbench.__all__)
 
 
-def test_the_suite_of_a_page_is_one(tmp_path: Path) -> None:
-    (text,) = re.findall(r"^```yaml\n(name: .*?)^```$", _page("your-model.md"), re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize(
+    ("page", "names"), [("your-model.md", ["mine"]), ("other-networks.md", ["detector", "ranker"])]
+)
+def test_the_suites_of_a_page_are_some(page: str, names: list[str], tmp_path: Path) -> None:
+    texts = re.findall(r"^```yaml\n(name: .*?)^```$", _page(page), re.MULTILINE | re.DOTALL)
 
-    assert parse_suite(text, origin="your-model.md", base=tmp_path).name == "mine"
+    assert [parse_suite(text, origin=page, base=tmp_path).name for text in texts] == names
 
 
 def test_a_command_that_the_parser_refuses_fails() -> None:

@@ -65,7 +65,7 @@ def test_every_shipped_suite_is_valid(name: str) -> None:
         (_GOOD + "bench: {spin: 'yes'}\n", "bench.spin", "got 'yes'"),
         (_GOOD + "bench: {batch_sizes: [1, 1]}\n", "bench.batch_sizes", "each only once"),
         (_GOOD + "data: {validation: 1.0}\n", "data.validation", "less than 1"),
-        (_GOOD + "data: {source: mnist}\n", "data.source", "images:PATH, got 'mnist'"),
+        (_GOOD + "data: {source: mnist}\n", "data.source", "images:PATH or npz:PATH, got 'mnist'"),
         (_GOOD + "data: {source: 'folder:'}\n", "data.source", "folder:PATH"),
         (_GOOD + "fine_tune: {epochs: many}\n", "fine_tune.epochs", "got 'many'"),
         (_GOOD + "data: {mean: [0.5]}\n", "data", "mean and std together"),

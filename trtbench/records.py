@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from trtbench.jsonable import sha256_of
+from trtbench.jsonable import sha256_of, to_jsonable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -21,6 +23,8 @@ PACKED_VERSION = 1  # of the file that packs a network, `models.container`; here
 UNKEYED: Mapping[str, bool] = {"keyed": False}  # of a field that decides nothing of what is made from its record
 MAX_SIDE = 2048  # pixels: the largest classifiers of timm see 1,024
 LEAST_STD = 1e-6  # a pixel over less is beyond what a network was ever shown
+# What a network takes as it is; other floats become float32
+TENSOR_TYPES = ("float32", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
 LEAST_CROP = 0.01  # of a side; networks are scored on 0.8 to 1
 _CHANNELS, _FAR = 3, 1000
 Size = int | tuple[int, int]
@@ -64,16 +68,21 @@ class Preprocessing(Framing):
     layout: Literal["NCHW"] = "NCHW"
     dtype: Literal["float32"] = "float32"
 
-    @classmethod
-    def read(cls, said: Mapping[str, Any]) -> Preprocessing:
+    @staticmethod
+    def read(said: Mapping[str, Any]) -> Preprocessing:
         """Return it from JSON values, which come from anyone.
 
         Raises:
             TypeError: these are none.
             ValueError: likewise: other than 1 to 3 channels, or numbers that no picture is framed or divided by.
         """
+        if "tensors" in said:
+            tensors = AsTheyAre.of(Tensor.read(one) for one in said["tensors"])
+            if to_jsonable(tensors) != to_jsonable(dict(said)):
+                raise ValueError(f"no tensors: {said}")
+            return tensors
         fields: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in said.items()}
-        found = cls(**fields)
+        found = Preprocessing(**fields)
         mean, std, ratio = found.mean, found.std, found.crop_ratio
         sides = found.size if isinstance(found.size, tuple) else (found.size, found.size)
         numbers = (*mean, *std, 1.0 if ratio is None else ratio)
@@ -104,6 +113,46 @@ class Preprocessing(Framing):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """An input of a network that takes no picture: its name, NumPy's name of its type, and its shape of one sample."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def read(said: Mapping[str, Any]) -> Tensor:
+        """Return it from JSON values, which come from anyone.
+
+        Raises:
+            TypeError: these are none.
+            ValueError: likewise.
+        """
+        found = Tensor(name=said["name"], dtype=said["dtype"], shape=tuple(said["shape"]))
+        is_shape = all(type(side) is int and side > 0 for side in found.shape)
+        if type(found.name) is not str or not found.name or found.dtype not in TENSOR_TYPES or not is_shape:
+            raise ValueError(f"no tensor: {found}")
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AsTheyAre(Preprocessing):
+    """No preprocessing: samples are records of these tensors, and the network's inputs are the tensors as they are."""
+
+    tensors: tuple[Tensor, ...]
+
+    @staticmethod
+    def of(tensors: Iterable[Tensor]) -> AsTheyAre:
+        """Return that of these tensors."""
+        return AsTheyAre(size=1, mean=(), std=(), tensors=tuple(tensors))
+
+    @property
+    def record(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """The NumPy type of a sample."""
+        return [(one.name, one.dtype, one.shape) for one in self.tensors]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """What weights expect of their images, and who says so; `is_own` says that it was noted when they were saved."""
 
@@ -116,7 +165,7 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Images of one split: `images` uint8 (N, C, H, W), `labels` int64 (N,)."""
+    """Images of one split: `images` uint8 (N, C, H, W), `labels` int64 (N,); of tensors N records, a field each."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -127,7 +176,8 @@ class Split:
     @cached_property
     def sha256(self) -> str:
         """The sha256 (hex) over shape, pixels and labels."""
-        digest = hashlib.sha256(repr(self.images.shape).encode())
+        kind = self.images.dtype
+        digest = hashlib.sha256(repr((self.images.shape, kind.descr) if kind.names else self.images.shape).encode())
         digest.update(self.images.tobytes())
         digest.update(self.labels.tobytes())
         return digest.hexdigest()

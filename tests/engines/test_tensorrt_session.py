@@ -590,7 +590,7 @@ def test_streams_of_a_load_are_recorded_by_one_thread_and_each_session_has_its_o
 
     monkeypatch.setattr(streams, "begin_capture", begun)
     worker = Worker()
-    worker._engine, worker._sidecar, worker._images = opened(), sidecar(), _noise((3, 8, 8))
+    worker._engine, worker._sidecar, worker._images = opened(), sidecar(), _noise(sidecar().preprocessing)
 
     served = worker.load(batch=2, streams=4, duration_s=0.05, cores=[], rate=None, seed=0)
 

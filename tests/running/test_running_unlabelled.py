@@ -6,7 +6,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -16,7 +16,7 @@ from PIL import Image
 from short_cuts import save_blank, worker_here
 
 from trtbench.cli import main
-from trtbench.errors import ConfigError, GateError
+from trtbench.errors import ConfigError, DataError, GateError
 from trtbench.report.document import read_report
 from trtbench.report.words import file_line
 from trtbench.running import Places, build_suite, run_suite
@@ -25,6 +25,8 @@ from trtbench.shipping.templates import onnxruntime, predict
 from trtbench.suite import parse_suite
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trtbench.report.document import Report
     from trtbench.suite import Suite
 
@@ -258,3 +260,145 @@ def test_a_detector_on_labelled_images_is_told_of_images_without(detector: Path,
     labelled = suite.model_copy(update={"data": suite.data.model_copy(update={"source": f"folder:{source}"})})
     with pytest.raises(ConfigError, match="images:PATH"):
         build_suite(labelled, Places(runs=tmp_path / "r", engines=tmp_path / "e"))
+
+
+@pytest.fixture(scope="module")
+def ranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph that scores a picture for a user: two inputs, of which one is an index, and two outputs."""
+    random = np.random.default_rng(2)
+    weights = {
+        "table": random.normal(0, 1, (7, 8)),
+        "w": random.normal(0, 0.3, (8, 3, 3, 3)),
+        "head": random.normal(0, 0.3, (8, 4)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["photo", "w"], ["wide"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["wide"], ["seen"]),
+        helper.make_node("GlobalAveragePool", ["seen"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["features"]),
+        helper.make_node("Gather", ["table", "user"], ["taste"]),
+        helper.make_node("Mul", ["features", "taste"], ["both"]),
+        helper.make_node("MatMul", ["both", "head"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "ranker",
+        [
+            helper.make_tensor_value_info("photo", TensorProto.FLOAT, ["n", 3, "h", "w"]),
+            helper.make_tensor_value_info("user", TensorProto.INT64, ["n"]),
+        ],
+        [
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 4]),
+            helper.make_tensor_value_info("seen", TensorProto.FLOAT, ["n", 8, "h", "w"]),
+        ],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+    )
+    path = tmp_path_factory.mktemp("ranker") / "ranker.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    random = np.random.default_rng(3)
+    path = tmp_path_factory.mktemp("samples") / "samples.npz"
+    np.savez(path, user=random.integers(0, 7, 20), photo=random.normal(0, 1, (20, 3, 8, 8)))
+    return path
+
+
+def _of_tensors(ranker: Path, samples: Path, more: str = "") -> Suite:
+    text = f"""
+name: ranker
+data: {{source: 'npz:{samples}'}}
+model: {{name: 'onnx:{ranker}'}}
+variants: [{{kind: dense, name: dense}}]
+engines: [{{backend: onnxruntime-cpu, precisions: [fp32, int8]}}]
+bench: {{batch_sizes: [1, 4], duration: 0.01, warm_up: 0, block_ms: 2, processes: 1, scopes: [device, host-to-host]}}
+decision: {{min_fidelity_db: 10, batch_size: 4}}
+{more}
+"""
+    return parse_suite(text, origin="ranker.yaml")
+
+
+@pytest.mark.usefixtures("in_short")
+def test_a_network_of_two_inputs_goes_its_way_by_tensors(
+    ranker: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], Any]
+) -> None:
+    places = Places(runs=tmp_path / "runs", engines=tmp_path / "engines")
+    report, run = run_suite(_of_tensors(ranker, samples), places, argv=(), now=datetime.now(UTC))
+    assert [row.status for row in report.rows] == ["ok"] * 4
+    fp32, int8 = (next(row for row in report.rows if row.precision == one) for one in ("fp32", "int8"))
+    assert fp32.fidelity is not None
+    assert int8.fidelity is not None
+    assert [one.name for one in int8.fidelity.outputs] == ["scores", "seen"]
+    assert int8.fidelity.images == 10
+    assert fp32.fidelity.snr_db is None or fp32.fidelity.snr_db > 100
+    assert int8.fidelity.snr_db is not None
+    assert 20 < int8.fidelity.snr_db < 60
+
+    bundle = ship_row(run, tmp_path / "bundle", row="dense int8 onnxruntime-cpu b4").folder
+    found = read_bundle(bundle)
+    assert found.proof is not None
+    assert found.proof.fidelity is not None
+    assert found.proof.fidelity.snr_db == pytest.approx(int8.fidelity.snr_db, abs=0.05)
+    assert "photo float32 (3, 8, 8), user int64 ()" in (bundle / "README.md").read_text(encoding="utf-8")
+    golden = np.load(bundle / "golden.npz")
+    given = {name: golden[f"input {name}"] for name in ("user", "photo")}
+    monkeypatch.setitem(sys.modules, "runtime", onnxruntime)
+    alone = predict.Classifier(bundle).outputs(given)
+    with load(bundle) as predictor:
+        ours = predictor.outputs(given)
+        with pytest.raises(DataError, match="expected arrays photo float32"):
+            predictor.outputs({"photo": given["photo"]})
+    for name, values in ours.items():
+        np.testing.assert_allclose(values, golden[f"output {name}"], rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(values, alone[name])
+    told = answer(f"predict {bundle} {samples} --output outputs.npz")
+    assert told["outputs"]["seen"]["shape"] == [20, 8, 8, 8]
+    assert np.load("outputs.npz")["scores"].shape == (20, 4)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"photo": (20, 3, 8, 8)}, "expected inputs photo, user, got arrays photo"),
+        ({"photo": (20, 3, 8, 8), "user": (20,)}, "input user: expected int64"),
+        ({"photo": (20, 3, 8), "user": (20,)}, "input photo: expected float32"),
+        ({"photo": (20, 3, 8, 8), "user": (19,)}, "as many samples along their first axis"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_by_name(
+    arrays: dict[str, tuple[int, ...]], told: str, ranker: Path, tmp_path: Path
+) -> None:
+    kinds = {"user": np.int64 if "photo" in told else np.float32}
+    given: dict[str, Any] = {name: np.zeros(shape, kinds.get(name, np.float32)) for name, shape in arrays.items()}
+    np.savez(tmp_path / "samples.npz", **given)
+    with pytest.raises((ConfigError, DataError), match=told):
+        build_suite(_of_tensors(ranker, tmp_path / "samples.npz"), Places(runs=tmp_path / "r", engines=tmp_path / "e"))
+
+
+def test_what_begins_with_pictures_refuses_tensors(ranker: Path, samples: Path, tmp_path: Path) -> None:
+    text = f"""
+name: ranker
+data: {{source: 'npz:{samples}'}}
+model: {{name: 'onnx:{ranker}'}}
+variants: [{{kind: dense, name: dense}}]
+engines: [{{backend: fake, precisions: [fp32]}}]
+"""
+    suite = parse_suite(text, origin="ranker.yaml")
+    (built,) = build_suite(suite, Places(runs=tmp_path / "runs", engines=tmp_path / "engines"))
+    assert built.status == "unsupported"
+    assert "onnxruntime-cpu takes any inputs" in built.reason
+    with pytest.raises(ConfigError, match="end-to-end, which begins with the bytes of pictures"):
+        parse_suite(f"{text}bench: {{scopes: [device, end-to-end]}}", origin="ranker.yaml")
+    with pytest.raises(ConfigError, match=r"size, mean, std with folder:PATH alone"):
+        parse_suite(text.replace("'}\nmodel", "', size: 8, mean: [0, 0, 0], std: [1, 1, 1]}\nmodel"), origin="r.yaml")
+
+
+def test_a_file_that_holds_no_tensors_is_refused(ranker: Path, tmp_path: Path) -> None:
+    (tmp_path / "samples.npz").write_bytes(b"PK\x03\x04 of another kind")
+    with pytest.raises(DataError, match=r"expected a \.npz of numbers, an array for each input"):
+        build_suite(_of_tensors(ranker, tmp_path / "samples.npz"), Places(runs=tmp_path / "r", engines=tmp_path / "e"))
+    np.savez(tmp_path / "samples.npz", photo=np.full((8, 3, 8, 8), np.nan), user=np.zeros(8, np.int64))
+    with pytest.raises(DataError, match="photo: expected finite numbers, got NaN or infinity"):
+        build_suite(_of_tensors(ranker, tmp_path / "samples.npz"), Places(runs=tmp_path / "r", engines=tmp_path / "e"))

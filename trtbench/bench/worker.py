@@ -30,6 +30,7 @@ from trtbench.ending import commands
 from trtbench.engines.base import load_backend
 from trtbench.engines.sidecar import check_engine, read_sidecar
 from trtbench.errors import EngineError, OutOfMemoryError, SidecarError, TrtbenchError, WorkerError
+from trtbench.records import AsTheyAre
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -82,7 +83,7 @@ class Worker:
             cure = "let one run at a time build it, or give another --engines"
             raise SidecarError(f"engine {engine}", expected=expected, got=got, cure=cure)
         check_engine(self._path, self._sidecar, machine=self._runtime.facts(self._sidecar.options).machine)
-        self._images = _noise(self._sidecar.preprocessing.input_shape) if images is None else _mapped(images)
+        self._images = _noise(self._sidecar.preprocessing) if images is None else _mapped(images)
         return {}
 
     def open(self, *, settings: dict[str, Any], batch: int = 1) -> dict[str, Any]:
@@ -244,8 +245,10 @@ def _mapped(images: str) -> NDArray[np.uint8]:
     return mapped
 
 
-def _noise(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (_STAND_IN_IMAGES, *shape), dtype=np.uint8)
+def _noise(fit: Preprocessing) -> NDArray[np.uint8]:
+    if isinstance(fit, AsTheyAre):
+        return np.zeros(_STAND_IN_IMAGES, fit.record)
+    return np.random.default_rng(0).integers(0, 256, (_STAND_IN_IMAGES, *fit.input_shape), dtype=np.uint8)
 
 
 def _pin(cores: list[int]) -> list[int]:

@@ -15,6 +15,7 @@ from trtbench.cli.screen import Screen, say, show, show_json
 from trtbench.disk import storing
 from trtbench.errors import ConfigError, DataError
 from trtbench.progress import Event
+from trtbench.records import AsTheyAre
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +85,10 @@ def ship(
 def predict(
     engine: Annotated[Path, typer.Argument(metavar="BUNDLE|ENGINE", help="A bundle, or an engine with its sidecar.")],
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...", help="Files, folders, patterns; - reads a list of them.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGES...", help="Files, folders, patterns; - reads a list of them; or a .npz of inputs."
+        ),
     ],
     *,
     top: Annotated[int, typer.Option(min=1, help="Classes to name, the likeliest first.")] = 1,
@@ -101,9 +105,12 @@ def predict(
     from trtbench.report.units import significant
     from trtbench.shipping import load
 
-    paths = _listed(images)
     found: list[Prediction] = []
     with Screen() as screen, load(engine, batch=batch) as predictor:
+        if isinstance(predictor.preprocessing, AsTheyAre):
+            _tell_samples(images, predictor, output=output, as_json=as_json)
+            return
+        paths = _listed(images)
         if not predictor.classes:
             _tell_outputs(paths, predictor, output=output, as_json=as_json)
             return
@@ -126,6 +133,25 @@ def predict(
         show(f"{path}: {', '.join(f'{label} {share:.3f}' for label, share in one.top)}")
     number = "1 image" if len(paths) == 1 else f"{len(paths)} images"
     say(f"{number} in {significant(seconds)} s" + (f", {right} right" if counted else ""))
+
+
+def _tell_samples(given: Sequence[str], predictor: Predictor, *, output: Path | None, as_json: bool) -> None:
+    """Show what each output of the samples of a .npz is like, and write them all where that is asked."""
+    from trtbench.data.load import load_tensors
+    from trtbench.shipping.templates.predict import summary, summary_words, write_arrays
+
+    if len(given) != 1:
+        raise DataError("samples", expected="one .npz, an array for each input", got=f"{len(given)} files")
+    tensors, samples = load_tensors(Path(given[0]), fewest=1)
+    found = predictor.outputs({one.name: samples[one.name] for one in tensors})
+    told = {name: summary(values) for name, values in found.items()}
+    if output is not None:
+        with storing(output):
+            write_arrays(output, found)
+    if as_json:
+        show_json({"outputs": told, "output": output and str(output)})
+        return
+    show(f"{given[0]}: {summary_words(told)}")
 
 
 def _tell_outputs(paths: Sequence[Path], predictor: Predictor, *, output: Path | None, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,12 @@ def batches(
         if pads:
             wanted = np.pad(wanted, (0, size - len(wanted)), mode="edge")
         yield normalise(images[wanted], preprocessing)
+
+
+def fed(batch: NDArray[Any], name: str = "input") -> dict[str, NDArray[Any]]:
+    """Return what each input of a graph gets of a batch: the batch, or each tensor of its records by its name."""
+    names = batch.dtype.names
+    return {one: np.ascontiguousarray(batch[one]) for one in names} if names else {name: batch}
 
 
 def balanced(labels: Indices, *, count: int, seed: int, exclude: Sequence[int] = ()) -> Indices:

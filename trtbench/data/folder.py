@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _LAYOUT = "PATH/train/CLASS/* and PATH/test/CLASS/*"
 _VALIDATION = ("val", "valid", "validation")
-_FEWEST_IMAGES = 4  # half of them to compare on, and one of the others to validate on
+FEWEST_IMAGES = 4  # half of them to compare on, and one of the others to validate on
 _FEWEST_CLASSES = 2  # a classifier tells at least two things apart
 _NO_IMAGES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # what desktops leave behind; hidden files go too
 # What torchvision's ImageFolder takes for an image; it passes over everything else.
@@ -103,10 +103,10 @@ def load_images(root: Path, *, framing: Framing) -> tuple[NDArray[np.uint8], tup
     """
     found = _files(root)
     files = [file for file in found if file.suffix.lower() in IMAGES]
-    if len(files) < _FEWEST_IMAGES:
+    if len(files) < FEWEST_IMAGES:
         raise DataError(
             f"data.source images:{root}",
-            expected=f"a folder of at least {_FEWEST_IMAGES} images: to calibrate on, and to compare on",
+            expected=f"a folder of at least {FEWEST_IMAGES} images: to calibrate on, and to compare on",
             got=f"{len(files)} of them" if root.is_dir() else "no folder",
             cure="mend the path, or put images there",
         )

@@ -1,9 +1,10 @@
-"""From a suite's `data` section to a Dataset: one function, five sources; and a Dataset as a file."""
+"""From a suite's `data` section to a Dataset: one function, six sources; and a Dataset as a file."""
 
 from __future__ import annotations
 
 import json
 import os
+import zipfile
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,20 +12,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.data.batches import stratified_split
-from trtbench.data.folder import is_archive, load_folder, load_images, stem, unpacked
+from trtbench.data.folder import FEWEST_IMAGES, is_archive, load_folder, load_images, stem, unpacked
 from trtbench.data.named import CIFAR_MEANS, CIFAR_STDS, DIGITS, DIGITS_MEAN, DIGITS_STD, load_cifar, load_digits
 from trtbench.data.preprocess import measure_mean_std
 from trtbench.errors import DataError
-from trtbench.foreign import FAULTS, MISFITS, parse_json
-from trtbench.records import Dataset, Framing, Preprocessing, Split
+from trtbench.foreign import FAULTS, MISFITS, file_size, parse_json, reason
+from trtbench.records import TENSOR_TYPES, AsTheyAre, Dataset, Framing, Preprocessing, Split, Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from trtbench.records import Expected
     from trtbench.suite import DataConfig
 
 _USUAL = Framing(size=32)
+_MOST_BYTES = 16 * 10**9  # of tensors; all of them are held in memory
 _SPLITS = ("train", "validation", "test")
 
 
@@ -47,7 +51,7 @@ def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dat
         config: the suite's `data`.
         expected: what the weights expect, where that is known.
 
-    Of `images`, which have no labels, half are the test split, by `config.seed`.
+    Of `images` and `npz`, which have no labels, half are the test split, by `config.seed`.
 
     Returns:
         Images uint8 (N, 3, height, width), labels int64.
@@ -62,6 +66,7 @@ def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dat
     own: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}  # mean and deviation, by who chose them
     notes: tuple[str, ...] = ()
     validation: Split | None = None
+    tensors: tuple[Tensor, ...] = ()
     if name == "digits":
         own["the digits' own"] = (DIGITS_MEAN, DIGITS_STD)
         classes = DIGITS
@@ -74,6 +79,11 @@ def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dat
         name, classes = f"images:{_real(given).name}", ("image",)
         images, notes = load_images(given, framing=framing)
         pool, test = _halves(images, config)
+    elif name == "npz":
+        given = Path(place).expanduser()
+        name, classes = f"npz:{_real(given).name}", ("sample",)
+        tensors, samples = load_tensors(given)
+        pool, test = _halves(samples, config)
     else:
         given = Path(place).expanduser()
         # The name goes into manifests that are committed: it must not carry this machine's paths.
@@ -88,20 +98,76 @@ def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dat
         own = theirs | own if expected.is_own else own | theirs
     if config.mean is not None and config.std is not None:
         own = {"": (config.mean, config.std)}
-    if not own:
+    if not own and not tensors:
         own["measured on the training images"] = measure_mean_std(train.images)
-    chosen, (mean, std) = next(iter(own.items()))
+    chosen, (mean, std) = next(iter(own.items()), ("", ((), ())))
+    fit = Preprocessing(mean=mean, std=std, **framing.framing)
     return Dataset(
         name=name,
         classes=classes,
         train=train,
         validation=held,
         test=test,
-        preprocessing=Preprocessing(mean=mean, std=std, **framing.framing),
+        preprocessing=AsTheyAre.of(tensors) if tensors else fit,
         normalisation=chosen,
         notes=notes,
-        is_labelled=not config.source.startswith("images:"),
+        is_labelled=config.is_labelled,
     )
+
+
+def load_tensors(path: Path, *, fewest: int = FEWEST_IMAGES) -> tuple[tuple[Tensor, ...], NDArray[Any]]:
+    """Return the inputs that a .npz has arrays for, and its samples: records (N,) with a field for each.
+
+    Floats of other widths become float32: a graph that takes FP16 is widened likewise.
+
+    Raises:
+        DataError: it is none, its arrays differ in how many samples they have, or hold what no network takes.
+    """
+    what, cure = f"data.source npz:{path}", "write it with numpy.savez(path, NAME=array, ...), a name for each input"
+    try:
+        file_size(path, most=_MOST_BYTES)
+        with zipfile.ZipFile(path) as packed:
+            if sum(one.file_size for one in packed.infolist()) > _MOST_BYTES:
+                raise ValueError(f"more than {_MOST_BYTES / 1e9:g} GB once unpacked")
+        with np.load(path, allow_pickle=False) as kept:
+            arrays = {name: np.asarray(kept[name]) for name in kept.files}
+    except (*FAULTS, *MISFITS) as error:
+        expected = "a .npz of numbers, an array for each input"
+        raise DataError(what, expected=expected, got=reason(error), cure=cure) from error
+    arrays = {name: one.astype(np.float32) if one.dtype.kind == "f" else one for name, one in arrays.items()}
+    counts = {len(one) if one.ndim else 0 for one in arrays.values()}
+    if len(counts) != 1 or min(counts) < fewest:
+        expected = f"arrays of as many samples along their first axis, {fewest} at least"
+        got = ", ".join(f"{name} {one.shape}" for name, one in arrays.items()) or "no arrays"
+        raise DataError(what, expected=expected, got=got, cure=cure)
+    for name, one in arrays.items():
+        if one.dtype.name not in TENSOR_TYPES or not one.size or not (one.dtype.kind != "f" or np.isfinite(one).all()):
+            got = "NaN or infinity" if one.dtype.kind == "f" else f"{one.dtype.name} {one.shape}"
+            raise DataError(f"{what}: {name}", expected="finite numbers", got=got, cure="mend the array")
+    tensors = tuple(Tensor(name=name, dtype=one.dtype.name, shape=one.shape[1:]) for name, one in arrays.items())
+    return tensors, records(arrays, AsTheyAre.of(tensors))
+
+
+def records(arrays: Mapping[str, NDArray[Any]], fit: AsTheyAre) -> NDArray[Any]:
+    """Return samples as records, of an array for each input, samples along its first axis.
+
+    Raises:
+        DataError: the arrays are not those of these inputs.
+    """
+    given = {name: np.asarray(one) for name, one in arrays.items()}
+    count = max((len(one) for one in given.values() if one.ndim), default=0)
+    if {name: one.shape for name, one in given.items()} != {one.name: (count, *one.shape) for one in fit.tensors}:
+        got = ", ".join(f"{name} {one.dtype} {one.shape}" for name, one in given.items()) or "none"
+        raise DataError("samples", expected=f"arrays {tensor_words(fit)}, each for all samples", got=got)
+    samples = np.zeros(count, fit.record)
+    for name, one in given.items():
+        samples[name] = one
+    return samples
+
+
+def tensor_words(fit: AsTheyAre) -> str:
+    """Say what the inputs of a network are, by name, of one sample."""
+    return ", ".join(f"{one.name} {one.dtype} {one.shape}" for one in sorted(fit.tensors, key=lambda one: one.name))
 
 
 def framing_of(config: DataConfig, expected: Expected | None) -> Framing:
@@ -144,7 +210,7 @@ def _alone(pool: Split, classes: tuple[str, ...], *, is_held_out: bool) -> tuple
     return (f"one training image alone, and none to validate on: {', '.join(single[:10])}",)
 
 
-def _halves(images: NDArray[np.uint8], config: DataConfig) -> tuple[Split, Split]:
+def _halves(images: NDArray[Any], config: DataConfig) -> tuple[Split, Split]:
     """Split images without labels into those to calibrate on and those to compare on."""
     labels = np.zeros(len(images), np.int64)
     halves = stratified_split(labels, classes=("image",), count=len(images) // 2, seed=config.seed)

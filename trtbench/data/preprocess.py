@@ -6,7 +6,7 @@ Likeness of images lives in `duplicates.py`.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ _DECIMALS = 4  # of a measured mean or deviation, as the literature writes them
 
 
 def normalise(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Return (pixel / 255 - mean) / std per channel.
+    """Return (pixel / 255 - mean) / std per channel; of records of tensors these, as they are.
 
     Args:
         images: uint8 (N, C, H, W); left as it is.
@@ -37,6 +37,9 @@ def normalise(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
     Raises:
         DataError: dtype or shape do not fit `preprocessing`.
     """
+    if images.dtype.names:
+        records: Any = images
+        return cast("NDArray[np.float32]", records)
     if images.dtype != np.uint8 or images.shape[1:] != preprocessing.input_shape:
         raise DataError(
             "images to normalise",
@@ -87,11 +90,12 @@ def pixel_sha256(images: NDArray[np.uint8]) -> tuple[str, ...]:
     Args:
         images: uint8 (N, C, H, W), in any memory layout.
     """
-    shape = hashlib.sha256(repr(tuple(int(side) for side in images.shape[1:])).encode())
+    kind = images.dtype.descr if images.dtype.names else tuple(int(side) for side in images.shape[1:])
+    shape = hashlib.sha256(repr(kind).encode())
 
     def digest(image: NDArray[np.uint8]) -> str:
         state = shape.copy()
-        state.update(np.ascontiguousarray(image).data)
+        state.update(image.tobytes())
         return state.hexdigest()
 
     return tuple(digest(image) for image in images)

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference, version_con
 
 from trtbench.errors import GraphError
 from trtbench.graph.view import FIRST_QDQ_OPSET
+from trtbench.records import AsTheyAre
 
 if TYPE_CHECKING:
     from trtbench.records import Preprocessing
@@ -28,19 +29,22 @@ def adapted(proto: onnx.ModelProto, *, preprocessing: Preprocessing) -> tuple[on
     """Return an equal graph in our form, and what was done to it.
 
     Args:
-        proto: a valid graph whose only input is its first and whose only output is its first; it is not changed.
+        proto: a valid graph whose only input is its first, or has the data's tensors for inputs; it is not changed.
         preprocessing: of the data: its images' size, and their normalisation, undone before an input of whole pixels.
 
     Raises:
         GraphError: its opset cannot be raised.
     """
     notes: list[str] = []
-    input_shape = preprocessing.input_shape
     own = _raised(proto, notes)
     batch = fixed_batch(own)
     if batch is not None:
         _free_batch(own, batch, notes)
     _widen(own, notes)
+    if isinstance(preprocessing, AsTheyAre):
+        _fix_shapes(own, preprocessing, notes)
+        return own, tuple(notes)
+    input_shape = preprocessing.input_shape
     kind = own.graph.input[0].type.tensor_type.elem_type
     if is_channels_last(own, channels=input_shape[0]):
         _before_input(own, helper.make_node("Transpose", ["?"], ["?"], perm=[0, 2, 3, 1], name="to_nhwc"))
@@ -57,6 +61,18 @@ def adapted(proto: onnx.ModelProto, *, preprocessing: Preprocessing) -> tuple[on
     )
     del own.graph.value_info[:]
     return own, tuple(notes)
+
+
+def _fix_shapes(proto: onnx.ModelProto, preprocessing: AsTheyAre, notes: list[str]) -> None:
+    """Give each input the shape of its tensor and a free batch, in place."""
+    tensors = {one.name: one for one in preprocessing.tensors}
+    for item in proto.graph.input:
+        source = item.type.tensor_type
+        if any(not dim.HasField("dim_value") for dim in source.shape.dim[1:]):
+            notes.append(f"the free axes of its input {item.name} fixed to {tensors[item.name].shape}")
+        shape: list[str | int | None] = ["batch", *tensors[item.name].shape]
+        item.CopyFrom(helper.make_tensor_value_info(item.name, source.elem_type, shape))
+    del proto.graph.value_info[:]
 
 
 def flattened(proto: onnx.ModelProto) -> None:

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
 from trtbench.confined import confined
+from trtbench.data.batches import fed
 from trtbench.data.preprocess import normalise
 from trtbench.disk import write_atomically
 from trtbench.errors import ConfigError, GraphError
@@ -25,10 +26,10 @@ from trtbench.graph.reference import flat, onnxruntime, run_reference
 from trtbench.graph.simplify import simplify
 from trtbench.graph.view import QUANTIZERS, view
 from trtbench.jsonable import to_jsonable
-from trtbench.records import Output, Preprocessing
+from trtbench.records import AsTheyAre, Output, Preprocessing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -94,7 +95,7 @@ def _try_optimised(own: onnx.ModelProto, preprocessing: Preprocessing) -> None:
     options.log_severity_level = 4
     with contextlib.suppress(Exception):
         session = ort.InferenceSession(own.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        session.run(None, {INPUT: np.zeros((1, *preprocessing.input_shape), np.float32)})
+        session.run(None, fed(normalise(_noise(preprocessing, 1), preprocessing)))
 
 
 def import_onnx(path: Path, target: Path, *, num_classes: int | None, preprocessing: Preprocessing) -> Imported:
@@ -103,7 +104,7 @@ def import_onnx(path: Path, target: Path, *, num_classes: int | None, preprocess
     Args:
         path: the user's file; external data beside it is read.
         target: the file to write, atomically: one input `input`, a free batch, and one output `logits`; without
-            classes every output, by its own name.
+            classes every output, by its own name, and of tensors every input by its own.
         num_classes: how many classes the data has; None where it has no labels.
         preprocessing: how the data's images are normalised, and their size.
 
@@ -112,13 +113,12 @@ def import_onnx(path: Path, target: Path, *, num_classes: int | None, preprocess
         GraphError: its opset cannot be raised.
     """
     proto = load_onnx(path)
-    _require_tensors(proto, path, is_classifier=num_classes is not None)
-    images = np.random.default_rng(0).integers(
-        0, 256, (max(_FEW, fixed_batch(proto) or 0), *preprocessing.input_shape), dtype=np.uint8
-    )
+    _require_tensors(proto, path, preprocessing, is_classifier=num_classes is not None)
+    images = _noise(preprocessing, max(_FEW, fixed_batch(proto) or 0))
     expected = _answers(proto, images, preprocessing, path)
     own, notes = adapted(proto, preprocessing=preprocessing)
-    _rename(own.graph, own.graph.input[0].name, INPUT)
+    if not isinstance(preprocessing, AsTheyAre):
+        _rename(own.graph, own.graph.input[0].name, INPUT)
     outputs: tuple[Output, ...] = ()
     if num_classes is None:
         outputs = _own_outputs(own, expected, len(images), path)
@@ -129,6 +129,18 @@ def import_onnx(path: Path, target: Path, *, num_classes: int | None, preprocess
     write_atomically(target, own.SerializeToString(deterministic=True))
     is_quantized = any(node.op_type in QUANTIZERS for node in own.graph.node)
     return Imported(notes=notes, is_quantized=is_quantized, outputs=outputs)
+
+
+def _noise(preprocessing: Preprocessing, count: int) -> NDArray[Any]:
+    """Return images, or samples of the data's tensors, of no meaning; whole numbers are 0 or 1: any may be an index."""
+    random = np.random.default_rng(0)
+    if not isinstance(preprocessing, AsTheyAre):
+        return random.integers(0, 256, (count, *preprocessing.input_shape), dtype=np.uint8)
+    samples = np.zeros(count, preprocessing.record)
+    for one in preprocessing.tensors:
+        shape, is_float = (count, *one.shape), np.dtype(one.dtype).kind == "f"
+        samples[one.name] = random.standard_normal(shape) if is_float else random.integers(0, 2, shape)
+    return samples
 
 
 def _as_classifier(
@@ -214,7 +226,7 @@ def refuse_other_kinds(path: Path) -> None:
             raise ConfigError(f"model {path}", expected="an ONNX file", got=got, cure=cure)
 
 
-def _require_tensors(proto: onnx.ModelProto, path: Path, *, is_classifier: bool) -> None:
+def _require_tensors(proto: onnx.ModelProto, path: Path, fit: Preprocessing, *, is_classifier: bool) -> None:
     """Demand one input that is no weight (older files list those too), outputs, one of a classifier, and only tensors.
 
     Without classes an output that is no float tensor cannot be compared.
@@ -222,10 +234,14 @@ def _require_tensors(proto: onnx.ModelProto, path: Path, *, is_classifier: bool)
     weights = {item.name for item in proto.graph.initializer}
     inputs = [item for item in proto.graph.input if item.name not in weights]
     outputs = proto.graph.output
-    if len(inputs) != 1 or (is_classifier and len(outputs) != 1):
+    if isinstance(fit, AsTheyAre):
+        _require_inputs(inputs, fit, path)
+    elif len(inputs) != 1 or (is_classifier and len(outputs) != 1):
         got = f"{len(inputs)} inputs and {len(outputs)} outputs"
         wanted = "one input and one output" if is_classifier else "one input, an image"
-        cure = f"{_CURE}; with --data images:PATH it may have several outputs" if is_classifier else _CURE
+        several = "several outputs" if len(inputs) == 1 else "several inputs"
+        source = "images:PATH" if len(inputs) == 1 else "npz:PATH"
+        cure = f"{_CURE}; with --data {source} it may have {several}"
         raise ConfigError(f"model {path}", expected=wanted, got=got, cure=cure)
     for item in (*inputs, *outputs):
         if item.type.WhichOneof("value") != "tensor_type":
@@ -240,20 +256,48 @@ def _require_tensors(proto: onnx.ModelProto, path: Path, *, is_classifier: bool)
     proto.graph.input.extend(inputs)
 
 
+def _require_inputs(inputs: Sequence[onnx.ValueInfoProto], fit: AsTheyAre, path: Path) -> None:
+    """Demand that the data has each input, under its name, in its type and its shape."""
+    tensors = {one.name: one for one in fit.tensors}
+    asked = {item.name: item.type.tensor_type for item in inputs}
+    if asked.keys() != tensors.keys():
+        wanted, got = (", ".join(sorted(names)) or "none" for names in (asked, tensors))
+        cure = "name the arrays of the .npz as the inputs are named: numpy.savez(path, NAME=array, ...)"
+        raise ConfigError(f"model {path}", expected=f"inputs {wanted}", got=f"arrays {got}", cure=cure)
+    for name, source in asked.items():
+        own, kind = tensors[name], "float32" if source.elem_type in _FLOATS else _dtype(source.elem_type)
+        sides = [dim.dim_value for dim in source.shape.dim]
+        fits = len(sides) == len(own.shape) + 1 and all(
+            side in {0, size} for side, size in zip(sides[1:], own.shape, strict=True)
+        )
+        if not fits or kind != own.dtype:
+            wanted = f"{kind} (batch, {', '.join(str(side or '?') for side in sides[1:])})"
+            got, cure = f"{own.dtype} (samples, {', '.join(map(str, own.shape))})", "save it in this type and shape"
+            raise ConfigError(f"model {path}: input {name}", expected=wanted, got=got, cure=cure)
+
+
+def _dtype(kind: int) -> str:
+    return str(helper.tensor_dtype_to_np_dtype(kind).name)
+
+
 def _answers(
     proto: onnx.ModelProto, images: NDArray[np.uint8], preprocessing: Preprocessing, path: Path
 ) -> dict[str, NDArray[np.float32]]:
     """Run the user's own graph, in the batches, the layout and the type that it takes."""
-    kind = helper.tensor_dtype_to_np_dtype(proto.graph.input[0].type.tensor_type.elem_type)
-    given = images if kind in {np.dtype(np.uint8), np.dtype(np.int32)} else normalise(images, preprocessing)
-    taken = given.transpose(0, 2, 3, 1) if is_channels_last(proto, channels=images.shape[1]) else given
+    kinds = {item.name: helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type) for item in proto.graph.input}
+    taken: NDArray[Any] = images
+    if not isinstance(preprocessing, AsTheyAre):
+        (kind,) = kinds.values()
+        given = images if kind in {np.dtype(np.uint8), np.dtype(np.int32)} else normalise(images, preprocessing)
+        taken = given.transpose(0, 2, 3, 1) if is_channels_last(proto, channels=images.shape[1]) else given
     size = fixed_batch(proto) or len(images)
-    name = proto.graph.input[0].name
-    batches = [taken[start : start + size].astype(kind) for start in range(0, len(images), size)]
+    batches = [fed(taken[start : start + size], next(iter(kinds))) for start in range(0, len(images), size)]
+    batches = [{name: np.ascontiguousarray(one[name]).astype(kinds[name]) for name in one} for one in batches]
     try:
-        found = [run_reference(proto, {name: np.ascontiguousarray(one)}) for one in batches]
+        found = [run_reference(proto, one) for one in batches]
     except GraphError as error:
-        expected = f"a graph that takes {kind} {batches[0].shape}"
+        shown = ", ".join(f"{kinds[name]} {one.shape}" for name, one in batches[0].items())
+        expected = f"a graph that takes {shown}"
         raise ConfigError(f"model {path}", expected=expected, got=error.got or str(error), cure=_CURE) from error
     return {output: np.concatenate([one[output] for one in found]).astype(np.float32) for output in found[0]}
 
@@ -263,7 +307,7 @@ def _require_same(own: onnx.ModelProto, images: NDArray[np.float32], expected: N
     for count in (len(images), 1):
         what, wanted = f"model {path} with a free batch", expected[:count]
         try:
-            got = flat(run_reference(own, {INPUT: images[:count]}).values())
+            got = flat(run_reference(own, fed(images[:count])).values())
         except GraphError as error:
             words = error.got or str(error)
             raise ConfigError(what, expected=f"a run of {count} images", got=words, cure=_CURE) from error

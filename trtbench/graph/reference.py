@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from trtbench.data.batches import batches
+from trtbench.data.batches import batches, fed
 from trtbench.errors import GraphError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def exact_logits(
     proto: onnx.ModelProto, images: NDArray[np.uint8], preprocessing: Preprocessing, *, size: int
 ) -> NDArray[np.float32]:
     """Return the logits (images, classes) of a graph run as `run_reference` does, `size` images at once."""
-    inputs = ({"input": one} for one in batches(images, preprocessing, size=size))
+    inputs = (fed(one) for one in batches(images, preprocessing, size=size))
     return np.concatenate([flat(found.values()) for found in run_reference_batches(proto, inputs)])
 
 

@@ -32,6 +32,7 @@ from trtbench.make.recipe import Absent
 from trtbench.make.rescue import is_in_doubt, rescue
 from trtbench.precision import PRECISIONS, shown_precision
 from trtbench.progress import Event
+from trtbench.records import AsTheyAre
 from trtbench.suite import BACKENDS, EngineConfig
 
 if TYPE_CHECKING:
@@ -191,8 +192,15 @@ def _width(makings: Makings) -> int:
 
 
 def _require_outputs(makings: Makings, plan: EnginePlan) -> None:
-    """Refuse what a runtime cannot give back: all but one output (batch, numbers)."""
-    outputs = outputs_of(makings)
+    """Refuse what a runtime cannot be given or give back: all but one picture, and one output (batch, numbers)."""
+    outputs, fit = outputs_of(makings), makings.dataset.preprocessing
+    if isinstance(fit, AsTheyAre) and not BACKENDS[plan.backend].any_outputs:
+        raise UnsupportedError(
+            f"{plan.backend} of {makings.suite.model.name}",
+            expected="one input, a picture",
+            got=", ".join(f"{one.name} {one.dtype} {('batch', *one.shape)}" for one in fit.tensors),
+            cure="engines: onnxruntime-cpu takes any inputs",
+        )
     if BACKENDS[plan.backend].any_outputs or (all(len(one.shape) == 1 for one in outputs) and len(outputs) < 2):  # noqa: PLR2004
         return
     raise UnsupportedError(

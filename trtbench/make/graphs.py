@@ -400,12 +400,13 @@ def _halved(
 ) -> HalfFacts:
     import onnx
 
+    from trtbench.data.batches import fed
     from trtbench.graph.half import to_half
     from trtbench.graph.half_rules import check_half
 
     proto = onnx.load(graph.path(GRAPH))
     half = to_half(proto, dtype=dtype, method=method)
-    check = check_half(proto, half.proto, {"input": next(images.batches(size=_CHECKED_IMAGES))}, dtype=dtype)
+    check = check_half(proto, half.proto, fed(next(images.batches(size=_CHECKED_IMAGES))), dtype=dtype)
     _save(folder, half.proto)
     return HalfFacts(
         share_of_nodes=half.share_of_nodes,

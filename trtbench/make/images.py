@@ -19,7 +19,7 @@ from trtbench.disk import write_atomically
 from trtbench.foreign import parse_json
 from trtbench.jsonable import to_jsonable
 from trtbench.make.recipe import Facts, Given, recipe
-from trtbench.records import Expected, Framing, Interpolation, Preprocessing
+from trtbench.records import AsTheyAre, Expected, Framing, Interpolation, Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -194,6 +194,8 @@ def input_notes(makings: Makings, dataset: Dataset, known: Expected | None) -> t
     is_given = model.checkpoint is not None or makings.onnx_path is not None
     shown = f"mean {_listed(fit.mean)}, std {_listed(fit.std)}"
     notes = []
+    if isinstance(fit, AsTheyAre):
+        return ()
     if data.mean is None and is_given and not (known is not None and known.is_own):
         who = "neither suite nor checkpoint says it" if model.checkpoint is not None else "the suite does not say it"
         notes.append(f"{ASSUMED}{shown}, {dataset.normalisation}; {who}: data.mean and data.std do")

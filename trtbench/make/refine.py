@@ -19,6 +19,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from trtbench.calibrate.ranges import mean_by_channel
+from trtbench.data.batches import fed
 from trtbench.engines.onnxruntime import iterate_graph_activations
 from trtbench.graph.qdq import insert_qdq, weight_name
 from trtbench.graph.reference import run_reference_batches
@@ -38,7 +39,6 @@ _POSITIONS = 4096  # of a batch's patches that H counts at most: they overlap, s
 _LARGEST = 4608  # inputs of an output whose H fits beside the others: 512 channels x 3 x 3
 _WITH_BIAS = LAYERS - {"MatMul"}
 _WITHOUT_BIAS = 2  # inputs of a layer that has none
-_INPUT = "input"
 _GRAM_BYTES = 256 * 2**20  # of the statistics that one pass over the images gathers
 
 
@@ -263,7 +263,7 @@ def quantize(
         return made
     assert images is not None, "means are of images"
     graph, names = shift_graph(proto, made)
-    found = run_reference_batches(graph, ({_INPUT: batch} for batch in images.batches()), outputs=tuple(names.values()))
+    found = run_reference_batches(graph, map(fed, images.batches()), outputs=tuple(names.values()))
     corrected = correct_biases(rounded, mean_by_channel(found, names=names))
     return insert_qdq(corrected, plan, amax, weights=options.weights, scales_of=proto)
 

@@ -293,7 +293,7 @@ def bench_engine(
     sidecar = read_sidecar(engine)
     backend(sidecar.backend)
     fit = sidecar.preprocessing
-    if sidecar.outputs or source.startswith("images:"):
+    if sidecar.outputs or source.startswith(("images:", "npz:")):
         raise ConfigError(
             f"engine {engine}",
             expected="a classifier, and images with labels",

@@ -17,7 +17,7 @@ from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.errors import ConfigError
 from trtbench.foreign import MISFITS, is_inside, read_json, reason
 from trtbench.jsonable import sha256_of, to_jsonable
-from trtbench.records import Output, Preprocessing  # noqa: TC001  pydantic resolves the fields at run time
+from trtbench.records import AsTheyAre, Output, Preprocessing  # noqa: TC001  pydantic resolves the fields at run time
 from trtbench.rows import FidelityRecord, LatencyRecord  # noqa: TC001  likewise
 from trtbench.shipping.triton import Served  # noqa: TC001  likewise
 
@@ -79,7 +79,7 @@ class Bundle:
     profile: tuple[int, int, int] | None
     is_version_compatible: bool = False
     settings: Mapping[str, Any]
-    preprocessing: Preprocessing
+    preprocessing: AsTheyAre | Preprocessing
     resample: str = "bilinear"
     colour: str = "RGB"
     classes: tuple[str, ...]

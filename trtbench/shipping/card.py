@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trtbench.data.load import tensor_words
+from trtbench.records import AsTheyAre, Preprocessing
 from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import decibels, fixed, megabytes, percent, significant
 from trtbench.report.words import device_words
@@ -22,16 +24,18 @@ def card(described: Mapping[str, Any], *, row: Row, report: Report) -> str:
     facts = to_markdown(Table.of(("what", "value"), list(_facts(described, row)), left=2))
     packages = " ".join(f"'{name}=={number}'" for name, number in described["versions"].items())
     method, more = ("outputs", "--output outputs.npz") if described["outputs"] else ("predict", "--top 3")
+    is_pictures = "tensors" not in described["preprocessing"]
+    given, argument = ("IMAGE...", "images") if is_pictures else ("SAMPLES.npz", "arrays")
     parts = [
         f"# {row.variant} {row.shown_precision}, {row.backend}",
         report.decision.sentence if described["is_chosen"] else f"Not the row that run {report.run_id} recommends.",
         facts,
         "## Run it",
-        "    " + f"pip install {packages}" + f"\n    python predict.py IMAGE... {more} --json",
-        f"or, with trtbench, `trtbench predict . IMAGE...` and `trtbench.load(folder).{method}(images)`.",
+        "    " + f"pip install {packages}" + f"\n    python predict.py {given} {more} --json",
+        f"or, with trtbench, `trtbench predict . {given}` and `trtbench.load(folder).{method}({argument})`.",
         "## What is proven",
         _proven(described["proof"]),
-        *_triton(described),
+        *(_triton(described) if is_pictures else ()),
         "## Build it for another machine",
         "model.onnx is the graph the engine was built from; in this folder:",
         f"    {described['rebuild']}",
@@ -63,9 +67,12 @@ def _facts(described: Mapping[str, Any], row: Row) -> Iterator[tuple[str, str]]:
         yield "p50", f"{significant(latency.p50_ms)} ms"
     if row.engine_bytes is not None:
         yield "size", f"{megabytes(row.engine_bytes)} MB"
+    tensors = Preprocessing.read(fit) if "tensors" in fit else None
     yield (
         "input",
-        (
+        tensor_words(tensors)
+        if isinstance(tensors, AsTheyAre)
+        else (
             f"8-bit {described['colour']}, {_framing(fit)}, "
             f"(pixel / 255 - {list(fit['mean'])}) / {list(fit['std'])}, {fit['layout']} {fit['dtype']}"
         ),
@@ -144,13 +151,16 @@ def _triton(described: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _files(described: Mapping[str, Any]) -> str:
+    is_pictures = "tensors" not in described["preprocessing"]
     golden = "and the engine's outputs" if described["outputs"] else "their labels and the engine's logits"
     told = {
         described["engine"]: "the engine, with its sidecar beside it",
         "bundle.json": "all of this for programs, with the sha256 of every file and of itself",
         "predict.py, runtime.py, pixels.py": "run it with NumPy, Pillow and the runtime alone",
-        "triton/": "two model repositories and a client",
-        "golden.npz": f"ten test images as pixels and as input, {golden}",
+        **({"triton/": "two model repositories and a client"} if is_pictures else {}),
+        "golden.npz": f"ten test images as pixels and as input, {golden}"
+        if is_pictures
+        else f"ten test samples as `input NAME`, {golden} as `output NAME`",
         "report.json": "the row as the run had it, for `trtbench compare`",
     }
     return "\n".join(f"- `{name}`: {words}" for name, words in told.items())

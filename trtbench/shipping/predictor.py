@@ -7,24 +7,24 @@ import threading
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from trtbench.data.decode import decode
+from trtbench.data.load import records, tensor_words
 from trtbench.data.pixels import framed
 from trtbench.data.preprocess import normalise
 from trtbench.engines.base import backend
 from trtbench.engines.sidecar import check_engine, read_sidecar
 from trtbench.errors import ConfigError, DataError
 from trtbench.graph.reference import parted
-from trtbench.records import Output
+from trtbench.records import AsTheyAre, Output
 from trtbench.shipping.bundle import BUNDLE, read_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -102,8 +102,10 @@ class Predictor:
         ]
         return tuple(Prediction(label=found[0][0], probability=found[0][1], top=found) for found in named)
 
-    def outputs(self, images: Images) -> dict[str, NDArray[np.float32]]:
+    def outputs(self, images: Any) -> dict[str, NDArray[np.float32]]:
         """Return each output by its name, float32 (N, ...), of images as `predict` takes them.
+
+        A network that takes no pictures gets an array for each input (N, ...) by its name.
 
         Examples:
             >>> with trtbench.load(bundle) as predictor:
@@ -113,7 +115,10 @@ class Predictor:
         Raises:
             DataError: something is no such image.
         """
-        return parted(self.logits(images), self._outputs or (Output(name="logits", shape=(self._numbers,)),))
+        outputs = self._outputs or (Output(name="logits", shape=(self._numbers,)),)
+        if isinstance(self.preprocessing, AsTheyAre):
+            return parted(self.logits_of_pixels(records(images, self.preprocessing)), outputs)
+        return parted(self.logits(images), outputs)
 
     def logits(self, images: Images) -> NDArray[np.float32]:
         """Return the float32 logits (N, classes) of images, as `predict` takes them; of other outputs all numbers.
@@ -137,7 +142,7 @@ class Predictor:
         found = [np.empty((0, self._numbers), np.float32)]
         for start in range(0, len(pixels), self.batch):
             inputs = normalise(pixels[start : start + self.batch], self.preprocessing)
-            padded = np.pad(inputs, ((0, self.batch - len(inputs)), (0, 0), (0, 0), (0, 0)), mode="edge")
+            padded = inputs[np.minimum(np.arange(self.batch), len(inputs) - 1)]
             found.append(self._run(padded)[: len(inputs)])
         return np.concatenate(found)
 
@@ -148,6 +153,9 @@ class Predictor:
             DataError: something is no such image.
         """
         fit = self.preprocessing
+        if isinstance(fit, AsTheyAre):
+            got, cure = "pictures", "ask for its outputs() of an array for each input"
+            raise ConfigError("predictor", expected=f"arrays {tensor_words(fit)}", got=got, cure=cure)
         several = _listed(images)
         paths = [Path(one).absolute() for one in several if isinstance(one, (str, PathLike))]
         root = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()

@@ -22,6 +22,7 @@ from trtbench.make.graphs import GRAPH
 from trtbench.make.makings import Makings
 from trtbench.make.recipe import Absent
 from trtbench.progress import Event, Listener, nobody
+from trtbench.records import AsTheyAre
 from trtbench.report.disk import read_predictions
 from trtbench.report.document import Report, read_report
 from trtbench.running.again import find_engines
@@ -146,7 +147,8 @@ def _load(folder: Path, cargo: _Cargo, *, licence: str | None, triton: Path | No
         ("pixels.py", resources.files("trtbench.data") / "pixels.py"),
     ):
         write_atomically(folder / name, file.read_text(encoding="utf-8"))
-    _write_triton(folder, cargo, described)
+    if not isinstance(cargo.sidecar.preprocessing, AsTheyAre):
+        _write_triton(folder, cargo, described)
     seal(folder, described)
     if cargo.why_not_run:
         proof, logits = Proof(why_not=f"not proven: {cargo.why_not_run}"), None
@@ -397,7 +399,7 @@ def _write_golden(folder: Path, cargo: _Cargo, logits: NDArray[np.float32] | Non
 
     Of an engine that is not run here the logits are the graph's, in exact arithmetic.
     """
-    from trtbench.data.batches import spread
+    from trtbench.data.batches import fed, spread
     from trtbench.data.preprocess import normalise
 
     dataset = cargo.makings.dataset
@@ -416,8 +418,13 @@ def _write_golden(folder: Path, cargo: _Cargo, logits: NDArray[np.float32] | Non
     told: dict[str, NDArray[Any]] = {"logits": wanted, "labels": dataset.test.labels[chosen]}
     if outputs := cargo.sidecar.outputs:
         told = {f"output {name}": values for name, values in parted(wanted, outputs).items()}
+    taken: dict[str, NDArray[Any]]
+    if images.dtype.names:
+        taken = {f"input {name}": values for name, values in fed(images).items()}
+    else:
+        taken = {"images": images.transpose(0, 2, 3, 1), "inputs": inputs}
     with storing(folder):
-        write_arrays(folder / "golden.npz", {"images": images.transpose(0, 2, 3, 1), "inputs": inputs, **told})
+        write_arrays(folder / "golden.npz", taken | told)
 
 
 def _folder(run: Path) -> Path:

@@ -26,7 +26,8 @@ class BackendEntry:
         placement: whose kernels the Q/DQ pairs of its int8 graphs are placed for: int8 means what the runtime computes.
         packages: the modules whose versions decide what its engines are.
         settings: keys of `bench` that its sessions take, beside `threads` and `spin`.
-        any_outputs: its sessions give back any outputs of a network, not one (batch, numbers) alone.
+        any_outputs: its sessions take any inputs and give back any outputs of a network, not one picture and one output
+            (batch, numbers) alone.
         ships: the module of `shipping.templates` that runs its engines in a bundle; "" where none does.
     """
 

@@ -31,7 +31,7 @@ ZOO = (
 
 _CHANNELS = 3
 _WITHOUT_ANTIALIAS = ("nearest", "bilinear", "bicubic")
-_SOURCE = re.compile(r"digits|cifar100?(:.+)?|(folder|images):.+")
+_SOURCE = re.compile(r"digits|cifar100?(:.+)?|(folder|images|npz):.+")
 
 
 def _as_size(value: Any) -> Any:
@@ -122,7 +122,8 @@ class DataConfig(Part):
     source: str = Field(
         "digits",
         description="digits | cifar10[:ROOT] | cifar100[:ROOT] | folder:PATH (a folder or an archive)"
-        " | images:PATH (a folder of images without labels)",
+        " | images:PATH (a folder of images without labels)"
+        " | npz:PATH (an array for each input of a network, samples along the first axis)",
     )
     size: ImageSize | None = Field(
         None, description="pixels a side that the network sees, or height,width; the weights' own by default, else 32"
@@ -150,14 +151,20 @@ class DataConfig(Part):
     @classmethod
     def _is_a_source(cls, source: str) -> str:
         if not _SOURCE.fullmatch(source):
-            raise ValueError("digits, cifar10[:ROOT], cifar100[:ROOT], folder:PATH or images:PATH")
+            raise ValueError("digits, cifar10[:ROOT], cifar100[:ROOT], folder:PATH, images:PATH or npz:PATH")
         return source
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether its images come with labels."""
+        return self.source.partition(":")[0] not in {"images", "npz"}
 
     @model_validator(mode="after")
     def _pictures_are_framed(self) -> DataConfig:
         if not self.source.startswith("folder:"):
             is_framed = self.source.startswith("images:")
             keys = ("classes", *(() if is_framed else ("crop_ratio", "interpolation", "antialias", "exif_rotation")))
+            keys = (*keys, "size", "mean", "std") if self.source.startswith("npz:") else keys
             if said := [key for key in keys if getattr(self, key) not in {None, False}]:
                 raise ValueError(f"{', '.join(said)} with folder:PATH alone; {self.source} has its own")
         if self.antialias is False and self.interpolation not in {None, *_WITHOUT_ANTIALIAS}:

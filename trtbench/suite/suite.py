@@ -66,6 +66,8 @@ class Suite(Part):
         for index, variant in enumerate(self.variants):
             if variant.after is not None and variant.after not in names[:index]:
                 raise ValueError(f"{variant.name}: `after` a variant named before it, but {variant.after!r} is none")
+        if self.data.source.startswith("npz:") and "end-to-end" in self.bench.scopes:
+            raise ValueError("bench.scopes without end-to-end, which begins with the bytes of pictures: npz has none")
         if self.decision.batch_size not in self.bench.batch_sizes:
             raise ValueError(
                 f"decision.batch_size {self.decision.batch_size} among bench.batch_sizes {list(self.bench.batch_sizes)}"

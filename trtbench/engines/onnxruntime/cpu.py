@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbench.data.batches import fed
 from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, partial_path, refuse_precision
 from trtbench.engines.onnxruntime.sessions import CPU, session_options, start, weight_bytes
 from trtbench.environment.host import collect_host
 from trtbench.graph.reference import flat, onnxruntime
-from trtbench.records import Output
+from trtbench.records import AsTheyAre, Output, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,21 +104,29 @@ class CpuBackend:
         options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings=wanted)
         session = start(ort, path, options, providers={CPU: {}})
         logits = (Output(name=session.get_outputs()[0].name, shape=(sidecar.num_classes,)),)
-        return OnnxRuntimeEngine(session, outputs=sidecar.outputs or logits, settings=wanted)
+        fit = sidecar.preprocessing
+        taken = session.get_inputs()[0]
+        picture = (Tensor(name=taken.name, dtype="float32", shape=tuple(taken.shape[1:])),)
+        inputs = fit.tensors if isinstance(fit, AsTheyAre) else picture
+        return OnnxRuntimeEngine(session, inputs=inputs, outputs=sidecar.outputs or logits, settings=wanted)
 
 
 class OnnxRuntimeEngine:
     """A loaded engine file; all its sessions share the loaded network."""
 
-    def __init__(self, session: Any, *, outputs: Sequence[Output], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, session: Any, *, inputs: Sequence[Tensor], outputs: Sequence[Output], settings: Mapping[str, Any]
+    ) -> None:
         self.device = _DEVICE
+        self._inputs = inputs
         self._settings = settings
         self._session = session
         self._outputs = outputs
 
     def session(self, batch: int) -> OnnxRuntimeSession:
         """Return a session at this batch size."""
-        return OnnxRuntimeSession(self._session, batch=batch, outputs=self._outputs, settings=self._settings)
+        inputs, outputs = self._inputs, self._outputs
+        return OnnxRuntimeSession(self._session, batch=batch, inputs=inputs, outputs=outputs, settings=self._settings)
 
     def close(self) -> None:
         """Let go of the network."""
@@ -127,22 +136,31 @@ class OnnxRuntimeEngine:
 class OnnxRuntimeSession:
     """Bound input and output buffers of one batch size."""
 
-    def __init__(self, session: Any, *, batch: int, outputs: Sequence[Output], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        session: Any,
+        *,
+        batch: int,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Output],
+        settings: Mapping[str, Any],
+    ) -> None:
         self._settings = settings
         ort = onnxruntime()
-        shape = (batch, *session.get_inputs()[0].shape[1:])
         self._session = session
-        self._input = np.zeros(shape, dtype=np.float32)
+        self._inputs = {one.name: np.zeros((batch, *one.shape), dtype=one.dtype) for one in inputs}
         self._outputs = {one.name: np.zeros((batch, *one.shape), dtype=np.float32) for one in outputs}
         self._binding = session.io_binding()
         # The values share memory with the arrays above, which therefore live as long as the session.
-        self._binding.bind_ortvalue_input(session.get_inputs()[0].name, ort.OrtValue.ortvalue_from_numpy(self._input))
+        for name, array in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
         for name, output in self._outputs.items():
             self._binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(output))
 
     def copy_in(self, images: NDArray[np.float32]) -> None:
-        """Copy float32 images (batch, C, H, W) into the input buffer."""
-        np.copyto(self._input, images)
+        """Copy float32 images (batch, C, H, W) into the input buffer, or each tensor of records into its own."""
+        for name, given in fed(images, next(iter(self._inputs))).items():
+            np.copyto(self._inputs[name], given)
 
     def enqueue(self) -> None:
         """Run one inference; on the CPU it has ended when this returns."""
@@ -158,14 +176,15 @@ class OnnxRuntimeSession:
     def time(self, samples: int, *, launches_per_sample: int = 1, scope: Scope = "device") -> NDArray[np.int64]:
         """Return `samples` durations in nanoseconds; host-to-host adds the copies in and out."""
         run, binding, clock = self._session.run_with_iobinding, self._binding, time.perf_counter_ns
-        host_in = self._input.copy()
+        given = [(array, array.copy()) for array in self._inputs.values()]
         copies = [(output.copy(), output) for output in self._outputs.values()]
         durations = np.empty(samples, dtype=np.int64)
         for index in range(samples):
             start = clock()
             for _ in range(launches_per_sample):
                 if scope == "host-to-host":
-                    np.copyto(self._input, host_in)
+                    for array, host_in in given:
+                        np.copyto(array, host_in)
                     run(binding)
                     for host_out, output in copies:
                         np.copyto(host_out, output)

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtbench.data.batches import fed
 from trtbench.environment.host import collect_host
 from trtbench.errors import EngineError, OutOfMemoryError, ProviderError
 from trtbench.graph.reference import onnxruntime
@@ -149,8 +150,9 @@ def iterate_graph_activations(
     computed = [tensor for tensor in tensors if tensor not in inputs]
 
     def run(batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        values = dict(zip(computed, session.run(computed, {name: batch}), strict=True)) if computed else {}
-        return {tensor: batch if tensor == name else values[tensor] for tensor in tensors}
+        given = fed(batch, name)
+        values = dict(zip(computed, session.run(computed, given), strict=True)) if computed else {}
+        return {tensor: given[tensor] if tensor in given else values[tensor] for tensor in tensors}
 
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[dict[str, NDArray[np.float32]]]] = deque()

@@ -61,5 +61,7 @@ class Engine:
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return float32 logits (N, classes) of float32 images (N, C, H, W); of other outputs each flattened."""
-        found = self._session.run(self._outputs, {self._input: images})
+        names = images.dtype.names  # of records of tensors
+        given = {one: np.ascontiguousarray(images[one]) for one in names} if names else {self._input: images}
+        found = self._session.run(self._outputs, given)
         return np.concatenate([one.reshape(len(one), -1) for one in found], axis=1)

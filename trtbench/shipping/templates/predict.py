@@ -2,6 +2,7 @@
 
 It needs NumPy, Pillow and the runtime that bundle.json names, and not trtbench. From Python:
 `Classifier().logits(pixels)`; of a network that is no classifier `Classifier().outputs(pixels)`, or --output FILE.npz.
+One that takes no pictures is given a .npz with an array for each input, samples along the first axis.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class Classifier:
         return np.asarray(found).transpose(2, 0, 1)
 
     def inputs(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the network's input of uint8 pixels (N, C, H, W)."""
+        """Return the network's input of uint8 pixels (N, C, H, W); records of tensors are it as they are."""
+        if pixels.dtype.names:
+            return pixels
         fit = self.bundle["preprocessing"]
         found: np.ndarray = self._pixels.normalised(pixels, fit["mean"], fit["std"])
         return found
@@ -76,14 +79,28 @@ class Classifier:
         found = []
         for start in range(0, len(pixels), size):
             part = self.inputs(pixels[start : start + size])
-            padded = np.pad(part, ((0, size - len(part)), (0, 0), (0, 0), (0, 0)), mode="edge")
+            padded = part[np.minimum(np.arange(size), len(part) - 1)]
             found.append(self._engine.run(padded)[: len(part)])
         numbers = len(self.bundle["classes"]) or sum(math.prod(one["shape"]) for one in self.bundle["outputs"])
         return np.concatenate(found) if found else np.empty((0, numbers), np.float32)
 
-    def outputs(self, pixels: np.ndarray, batch: int | None = None) -> dict[str, np.ndarray]:
-        """Return each output by its name, float32 (N, ...), of a network that is no classifier."""
+    def records(self, arrays: Any) -> np.ndarray:
+        """Return the samples of an array for each input (N, ...), of a network that takes no pictures."""
+        tensors = self.bundle["preprocessing"]["tensors"]
+        kept = np.zeros(
+            len(arrays[tensors[0]["name"]]), [(one["name"], one["dtype"], tuple(one["shape"])) for one in tensors]
+        )
+        for one in tensors:
+            kept[one["name"]] = arrays[one["name"]]
+        return kept
+
+    def outputs(self, pixels: Any, batch: int | None = None) -> dict[str, np.ndarray]:
+        """Return each output by its name, float32 (N, ...), of a network that is no classifier.
+
+        One that takes no pictures gets an array for each input (N, ...) by its name.
+        """
         said = self.bundle["outputs"]
+        pixels = pixels if isinstance(pixels, np.ndarray) else self.records(pixels)
         ends = np.cumsum([math.prod(one["shape"]) for one in said])
         parts = np.split(self.logits(pixels, batch), ends[:-1], axis=1)
         return {one["name"]: part.reshape(-1, *one["shape"]) for one, part in zip(said, parts, strict=True)}
@@ -104,6 +121,14 @@ def main() -> None:
     bundle = classifier.bundle
     if given.pixels:
         np.save(given.logits, classifier.logits(np.load(given.pixels, mmap_mode="r"), given.batch_size))
+        return
+    if "tensors" in bundle["preprocessing"]:
+        for name in given.images:
+            computed = classifier.outputs(np.load(name), given.batch_size)
+            told = {key: summary(values) for key, values in computed.items()}
+            sys.stdout.write((json.dumps({"outputs": told}) if given.json else summary_words(told)) + "\n")
+            if given.output:
+                write_arrays(given.output, computed)
         return
     if bundle["outputs"]:
         _tell_outputs(classifier, given)
