@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -86,6 +87,44 @@ def test_three_nodes_of_two_kinds_count_what_a_local_run_counts(
 
 
 @real
+@pytest.mark.usefixtures("in_short")
+def test_one_node_makes_and_measures_a_suite(suite: Suite, cluster: Any, places: Places) -> None:
+    """Where Ray is installed this is the one test of it among the fast: it takes less than 30 s."""
+    suite = suite.model_copy(update={"variants": suite.variants[:1]})
+
+    found = run_on_ray(suite, places, address=cluster.address, argv=[], now=_NOW)
+
+    assert [row.status for row in found.reports["cpu"].rows] == ["ok"] * 2
+    assert len(found.nodes) == 1
+    assert {one.node for one in found.made} == set(found.where.values()) == set(found.nodes)
+
+
+@real
+@pytest.mark.slow
+def test_a_driver_that_is_killed_goes_on_from_its_store(suite_text: str, cluster: Any, tmp_path: Path) -> None:
+    """It is killed when one of two networks is made: the next run makes the other one only."""
+    cluster.add(1, L4=1)
+    (tmp_path / "tiny.yaml").write_text(suite_text + "devices: [L4]\n")
+    command = [sys.executable, "-m", "trtbench", "run", "tiny.yaml", "--on", f"ray:{cluster.address}", "--json"]
+    path = os.pathsep.join(filter(None, sys.path))
+    started = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": path}, "text": True}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, **started) as driver:
+        while driver.poll() is None and not [*tmp_path.glob("runs/.store/dense/*/artefact.json")]:
+            time.sleep(0.02)
+        assert driver.poll() is None
+        driver.kill()
+
+    again = subprocess.run(command, stdout=subprocess.PIPE, check=True, **started)
+
+    found = json.loads(again.stdout)
+    assert found["lost"] == {}
+    made = {one["kind"] for one in found["made"]}
+    assert "dense" not in made
+    assert {"variant", "graph", "qdq"} <= made
+    assert [row["status"] for row in found["reports"]["L4"]["rows"]] == ["ok"] * 4
+
+
+@real
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["variant", "score"])
 def test_what_a_node_does_that_is_killed_is_done_by_another(
@@ -167,6 +206,9 @@ def test_a_cluster_that_cannot_be_joined_is_told_with_its_cure(
 
     with pytest.raises(ConfigError, match="run trtbench on a node of the cluster"):
         join("ray://10.0.0.1:10001")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(CapabilityError, match=r"package 'ray': .*pip install 'trtbench\[ray\]'"):
+        join("")
     monkeypatch.setattr("sys.platform", "darwin")
     with pytest.raises(CapabilityError, match="pack-job"):
         join("")
