@@ -27,6 +27,7 @@ from trtbench.models.checkpoints import load_model
 from trtbench.report.document import validate_report
 from trtbench.report.markdown import render_markdown
 from trtbench.report.tables import csv_cell, to_csv
+from trtbench.shipping.bundle import read_bundle
 from trtbench.suite import DataConfig, Suite
 
 if TYPE_CHECKING:
@@ -193,6 +194,17 @@ def test_a_manifest_that_was_signed_again_has_to_make_sense(
 
     with pytest.raises(ConfigError, match=r"no images|twice|histogram|disjointness"):
         load_manifest(path)
+
+
+def test_a_bundle_that_makes_no_sense_is_told_in_one_short_sentence(tmp_path: Path) -> None:
+    from tests.fuzz.valid import resealed, write_texts
+
+    write_texts(tmp_path)
+    path = tmp_path / "bundle" / "bundle.json"
+    path.write_text(resealed(json.loads(path.read_text()) | {"batch_sizes": "x" * 50_000}))
+
+    with pytest.raises(ConfigError, match=r"got batch_sizes: .{1,100}; ship it again: .{1,50}$"):
+        read_bundle(path.parent)
 
 
 def test_text_is_neither_markup_nor_formula() -> None:

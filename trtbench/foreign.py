@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
     from pathlib import Path
 
+    from pydantic import ValidationError
+
 MAX_JSON = 512 * 10**6  # bytes: a row's raw samples are the largest, a million of which take 10 MB
 MAX_YAML = 100_000  # bytes: the longest suite of ours has 3,000, and PyYAML reads 100,000 in a second
 _MAX_NODES = 10_000  # of YAML once its aliases are expanded
@@ -247,6 +249,12 @@ def reason(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return "bytes that are not UTF-8 text"
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return in words what a document breaks first, and where; what stands there may be of any length."""
+    fault = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, fault['loc'])) or 'the whole file'}: {fault['msg']}"
 
 
 def is_inside(path: Path, folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import random
@@ -109,7 +110,7 @@ def changed_values(draw: st.DrawFn, document: Any) -> Any:
     found = json.loads(json.dumps(document))
     for _ in range(draw(st.sampled_from((1, 1, 1, 2, 5)))):
         chance = random.Random(draw(st.integers(0, 2**48)))
-        found = _changed(found, chance, draw(_values()))
+        found = _changed(found, chance, copy.deepcopy(draw(_values())))
     return found
 
 

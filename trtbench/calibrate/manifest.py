@@ -16,7 +16,7 @@ from trtbench.data import pixel_sha256
 from trtbench.data.batches import balanced
 from trtbench.disk import write_atomically
 from trtbench.errors import CalibrationError, ConfigError, DataError
-from trtbench.foreign import read_json
+from trtbench.foreign import first_fault, read_json
 from trtbench.jsonable import sha256_of, to_jsonable
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ def load_manifest(path: Path) -> CalibrationManifest:
         written_sha256 = fields.pop("sha256", None) if isinstance(fields, dict) else None
         manifest = _adapter().validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
-        raise _refused(path, _first_fault(error)) from error
+        raise _refused(path, first_fault(error)) from error
     except (OSError, ValueError) as error:
         raise _refused(path, getattr(error, "strerror", None) or f"no complete JSON: {error}") from error
     _check_sense(path, manifest)
@@ -408,11 +408,6 @@ def _value(value: Any) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return "[\n" + ",\n".join(f"    {json.dumps(row)}" for row in value) + "\n  ]"
     return json.dumps(value)
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, fault['loc'])) or 'the whole file'}: {fault['msg']}"
 
 
 def _refused(path: Path, got: str) -> ConfigError:

@@ -15,7 +15,7 @@ from trtbench.decide.compare import Matched
 from trtbench.decide.ratios import is_measured
 from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.errors import ConfigError
-from trtbench.foreign import MISFITS, is_inside, read_json, reason
+from trtbench.foreign import MISFITS, first_fault, is_inside, read_json, reason
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.records import AsTheyAre, Output, Preprocessing  # noqa: TC001  pydantic resolves the fields at run time
 from trtbench.rows import FidelityRecord, LatencyRecord  # noqa: TC001  likewise
@@ -141,7 +141,7 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         bundle = _adapter().validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
-        got = str(error.errors(include_url=False)[0])
+        got = first_fault(error)
         what = f"bundle {folder}: {BUNDLE}"
         raise ConfigError(what, expected=f"version {_SCHEMA_VERSION}", got=got, cure=_CURE) from error
     for name, digest in {bundle.engine: "", **bundle.files}.items():
