@@ -274,6 +274,16 @@ def test_a_hundred_kills_of_builds_and_benches_changed_nothing() -> None:
     assert (seen["differing"], seen["unreadable_reports"], seen["partial_files"], seen["orphans"]) == ([], 0, 0, 0)
 
 
+def test_no_hostile_input_ended_in_anything_but_a_sentence() -> None:
+    seen = json.loads((_EVIDENCE / "fuzz.json").read_text(encoding="utf-8"))
+
+    assert seen["total"]["failed"] == 0
+    assert seen["total"]["cases"] == sum(kind["cases"] for kind in seen["kinds"].values()) >= 3000
+    assert len(seen["kinds"]) == 12
+    assert all(kind["largest_cpu_s"] <= 20 and kind["largest_gb"] <= 2 for kind in seen["kinds"].values())
+    assert all({*kind["codes"]} <= {*"023456"} for kind in seen["kinds"].values())
+
+
 def test_the_table_of_kinds_names_every_kind_but_the_network_as_it_is() -> None:
     shown = re.findall(r"^\| `([a-z0-9_]+)` \|", (_DOCS / "methods.md").read_text(encoding="utf-8"), re.MULTILINE)
 

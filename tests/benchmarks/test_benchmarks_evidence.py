@@ -193,3 +193,17 @@ def test_the_real_compiler_built_twelve_networks_in_five_precisions_for_two_gpus
         if row["precision"].startswith("int8"):
             planned, total = row["planned"].split(" convolutions")[0].split(" of ")
             assert row["achieved"] in {"int8", f"int8 in {planned} of {total} convolutions"}
+
+
+@pytest.mark.parametrize("path", _committed("fleet.json"), ids=lambda path: path.name)
+def test_a_fleet_counts_as_one_machine_and_costs_a_tenth_at_most(path: Path) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+
+    for kind in found["nodes"]["kinds"].values():
+        assert {*kind.values()} == {found["local"]["rows"]}
+    assert len(found["nodes"]["kinds"]) == 2
+    assert found["nodes"]["lost"] == {}
+    assert found["overhead"]["share"] <= 0.1
+    assert found["scaling"]["ratio"] >= 1.6
+    costs = [one["driver_ms_a_row"] for one in found["replay"]["threads_for_nodes"] if one["rows"] >= 1000]
+    assert max(costs) <= 1.5 * min(costs)

@@ -107,14 +107,14 @@ def test_a_driver_that_is_killed_goes_on_from_its_store(suite_text: str, cluster
     (tmp_path / "tiny.yaml").write_text(suite_text + "devices: [L4]\n")
     command = [sys.executable, "-m", "trtbench", "run", "tiny.yaml", "--on", f"ray:{cluster.address}", "--json"]
     path = os.pathsep.join(filter(None, sys.path))
-    started = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": path}, "text": True}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, **started) as driver:
+    env = {**os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL) as driver:
         while driver.poll() is None and not [*tmp_path.glob("runs/.store/dense/*/artefact.json")]:
             time.sleep(0.02)
         assert driver.poll() is None
         driver.kill()
 
-    again = subprocess.run(command, stdout=subprocess.PIPE, check=True, **started)
+    again = subprocess.run(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, check=True)
 
     found = json.loads(again.stdout)
     assert found["lost"] == {}

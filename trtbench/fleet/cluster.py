@@ -191,7 +191,7 @@ class _Run:
             tasks[variant.name] = task.remote(job, ask, after, variant=variant.name, shared=shared, **options)
         self._pending = {made: name for name, made in tasks.items()}
         prepared: list[Prepared] = []
-        self._follow(lambda _: bool(self._alive()), lambda _, result: prepared.append(result))
+        self._follow(lambda _, nodes: bool(nodes), lambda _, result: prepared.append(result))
         for name, why in [*self.found.lost.items()]:  # of a variant whose task died
             prepared.append(Prepared(lost={name: why} if name else {}, why="" if name else why))
         self.found.lost.clear()
@@ -201,16 +201,17 @@ class _Run:
         """Measure on each kind of device, one node of it reserved as a whole."""
         self.found.nodes.update({one.node: one.described for one in prepared if one.node})
         self._job = self._packed(prepared)
+        nodes = self._alive()
         for kind in self._kinds:
-            if not self._begin(kind):
+            if not self._begin(kind, nodes):
                 self._lose(kind, f"no node of the cluster is of kind {kind}")
-        self._follow(lambda kind: bool(self._of_kind(kind)), self._keep, again=self._begin)
+        self._follow(lambda kind, nodes: bool(_of_kind(kind, nodes)), self._keep, again=self._begin)
 
-    def _begin(self, kind: str) -> bool:
+    def _begin(self, kind: str, alive: Sequence[Node]) -> bool:
         """Measure on a node of a kind when one is free, and say whether there is any; Ray finds and reserves it."""
         if (group := self._groups.get(kind)) is not None:  # it died there, which Ray may not know yet
             self._failed |= set(self._ray.util.placement_group_table(group)["bundles_to_node_id"].values())
-        there = self._of_kind(kind)
+        there = _of_kind(kind, alive)
         if not (nodes := [one for one in there if one.id not in self._failed] or there):
             return False
         whole = nodes[0].whole
@@ -289,15 +290,12 @@ class _Run:
     def _alive(self) -> list[Node]:
         return [Node.of(one) for one in self._ray.nodes() if one["Alive"]]
 
-    def _of_kind(self, kind: str) -> list[Node]:
-        return [one for one in self._alive() if kind in one.kinds]
-
     def _follow(
         self,
-        is_possible: Callable[[str], bool],
+        is_possible: Callable[[str, Sequence[Node]], bool],
         take: Callable[[str, Any], None],
         *,
-        again: Callable[[str], bool] = lambda _: False,
+        again: Callable[[str, Sequence[Node]], bool] = lambda _, __: False,
     ) -> None:
         """Wait for all that is pending, passing on the news of all nodes; what no node can do any more is given up."""
         tries = dict.fromkeys(self._pending.values(), 0)
@@ -314,14 +312,14 @@ class _Run:
                 except self._ray.exceptions.RayError as error:  # its process or its node died
                     why = " ".join(str(error).split())[:200]
                     tries[name] += 1
-                    if tries[name] > _RETRIES or not again(name):
+                    if tries[name] > _RETRIES or not again(name, self._alive()):
                         self._lose(name, why)
                     else:
                         self._tell(Event(stage="node", item=name, state="note", detail=f"tried again: {why}"))
                 else:
                     take(name, result)
-            now = time.monotonic()
-            possible_s |= {name: now for name in set(self._pending.values()) if is_possible(name)}
+            now, nodes = time.monotonic(), self._alive()  # listed once a look, whatever is pending
+            possible_s |= {name: now for name in set(self._pending.values()) if is_possible(name, nodes)}
             for one, name in self._pending.items():
                 if now - possible_s[name] > _LOST_S:
                     self._ray.cancel(one, force=True)
@@ -351,6 +349,10 @@ class _Run:
         point_latest(places.runs, folder)
         found.reports[kind], found.folders[kind], found.where[kind] = read_report(folder), str(folder), measured.node
         self._tell(Event(stage="device", item=kind, state="done", detail=f"measured on {measured.node}"))
+
+
+def _of_kind(kind: str, nodes: Sequence[Node]) -> list[Node]:
+    return [one for one in nodes if kind in one.kinds]
 
 
 def _reason(error: Any) -> str:
