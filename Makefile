@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 # A test that has not begun goes to whichever process is free; what is left at the end says where the time goes.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal --durations=10
 
-.PHONY: setup engines bench report gpu-info test coverage test-all test-gpu test-tensorrt evidence kill-test fuzz bench-calibration bench-overhead bench-compare lint type check docs docker docker-check clean
+.PHONY: setup engines bench report gpu-info test coverage test-all test-gpu test-tensorrt evidence kill-test fuzz bench-calibration bench-overhead bench-compare lint type check docs screenshot docker docker-check clean
 
 engines: setup
 	$(BIN)/trtbench build $(SUITE) --out $(OUT)
@@ -92,6 +92,10 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 docs:
 	$(MAKE) setup EXTRAS="$(strip $(EXTRAS) docs)"
 	$(BIN)/mkdocs build --strict
+
+# The README's picture, of the committed report; needs chromium and chromedriver.
+screenshot: setup
+	$(BIN)/python -m tests.screenshot
 
 docker:
 	docker build -f docker/Dockerfile -t trtbench:cu12 .

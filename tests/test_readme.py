@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
+from tests.screenshot import PICTURE, REPORT, WIDTH
 from trtbench.report.document import read_report
 from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import fixed, significant
@@ -253,6 +256,16 @@ def test_every_committed_report_is_valid_real_and_names_no_machine_path(folder: 
 
     assert all(row.status == "ok" and not row.simulated for row in report.rows)
     assert not re.search(r'"/(work|home|root|tmp|Users)/', (folder / "report.json").read_text(encoding="utf-8"))
+
+
+def test_the_picture_is_of_the_committed_report_and_small() -> None:
+    with Image.open(PICTURE) as picture:
+        assert picture.width == WIDTH
+        assert picture.info["Source"] == hashlib.sha256(REPORT.read_bytes()).hexdigest(), (
+            "take it anew: make screenshot"
+        )
+    assert PICTURE.stat().st_size < 200_000
+    assert str(PICTURE.relative_to(_ROOT)) in _README.read_text(encoding="utf-8")
 
 
 def test_akamasters_network_scores_what_its_source_scores_and_int8_stays_within_two_images() -> None:

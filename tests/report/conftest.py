@@ -20,15 +20,6 @@ if TYPE_CHECKING:
     from trtbench.rows import Row
 
 GOLDEN = Path(__file__).parent / "twenty-four-rows.json"
-_FLAGS = (
-    "--headless=new",
-    "--no-sandbox",  # tests run as root in containers
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 def _filled(row: Row) -> Row:
@@ -83,18 +74,10 @@ def report_folder(full_report: Report, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Chromium without a window, in a fresh profile."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
-    selenium = pytest.importorskip("selenium", reason="needs selenium: pip install 'trtbench[dev]'")
-    assert selenium
-    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+    from tests.screenshot import browser as started
 
-    options = ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    found = Chrome(options=options, service=ChromeService(driver))
-    yield found
-    found.quit()
+    pytest.importorskip("selenium", reason="needs selenium: pip install 'trtbench[dev]'")
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
+    with started(tmp_path_factory.mktemp("profile")) as found:
+        yield found
