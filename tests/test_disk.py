@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import runpy
 import socket
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from trtbench import disk
 from trtbench.disk import locked, require_room, write_atomically
-from trtbench.errors import StoreError
+from trtbench.errors import CapabilityError, StoreError
 from trtbench.store import Store
 
 if TYPE_CHECKING:
@@ -166,3 +169,11 @@ def test_a_system_without_linuxs_calls_writes_whole_files_too(tmp_path: Path, mo
     require_room(tmp_path, 5)
 
     assert [one.read_text(encoding="utf-8") for one in (tmp_path / "new").iterdir()] == ["whole"]
+
+
+def test_a_system_without_flock_is_told_so_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    monkeypatch.setattr(sys, "platform", "win32")
+
+    with pytest.raises(CapabilityError, match=r"this system: expected flock\(2\), .* got win32; .* in WSL 2"):
+        runpy.run_path(disk.__file__)

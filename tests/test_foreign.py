@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from trtbench.confined import confined
+from trtbench.confined import _confine, confined
 from trtbench.errors import ConfigError
 from trtbench.foreign import MAX_YAML, NAME, file_size, is_inside, parse_json, parse_yaml, read_file
 
@@ -140,3 +141,15 @@ def test_what_a_confined_call_returns_comes_back(tmp_path: Path) -> None:
 
     assert confined("tests.test_foreign:compute", tmp_path / "x.onnx", how="") == {"size": 5}
     assert json.dumps(parse_json('{"a": [1, 2.5, null]}')) == '{"a": [1, 2.5, null]}'
+
+
+def test_where_nobody_tells_what_memory_is_taken_time_alone_is_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited: list[int] = []
+    monkeypatch.setattr("trtbench.confined._STATM", tmp_path / "statm")  # as on macOS
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, _: limited.append(kind))
+
+    _confine(10**9, 10)
+
+    assert limited == [resource.RLIMIT_CPU]

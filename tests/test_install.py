@@ -159,3 +159,17 @@ def test_a_wheel_in_a_fresh_environment_does_what_the_pages_show(home: Path, tmp
                 shutil.copy(theirs, folder / f"mine.{mine}")
         for command in _commands(page):
             _told(command, home, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("verb", "code"), [("--version", 0), ("schema", 0), ("plan quickstart", 5)])
+def test_a_system_without_flock_is_refused_in_a_line_by_what_needs_it(verb: str, code: int) -> None:
+    start = "import sys; sys.modules.update(fcntl=None, resource=None); import trtbench.__main__ as it; it.main()"
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", start, *verb.split()], capture_output=True, text=True, check=False
+    )
+
+    assert found.returncode == code
+    assert bool(found.stdout) == (code == 0)
+    assert "Traceback" not in found.stderr
+    assert len(found.stderr.splitlines()) == (code != 0)

@@ -25,6 +25,7 @@ from trtbench.foreign import FAULTS, MISFITS
 
 _BASE_BYTES, _BYTES_PER_BYTE = 10**9, 8  # beyond what the process takes empty; of its input: copies and their folding
 _BASE_S, _BYTES_PER_S = 10, 2 * 10**6  # of CPU time; a second more for each 2 MB of input
+_STATM = Path("/proc/self/statm")
 _WALL = 10  # times the limit of CPU time, of a process that waits
 _SETTINGS = {
     "MALLOC_ARENA_MAX": "2",  # each takes 64 MB of addresses
@@ -129,12 +130,14 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _confine(memory_bytes: int, cpu_s: int) -> None:
-    """Let this process take so much more than now."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    taken = pages * resource.getpagesize()
+    """Let this process take so much more than now; of memory on Linux alone, where it is told what is taken."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime) + cpu_s
-    for kind, most in ((resource.RLIMIT_AS, taken + memory_bytes), (resource.RLIMIT_CPU, seconds)):
+    limits = {resource.RLIMIT_CPU: seconds}
+    if _STATM.exists():
+        pages = int(_STATM.read_text(encoding="ascii").split()[0])
+        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory_bytes
+    for kind, most in limits.items():
         _, hard = resource.getrlimit(kind)
         soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (soft, hard))

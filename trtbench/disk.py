@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import sys
@@ -14,8 +13,15 @@ from typing import TYPE_CHECKING
 
 import filelock
 
-from trtbench.errors import StoreError
+from trtbench.errors import CapabilityError, StoreError
 from trtbench.foreign import file_size
+
+try:
+    import fcntl
+except ModuleNotFoundError as missing:
+    raise CapabilityError(
+        "this system", expected="flock(2), as on Linux", got=sys.platform, cure="on Windows run trtbench in WSL 2"
+    ) from missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -97,9 +97,10 @@ def test_report_logs_to_mlflow_and_says_where(
         warnings.simplefilter("ignore")  # of its own dependencies, while they are imported
         mlflow = pytest.importorskip("mlflow", reason="needs MLflow: pip install 'trtbench[mlflow]'")
 
-    assert _trtbench(monkeypatch, tmp_path, "report", str(run_folder), "--mlflow", "sqlite:///mlflow.db") == 0
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert _trtbench(monkeypatch, tmp_path, "report", str(run_folder), "--mlflow", uri) == 0
 
-    said = re.search(r"MLflow run (\w+) at sqlite:///mlflow.db", capsys.readouterr().err)
+    said = re.search(rf"MLflow run (\w+) at {uri}", capsys.readouterr().err)
     assert said
-    run = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db").get_run(said.group(1))
+    run = mlflow.MlflowClient(tracking_uri=uri).get_run(said.group(1))
     assert run.info.run_name == read_report(run_folder).run_id

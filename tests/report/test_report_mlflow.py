@@ -12,6 +12,7 @@ import pytest
 from trtbench.errors import CapabilityError, ConfigError
 from trtbench.report.mlflow import _flat, _metrics, _tags, _winner, log_to_mlflow
 from trtbench.report.tables import row_lines
+from trtbench.train import EpochRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,13 @@ def mlflow() -> Any:
         return pytest.importorskip("mlflow", reason="needs MLflow: pip install 'trtbench[mlflow]'")
 
 
+def _epoch(number: int) -> EpochRecord:
+    return EpochRecord(
+        epoch=number, lr=0.1, train_loss=2 / number, train_correct=3, train_total=4, val_loss=3 / number,
+        val_correct=1, val_total=2, seconds=1.0,
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 @_QUIET
 def test_a_run_and_a_run_for_each_row_are_logged(
@@ -37,7 +45,8 @@ def test_a_run_and_a_run_for_each_row_are_logged(
     monkeypatch.chdir(tmp_path)  # artifacts go to ./mlruns
     uri = "sqlite:///mlflow.db"
 
-    run_id = log_to_mlflow(full_report, report_folder, uri=uri)
+    epochs = [_epoch(number) for number in range(1, 251)]  # more than one request takes
+    run_id = log_to_mlflow(full_report, report_folder, uri=uri, curves={"channels-50": epochs})
     again = log_to_mlflow(full_report, report_folder, uri=uri)
 
     client = mlflow.MlflowClient(tracking_uri=uri)
@@ -56,10 +65,15 @@ def test_a_run_and_a_run_for_each_row_are_logged(
     assert kept == {"report.json", "report.md", "report.html", "report.csv", "plots"}
     below = client.search_runs([run.info.experiment_id], filter_string=f"tags.mlflow.parentRunId = '{run_id}'")
     rows = {one.info.run_name: one for one in below}
+    training = rows.pop("train channels-50")
+    curve = client.get_metric_history(training.info.run_id, "val_loss")
+    assert [(one.step, one.value) for one in curve] == [(one.epoch, one.val_loss) for one in epochs]
+    assert training.data.metrics["train_accuracy"] == 0.75
+    assert training.data.params == {"variant": "channels-50"}
     assert set(rows) == {row.name for row in full_report.rows}
     assert rows[winner.name].data.metrics["p50_ms"] == winner.latency.p50_ms
     assert rows[winner.name].data.params["precision"] == winner.precision
-    assert {one.info.status for one in below if one.data.params["status"] == "failed"} == {"FAILED"}
+    assert {one.info.status for one in rows.values() if one.data.params["status"] == "failed"} == {"FAILED"}
 
 
 @pytest.mark.usefixtures("mlflow")

@@ -22,6 +22,7 @@ from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, variant_network
 from trtbench.running import Event, Places, build_suite, outlook, plan_engines
 from trtbench.running.again import find_engines
+from trtbench.running.run import training_curves, write_origin
 from trtbench.store import Store
 from trtbench.suite import StrippedVariant, load_suite
 
@@ -271,6 +272,10 @@ def test_fine_tuning_changes_the_weights_and_keeps_its_log(suite: Make, places: 
     assert tuned.facts.fit is not None
     assert tuned.facts.fit.epochs == 1
     assert tuned.path("train.log").exists()
+    assert training_curves(places.runs) == {}
+    write_origin(places.runs, makings.suite, places, artefacts=makings.book.store.held)
+    (epoch,) = training_curves(places.runs)["tuned"]
+    assert (epoch.epoch, epoch.val_correct) == (1, tuned.facts.fit.val_correct)
 
 
 def test_taylor_importance_gets_training_images(suite: Make, places: Places) -> None:

@@ -17,11 +17,13 @@ import pytest
 from trtbench.disk import file_sha256
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import ConfigError, GateError
+from trtbench.make.recipe import Absent
 from trtbench.report.disk import read_predictions, write_report
 from trtbench.report.document import Report, read_report
 from trtbench.shipping import prove as proving
 from trtbench.shipping import read_bundle, ship_row
 from trtbench.shipping.bundle import zipped
+from trtbench.shipping.ship import _cargo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -212,5 +214,21 @@ def test_only_rows_that_can_be_shipped_are(small_run: Path, tmp_path: Path) -> N
 def test_an_engine_that_is_gone_or_was_built_anew_is_told(small_run: Path, tmp_path: Path) -> None:
     run = _changed(small_run, tmp_path / "run", engine_sha256="0" * 64)
 
-    with pytest.raises(ConfigError, match=r"expected a file of sha256 0+, got none; build the suite again"):
+    with pytest.raises(ConfigError, match=r"expected a file of sha256 0+, got none; run the suite again"):
         ship_row(run, tmp_path / "bundle", row=ROW)
+
+
+def test_the_graph_of_an_earlier_versions_run_is_found_by_its_bytes(
+    small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    today = _cargo(small_run, ROW, ()).graph
+
+    def made_under_another_key(*_: object) -> None:
+        raise Absent
+
+    monkeypatch.setattr("trtbench.shipping.ship.source", made_under_another_key)
+    assert _cargo(small_run, ROW, ()).graph == today
+
+    monkeypatch.setattr("trtbench.store.Store.artefacts", lambda _: iter(()))
+    with pytest.raises(ConfigError, match=r"graph of dense int8: expected .* got none; run the suite again: `trtbench"):
+        _cargo(small_run, ROW, ())

@@ -238,8 +238,10 @@ def publish(report: Report, folder: Path, *, junit: Path | None, mlflow: str | N
         append_summary(page, report_summary(report))
     if mlflow is not None:
         from trtbench.report.mlflow import log_to_mlflow
+        from trtbench.running.run import training_curves
 
-        say(f"MLflow run {log_to_mlflow(report, folder, uri=mlflow)} at {without_secrets((mlflow,))[0]}")
+        logged = log_to_mlflow(report, folder, uri=mlflow, curves=training_curves(folder))
+        say(f"MLflow run {logged} at {without_secrets((mlflow,))[0]}")
 
 
 def publish_comparisons(found: Sequence[Comparison], gates: Gates, *, junit: Path | None) -> None:

@@ -12,7 +12,6 @@ import typer
 
 from trtbench.cli.options import JsonOption, RunArgument, output_option
 from trtbench.cli.screen import Screen, say, show, show_json
-from trtbench.disk import storing
 from trtbench.errors import ConfigError, DataError
 from trtbench.progress import Event
 from trtbench.records import AsTheyAre
@@ -162,6 +161,8 @@ def _tell_outputs(paths: Sequence[Path], predictor: Predictor, *, output: Path |
     found = {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
     told = [{name: summary(values[at]) for name, values in found.items()} for at in range(len(paths))]
     if output is not None:
+        from trtbench.disk import storing
+
         with storing(output):
             write_arrays(output, found)
     if as_json:

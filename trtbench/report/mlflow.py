@@ -1,9 +1,10 @@
-"""A report as MLflow keeps it: one run with the suite and the files, and below it a run for each row."""
+"""A report as MLflow keeps it: a run with the suite and the files, and below it one for each row and each training."""
 
 from __future__ import annotations
 
 import math
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from trtbench import _optional
@@ -13,28 +14,34 @@ from trtbench.report.columns import COLUMN, COLUMNS
 from trtbench.report.tables import row_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from trtbench.report.columns import Line
     from trtbench.report.document import Report
+    from trtbench.train import EpochRecord
 
 _PARAMS_AT_ONCE = 100  # MLflow's limit of one request
+_EPOCHS_AT_ONCE = 100  # each has five metrics, and a request takes 1,000
 _LONGEST = 500  # characters of a parameter's value that servers of every version take
 _FILES = ("report.json", "report.md", "report.html", "report.csv")
 _NAMING = ("variant", "precision", "sparse", "rescued", "build", "backend", "device", "batch_size", "role", "status")
 
 
-def log_to_mlflow(report: Report, folder: Path, *, uri: str) -> str:
+def log_to_mlflow(
+    report: Report, folder: Path, *, uri: str, curves: Mapping[str, Sequence[EpochRecord]] = MappingProxyType({})
+) -> str:
     """Log a report that stands in a folder, and return the id of its run.
 
     The experiment bears the suite's name. The run has the suite as parameters, the winner's numbers as metrics and the
-    report's files as artifacts; each row is a run below it, with its numbers as metrics.
+    report's files as artifacts; each row is a run below it, with its numbers as metrics, and each network that learnt
+    is one with its losses and accuracies by epoch.
 
     Args:
         report: what to log.
         folder: where its files are.
         uri: the tracking server or store, e.g. sqlite:///mlflow.db or http://localhost:5000.
+        curves: the epochs of each training, by the name of its variant.
 
     Raises:
         CapabilityError: MLflow is not installed.
@@ -52,6 +59,8 @@ def log_to_mlflow(report: Report, folder: Path, *, uri: str) -> str:
         _log(mlflow, client, run_id, params=dict(_flat(report.suite)), metrics=_winner(report), since=since)
         for line in row_lines(report.rows):
             _log_row(mlflow, client, line, parent=(experiment, run_id), since=since)
+        for variant, epochs in curves.items():
+            _log_training(mlflow, client, variant, epochs, parent=(experiment, run_id), since=since)
         _log_files(client, run_id, folder)
         client.set_terminated(run_id)
     except mlflow.exceptions.MlflowException as error:
@@ -75,6 +84,36 @@ def _log_row(mlflow: Any, client: Any, line: Line, *, parent: tuple[str, str], s
     params = {key: str(COLUMN[key].value(line)) for key in _NAMING}
     _log(mlflow, client, run.info.run_id, params=params, metrics=_metrics(line), since=since)
     client.set_terminated(run.info.run_id, status="FAILED" if row.status in {"failed", "oom"} else "FINISHED")
+
+
+def _log_training(
+    mlflow: Any, client: Any, variant: str, epochs: Sequence[EpochRecord], *, parent: tuple[str, str], since: int
+) -> None:
+    """Log a training by epoch."""
+    experiment, run_id = parent
+    run = client.create_run(
+        experiment, start_time=since, run_name=f"train {variant}", tags={"mlflow.parentRunId": run_id}
+    )
+    client.log_batch(run.info.run_id, params=[mlflow.entities.Param("variant", variant)])
+    for start in range(0, len(epochs), _EPOCHS_AT_ONCE):
+        metrics = [
+            mlflow.entities.Metric(key, value, since, one.epoch)
+            for one in epochs[start : start + _EPOCHS_AT_ONCE]
+            for key, value in _learnt(one).items()
+            if math.isfinite(value)
+        ]
+        client.log_batch(run.info.run_id, metrics=metrics)
+    client.set_terminated(run.info.run_id)
+
+
+def _learnt(epoch: EpochRecord) -> dict[str, float]:
+    return {
+        "lr": epoch.lr,
+        "train_loss": epoch.train_loss,
+        "train_accuracy": epoch.train_correct / epoch.train_total,
+        "val_loss": epoch.val_loss,
+        "val_accuracy": epoch.val_correct / epoch.val_total,
+    }
 
 
 def _log(

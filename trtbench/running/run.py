@@ -31,6 +31,7 @@ from trtbench.report.remarks import advice, texts
 from trtbench.report.words import in_words, look_words
 from trtbench.running.again import paired_from
 from trtbench.running.bench import bench_suite
+from trtbench.store import LISTING
 from trtbench.suite import Suite, options
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from trtbench.environment.facts import Environment
     from trtbench.running.bench import Results
-
+    from trtbench.train import EpochRecord
 
 LOOKS, _ORIGIN = ".looks.json", "origin.json"  # beside the runs: it is of what was decided, not of what was made
 
@@ -269,6 +270,23 @@ def artefacts_of_reports(runs: Path) -> set[str]:
     for origin in runs.glob(f"*/{_ORIGIN}"):
         with contextlib.suppress(*MISFITS):
             found |= set(read_json(origin)["artefacts"])
+    return found
+
+
+def training_curves(run: Path) -> dict[str, tuple[EpochRecord, ...]]:
+    """Return the epochs of each network that a run, or an earlier one for it, trained, by the name of its variant."""
+    from trtbench.train import EpochRecord
+
+    found: dict[str, tuple[EpochRecord, ...]] = {}
+    with contextlib.suppress(*MISFITS):
+        kept = read_json(run / _ORIGIN)
+        store = Places(runs=Path(kept["runs"])).store
+        for name in sorted(kept["artefacts"]):
+            history = store / name / "history.json"
+            if name.partition("/")[0] in {"dense", "variant"} and history.exists():
+                epochs = tuple(EpochRecord(**one) for one in read_json(history)["history"])
+                label = read_json(store / name / LISTING)["label"].rpartition("/")[2]
+                found |= {label: epochs} if epochs else {}
     return found
 
 

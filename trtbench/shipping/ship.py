@@ -34,6 +34,7 @@ from trtbench.shipping.card import card
 from trtbench.shipping.prove import proof_words, prove, prove_outputs
 from trtbench.shipping.templates.predict import write_arrays
 from trtbench.shipping.triton import largest_batch, serve_check, write_repositories
+from trtbench.store import Store
 from trtbench.suite import BACKENDS
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ _GOLDEN = 10
 # What the module of a bundle that runs its engine needs beside the runtime
 _BESIDE = {"onnxruntime": (), "tensorrt": ("cupy-cuda12x", "cupy-cuda13x")}
 _CALIB, _CACHE = "--calib=", "calibration.cache"
-_AGAIN = "build the suite again: `trtbench build SUITE`, then `trtbench run SUITE`"
+_AGAIN = "run the suite again: `trtbench run SUITE`; it makes only what is not there"
 _REBUILD_ON_CPU = (
     'python -c "import onnxruntime as ort; o = ort.SessionOptions();'
     " o.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC;"
@@ -238,25 +239,31 @@ def _engine(row: Row, origin: Origin, folders: Sequence[Path]) -> Path:
 
 
 def _graph(makings: Makings, sidecar: Sidecar) -> Path:
-    """Return the graph that an engine was built from.
+    """Return the graph that an engine was built from: what the suite makes, else what the store has of those bytes.
+
+    The second is of runs of an earlier version, whose keys are no longer those of today.
 
     Raises:
-        ConfigError: it is no longer in the store, or the suite now makes another.
+        ConfigError: it is no longer in the store.
     """
     plans = plan_engines(makings.suite)
     name = (sidecar.variant, sidecar.precision, sidecar.backend, sidecar.sparse)
     plan = next(
         (one for one in plans if (one.variant.name, one.precision, one.backend, one.config.sparse) == name), None
     )
-    what = f"graph of {sidecar.variant} {sidecar.shown_precision}"
     try:
         made = None if plan is None else source(makings, replace(plan, rescued=sidecar.rescued))
         if made is not None and made.sha256 == sidecar.source_sha256:
             return made.path(GRAPH)
     except Absent:
         made = None
+    store = Store(makings.places.store)
+    kept = next((one for one in store.artefacts() if one.sha256 == sidecar.source_sha256), None)
+    if kept is not None:
+        return kept.path(GRAPH)
+    what = f"graph of {sidecar.variant} {sidecar.shown_precision}"
     got = "none" if made is None else "another"
-    raise ConfigError(what, expected=f"the one that it was built from in {makings.places.store}", got=got, cure=_AGAIN)
+    raise ConfigError(what, expected=f"the one that it was built from in {store.root}", got=got, cure=_AGAIN)
 
 
 def _why_not_run(engine: Path, sidecar: Sidecar, row: Row) -> str:
