@@ -128,5 +128,10 @@ def _verb(command: Any, name: str) -> Iterator[str]:
     records = [one.get_help_record(context) for one in command.get_params(context)]
     if told := [one for one in records if one is not None and not one[0].startswith("-h")]:
         yield from ("| option | |", "|---|---|")
-        yield from (f"| <code>{html.escape(option)}</code> | {_cell(about)} |" for option, about in told)
+        yield from (f"| <code>{_option(option)}</code> | {_cell(about)} |" for option, about in told)
         yield ""
+
+
+def _option(text: str) -> str:
+    """Return an option as HTML in one cell of a table."""
+    return html.escape(text).replace("|", "&#124;")

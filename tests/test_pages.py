@@ -146,6 +146,9 @@ def test_the_made_pages_have_every_verb_and_every_key() -> None:
     assert {
         name.partition(" ")[0] for name in re.findall(r"^### trtbench (.+)$", pages["reference/cli.md"], re.MULTILINE)
     } == set(verbs())
+    assert re.search(
+        r"^\| <code>--log-level &lt;debug&#124;info.*</code> \| What is .* \|$", pages["reference/cli.md"], re.MULTILINE
+    )
     for part in (schema := suite_schema(), *schema["$defs"].values()):
         for key in part["properties"]:
             assert f"| `{key}` |" in pages["reference/suite.md"]

@@ -137,6 +137,7 @@ def predict(
 def _tell_samples(given: Sequence[str], predictor: Predictor, *, output: Path | None, as_json: bool) -> None:
     """Show what each output of the samples of a .npz is like, and write them all where that is asked."""
     from trtbench.data.load import load_tensors
+    from trtbench.disk import storing
     from trtbench.shipping.templates.predict import summary, summary_words, write_arrays
 
     if len(given) != 1:
