@@ -6,9 +6,10 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
 from trtbench.report.answer import parts
 from trtbench.report.charts import batch_figure, class_figure, latency_figure, samples_figure, size_figure
-from trtbench.report.figures_style import DPI
 from trtbench.report.scatter import accuracy_figure
 from trtbench.report.tables import (
     batch_table,
@@ -133,7 +134,12 @@ def _of_device(
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as PNG; equal figures are equal bytes."""
+    """Return a figure as PNG; equal figures are equal bytes.
+
+    `Figure.savefig` would draw it twice, the first time for the layout alone. What is drawn of it later, as SVG, takes
+    the layout that it has then.
+    """
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})  # the version would change the bytes
+    FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})  # the version would change the bytes
+    figure.set_layout_engine(None)
     return file.getvalue()

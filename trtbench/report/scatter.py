@@ -214,7 +214,7 @@ def _draw_labels(figure: Figure, axes: Axes, points: Sequence[_Point], front: Se
     """Write each point's name where it covers least, with a line to points that are not next to it."""
     texts = [axes.annotate(point.label, point.xy, fontsize=8) for point in points]
     figure.draw_without_rendering()  # settles the layout, so that pixels mean something
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # "none" would be one that does nothing, but has the figure drawn for it each time
     extents = [text.get_window_extent() for text in texts]
     pixels = [_pixels(axes, point.xy) for point in points]
     places = place_labels(
