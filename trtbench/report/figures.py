@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -140,6 +140,7 @@ def png(figure: Figure) -> bytes:
     the layout that it has then.
     """
     file = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})  # the version would change the bytes
+    canvas: Any = FigureCanvasAgg(figure)  # what it prints with has no types
+    canvas.print_png(file, metadata={"Software": None})  # the version would change the bytes
     figure.set_layout_engine(None)
     return file.getvalue()
