@@ -110,12 +110,12 @@ class Countdown:
         worked = self._done - self._kept
         if not worked or self._done >= self._total:
             return ""
-        seconds = self._working_s / worked * (self._total - self._done)
-        return (
-            f", about {seconds / _MINUTE_S:.0f} min left"
-            if seconds > 2 * _MINUTE_S
-            else f", about {seconds:.0f} s left"
-        )
+        return f", {time_left(self._working_s / worked * (self._total - self._done))}"
+
+
+def time_left(seconds: float) -> str:
+    """Say how long something takes yet."""
+    return f"about {seconds / _MINUTE_S:.0f} min left" if seconds > 2 * _MINUTE_S else f"about {seconds:.0f} s left"
 
 
 class Clock:

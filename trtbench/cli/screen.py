@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trtbench.jsonable import to_jsonable
+from trtbench.progress import time_left
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -148,6 +149,7 @@ class Screen:
         self._told_at = time.monotonic()
         self._task: TaskID | None = None
         self._shown: tuple[str, str] | None = None
+        self._begun = (0.0, 0.0)  # when what is shown was first heard of, and how far it was
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -172,12 +174,17 @@ class Screen:
         )
 
     def _tell_again(self, event: Event) -> None:
-        if time.monotonic() - self._told_at < _AGAIN_S:
+        now, share = time.monotonic(), event.share or 0.0
+        if self._shown != (event.stage, event.item):
+            self._shown, self._begun = (event.stage, event.item), (now, share)
+        if now - self._told_at < _AGAIN_S:
             return
-        self._told_at = time.monotonic()
-        share = "" if event.share is None else f" {event.share:.0%}"
+        self._told_at = now
+        since, before = self._begun
+        left = f", {time_left((now - since) / (share - before) * (1 - share))}" if share > before else ""
+        told = "" if event.share is None else f" {share:.0%}{'' if ' left' in event.detail else left}"
         words = escape(" ".join(filter(None, (event.item, event.detail))))
-        self._console.print(f"still  {event.stage:<15} {words}{share}", highlight=False)
+        self._console.print(f"still  {event.stage:<15} {words}{told}", highlight=False)
 
     def _follow(self, event: Event) -> None:
         if self._shown != (event.stage, event.item):
