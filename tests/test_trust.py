@@ -70,6 +70,10 @@ def test_plan_says_that_a_suite_runs_code(
         said, _, after = capsys.readouterr().err.partition("runs code with your rights, here as when it is built: ")
         assert after.startswith("theirs:build.") == ("was run" in after) == (name == "theirs:build")
         assert "was run" not in said
+    suite |= {"data": {"source": "images:none"}, "score": "theirs:score"}
+    (tmp_path / "suite.yaml").write_text(json.dumps(suite))
+    _exit(monkeypatch, tmp_path, "plan", "suite.yaml")
+    assert "here as when it is built: theirs:score." in capsys.readouterr().err
 
 
 def _numbers(part: type[BaseModel], place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

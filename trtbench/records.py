@@ -187,7 +187,8 @@ class Split:
 class Dataset:
     """An image set in three disjoint splits, with the one preprocessing that fits it.
 
-    `notes` say what of it may be meant otherwise, `normalisation` who chose mean and deviation; neither keys anything.
+    `notes` say what of it may be meant otherwise, `normalisation` who chose mean and deviation, `test_paths` are the
+    files of test images without labels, for a score of the suite's own; none of them keys anything.
     Images that are not labelled are all of one class, and only what a network makes of them can be compared.
     """
 
@@ -200,6 +201,7 @@ class Dataset:
     normalisation: str = field(default="", metadata=UNKEYED)
     notes: tuple[str, ...] = field(default=(), metadata=UNKEYED)
     is_labelled: bool = True
+    test_paths: tuple[str, ...] = field(default=(), metadata=UNKEYED)
 
     @property
     def num_classes(self) -> int:

@@ -70,17 +70,35 @@ class OutputFidelity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRecord:
+    """What the suite's own score says of an engine beside the float network, image by image; higher is better.
+
+    `mean` is over the images, `drop` the float network's mean less it, in the score's units. `drop_uppers` are its
+    one-sided 95 % upper bounds where 1, 2, 3, ... engines are decided on together.
+    """
+
+    mean: float
+    drop: float
+    drop_uppers: tuple[float, ...]
+
+    def drop_upper(self, *, engines: int) -> float:
+        """Return the bound where so many engines are decided on together; beyond those known the widest."""
+        return self.drop_uppers[min(max(engines, 1), len(self.drop_uppers)) - 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FidelityRecord:
     """What an engine of a network that is no classifier computes beside the float network, without labels.
 
     `snr_db` is that of the worst output, `snr_se_db` its standard error over the images. Both are None where every
-    output is the float network's, bit for bit.
+    output is the float network's, bit for bit. `score` is the suite's own, if it has one.
     """
 
     images: int
     outputs: tuple[OutputFidelity, ...]
     snr_db: float | None
     snr_se_db: float | None
+    score: ScoreRecord | None = None
 
     def low_db(self, *, confidence: float) -> float:
         """Return the lower bound of the ratio at this confidence, as far as these images stand for all."""

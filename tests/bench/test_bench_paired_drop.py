@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from trtbench.bench.paired_drop import drop_p_value, drop_upper_bound, smallest_provable_drop
+from trtbench.bench.paired_drop import bootstrap_uppers, drop_p_value, drop_upper_bound, smallest_provable_drop
 from trtbench.errors import ConfigError, DataError
 
 
@@ -85,3 +85,33 @@ def test_counts_that_cannot_be_are_refused(counts: tuple[int, int, int]) -> None
 def test_a_confidence_of_no_use_is_refused(confidence: float) -> None:
     with pytest.raises(ConfigError, match="confidence"):
         drop_upper_bound(1, 0, 5, confidence=confidence)
+
+
+def test_the_bootstrap_bounds_are_those_of_scipy() -> None:
+    drops = np.random.default_rng(1).exponential(0.3, 60) - 0.2
+    found = bootstrap_uppers(drops, engines=8)
+    for engines, precision in ((1, 0.005), (8, 0.02)):  # rarer resamples, and fewer of them
+        confidence = 1 - 2 * 0.05 / engines  # two-sided: its upper end is the one-sided bound
+        theirs = stats.bootstrap(
+            (drops,),
+            np.mean,
+            n_resamples=20_000,
+            confidence_level=confidence,
+            method="BCa",
+            rng=np.random.default_rng(2),
+        )
+        assert found[engines - 1] == pytest.approx(theirs.confidence_interval.high, abs=precision)
+    assert list(found) == sorted(found)
+    assert bootstrap_uppers(drops, engines=8) == found
+
+
+@pytest.mark.slow
+def test_the_bootstrap_bound_is_below_the_true_drop_as_seldom_as_it_says() -> None:
+    random = np.random.default_rng(3)
+    missed = sum(bootstrap_uppers(random.exponential(1, 50) - 1, engines=1)[0] < 0 for _ in range(40))
+    assert missed <= 7  # of 40 at 5 %
+
+
+def test_drops_that_are_all_the_same_bound_themselves() -> None:
+    assert bootstrap_uppers(np.zeros(20), engines=3) == (0.0, 0.0, 0.0)
+    assert bootstrap_uppers(np.full(20, 0.25), engines=2) == (0.25, 0.25)

@@ -26,6 +26,7 @@ from trtbench.rows import (
     LoadRecord,
     OutputFidelity,
     Row,
+    ScoreRecord,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ FULL = replace(
         outputs=(OutputFidelity(name="boxes", snr_db=30.0, max_error=0.1, agreement=0.9),),
         snr_db=30.0,
         snr_se_db=0.5,
+        score=ScoreRecord(mean=0.5, drop=0.1, drop_uppers=(0.2, 0.3)),
     ),
 )
 
@@ -78,7 +80,8 @@ def _another(kind: Any, value: Any) -> Any:
         return {key: one + 1 for key, one in value.items()}
     if kind in {bool, int, float}:
         return not value if kind is bool else (value or 0) + 1
-    return replace(value, name="scores") if kind is OutputFidelity else f"{value}x"
+    others: dict[Any, dict[str, Any]] = {OutputFidelity: {"name": "scores"}, ScoreRecord: {"mean": 7.0}}
+    return replace(value, **others[kind]) if kind in others else f"{value}x"
 
 
 def _lines(row: Row) -> list[tuple[tuple[str, ...], Line]]:
@@ -96,16 +99,15 @@ def _shown(row: Row) -> list[Any]:
 def _changed(record: type, field: str) -> Row:
     """Return the full row with one field of it, or of a record it holds, changed."""
     kind = get_type_hints(record)[field]
-    if record is AccuracyRecord:
-        assert FULL.accuracy is not None
-        return replace(FULL, accuracy=replace(FULL.accuracy, **{field: _another(kind, getattr(FULL.accuracy, field))}))
-    if record in {CalibrationRecord, FidelityRecord}:
-        name = "calibration" if record is CalibrationRecord else "fidelity"
+    names = {AccuracyRecord: "accuracy", CalibrationRecord: "calibration", FidelityRecord: "fidelity"}
+    if name := {**names, LatencyRecord: "latency"}.get(record):
         held_by: Any = getattr(FULL, name)
         return replace(FULL, **{name: replace(held_by, **{field: _another(kind, getattr(held_by, field))})})
-    if record is LatencyRecord:
-        assert FULL.latency is not None
-        return replace(FULL, latency=replace(FULL.latency, **{field: _another(kind, getattr(FULL.latency, field))}))
+    if record is ScoreRecord:
+        assert FULL.fidelity is not None
+        assert FULL.fidelity.score is not None
+        score = replace(FULL.fidelity.score, **{field: _another(kind, getattr(FULL.fidelity.score, field))})
+        return replace(FULL, fidelity=replace(FULL.fidelity, score=score))
     if record is LoadRecord:
         return replace(FULL, loads=(replace(LOAD, **{field: _another(kind, getattr(LOAD, field))}),))
     held: dict[str, Any] = {
@@ -125,7 +127,7 @@ def _changed(record: type, field: str) -> Row:
     ("record", "field"),
     [
         (record, field.name)
-        for record in (Row, AccuracyRecord, CalibrationRecord, FidelityRecord, LatencyRecord, LoadRecord)
+        for record in (Row, AccuracyRecord, CalibrationRecord, FidelityRecord, ScoreRecord, LatencyRecord, LoadRecord)
         for field in dataclasses.fields(record)
     ],
     ids=lambda one: one if isinstance(one, str) else one.__name__,

@@ -6,6 +6,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from short_cuts import save_blank, worker_here
 
 from trtbench.cli import main
 from trtbench.errors import ConfigError, DataError, GateError
+from trtbench.make.makings import Makings
 from trtbench.report.document import read_report
-from trtbench.report.words import file_line
+from trtbench.report.words import file_line, recommend
 from trtbench.running import Places, build_suite, run_suite
+from trtbench.running.bench import reference_logits, score_of
 from trtbench.shipping import load, prove, read_bundle, ship_row
 from trtbench.shipping.templates import onnxruntime, predict
-from trtbench.suite import parse_suite
+from trtbench.suite import DecisionConfig, parse_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,9 +136,6 @@ def test_every_output_is_held_to_the_float_network_and_decides(ran: tuple[Report
 
 
 def test_a_limit_that_no_engine_proves_leaves_nothing_to_ship(ran: tuple[Report, Path]) -> None:
-    from trtbench.report.words import recommend
-    from trtbench.suite import DecisionConfig
-
     rows = [row for row in ran[0].rows if row.precision == "int8"]
     found = recommend(rows, DecisionConfig(min_fidelity_db=200))
     assert found.winner is None
@@ -222,7 +222,6 @@ def test_a_bundle_that_computes_otherwise_than_the_run_breaks_the_proof(
 
 
 def test_what_counts_by_labels_refuses_images_without_any(detector: Path, photographs: Path, tmp_path: Path) -> None:
-    from trtbench.make.makings import Makings
     from trtbench.studies.calibration_run import StudyConfig, study_calibration
     from trtbench.studies.int8_drop_run import explain_int8
 
@@ -402,3 +401,69 @@ def test_a_file_that_holds_no_tensors_is_refused(ranker: Path, tmp_path: Path) -
     np.savez(tmp_path / "samples.npz", photo=np.full((8, 3, 8, 8), np.nan), user=np.zeros(8, np.int64))
     with pytest.raises(DataError, match="photo: expected finite numbers, got NaN or infinity"):
         build_suite(_of_tensors(ranker, tmp_path / "samples.npz"), Places(runs=tmp_path / "r", engines=tmp_path / "e"))
+
+
+@pytest.fixture
+def metric(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, tuple[int, ...]], list[str]]]:
+    """Code of a user, `metric:share`; what it was told is kept."""
+    told: list[tuple[dict[str, tuple[int, ...]], list[str]]] = []
+    module: Any = ModuleType("metric")
+
+    def share(outputs: dict[str, np.ndarray], images: list[str]) -> np.ndarray:
+        told.append(({name: values.shape for name, values in outputs.items()}, list(images)))
+        found: np.ndarray = -np.abs(outputs["scores"]).mean(axis=1)
+        return found
+
+    module.share = share
+    module.broken = lambda outputs, _: outputs["scores"]
+    monkeypatch.setitem(sys.modules, "metric", module)
+    return told
+
+
+@pytest.mark.usefixtures("in_short")
+def test_a_score_of_the_suites_own_decides_in_place_of_fidelity(
+    detector: Path, photographs: Path, tmp_path: Path, metric: list[tuple[dict[str, tuple[int, ...]], list[str]]]
+) -> None:
+    more = "engines: [{backend: onnxruntime-cpu, precisions: [fp32, int8]}]\nscore: metric:share"
+    suite = _suite(detector, photographs, f"{more}\ndecision: {{min_fidelity_db: 900, max_score_drop: 0.5}}")
+    places = Places(runs=tmp_path / "runs", engines=tmp_path / "engines")
+    report, folder = run_suite(suite, places, argv=(), now=datetime.now(UTC))
+    shapes, paths = metric[0]
+    assert shapes == {"boxes": (8, 4, 64), "scores": (8, 5)}
+    assert len(paths) == 8
+    assert all(Path(one).is_relative_to(photographs) and Path(one).is_file() for one in paths)
+    found = {row.precision: row.fidelity.score for row in report.rows if row.fidelity is not None}
+    fp32, int8 = found["fp32"], found["int8"]
+    assert fp32 is not None
+    assert int8 is not None
+    assert abs(fp32.drop) < 1e-4 < abs(int8.drop)
+    assert int8.mean == pytest.approx(fp32.mean - int8.drop, abs=1e-4)
+    assert int8.drop < int8.drop_upper(engines=1) < int8.drop_upper(engines=2) <= int8.drop_upper(engines=1000)
+    assert report.decision.winner is not None
+    assert "score -" in report.decision.sentence
+    assert "limit 0.500)" in report.decision.sentence
+    assert read_report(folder).rows == report.rows
+    assert "Score drop <=" in (folder / "report.md").read_text(encoding="utf-8")
+
+    tight = recommend(report.rows, DecisionConfig(max_score_drop=0))
+    assert tight.winner is None
+    assert any("its score drops by" in reason for reason in tight.reasons)
+
+
+def test_a_score_that_cannot_be_is_told(
+    detector: Path, photographs: Path, tmp_path: Path, metric: list[tuple[dict[str, tuple[int, ...]], list[str]]]
+) -> None:
+    assert metric == []
+    places = Places(runs=tmp_path / "runs", engines=tmp_path / "engines")
+    engines = "engines: [{backend: onnxruntime-cpu, precisions: [fp32]}]"
+    makings = Makings(_suite(detector, photographs, f"{engines}\nscore: metric:broken"), places)
+    score = score_of(makings)
+    assert score is not None
+    with pytest.raises(ConfigError, match=r"a finite number for each of 8 images, got shape \(8, 5\)"):
+        score(reference_logits(makings))
+    makings = Makings(_suite(detector, photographs, f"{engines}\nscore: metric:none"), places)
+    with pytest.raises(ConfigError, match="a callable of 'metric'"):
+        score_of(makings)
+    labelled = "name: l\nmodel: {name: resnet20, train: {epochs: 1}}\nvariants: [{kind: dense, name: d}]\nscore: a.b:c"
+    with pytest.raises(ConfigError, match="score with images:PATH or npz:PATH"):
+        parse_suite(labelled, origin="l.yaml")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.paired_drop import drop_upper_bound
+from trtbench.bench.paired_drop import bootstrap_uppers, drop_upper_bound
 from trtbench.bench.statistics import (
     expected_calibration_error,
     is_chance_level,
@@ -17,7 +18,7 @@ from trtbench.bench.statistics import (
 from trtbench.calibrate.exclusion import signal_to_noise_db
 from trtbench.errors import EngineError
 from trtbench.graph.reference import parted
-from trtbench.rows import AccuracyRecord, FidelityRecord, OutputFidelity
+from trtbench.rows import AccuracyRecord, FidelityRecord, OutputFidelity, ScoreRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from trtbench.records import Output
 
 _TOP = 5
+_TOGETHER = 100  # engines that are decided on together, at most, with a bound of their own
 
 
 def score(
@@ -93,7 +95,10 @@ def compared(logits: NDArray[np.float32], images: Images) -> AccuracyRecord | Fi
     """
     if images.outputs:
         assert images.reference is not None, "outputs are known where there is a float network"
-        return fidelity(logits, images.reference, images.outputs)
+        found = fidelity(logits, images.reference, images.outputs)
+        if images.score is None:
+            return found
+        return replace(found, score=scored(images.score(logits), images.score(images.reference)))
     return score(logits, images.labels, reference=images.reference, names=images.classes)
 
 
@@ -125,6 +130,13 @@ def fidelity(found: NDArray[np.float32], reference: NDArray[np.float32], outputs
             ratios.append((snr_db, _standard_error_db(signal, noise)))
     worst = min(ratios, default=(None, None))
     return FidelityRecord(images=len(found), outputs=tuple(records), snr_db=worst[0], snr_se_db=worst[1])
+
+
+def scored(found: NDArray[np.float64], reference: NDArray[np.float64]) -> ScoreRecord:
+    """Compare the scores of images by an engine with those by the float network, image by image."""
+    drops = reference - found
+    uppers = bootstrap_uppers(drops, engines=_TOGETHER)
+    return ScoreRecord(mean=float(found.mean()), drop=float(drops.mean()), drop_uppers=uppers)
 
 
 def _standard_error_db(signal: NDArray[np.float64], noise: NDArray[np.float64]) -> float:

@@ -25,6 +25,7 @@ _NEGLIGIBLE = 1e-10  # probability of the numbers of gains that are not summed o
 _TIE = 1e-9
 _LARGEST_DROP = 1 - 1e-9
 _PRECISION = 1e-7  # of a bound, a proportion
+_RESAMPLES, _RESAMPLED = 30_000, 100  # of the bootstrap, and how many are in memory at a time
 
 
 @functools.lru_cache(maxsize=65536)
@@ -160,3 +161,32 @@ def _signed_root(
 
 def _term(count: NDArray[np.float64] | int, free: NDArray[np.float64] | float, held: NDArray[np.float64]) -> Any:
     return scipy.special.xlogy(count, free) - scipy.special.xlogy(count, np.maximum(held, np.finfo(np.float64).tiny))
+
+
+def bootstrap_uppers(drops: NDArray[np.float64], *, engines: int) -> tuple[float, ...]:
+    """Return one-sided upper bounds of a mean drop of any score: those of 1, 2, ... engines that hold together at 95 %.
+
+    The bias-corrected and accelerated bootstrap of the mean of paired differences (Efron 1987, JASA 82:171-185), with
+    the error shared out among the engines (Bonferroni). Seeded: the same differences have the same bounds. What no
+    image shows no resample does: a few images that all agree prove little.
+
+    Args:
+        drops: a difference for each image, float64 (images,).
+        engines: for how many to tell a bound.
+    """
+    count, mean = len(drops), float(drops.mean())
+    centred = drops - mean
+    spread = float(np.square(centred).sum())
+    if spread <= _TIE**2 * count:
+        return (mean,) * engines
+    random = np.random.default_rng(0)
+    parts = [
+        drops[random.integers(0, count, (_RESAMPLED, count))].mean(axis=1) for _ in range(_RESAMPLES // _RESAMPLED)
+    ]
+    means = np.concatenate(parts)
+    below = float((means < mean).mean() + (means == mean).mean() / 2)
+    bias = scipy.special.ndtri(np.clip(below, 1 / _RESAMPLES, 1 - 1 / _RESAMPLES))
+    acceleration = float((centred**3).sum() / (6 * spread**1.5))
+    reached = bias + scipy.special.ndtri(1 - 0.05 / np.arange(1, engines + 1))
+    shares = scipy.special.ndtr(bias + reached / np.maximum(1 - acceleration * reached, _TIE))
+    return tuple(np.maximum.accumulate(np.quantile(means, shares)).tolist())

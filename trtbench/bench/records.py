@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["latency", "throughput"]
 Joules = Callable[[str], float | None]  # told a device, answers what it took since some moment
+Score = Callable[["NDArray[np.float32]"], "NDArray[np.float64]"]  # of all outputs side by side, a number an image
 Progress = Callable[[str, str, float], None]  # told stage, item and share done in [0, 1]
 
 
@@ -157,6 +158,7 @@ class Images:
     reference: NDArray[np.float32] | None = None
     classes: tuple[str, ...] = ()
     outputs: tuple[Output, ...] = ()
+    score: Score | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

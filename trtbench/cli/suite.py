@@ -210,8 +210,8 @@ def plan(
     from trtbench.running import outlook
 
     loaded, places = _load(suite, places_of(out, engines, calib))
-    if loaded.model.code:
-        warn(f"this suite runs code with your rights, here as when it is built: {loaded.model.code}.")
+    if loaded.code:
+        warn(f"this suite runs code with your rights, here as when it is built: {', '.join(loaded.code)}.")
     found = outlook(loaded, places)
     if as_json:
         show_json(found)

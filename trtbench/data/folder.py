@@ -95,8 +95,8 @@ def load_folder(root: Path, *, framing: Framing, class_map: Path | None = None) 
     )
 
 
-def load_images(root: Path, *, framing: Framing) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Return the images of a folder, at any depth, by path: uint8 (N, 3, height, width), and what there is to say.
+def load_images(root: Path, *, framing: Framing) -> tuple[NDArray[np.uint8], list[Path], tuple[str, ...]]:
+    """Return the images of a folder, at any depth, by path: uint8 (N, 3, height, width); the paths, and what to say.
 
     Raises:
         DataError: there are fewer than four, or files are no images.
@@ -112,7 +112,7 @@ def load_images(root: Path, *, framing: Framing) -> tuple[NDArray[np.uint8], tup
         )
     images, rotated = decode(files, root=root, framing=framing)
     strays = [str(file.relative_to(root)) for file in found if file.suffix.lower() not in IMAGES]
-    return images, (*_stray_note(strays), *_rotation_note(rotated, len(files), framing))
+    return images, files, (*_stray_note(strays), *_rotation_note(rotated, len(files), framing))
 
 
 def training_files(source: str) -> list[Path]:

@@ -67,6 +67,7 @@ def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dat
     notes: tuple[str, ...] = ()
     validation: Split | None = None
     tensors: tuple[Tensor, ...] = ()
+    test_paths: tuple[str, ...] = ()
     if name == "digits":
         own["the digits' own"] = (DIGITS_MEAN, DIGITS_STD)
         classes = DIGITS
@@ -77,13 +78,14 @@ def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dat
     elif name == "images":
         given = Path(place).expanduser()
         name, classes = f"images:{_real(given).name}", ("image",)
-        images, notes = load_images(given, framing=framing)
-        pool, test = _halves(images, config)
+        images, files, notes = load_images(given, framing=framing)
+        pool, test, chosen_files = _halves(images, config)
+        test_paths = tuple(str(files[index]) for index in chosen_files)
     elif name == "npz":
         given = Path(place).expanduser()
         name, classes = f"npz:{_real(given).name}", ("sample",)
         tensors, samples = load_tensors(given)
-        pool, test = _halves(samples, config)
+        pool, test, _ = _halves(samples, config)
     else:
         given = Path(place).expanduser()
         # The name goes into manifests that are committed: it must not carry this machine's paths.
@@ -112,6 +114,7 @@ def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dat
         normalisation=chosen,
         notes=notes,
         is_labelled=config.is_labelled,
+        test_paths=test_paths,
     )
 
 
@@ -210,12 +213,12 @@ def _alone(pool: Split, classes: tuple[str, ...], *, is_held_out: bool) -> tuple
     return (f"one training image alone, and none to validate on: {', '.join(single[:10])}",)
 
 
-def _halves(images: NDArray[Any], config: DataConfig) -> tuple[Split, Split]:
-    """Split images without labels into those to calibrate on and those to compare on."""
+def _halves(images: NDArray[Any], config: DataConfig) -> tuple[Split, Split, NDArray[np.int64]]:
+    """Split images without labels into those to calibrate on and those to compare on; and tell which these are."""
     labels = np.zeros(len(images), np.int64)
     halves = stratified_split(labels, classes=("image",), count=len(images) // 2, seed=config.seed)
     pool, test = (Split(images=images[half], labels=labels[half]) for half in halves)
-    return pool, test
+    return pool, test, halves[1]
 
 
 def _held_out(pool: Split, classes: tuple[str, ...], config: DataConfig) -> tuple[Split, Split]:

@@ -148,9 +148,14 @@ def _closest(assessments: Sequence[Assessment]) -> Assessment | None:
     """Return what breaks fewest limits, then what may have lost least, then the smallest."""
     return min(
         (one for one in assessments if one.obstacle is None),
-        key=lambda one: (len(one.broken), one.drop_upper_pp or 0.0, -(one.fidelity_low_db or 0.0), size_cost(one.row)),
+        key=lambda one: (len(one.broken), *_loss(one), size_cost(one.row)),
         default=None,
     )
+
+
+def _loss(one: Assessment) -> tuple[float, float, float]:
+    """Return what a comparable row may have lost, by whichever of its bounds there is."""
+    return one.drop_upper_pp or 0.0, one.score_drop_upper or 0.0, -(one.fidelity_low_db or 0.0)
 
 
 def _pareto(rows: Sequence[Row], *, paired: PairedRatio | None) -> tuple[Row, ...]:
@@ -173,10 +178,12 @@ def _respects(first: Row, second: Row, *, paired: PairedRatio | None) -> tuple[i
 
 
 def _quality(row: Row) -> float:
-    """Return the share of images that a comparable row gets right; without labels its fidelity in decibels."""
+    """Return the share of images that a comparable row gets right; without labels its score, or its fidelity in dB."""
     if row.accuracy is not None:
         return row.accuracy.top1
     assert row.fidelity is not None, "a comparable row is scored"
+    if row.fidelity.score is not None:
+        return row.fidelity.score.mean
     return math.inf if row.fidelity.snr_db is None else row.fidelity.snr_db
 
 

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from trtbench.rows import Row
     from trtbench.suite import DecisionConfig, Objective
 
-LimitKey = Literal["max_drop_pp", "max_engine_mb", "max_p99_ms", "max_memory_mb", "min_throughput", "min_fidelity_db"]
+LimitKey = Literal[
+    "max_drop_pp",
+    "max_engine_mb",
+    "max_p99_ms",
+    "max_memory_mb",
+    "min_throughput",
+    "min_fidelity_db",
+    "max_score_drop",
+]
 Obstacle = Literal[
     "role",
     "status",
@@ -48,7 +56,7 @@ class HeldLimit:
     @property
     def is_kept(self) -> bool:
         """Whether the value is within the limit; a drop that may be as large as the limit proves nothing."""
-        if self.key == "max_drop_pp":
+        if self.key in {"max_drop_pp", "max_score_drop"}:
             return self.value < self.limit
         return self.value >= self.limit if self.key.startswith("min_") else self.value <= self.limit
 
@@ -57,7 +65,8 @@ class HeldLimit:
 class Assessment:
     """What keeps a row from being recommended: an obstacle to comparing it, else those of its limits that it breaks.
 
-    `drop_upper_pp` bounds the drop of a comparable row, or `fidelity_low_db` its fidelity where there are no labels;
+    `drop_upper_pp` bounds the drop of a comparable row, or `fidelity_low_db` its fidelity where there are no labels, or
+    `score_drop_upper` the drop of the suite's own score;
     with those of all others compared it holds at 95 %. `ratio` is, of a row that kept every limit and was not chosen,
     its objective over the winner's.
     """
@@ -65,6 +74,7 @@ class Assessment:
     row: Row
     drop_upper_pp: float | None = None
     fidelity_low_db: float | None = None
+    score_drop_upper: float | None = None
     obstacle: Obstacle | None = None
     limits: tuple[HeldLimit, ...] = ()
     ratio: Ratio | None = None
@@ -94,12 +104,7 @@ def assess(rows: Sequence[Row], decision: DecisionConfig) -> tuple[Assessment, .
     return tuple(
         Assessment(row=row, obstacle=obstacle)
         if obstacle
-        else _held_to_limits(
-            row,
-            decision,
-            drop_upper_pp=None if row.accuracy is None else bound_pp(row, engines=engines, dense=dense),
-            fidelity_low_db=None if row.fidelity is None else row.fidelity.low_db(confidence=confidence_each(engines)),
-        )
+        else _held_to_limits(row, decision, engines=engines, dense=dense)
         for row, obstacle in zip(rows, obstacles, strict=True)
     )
 
@@ -142,13 +147,20 @@ def is_decided_on_cpu(rows: Sequence[Row]) -> bool:
     return all(is_cpu(row) for row in tried)
 
 
-def _held_to_limits(
-    row: Row, decision: DecisionConfig, *, drop_upper_pp: float | None, fidelity_low_db: float | None
-) -> Assessment:
-    """Hold a comparable row to each limit of the decision."""
+def _held_to_limits(row: Row, decision: DecisionConfig, *, engines: int, dense: str | None) -> Assessment:
+    """Hold a comparable row to each limit of the decision; a score of the suite's own stands in for fidelity."""
+    fidelity = row.fidelity
+    score = None if fidelity is None else fidelity.score
+    one = Assessment(
+        row=row,
+        drop_upper_pp=None if row.accuracy is None else bound_pp(row, engines=engines, dense=dense),
+        fidelity_low_db=None if fidelity is None else fidelity.low_db(confidence=confidence_each(engines)),
+        score_drop_upper=None if score is None else score.drop_upper(engines=engines),
+    )
     values: Mapping[LimitKey, float | None] = {
-        "max_drop_pp": drop_upper_pp,
-        "min_fidelity_db": fidelity_low_db,
+        "max_drop_pp": one.drop_upper_pp,
+        "min_fidelity_db": one.fidelity_low_db if score is None else None,
+        "max_score_drop": one.score_drop_upper,
         **{key: value_of(row) for key, value_of in _VALUES.items()},
     }
     found = tuple(
@@ -156,7 +168,7 @@ def _held_to_limits(
         for key, value in values.items()
         if value is not None and (limit := getattr(decision, key)) is not None
     )
-    return Assessment(row=row, drop_upper_pp=drop_upper_pp, fidelity_low_db=fidelity_low_db, limits=found)
+    return replace(one, limits=found)
 
 
 def bound_pp(row: Row, *, engines: int, dense: str | None) -> float:

@@ -301,7 +301,7 @@ def _timm(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
 
 def _callable(name: str, *, module_name: str, num_classes: int, in_channels: int) -> nn.Module:
     what = f"model '{module_name}:{name}'"
-    function = _attribute(name, module_name=module_name, what=what)
+    function = attribute(name, module_name=module_name, what=what)
     arguments = {"num_classes": num_classes} | ({} if in_channels == 3 else {"in_channels": in_channels})  # noqa: PLR2004  RGB
     try:
         model = function(**arguments)
@@ -319,7 +319,12 @@ def _callable(name: str, *, module_name: str, num_classes: int, in_channels: int
     return model
 
 
-def _attribute(name: str, *, module_name: str, what: str) -> Callable[..., Any]:
+def attribute(name: str, *, module_name: str, what: str) -> Callable[..., Any]:
+    """Import a callable of a module, which runs the module's code.
+
+    Raises:
+        ConfigError: it cannot be imported, or there is none of that name.
+    """
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # importing runs the user's own code, which may raise anything

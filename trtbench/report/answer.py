@@ -26,6 +26,7 @@ _OF_LIMITS: Mapping[LimitKey, str] = {
     "max_memory_mb": "memory",
     "min_throughput": "throughput",
     "min_fidelity_db": "fidelity",
+    "max_score_drop": "score",
 }
 _OF_OBSTACLES = {
     "simulated": "simulated",
@@ -130,6 +131,9 @@ def _figures(one: Assessment, rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
     if row.engine_bytes is not None:
         beside = f", dense fp32 has {megabytes(dense.engine_bytes)}" if dense and dense is not row else ""
         yield f"{megabytes(row.engine_bytes)} MB", f"file{beside}"
+    if row.fidelity is not None and (score := row.fidelity.score) is not None:
+        yield significant(score.mean), f"score of {row.fidelity.images:,} images"
+        yield significant(score.drop), f"drop, at most {significant(one.score_drop_upper)} (95 % confidence)"
     if row.fidelity is not None:
         low = f", at least {decibels(one.fidelity_low_db)} (95 % confidence)" if row.fidelity.snr_db is not None else ""
         yield decibels(row.fidelity.snr_db), f"fidelity on {row.fidelity.images:,} images{low}"
@@ -144,5 +148,7 @@ def _held(limit: HeldLimit) -> str:
         return f"drop at most {fixed(limit.value)} of {fixed(limit.limit)} pp"
     if limit.key == "min_fidelity_db":
         return f"fidelity at least {decibels(limit.value)} of {significant(limit.limit)} dB"
+    if limit.key == "max_score_drop":
+        return f"drop of the score at most {significant(limit.value)} of {significant(limit.limit)}"
     than = "of at least" if limit.key == "min_throughput" else "of"
     return f"{significant(limit.value)} {than} {significant(limit.limit)} {UNITS[limit.key]}"

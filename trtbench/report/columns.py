@@ -14,7 +14,15 @@ from trtbench.report.units import ABSENT, decibels, fixed, megabytes, millions, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from trtbench.rows import AccuracyRecord, CalibrationRecord, FidelityRecord, LatencyRecord, LoadRecord, Row
+    from trtbench.rows import (
+        AccuracyRecord,
+        CalibrationRecord,
+        FidelityRecord,
+        LatencyRecord,
+        LoadRecord,
+        Row,
+        ScoreRecord,
+    )
 
     Value = str | float | bool | tuple[float, ...] | Mapping[str, Any] | None
 
@@ -162,6 +170,10 @@ def _low_fidelity(found: FidelityRecord) -> float | None:
     return None if math.isinf(low) else low
 
 
+def _of_score(take: Callable[[ScoreRecord], float]) -> Callable[[FidelityRecord], float | None]:
+    return lambda found: None if found.score is None else take(found.score)
+
+
 def _same_largest(found: FidelityRecord) -> float | None:
     """Return the share of images whose largest number is the same one, in the output where it is least."""
     return min((one.agreement for one in found.outputs if one.agreement is not None), default=None)
@@ -281,6 +293,9 @@ COLUMNS = (
     _accuracy("mcnemar_holm_p", "McNemar p (Holm)", text=_P, shown_in=_FILES),
     _accuracy("agreement", "Agreement", unit="%", text=_PERCENT, shown_in=_HTML_CSV),
     _accuracy("worst_class", "Worst class", shown_in=_FILES, align="left"),
+    _fidelity("score", "Score", _of_score(lambda score: score.mean), text=_MS),
+    _fidelity("score_drop", "Score drop", _of_score(lambda score: score.drop), text=_MS, shown_in=_FILES),
+    _fidelity("score_drop_upper", "Score drop <=", _of_score(lambda score: score.drop_upper(engines=1)), text=_MS),
     _fidelity("fidelity_db", "Fidelity", lambda found: found.snr_db, unit="dB", text=_FIXED),
     _fidelity("fidelity_low_db", "Fidelity >=", _low_fidelity, unit="dB", text=_FIXED, shown_in=_FILES),
     _fidelity(

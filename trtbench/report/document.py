@@ -65,6 +65,7 @@ class Recommendation:
     max_memory_mb: float | None = None
     min_throughput: float | None = None
     min_fidelity_db: float | None = None
+    max_score_drop: float | None = None
     what_if: tuple[str, ...] = ()
     engine_path: str | None = None
     undecided: tuple[str, ...] = ()

@@ -291,10 +291,19 @@ def _has_class_drops(row: Row) -> bool:
 ENGINE = ("variant", "precision", "backend")
 _GAINS = ("times_as_fast_as_eager", "times_as_fast_as_dense_fp32")
 TERMINAL = (
-    *("variant", "precision", "runs_on", "batch_size", "status", "top1", "drop_upper_pp", "fidelity_db", "p50_ms"),
+    *("variant", "precision", "runs_on", "batch_size", "status", "top1", "drop_upper_pp", "score"),
+    *("score_drop_upper", "fidelity_db", "p50_ms"),
     *(*_GAINS, "engine_bytes", "marks"),
 )
-FIDELITY = ("fidelity_db", "fidelity_low_db", "fidelity_max_error", "fidelity_agreement")
+FIDELITY = (
+    "score",
+    "score_drop",
+    "score_drop_upper",
+    "fidelity_db",
+    "fidelity_low_db",
+    "fidelity_max_error",
+    "fidelity_agreement",
+)
 ENGINES = (
     *(*ENGINE, "batch_size", "cut", "top1", "drop_pp", "loss", *FIDELITY, "engine_bytes", "params", "macs", "marks"),
 )
@@ -303,7 +312,7 @@ LATENCIES = (
     *(*_GAINS, "marks"),
 )
 FAILURES = (*ENGINE, "batch_size", "status", "reason")
-BUILT = (*ENGINE, "device", "achieved", "top1", "fidelity_db", "engine_bytes", "weight_bytes", "build_s")
+BUILT = (*ENGINE, "device", "achieved", "top1", "score", "fidelity_db", "engine_bytes", "weight_bytes", "build_s")
 SCATTER = ("name", "p50_ms", "p50_ci95_ms", "top1")
 SIZES = (*ENGINE, "engine_bytes", "weight_bytes", "rest_bytes")
 
@@ -317,8 +326,9 @@ ENGINES_LEGEND = (
     " than the limit was lost). Test loss: mean cross-entropy, in nats."
     " Fidelity, of images without labels: 10 log10 of the power of the float network's output over that of the"
     " difference, of the worst output; >= its one-sided 95 % bound; same largest: the share of images whose largest"
-    " number is the same one. MB = 10^6 bytes of the file that was timed."
-    " Params and MACs, of one image, are in millions."
+    " number is the same one. Score: the mean of the suite's own, of images without labels; its drop is the float"
+    " network's less it, <= the one-sided 95 % upper bound of this engine alone. MB = 10^6 bytes of the file that was"
+    " timed. Params and MACs, of one image, are in millions."
 )
 LATENCIES_LEGEND = (
     "One sample is one synchronised inference of a whole batch by the wall clock, on a GPU launch and wake-up included;"

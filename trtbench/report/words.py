@@ -43,6 +43,13 @@ UNITS: Mapping[LimitKey, str] = {
     "max_memory_mb": "MB of memory",
     "min_throughput": "images/s",
     "min_fidelity_db": "dB of fidelity, proven",
+    "max_score_drop": "of the score",
+}
+_CLAUSES: Mapping[LimitKey, str] = {
+    "max_engine_mb": "its file is too large: {value} MB against a limit of {limit} MB",
+    "max_p99_ms": "its p99 is {value} ms against a limit of {limit} ms",
+    "max_memory_mb": "it takes {value} MB of memory against a limit of {limit} MB",
+    "min_throughput": "it does {value} images a second against a limit of {limit}",
 }
 _ROLES = {"baseline": "a baseline, shown for comparison", "reference": "the reference, shown for comparison"}
 _OBSTACLES: Mapping[Obstacle, str] = {
@@ -67,6 +74,7 @@ def in_words(rows: Sequence[Row], choice: Choice) -> Recommendation:
     """Say a choice among these rows as the report keeps it, its rows by their names."""
     decision, ranking = choice.decision, choice.ranking
     ratio = ranking.ratio if ranking else None
+    has_score = any(row.fidelity is not None and row.fidelity.score is not None for row in rows)
     return Recommendation(
         batch_size=decision.batch_size,
         objective=decision.objective,
@@ -75,7 +83,8 @@ def in_words(rows: Sequence[Row], choice: Choice) -> Recommendation:
         max_p99_ms=decision.max_p99_ms,
         max_memory_mb=decision.max_memory_mb,
         min_throughput=decision.min_throughput,
-        min_fidelity_db=decision.min_fidelity_db if any(row.fidelity for row in rows) else None,
+        min_fidelity_db=decision.min_fidelity_db if any(row.fidelity for row in rows) and not has_score else None,
+        max_score_drop=decision.max_score_drop if has_score else None,
         sentence=_ship(choice, ranking.winner) if ranking else _nothing_qualifies(rows, choice),
         reasons=tuple(_reasons(choice)),
         winner=ranking.winner.name if ranking else None,
@@ -147,6 +156,8 @@ def row_in_brief(row: Row) -> str:
     if row.accuracy is not None:
         low, high = row.accuracy.ci95
         facts.append(f"top-1 {percent(row.accuracy.top1)} % ({percent(low)} to {percent(high)})")
+    if row.fidelity is not None and row.fidelity.score is not None:
+        facts.append(f"score {significant(row.fidelity.score.mean)}")
     if row.fidelity is not None:
         facts.append(f"fidelity {decibels(row.fidelity.snr_db)}")
     return f"{row.name}: {', '.join(facts) or row.status}"
@@ -177,6 +188,9 @@ def _ship(choice: Choice, winner: Row) -> str:
 
 def _worth(row: Row, assessed: Assessment, decision: DecisionConfig) -> str:
     """Say what a row gets right and may lose; without labels how near it comes to the float network."""
+    if row.fidelity is not None and (score := row.fidelity.score) is not None:
+        most, allowed = significant(assessed.score_drop_upper), significant(decision.max_score_drop)
+        return f"score {significant(score.mean)} (drop at most {most}, limit {allowed})"
     if row.fidelity is not None:
         low, limit = decibels(assessed.fidelity_low_db), significant(decision.min_fidelity_db)
         told = f"fidelity {decibels(row.fidelity.snr_db)}"
@@ -202,7 +216,12 @@ def _reasons(choice: Choice) -> Iterator[str]:
     if ranking.undecided:
         yield _undecided(ranking, choice.decision)
     if choice.engines > 1:
-        of = "fidelities" if any(one.fidelity_low_db is not None for one in choice.assessments) else "drops"
+        of = "scores" if any(one.score_drop_upper is not None for one in choice.assessments) else "drops"
+        of = (
+            "fidelities"
+            if of == "drops" and any(one.fidelity_low_db is not None for one in choice.assessments)
+            else "drops"
+        )
         yield f"The bounds of the {of} of all {choice.engines} engines hold together at 95 % confidence."
 
 
@@ -268,14 +287,15 @@ def _obstacle(obstacle: Obstacle, row: Row, decision: DecisionConfig) -> str:
 def _limit_clause(broken: HeldLimit, row: Row, choice: Choice) -> str:
     """Say what a row has against the limit that it breaks."""
     value, limit = significant(broken.value), significant(broken.limit)
-    if broken.key == "max_engine_mb":
-        return f"its file is too large: {value} MB against a limit of {limit} MB"
-    if broken.key == "max_p99_ms":
-        return f"its p99 is {value} ms against a limit of {limit} ms"
-    if broken.key == "max_memory_mb":
-        return f"it takes {value} MB of memory against a limit of {limit} MB"
-    if broken.key == "min_throughput":
-        return f"it does {value} images a second against a limit of {limit}"
+    if broken.key in _CLAUSES:
+        return _CLAUSES[broken.key].format(value=value, limit=limit)
+    if broken.key == "max_score_drop":
+        assert row.fidelity is not None, "its limit is of rows that were compared"
+        assert row.fidelity.score is not None, "its limit is of rows with a score"
+        return (
+            f"its score drops by {significant(row.fidelity.score.drop)}, {value} at most ({_confidence(choice)}),"
+            f" against a limit of {limit}"
+        )
     if broken.key == "min_fidelity_db":
         assert row.fidelity is not None, "its limit is of rows that were compared"
         return (

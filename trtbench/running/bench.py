@@ -15,6 +15,7 @@ from trtbench.bench.accuracy import compared
 from trtbench.bench.measure import measure_engines, time_again
 from trtbench.bench.records import Bench, EngineFile, Images, Progress
 from trtbench.bench.telemetry import Watch
+from trtbench.data.batches import fed
 from trtbench.decide import choose
 from trtbench.decide.rank import objective_ratio, processes_needed
 from trtbench.disk import storing
@@ -22,6 +23,7 @@ from trtbench.ending import unstoppable
 from trtbench.engines.base import backend
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import ConfigError, RowError, StoreError
+from trtbench.graph.reference import parted
 from trtbench.make.calibration import test_pixels
 from trtbench.make.engines import source
 from trtbench.make.graphs import GRAPH, float_graph, outputs_of, quantized_graph
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbench.bench.interleave import Timing
-    from trtbench.bench.records import Measured
+    from trtbench.bench.records import Measured, Score
     from trtbench.decide.rank import Ranking
     from trtbench.decide.ratios import PairedRatio
     from trtbench.make.makings import Places
@@ -138,6 +140,7 @@ class _Session:
                 reference=_reference_or_none(makings),
                 classes=makings.dataset.classes,
                 outputs=outputs_of(makings),
+                score=score_of(makings),
             ),
             config=makings.suite.bench,
             folder=folder,
@@ -203,6 +206,40 @@ class _Session:
         with self.watch:
             found = measure_engines(engine_files(built, self._makings.suite), self.bench)
         return self.rows(built, found, true_correct)
+
+
+def score_of(makings: Makings) -> Score | None:
+    """Return the suite's own score of all outputs side by side, (images, numbers); None where it has none.
+
+    Its callable is told each output by its name, and the paths of the test images, or each tensor by its name.
+
+    Raises:
+        ConfigError: it cannot be imported; when called, it fails or returns other than a finite number for each image.
+    """
+    name, test = makings.suite.score, makings.dataset.test
+    if name is None:
+        return None
+    from trtbench.models.zoo import attribute
+
+    module, _, own = name.partition(":")
+    what = f"score {name}"
+    function = attribute(own, module_name=module, what=what)
+    outputs = outputs_of(makings)
+    images = fed(test.images) if test.images.dtype.names else list(makings.dataset.test_paths)
+
+    def score(found: NDArray[np.float32]) -> NDArray[np.float64]:
+        cure = "mend the callable: it is told outputs by name and the images, and returns an array (images,)"
+        try:
+            values = np.asarray(function(parted(found, outputs), images), np.float64)
+        except Exception as error:  # the user's own code may raise anything
+            got = f"{type(error).__name__}: {error}"
+            raise ConfigError(what, expected="a number for each image", got=got, cure=cure) from error
+        if values.shape != (len(test),) or not np.isfinite(values).all():
+            got = f"shape {values.shape}" if values.shape != (len(test),) else "NaN or infinity"
+            raise ConfigError(what, expected=f"a finite number for each of {len(test)} images", got=got, cure=cure)
+        return values
+
+    return score
 
 
 def _reference_or_none(makings: Makings) -> NDArray[np.float32] | None:

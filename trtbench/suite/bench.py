@@ -101,6 +101,10 @@ class DecisionConfig(Part):
         description="of images without labels: least accepted signal-to-noise ratio of the worst output, proven, the"
         " float network's being the signal",
     )
+    max_score_drop: Annotated[float, Field(ge=0, le=10**9)] = Field(
+        0.01,
+        description="of a suite with a score, in place of min_fidelity_db: largest accepted drop of its mean, proven",
+    )
     min_throughput: Annotated[float, Field(gt=0, le=10**9)] | None = Field(
         None, description="least accepted images a second"
     )

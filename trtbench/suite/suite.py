@@ -50,6 +50,11 @@ class Suite(Part):
         (EngineConfig(),), description="runtimes, each with the precisions it builds of every variant"
     )
     bench: BenchConfig = Field(BenchConfig(), description="what is timed, for how long, beside which baselines")
+    score: Annotated[str, Field(pattern=r"[\w.]+:\w+")] | None = Field(
+        None,
+        description="package.module:callable of images:PATH or npz:PATH; told each output and the images, it returns a"
+        " number for each image, higher is better",
+    )
     decision: DecisionConfig = Field(DecisionConfig(), description="the limits, and what is best within them")
     _written: dict[tuple[str, str], str] = PrivateAttr(default_factory=dict)
     _origin: str = PrivateAttr(default="")
@@ -68,6 +73,10 @@ class Suite(Part):
                 raise ValueError(f"{variant.name}: `after` a variant named before it, but {variant.after!r} is none")
         if self.data.source.startswith("npz:") and "end-to-end" in self.bench.scopes:
             raise ValueError("bench.scopes without end-to-end, which begins with the bytes of pictures: npz has none")
+        if self.score is not None and self.data.is_labelled:
+            raise ValueError(
+                f"score with images:PATH or npz:PATH: images with labels, of {self.data.source}, have top-1"
+            )
         if self.decision.batch_size not in self.bench.batch_sizes:
             raise ValueError(
                 f"decision.batch_size {self.decision.batch_size} among bench.batch_sizes {list(self.bench.batch_sizes)}"
@@ -131,6 +140,11 @@ class Suite(Part):
     def budget_of(self, variant: Variant) -> TrainConfig:
         """Return what a variant that is trained is trained by: its own budget, or the one of all."""
         return variant.budget or self.fine_tune
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """What of the suite is code that runs: the network, where it is a callable, and the score."""
+        return tuple(one for one in (self.model.code, self.score) if one)
 
     @property
     def builds_int8(self) -> bool:
