@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch_pruning
 from torch import Tensor, nn
 
 from trtbench.compress import PrunedModel, prune_channels
+from trtbench.compress.torch_pruning import Watch
 from trtbench.errors import ConfigError, RowError
 from trtbench.models import build_model, conv_widths, count_macs, count_params, load_model, save_model
 from trtbench.suite import ChannelsVariant
@@ -495,6 +497,21 @@ class _Proud(_Small):
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) / (self.conv.out_channels - 2)
+
+
+def test_following_dependencies_tells_how_far_it_is_and_ends_after_a_limit(resnet20: nn.Module) -> None:
+    told: list[str] = []
+    seconds = itertools.count(0, 4)
+
+    def prune(**limit: float) -> PrunedModel:
+        watch = Watch(told.append, clock=lambda: next(seconds), **limit)
+        return prune_channels(resnet20, _variant(ratio=0.5), input_shape=_SHAPE, round_to=1, watch=watch)
+
+    prune()
+    assert told[0] == "torch-pruning has followed 3 groups of layers in 12 s"
+    cure = "leave this variant out, or prune single weights: kind weights"
+    with pytest.raises(RowError, match=f"pruning ResNet: expected .* follows within 7 s, got one that takes.*{cure}"):
+        prune(limit_s=7)
 
 
 def test_a_network_that_breaks_when_pruned_is_an_error() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trtbench.compress.method import Compressed, Context
-from trtbench.compress.torch_pruning import LEARNT, Cut, Pruned, logits_of_noise, pruned_copy
+from trtbench.compress.torch_pruning import LEARNT, Cut, Pruned, Watch, logits_of_noise, pruned_copy
 from trtbench.data import training_sample
 from trtbench.errors import ConfigError, RowError
 from trtbench.jsonable import to_jsonable
@@ -62,6 +62,7 @@ def prune_channels(
     input_shape: tuple[int, int, int],
     round_to: int,
     batches: Iterable[tuple[Tensor, Tensor]] | None = None,
+    watch: Watch | None = None,
 ) -> PrunedModel:
     """Prune a copy of a network; the classifier keeps its outputs.
 
@@ -75,10 +76,11 @@ def prune_channels(
         input_shape: channels, height, width.
         round_to: widths become multiples of this.
         batches: for taylor and hessian: inputs float32 (N, C, H, W) and labels int64 (N,) of training images.
+        watch: is told how far it is, and ends what takes too long.
 
     Raises:
         ConfigError: taylor or hessian without batches, or images of another shape than the network's.
-        RowError: torch-pruning cannot follow the network, nothing can go, or the target is out of reach.
+        RowError: torch-pruning cannot follow the network (in time), nothing can go, or the target is out of reach.
     """
     taken = tuple(batches or ()) if config.importance in LEARNT else ()
     if config.importance in LEARNT and not taken:
@@ -88,7 +90,7 @@ def prune_channels(
             got="none",
             cure="give batches, or choose importance l2",
         )
-    cut = Cut(config=config, input_shape=input_shape, round_to=round_to, batches=taken)
+    cut = Cut(config=config, input_shape=input_shape, round_to=round_to, batches=taken, watch=watch or Watch())
     dense = _count(model, input_shape)
     if config.ratio is None:
         result = _reach(model, cut, dense)
@@ -113,6 +115,7 @@ def remove_channels(network: nn.Module, config: ChannelsVariant, context: Contex
         input_shape=dataset.preprocessing.input_shape,
         round_to=config.round_to or 1,
         batches=labelled_batches(dataset) if config.importance in LEARNT else None,
+        watch=Watch(context.tell),
     )
     fit_masks(pruned.model)
     return Compressed(model=pruned.model, facts={"prune": to_jsonable(pruned.record)}, notes=pruned.record.notes)

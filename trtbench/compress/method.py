@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from trtbench.suite import TrainConfig, Variant
 
 
+def _in_silence(_words: str) -> None:
+    """Tell nobody."""
+
+
 class Tune(Protocol):
     """Trains a network in place by the suite's fine-tune budget, or another, and tells of its epochs."""
 
@@ -41,13 +45,14 @@ class Check(Protocol):
 class Context:
     """What a method may use beside the network; nothing of it is changed.
 
-    `tune` may be called once: it can be interrupted and goes on from its last epoch.
+    `tune` may be called once: it can be interrupted and goes on from its last epoch. `tell` takes words on what lasts.
     """
 
     dataset: Dataset
     budget: TrainConfig
     tune: Tune
     device: str = "cpu"
+    tell: Callable[[str], None] = _in_silence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

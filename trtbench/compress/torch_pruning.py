@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import time
 import warnings
 from dataclasses import dataclass, replace
 from functools import partial
@@ -59,10 +60,51 @@ _IMPORTANCES: Mapping[str, Callable[[], Any]] = {
 
 _TRIED = torch_pruning.importance.GroupMagnitudeImportance(p=2)  # to see whether a layer can be pruned at all
 _SHOWN = 5
+_TOLD_EVERY_S = 10
 
 LEARNT = ("taylor", "hessian")  # importances that look at training images
 # torch-pruning fills its default dicts in place, for every later pruner of the process.
 _FILLED = ("in_channel_groups", "out_channel_groups", "num_heads", "channel_groups")
+
+
+class _LateError(BaseException):
+    """The limit is passed; no Exception, for those are taken for layers that cannot be followed."""
+
+
+class Watch:
+    """Looks at each group of layers that torch-pruning follows: tells how many they are, and ends what takes too long.
+
+    Args:
+        tell: told every ten seconds.
+        limit_s: of all that is pruned under this watch; by default half an hour, where the slowest networks that were
+            tried (swin_t, rexnet_100) take minutes.
+        clock: in seconds.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[str], None] = lambda _: None,
+        *,
+        limit_s: float = 1800,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limit_s = limit_s
+        self._tell, self._clock = tell, clock
+        self._begun = self._told = clock()
+        self._groups = 0
+
+    def look(self) -> None:
+        """Count one more group.
+
+        Raises:
+            _LateError: the limit is passed.
+        """
+        now, self._groups = self._clock(), self._groups + 1
+        if now - self._begun > self.limit_s:
+            raise _LateError
+        if now - self._told >= _TOLD_EVERY_S:
+            self._told = now
+            self._tell(f"torch-pruning has followed {self._groups} groups of layers in {now - self._begun:.0f} s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +115,7 @@ class Cut:
     input_shape: tuple[int, int, int]
     round_to: int
     batches: tuple[tuple[Tensor, Tensor], ...]
+    watch: Watch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,18 +151,22 @@ def pruned_copy(model: nn.Module, cut: Cut, *, ratio: float) -> Pruned:
         ratio: share of the channels that go, in [0, 1).
 
     Raises:
-        RowError: torch-pruning cannot follow the network at all.
+        RowError: torch-pruning cannot follow the network at all, or not within the limit of the watch.
     """
     if not ratio:
         return Pruned(model=copy.deepcopy(model), ratio=ratio)
     try:
-        return _cut(model, cut, ratio=ratio)
-    except RowError:
-        with _odd_reshapes_passed_over():
+        with _in_time(model, cut), _roots(cut.watch):
+            return _cut(model, cut, ratio=ratio)
+    except RowError as error:
+        if isinstance(error.__cause__, _LateError):
+            raise
+        with _odd_reshapes_passed_over(), _in_time(model, cut):
             kept = _unfollowed(model, cut, ratio=ratio)
             if not kept:
                 raise
-            found = _cut(model, cut, ratio=ratio, kept=kept)
+            with _roots(cut.watch):
+                found = _cut(model, cut, ratio=ratio, kept=kept)
     more = f" and {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
     said = f"kept whole, for torch-pruning cannot follow their channels: {', '.join(kept[:_SHOWN])}{more}"
     return replace(found, warnings=(said, *found.warnings))
@@ -167,7 +214,7 @@ def _unfollowed(model: nn.Module, cut: Cut, *, ratio: float) -> tuple[str, ...]:
     while True:
         twin = copy.deepcopy(model).requires_grad_(True)
         names = {module: name for name, module in twin.named_modules()}
-        with warnings.catch_warnings(), evaluating(twin), torch.enable_grad(), _roots() as roots:
+        with warnings.catch_warnings(), evaluating(twin), torch.enable_grad(), _roots(cut.watch) as roots:
             warnings.simplefilter("ignore")
             try:
                 for group in _pruner(twin, cut, _TRIED, ratio=ratio, kept=tuple(kept)).step(interactive=True):
@@ -183,12 +230,13 @@ def _unfollowed(model: nn.Module, cut: Cut, *, ratio: float) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _roots() -> Iterator[list[nn.Module]]:
-    """Note the layers whose groups torch-pruning asks for, in their order."""
+def _roots(watch: Watch) -> Iterator[list[nn.Module]]:
+    """Note the layers whose groups torch-pruning asks for, in their order, and let a watch look at each."""
     found: list[nn.Module] = []
     asked = torch_pruning.DependencyGraph.get_pruning_group
 
     def noting(graph: Any, module: nn.Module, *args: Any, **options: Any) -> Any:
+        watch.look()
         found.append(module)
         return asked(graph, module, *args, **options)
 
@@ -197,6 +245,19 @@ def _roots() -> Iterator[list[nn.Module]]:
         yield found
     finally:
         torch_pruning.DependencyGraph.get_pruning_group = asked
+
+
+@contextlib.contextmanager
+def _in_time(model: nn.Module, cut: Cut) -> Iterator[None]:
+    try:
+        yield
+    except _LateError as error:
+        raise RowError(
+            f"variant {cut.config.name!r}: pruning {type(model).__name__}",
+            expected=f"a network whose channels torch-pruning follows within {cut.watch.limit_s:.0f} s",
+            got="one that takes longer",
+            cure="leave this variant out, or prune single weights: kind weights",
+        ) from error
 
 
 @contextlib.contextmanager

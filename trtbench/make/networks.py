@@ -153,6 +153,7 @@ def compressed(
     training: Training,
     packed_as: int,  # noqa: ARG001  of a file in an earlier format nothing is taken
     on_epoch: Aside[OnEpoch],
+    tell: Aside[Callable[[str], None]],
 ) -> NetworkFacts:
     """Compress a network by the method of a variant, and train it as the variant asks."""
     from trtbench.compress.method import Context, method_of
@@ -166,6 +167,7 @@ def compressed(
         budget=training.config,
         tune=tune,
         device=training.device,
+        tell=tell.value,
     )
     with on_threads(training.threads):
         made: Compressed = method_of(variant)(architecture.load(start.path(WEIGHTS)).model, variant, context)
@@ -227,6 +229,10 @@ def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts
         return start
     settled = variant.settled(builds_int8=suite.builds_int8)
     training = training_for(makings, settled)
+
+    def tell(words: str) -> None:
+        makings.tell(Event(stage="variant", item=variant.name, state="progress", detail=words))
+
     return makings.book.make(
         compressed,
         variant.name,
@@ -236,6 +242,7 @@ def variant_network(makings: Makings, variant: Variant) -> Artefact[NetworkFacts
         training=training,
         packed_as=PACKED_VERSION,
         on_epoch=epoch_listener(makings, training.config, item=variant.name),
+        tell=Aside(tell),
     )
 
 
