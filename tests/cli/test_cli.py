@@ -457,6 +457,17 @@ def test_the_schema_is_json_and_init_writes_a_suite_that_plans(trtbench: Callabl
     assert trtbench("init --model resnet20 --data digits --force").code == 0
 
 
+@pytest.mark.parametrize("option", ["--classes", "--num-classes"])
+def test_a_step_without_data_is_told_its_classes(trtbench: Callable[[str], Answer], option: str) -> None:
+    from safetensors import safe_open
+
+    told = trtbench(f"prune --model tiny_nets:resnet8 {option} 3 --ratio 0.5 --round-to 1 --output p.safetensors")
+
+    assert told.code == 0, told.err
+    with safe_open("p.safetensors", framework="pt") as file:
+        assert file.get_tensor("fc.bias").shape == (3,)
+
+
 def test_prune_answers_params_macs_and_widths(trtbench: Callable[[str], Answer]) -> None:
     found = trtbench("prune --model resnet20 --ratio 0.5 --round-to 1 --output p.safetensors --json").json
 

@@ -41,7 +41,12 @@ _CLASSES = 10
 _SPARSE_METHODS = ("global", "layer", "second-order", "nm")
 _Classes = Annotated[
     int | None,
-    typer.Option(min=1, help="How many classes the network tells apart, without --data.  [default: 10]"),
+    typer.Option(
+        "--classes",
+        "--num-classes",
+        min=1,
+        help="How many classes the network tells apart, without --data.  [default: 10]",
+    ),
     Only(without="--data"),
 ]
 
