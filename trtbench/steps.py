@@ -199,6 +199,7 @@ class Calibrated(Saved):
 
 def accuracy(makings: Makings, output: None) -> Evaluated:  # noqa: ARG001  there is nothing to write
     """Score the dense network on the whole test split."""
+    makings.require_labels("accuracy", "give images by class: folder:PATH; `trtbench run` compares outputs without")
     found = score(reference_logits(makings), makings.dataset.test.labels)
     counts = {one.name: getattr(found, one.name) for one in dataclasses.fields(found)}
     own = () if makings.onnx_path is not None else dense(makings).facts.notes

@@ -25,6 +25,8 @@ from trtbench.running import Places, build_suite, run_suite
 from trtbench.running.bench import reference_logits, score_of
 from trtbench.shipping import load, prove, read_bundle, ship_row
 from trtbench.shipping.templates import onnxruntime, predict
+from trtbench.steps import accuracy
+from trtbench.studies.sensitivity import layers_alone
 from trtbench.suite import DecisionConfig, parse_suite
 
 if TYPE_CHECKING:
@@ -232,6 +234,24 @@ def test_what_counts_by_labels_refuses_images_without_any(detector: Path, photog
         explain_int8(makings)
     with pytest.raises(ConfigError, match="images with labels for what a calibration set is worth"):
         study_calibration(makings, StudyConfig(per_class=(1,), seeds=1, methods=("minmax",)))
+
+
+@pytest.mark.parametrize("name", ["resnet20, checkpoint: none.pth", "onnx"])
+def test_evaluate_and_sensitivity_refuse_images_without_labels(
+    name: str, detector: Path, photographs: Path, tmp_path: Path
+) -> None:
+    text = f"""
+name: nets
+data: {{source: 'images:{photographs}', size: {_SIDE}}}
+model: {{name: {f"'onnx:{detector}'" if name == "onnx" else name}}}
+variants: [{{kind: dense, name: dense}}]
+"""
+    places = Places(runs=tmp_path / "runs", engines=tmp_path / "engines")
+    makings = Makings(parse_suite(text, origin="nets.yaml"), places)
+    with pytest.raises(ConfigError, match=r"images with labels for accuracy, got none"):
+        accuracy(makings, None)
+    with pytest.raises(ConfigError, match=r"images with labels for what each layer is worth, got none"):
+        layers_alone(makings, tmp_path / "layers.csv", ratios=(0.5,))
 
 
 def test_a_runtime_of_one_output_says_so(detector: Path, photographs: Path, tmp_path: Path) -> None:

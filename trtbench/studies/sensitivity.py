@@ -101,6 +101,7 @@ def draw_sensitivities(found: Sequence[Sensitivity]) -> bytes:
 
 def layers_alone(makings: Makings, output: Path, *, ratios: Sequence[float]) -> LayersAlone:
     """Write a CSV and a plot of what the network gets right with each layer pruned alone to each ratio."""
+    makings.require_labels("what each layer is worth")
     start = dense(makings)
     found = layer_sensitivities(load_network(makings, start), makings.dataset, ratios=ratios)
     plot = output.with_suffix(".png")
