@@ -154,7 +154,8 @@ def _migacz_loop(counts: NDArray[np.float64]) -> int:
     return 128 + len(divergences) - 1 - int(np.argmin(divergences[::-1]))
 
 
-@pytest.mark.parametrize("name", ["normal", "relu", "heavy"])
+# The published loop takes a second and more for each; one of each sign is enough in every run.
+@pytest.mark.parametrize("name", [pytest.param("normal", marks=pytest.mark.slow), "relu", "heavy"])
 def test_the_entropy_search_is_the_published_loop(name: str) -> None:
     values = _sample(name)
     histogram = observe(Histogram(), values, tensor="x")
@@ -230,7 +231,9 @@ def test_percentile_agrees_with_onnxruntime_within_two_bins(name: str) -> None:
     assert _amax(values, "percentile", 99.9) == pytest.approx(theirs, abs=tolerance)
 
 
-@pytest.mark.parametrize("name", ["normal", "laplace", "heavy"])
+@pytest.mark.parametrize(
+    "name", ["normal", *(pytest.param(name, marks=pytest.mark.slow) for name in ("laplace", "heavy"))]
+)
 def test_entropy_agrees_with_onnxruntime_within_a_quarter(name: str) -> None:
     # Its levels take whole bins and leave the rest to the last one, and it smooths; both move its minimum.
     values = _sample(name)

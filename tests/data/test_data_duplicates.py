@@ -100,6 +100,7 @@ def real_photos(folder: Path) -> Images:
     return _cache[folder]
 
 
+@pytest.mark.slow  # 5,170 photos beside 1,017; the manifest of the same photos meets the same repeats in every run
 @pytest.mark.shared
 def test_between_training_and_test_photos_only_the_known_repeats_are_reported(cifar10_lossless: Path) -> None:
     dataset = load_dataset(DataConfig(source=f"folder:{cifar10_lossless}"))

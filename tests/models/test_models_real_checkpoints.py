@@ -31,7 +31,8 @@ CASES = [
     ("akamaster-resnet20-12fca82f.th", "resnet20_a", (IMAGENET, 932)),
     pytest.param("akamaster-resnet56-4bfd9763.th", "resnet56_a", (IMAGENET, 943), marks=pytest.mark.slow),
     ("dinalon-resnet18-pruned70.pth", "resnet18", (CIFAR, 848)),
-    ("dinalon-resnet20-finetuned.pth", "resnet20", (CIFAR, 939)),
+    # of the same network as the one below, and matched alike
+    pytest.param("dinalon-resnet20-finetuned.pth", "resnet20", (CIFAR, 939), marks=pytest.mark.slow),
     ("yi-resnet20-pretrained.pt", "resnet20", (YI, 938)),
 ]
 

@@ -32,7 +32,9 @@ _ALL = tuple((precision, (target,)) for precision in _PRECISIONS for target in _
 # What of the small networks is built in every test run, for two GPUs in one engine; the rest among the slow tests
 _BUILT = {"resnet20": _PRECISIONS, "resnet20_a": ("int8",), "mobilenet_v2_cifar": ("int8",)}
 _BUILT_IN_FP8 = {"resnet20": ("fp8", "fp8+fp16")}
+# Those of 18 layers take seconds each; the deeper ones of CIFAR repeat the blocks of resnet20 and resnet20_a
 _LARGE = ("resnet18", "resnet18_imagenet", "resnet18_3x3")
+_DEEPER = tuple(f"resnet{depth}{kind}" for depth in (32, 44, 56, 110) for kind in ("", "_a"))
 _SIZES = {"mobilenet_v2": 64, "resnet18_imagenet": 64}
 
 
@@ -63,7 +65,8 @@ def test_a_network_is_built_as_planned_in_every_precision_for_two_gpus(name: str
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in _LARGE else name for name in model_names()]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in (*_LARGE, *_DEEPER) else name for name in model_names()],
 )
 def test_every_precision_of_a_shipped_network_is_parsed(name: str, tmp_path: Path) -> None:
     size = _SIZES.get(name, 32)
