@@ -44,10 +44,12 @@ study's method on its checkpoint, scored on the images that ours is scored on. T
 our rows; it is paired, image by image, where theirs is on our images, and else between two samples. *beaten*: the 95 %
 interval of a paired difference lies above zero; else *higher*, *lower* or *equal*. All intervals are of one number
 each; every row is of one seed. Nothing was measured on a GPU, and no latency: the machine was busy. The networks were
-trained and scored on one thread (`OMP_NUM_THREADS=1`); other processors round otherwise, and an image or two with them.
+trained and scored on one thread (`OMP_NUM_THREADS=1`); another processor rounds otherwise, and up to nine of 1,017
+images went another way on one.
 
-The structure tables need nothing but the package: `trtbench reproduce study-001-structure-resnet20` makes one again,
-and a slow test compares it with the file here. The others read `SHARED`, the folder above
+The structure tables need nothing but the package: `trtbench reproduce study-001-structure-resnet20 --no-engines` makes
+one again. A clean clone of commit 0127433 did so on 2026-11-29: parameters, MACs, zeros, bytes and counts of all 38
+rows as in the file here; a slow test compares them too. The others read `SHARED`, the folder above
 `data/cifar10-lossless.tar.xz` (class folders of original CIFAR-10 images, 5,170 to train on and 1,017 to test) and
 `weights/`: the two of [akamaster](https://github.com/akamaster/pytorch_resnet_cifar10), 001's
 `results/pruning/70_percent/best_model.pth` as `dinalon-resnet18-pruned70.pth` and
