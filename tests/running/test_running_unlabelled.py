@@ -462,6 +462,7 @@ def test_a_score_of_the_suites_own_decides_in_place_of_fidelity(
     assert report.decision.winner is not None
     assert "score -" in report.decision.sentence
     assert "limit 0.500)" in report.decision.sentence
+    assert any("bounds of the scores' drops of all 2 engines" in reason for reason in report.decision.reasons)
     assert read_report(folder).rows == report.rows
     assert "Score drop <=" in (folder / "report.md").read_text(encoding="utf-8")
 

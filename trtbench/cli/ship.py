@@ -77,7 +77,8 @@ def ship(
     elif proof is not None:
         how = "counted" if proof.fidelity is None else "found"
         show(f"{found.bundle.row}: {found.folder}, proven: {proof_words(proof)}, as the run {how}")
-    say(f"Run it: python {found.folder / 'predict.py'} IMAGE; what it is: {found.folder / 'README.md'}")
+    given = "SAMPLES.npz" if isinstance(found.bundle.preprocessing, AsTheyAre) else "IMAGE"
+    say(f"Run it: python {found.folder / 'predict.py'} {given}; what it is: {found.folder / 'README.md'}")
 
 
 @app.command()

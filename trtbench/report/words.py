@@ -216,12 +216,9 @@ def _reasons(choice: Choice) -> Iterator[str]:
     if ranking.undecided:
         yield _undecided(ranking, choice.decision)
     if choice.engines > 1:
-        of = "scores" if any(one.score_drop_upper is not None for one in choice.assessments) else "drops"
-        of = (
-            "fidelities"
-            if of == "drops" and any(one.fidelity_low_db is not None for one in choice.assessments)
-            else "drops"
-        )
+        has_score = any(one.score_drop_upper is not None for one in choice.assessments)
+        has_fidelity = any(one.fidelity_low_db is not None for one in choice.assessments)
+        of = "scores' drops" if has_score else "fidelities" if has_fidelity else "drops"
         yield f"The bounds of the {of} of all {choice.engines} engines hold together at 95 % confidence."
 
 

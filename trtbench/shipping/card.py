@@ -60,6 +60,9 @@ def _facts(described: Mapping[str, Any], row: Row) -> Iterator[tuple[str, str]]:
         yield "top-1", f"{scored.correct} of {scored.total} ({percent(scored.top1)} %){of_graph}"
     if scored is not None and scored.drop_upper_pp is not None:
         yield "drop at most", f"{fixed(scored.drop_upper_pp)} pp (95 % confidence, this engine alone)"
+    if row.fidelity is not None and (score := row.fidelity.score) is not None:
+        bound = f"drop at most {significant(score.drop_upper(engines=1))} (95 % confidence, this engine alone)"
+        yield "score", f"{significant(score.mean)}, {bound}"
     if row.fidelity is not None:
         told = f"of the worst output, on {row.fidelity.images} images" if row.fidelity.snr_db is not None else ""
         yield "fidelity to the float network", f"{decibels(row.fidelity.snr_db)} {told}".strip()
