@@ -201,9 +201,8 @@ def accuracy(makings: Makings, output: None) -> Evaluated:  # noqa: ARG001  ther
     """Score the dense network on the whole test split."""
     makings.require_labels("accuracy", "give images by class: folder:PATH; `trtbench run` compares outputs without")
     found = score(reference_logits(makings), makings.dataset.test.labels)
-    counts = {one.name: getattr(found, one.name) for one in dataclasses.fields(found)}
     own = () if makings.onnx_path is not None else dense(makings).facts.notes
-    return Evaluated(**counts, notes=(*makings.dataset.notes, *own))
+    return Evaluated(**_shared(Evaluated, found), notes=(*makings.dataset.notes, *own))
 
 
 def network(makings: Makings, output: Path | None) -> PrunedNetwork:
