@@ -563,6 +563,7 @@ def test_init_proposes_what_it_finds_in_checkpoint_and_folder(
     assert re.search(r"mean: \[0\.\d+, 0\.\d+, 0\.\d+\]  # measured on the training images: if the network", text)
     assert "# 12 images to train on, 3 to validate on, 6 to score on; 3 classes" in text
     assert "per_class: 3}" in text
+    assert re.search(r"# [01] of 3 validation images are told right by the checkpoint: no more than guessing", text)
     assert trtbench("plan suite.yaml --json").json["rows"]
     assert other.code == 2
     assert "expected 3 classes, got 10; use data of 10 classes, name all 10 in data.classes" in other.err

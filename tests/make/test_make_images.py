@@ -10,7 +10,7 @@ import torch
 
 from trtbench import _optional
 from trtbench.errors import CheckpointError
-from trtbench.make.images import expected_input
+from trtbench.make.images import expected_input, framing_proposed
 from trtbench.make.makings import Makings, Places
 from trtbench.make.networks import dense
 from trtbench.models.checkpoints import network_of, networks_of
@@ -125,3 +125,26 @@ def test_a_checkpoint_says_or_shows_which_network_it_is_of(tmp_path: Path) -> No
     assert networks_of(tmp_path / "resnet50-0676ba61.pth") == ("torchvision:resnet50",)
     with pytest.raises(CheckpointError, match="expected one network that it fits, got resnet18 and resnet18_3x3"):
         network_of(tmp_path / "two.pth")
+
+
+def test_what_is_proposed_of_pictures_is_published_or_measured(small: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    published, why = framing_proposed(_suite(small, None))
+    assert published == {
+        "validation": 0.2,
+        "size": 224,
+        "crop_ratio": 0.875,
+        "interpolation": "bilinear",
+        "mean": _IMAGENET[0],
+        "std": _IMAGENET[1],
+    }
+    assert why["size"] == why["mean"] == "torchvision's for SqueezeNet1_1_Weights.IMAGENET1K_V1"
+    for number, width in enumerate((300, 40, 500)):
+        folder = tmp_path / "train" / str(number)
+        folder.mkdir(parents=True)
+        Image.new("RGB", (width, 400)).save(folder / "0.png")
+    measured = {name: framing_proposed(_suite(tmp_path, None, name)) for name in ("resnet20", "resnet18")}
+    assert {name: found["size"] for name, (found, _) in measured.items()} == {"resnet20": 32, "resnet18": 224}
+    assert "measured: the shorter side is of 300 pixels" in measured["resnet18"][1]["size"]
+    assert framing_proposed(_suite(small, None, "resnet20", size=24, validation=0.3)) == ({}, {})

@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +22,7 @@ from trtbench.make.engines import build_engine, engine_path
 from trtbench.make.graphs import float_graph, quantized_graph
 from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, variant_network
-from trtbench.running import Event, Places, build_suite, outlook, plan_engines
+from trtbench.running import Event, Places, build_suite, outlook, plan_engines, run_suite
 from trtbench.running.again import find_engines
 from trtbench.running.run import training_curves, write_origin
 from trtbench.store import Store
@@ -478,3 +480,21 @@ def test_the_sidecar_is_written_after_its_engine(suite: Make, places: Places) ->
 
     assert again[0].status == "ok"
     assert sidecar_path(path).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.whole
+def test_a_plan_tells_within_a_factor_of_one_and_a_half_what_a_run_takes(suite: Make, places: Places) -> None:
+    bench = "bench: {batch_sizes: [1, 2], duration: 2.0, warm_up: 0, processes: 2, budget_s: 1}"
+    variants = _BOTH.replace(", fine_tune: false", "")
+    budgets = (f"fine_tune: {{epochs: 20, batch_size: 9, seed: {seed}}}" for seed in (0, 1))
+    first, second = (suite(f"{bench}\n{budget}", variants=variants) for budget in budgets)
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    run_suite(first, places, argv=[], now=now)
+
+    told = outlook(second, places).seconds
+
+    begun = time.monotonic()
+    run_suite(second, places, argv=[], now=now)
+    assert told is not None
+    assert 1 / 1.5 < told / (time.monotonic() - begun) < 1.5

@@ -8,6 +8,7 @@ build: that file is shipped, and the spread of all of them decides.
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -428,6 +429,7 @@ def _try(makings: Makings) -> tuple[str, int | None]:
     logits = predict(network, held.images[chosen], makings.dataset.preprocessing)
     right = int((logits.argmax(1) == held.labels[chosen]).sum())
     seen = f"{right} of {len(chosen)} validation images are told right by the checkpoint"
-    if right * makings.dataset.num_classes <= 2 * len(chosen):
-        seen += ": little more than by guessing; is this its network, its mean and std, its order of classes?"
+    share = 1 / makings.dataset.num_classes
+    if right <= len(chosen) * share + 2 * math.sqrt(len(chosen) * share * (1 - share)):  # two deviations of guessing
+        seen += ": no more than guessing may; is this its network, its mean and std, its order of classes?"
     return seen, min(conv_widths(network).values(), default=None)
