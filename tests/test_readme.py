@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.screenshot import PICTURE, REPORT, WIDTH
+from trtbench.decide.limits import shown_bound_pp
 from trtbench.report.document import read_report
 from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import fixed, significant
@@ -44,7 +45,7 @@ def quickstart_block() -> str:
             row.precision,
             row.backend,
             fixed(100 * row.accuracy.top1),
-            fixed(row.accuracy.drop_upper_pp or 0.0),
+            fixed(shown_bound_pp(row, report.rows) or 0.0),
             significant(row.latency.p50_ms),
             significant((row.engine_bytes or 0) / 1e6),
         )

@@ -201,7 +201,8 @@ class Row:
     layers came to compute in, `settings` what the engine was opened with, `cores` those its process was bound to.
     `engine_path` is the engine's file as the run named it, from the folder it ran in. `over_limit_pp` are the points
     that its drop is beyond the decision's limit; None where it is within. Of images without labels there is `fidelity`
-    in place of `accuracy`.
+    in place of `accuracy`. `together` is how many engines the decision compares: what bounds the row is shown as it
+    holds together with theirs.
     """
 
     variant: str
@@ -231,6 +232,7 @@ class Row:
     accuracy: AccuracyRecord | None = None
     fidelity: FidelityRecord | None = None
     over_limit_pp: float | None = None
+    together: int = 1
     latency: LatencyRecord | None = None
     other_latencies: tuple[LatencyRecord, ...] = ()
     loads: tuple[LoadRecord, ...] = ()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbench.decide.choose import MoreSamples, OtherLimit, OtherObjective, choose
-from trtbench.decide.limits import HeldLimit, assess
+from trtbench.decide.limits import HeldLimit, assess, held_against, shown_bound_pp
 from trtbench.report.document import read_report
 from trtbench.report.words import in_words
 from trtbench.suite import DecisionConfig
@@ -113,6 +113,18 @@ def test_the_bounds_of_all_engines_looked_at_hold_together() -> None:
     assert alone[0].is_qualified
     assert among[0].drop_upper_pp == pytest.approx(2.31, abs=0.01)
     assert not any(one.is_qualified for one in among)
+
+
+def test_the_bound_that_a_table_shows_is_the_one_that_decides() -> None:
+    decision = DecisionConfig(max_drop_pp=2.0)
+    other_batch = replace(scored("v0", lost=1), batch_size=32)
+    rows = held_against([*(scored(f"v{index}", lost=1) for index in range(24)), other_batch], decision)
+
+    shown = [shown_bound_pp(row, rows) for row in rows]
+
+    assert shown[0] == assess(rows, decision)[0].drop_upper_pp
+    assert set(shown) == {shown[0]}
+    assert shown[0] == pytest.approx(2.31, abs=0.01)
 
 
 def test_two_rows_of_one_file_are_one_look_and_never_ranked_against_each_other() -> None:

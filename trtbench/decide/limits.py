@@ -96,9 +96,7 @@ def assess(rows: Sequence[Row], decision: DecisionConfig) -> tuple[Assessment, .
     Comparable are candidates that are ok, real, scored and timed at the decision's batch size, on a GPU wherever one
     was tried; of several rows of one file the first: what differs between them is noise.
     """
-    on_cpu = is_decided_on_cpu(rows)
-    obstacles = [_wrong_kind(row, decision, on_cpu=on_cpu) or _unmeasured(row, decision) for row in rows]
-    obstacles = _once_a_file(rows, obstacles)
+    obstacles = _obstacles(rows, decision)
     engines = looked_at([row for row, obstacle in zip(rows, obstacles, strict=True) if not obstacle])
     dense = dense_variant(rows)
     return tuple(
@@ -107,6 +105,12 @@ def assess(rows: Sequence[Row], decision: DecisionConfig) -> tuple[Assessment, .
         else _held_to_limits(row, decision, engines=engines, dense=dense)
         for row, obstacle in zip(rows, obstacles, strict=True)
     )
+
+
+def _obstacles(rows: Sequence[Row], decision: DecisionConfig) -> list[Obstacle | None]:
+    on_cpu = is_decided_on_cpu(rows)
+    found = [_wrong_kind(row, decision, on_cpu=on_cpu) or _unmeasured(row, decision) for row in rows]
+    return _once_a_file(rows, found)
 
 
 def _once_a_file(rows: Sequence[Row], obstacles: Sequence[Obstacle | None]) -> list[Obstacle | None]:
@@ -121,11 +125,23 @@ def _once_a_file(rows: Sequence[Row], obstacles: Sequence[Obstacle | None]) -> l
     return found
 
 
-def held_against(row: Row, decision: DecisionConfig) -> Row:
-    """Return the row with the points that its drop, as counted, is beyond the decision's limit."""
+def held_against(rows: Sequence[Row], decision: DecisionConfig) -> tuple[Row, ...]:
+    """Return the rows with what a decision makes of them: how far each is beyond its limit, how many it compares."""
+    obstacles = _obstacles(rows, decision)
+    together = looked_at([row for row, obstacle in zip(rows, obstacles, strict=True) if not obstacle])
+    return tuple(replace(row, over_limit_pp=_over_pp(row, decision), together=max(together, 1)) for row in rows)
+
+
+def _over_pp(row: Row, decision: DecisionConfig) -> float | None:
     drop_pp = None if row.accuracy is None else row.accuracy.drop_pp
-    over = None if drop_pp is None or drop_pp <= decision.max_drop_pp else drop_pp - decision.max_drop_pp
-    return replace(row, over_limit_pp=over)
+    return None if drop_pp is None or drop_pp <= decision.max_drop_pp else drop_pp - decision.max_drop_pp
+
+
+def shown_bound_pp(row: Row, rows: Sequence[Row]) -> float | None:
+    """Return the points that a row of these lost at most, as the decision held them against its limit."""
+    if row.accuracy is None or row.accuracy.drop_upper_pp is None:
+        return None
+    return bound_pp(row, engines=row.together, dense=dense_variant(rows))
 
 
 def looked_at(rows: Sequence[Row]) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from trtbench.decide.limits import CONFIDENCE
+from trtbench.decide.limits import confidence_each, shown_bound_pp
 from trtbench.decide.ratios import dense_fp32_of, dense_variant, eager_of, is_cpu, speed_up
 from trtbench.report.units import ABSENT, decibels, fixed, megabytes, millions, percent, probability, significant
 
@@ -152,7 +152,7 @@ def _top1(line: Line, top1: float) -> str:
 
 def _drop(line: Line, drop_pp: float) -> str:
     assert line.row.accuracy is not None, "a row with a drop is scored"
-    bound = line.row.accuracy.drop_upper_pp
+    bound = shown_bound_pp(line.row, line.rows)
     return _marked(line, fixed(drop_pp) if bound is None else f"{fixed(drop_pp)} <={fixed(bound)}")
 
 
@@ -165,9 +165,15 @@ def _marked(line: Line, text: str) -> str:
     return text if line.row.over_limit_pp is None else f"{text} {OVER_LIMIT}"
 
 
-def _low_fidelity(found: FidelityRecord) -> float | None:
-    low = found.low_db(confidence=CONFIDENCE)
+def _low_fidelity(line: Line) -> float | None:
+    found = line.row.fidelity
+    low = math.inf if found is None else found.low_db(confidence=confidence_each(line.row.together))
     return None if math.isinf(low) else low
+
+
+def _score_bound(line: Line) -> float | None:
+    score = line.row.fidelity and line.row.fidelity.score
+    return score.drop_upper(engines=line.row.together) if score else None
 
 
 def _of_score(take: Callable[[ScoreRecord], float]) -> Callable[[FidelityRecord], float | None]:
@@ -285,7 +291,15 @@ COLUMNS = (
     _accuracy("correct", "Right", shown_in=_HTML_CSV),
     _accuracy("total", "Images", shown_in=_HTML_CSV),
     _accuracy("drop_pp", "Drop", unit="pp", text=_drop, shown_in=_FILES),
-    _accuracy("drop_upper_pp", "Drop <=", unit="pp", text=_drop_bound, shown_in=_NOT_MD),
+    Column(
+        key="drop_upper_pp",
+        header="Drop <=",
+        value=lambda line: shown_bound_pp(line.row, line.rows),
+        unit="pp",
+        text=_drop_bound,
+        shown_in=_NOT_MD,
+    ),
+    _row("together", "Bounded together", shown_in=_CSV),
     _row("over_limit_pp", "Over the limit", unit="pp", text=_FIXED, shown_in=_HTML_CSV),
     _accuracy("mcnemar_p", "McNemar p", text=_P, shown_in=_HTML_CSV),
     _accuracy("lost", "Lost", shown_in=_HTML_CSV),
@@ -295,9 +309,16 @@ COLUMNS = (
     _accuracy("worst_class", "Worst class", shown_in=_FILES, align="left"),
     _fidelity("score", "Score", _of_score(lambda score: score.mean), text=_MS),
     _fidelity("score_drop", "Score drop", _of_score(lambda score: score.drop), text=_MS, shown_in=_FILES),
-    _fidelity("score_drop_upper", "Score drop <=", _of_score(lambda score: score.drop_upper(engines=1)), text=_MS),
+    Column(key="score_drop_upper", header="Score drop <=", value=_score_bound, text=_MS),
     _fidelity("fidelity_db", "Fidelity", lambda found: found.snr_db, unit="dB", text=_FIXED),
-    _fidelity("fidelity_low_db", "Fidelity >=", _low_fidelity, unit="dB", text=_FIXED, shown_in=_FILES),
+    Column(
+        key="fidelity_low_db",
+        header="Fidelity >=",
+        value=_low_fidelity,
+        unit="dB",
+        text=_FIXED,
+        shown_in=_FILES,
+    ),
     _fidelity(
         "fidelity_max_error",
         "Largest error",

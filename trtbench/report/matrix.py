@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbench.decide.compare import machine_facts
-from trtbench.decide.limits import assess
+from trtbench.decide.limits import assess, shown_bound_pp
 from trtbench.decide.rank import objective_cost
 from trtbench.decide.ratios import is_cpu, is_measured
 from trtbench.disk import write_atomically
@@ -141,7 +141,7 @@ def _cell(report: Report, column: Machine, name: str) -> Cell | None:
         return None
     return Cell(
         p50_ms=row.latency.p50_ms if row.latency else None,
-        drop_upper_pp=row.accuracy.drop_upper_pp if row.accuracy else None,
+        drop_upper_pp=shown_bound_pp(row, report.rows),
         status=row.status,
         is_winner=name == column.winner,
     )

@@ -322,12 +322,13 @@ BUILT_LEGEND = (
 )
 ENGINES_LEGEND = (
     "Cut: the share of the output channels that is gone. Top-1 with its 95 % Wilson interval. Drop pp: percentage"
-    " points lost against the dense network on the same images (after <= the one-sided 95 % upper bound; ! where more"
-    " than the limit was lost). Test loss: mean cross-entropy, in nats."
+    " points lost against the dense network on the same images (after <= the most that may have been lost, which the"
+    " limit is held against; ! where more than the limit was lost). Test loss: mean cross-entropy, in nats."
     " Fidelity, of images without labels: 10 log10 of the power of the float network's output over that of the"
-    " difference, of the worst output; >= its one-sided 95 % bound; same largest: the share of images whose largest"
+    " difference, of the worst output; >= its lower bound; same largest: the share of images whose largest"
     " number is the same one. Score: the mean of the suite's own, of images without labels; its drop is the float"
-    " network's less it, <= the one-sided 95 % upper bound of this engine alone. MB = 10^6 bytes of the file that was"
+    " network's less it, <= its upper bound. All bounds are one-sided and hold together, of all engines"
+    " that were compared, at 95 %. MB = 10^6 bytes of the file that was"
     " timed. Params and MACs, of one image, are in millions."
 )
 LATENCIES_LEGEND = (

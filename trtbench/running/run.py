@@ -167,7 +167,7 @@ def _run_folder(runs: Path, name: str) -> Iterator[Path]:
 
 def _report(suite: Suite, places: Places, results: Results, environment: Environment) -> Report:
     """Decide, and say all that is known, but for when it was, by which command, and what took how long."""
-    rows = tuple(held_against(row, suite.decision) for row in results.rows)
+    rows = held_against(results.rows, suite.decision)
     facts = to_jsonable(environment)
     choice = choose(rows, suite.decision, paired=paired_from(rows, results.blocks, repeated=results.repeated))
     engines = {row.engine_sha256 for row in choice.compared if row.engine_sha256}

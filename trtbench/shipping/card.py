@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from trtbench.rows import Row
     from trtbench.shipping.bundle import Proof
 
+_TOGETHER = "with all engines that were compared"
+
 
 def card(described: Mapping[str, Any], *, row: Row, report: Report) -> str:
     """Return README.md of a bundle, whose fields are `described`."""
@@ -58,10 +60,10 @@ def _facts(described: Mapping[str, Any], row: Row) -> Iterator[tuple[str, str]]:
     if scored is not None:
         of_graph = "" if described["is_run"] else ", of its graph in exact arithmetic"
         yield "top-1", f"{scored.correct} of {scored.total} ({percent(scored.top1)} %){of_graph}"
-    if scored is not None and scored.drop_upper_pp is not None:
-        yield "drop at most", f"{fixed(scored.drop_upper_pp)} pp (95 % confidence, this engine alone)"
+    if scored is not None and described["drop_upper_pp"] is not None:
+        yield "drop at most", f"{fixed(described['drop_upper_pp'])} pp (95 % confidence, {_TOGETHER})"
     if row.fidelity is not None and (score := row.fidelity.score) is not None:
-        bound = f"drop at most {significant(score.drop_upper(engines=1))} (95 % confidence, this engine alone)"
+        bound = f"drop at most {significant(score.drop_upper(engines=row.together))} (95 % confidence, {_TOGETHER})"
         yield "score", f"{significant(score.mean)}, {bound}"
     if row.fidelity is not None:
         told = f"of the worst output, on {row.fidelity.images} images" if row.fidelity.snr_db is not None else ""

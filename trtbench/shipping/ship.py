@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbench._optional import version
+from trtbench.decide.limits import shown_bound_pp
 from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.engines.base import backend
 from trtbench.engines.sidecar import check_engine, read_sidecar, write_sidecar
@@ -309,7 +310,7 @@ def _described(cargo: _Cargo, *, licence: str | None) -> dict[str, Any]:
         "is_chosen": row.name == report.decision.winner,
         "correct": scored.correct if scored is not None else None,
         "total": scored.total if scored is not None else None,
-        "drop_upper_pp": scored.drop_upper_pp if scored is not None else None,
+        "drop_upper_pp": shown_bound_pp(row, report.rows),
         "fidelity": row.fidelity,
         "latency": row.latency,
         "limits": report.suite.get("decision", {}),
