@@ -245,7 +245,7 @@ def test_the_verb_names_what_is_on_a_folder_and_counts_what_is_right(
     assert found["images_per_s"] > 0
 
     with pytest.raises(SystemExit):
-        _trtbench(monkeypatch, "predict", str(shipped), str(_tests(images)[0]), "--quiet")
+        _trtbench(monkeypatch, "predict", str(shipped), str(_tests(images)[0]))
     assert re.search(r"^1 image in \d[\d.]* s, [01] right$", capsys.readouterr().err, re.MULTILINE)
 
 
@@ -259,7 +259,7 @@ def test_the_verb_takes_patterns_and_lists_and_refuses_what_is_not_there(
         _trtbench(monkeypatch, "predict", str(shipped), str(images / "test" / "*" / "0.png"), "-", "--quiet")
     out = capsys.readouterr()
     assert len(out.out.splitlines()) == 5
-    assert "5 images" in out.err
+    assert not out.err
 
     with pytest.raises(SystemExit) as stop:
         _trtbench(monkeypatch, "predict", str(shipped), "none*such")
