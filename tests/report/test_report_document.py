@@ -70,6 +70,10 @@ def _precision(raw: dict[str, Any]) -> None:
     raw["rows"][3]["precision"] = "int9"
 
 
+def _no_list(raw: dict[str, Any]) -> None:
+    raw["rows"][3]["other_latencies"] = 1.5
+
+
 def _overflow(raw: dict[str, Any]) -> None:
     raw["stages"]["train"] = 10**400
 
@@ -93,6 +97,7 @@ def _unversioned(raw: dict[str, Any]) -> None:
         (_unknown, ["rows.3.latency.p999_ms: expected", "got 1.0", "remove the key"]),
         (_text, ["rows.3.latency.p50_ms: expected a valid number, got '1.0'; mend the value"]),
         (_precision, ["rows.3.precision: expected 'fp32', 'tf32'", "got 'int9'; mend the value"]),
+        (_no_list, ["rows.3.other_latencies: expected", "got 1.5"]),
         (_overflow, ["not valid JSON: got a whole number of 401 digits"]),
         (_newer, ["schema_version: expected '1', got '2'; a newer trtbench wrote it; upgrade this one"]),
         (_older, ["schema_version: expected '1', got 1; `trtbench run` writes a report"]),

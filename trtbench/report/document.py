@@ -197,7 +197,8 @@ def _lift_precision(row: dict[str, Any]) -> None:
 
 def _forget_settling(row: dict[str, Any]) -> None:
     """Leave out what rows were once called unsettled by, on which nobody acted."""
-    for latency in (row.get("latency"), *(row.get("other_latencies") or ())):
+    others = row.get("other_latencies")
+    for latency in (row.get("latency"), *(others if isinstance(others, list) else ())):
         for key in ("halves", "blocks_within", "was_unsettled") if isinstance(latency, dict) else ():
             latency.pop(key, None)
 
