@@ -271,6 +271,15 @@ def test_what_is_spelled_as_elsewhere_or_before_is_refused_with_the_cure(
     assert words in found.err
 
 
+@pytest.mark.parametrize("verb", ["", "compare a b c "])
+def test_a_long_argument_is_not_repeated_whole(trtbench: Callable[[str], Answer], verb: str) -> None:
+    found = trtbench(f"{verb}{'1' * 5000}")
+
+    assert found.code == 2
+    assert "rror" in found.err
+    assert len(found.err) < 2000
+
+
 def test_the_version_is_that_of_the_package(trtbench: Callable[[str], Answer]) -> None:
     from importlib.metadata import version
 

@@ -53,6 +53,7 @@ _ELSEWHERE = {
     "--out": ("-o/--output", "--out is the folder of runs; what this verb writes is named by --output"),
     "--output": ("--out", "--output names what a verb writes; the folder of runs is --out"),
 }
+_MOST = 500  # characters of a fault of the command line
 _UsageError: Any = typer.BadParameter.__base__  # click's, which Typer may bring inside
 
 
@@ -118,6 +119,8 @@ class _Verbs(TyperGroup):
             if option in _ELSEWHERE:
                 expected, cure = _ELSEWHERE[option]
                 raise ConfigError(option, expected=expected, cure=cure) from error
+            if len(error.message) > _MOST:  # it repeats what was typed, or what a script put there
+                error.message = f"{error.message[:_MOST]} ..."
             raise
         except KeyboardInterrupt as interrupt:
             complain("interrupted; run the same command again to go on where it stopped")
