@@ -217,12 +217,46 @@ def methods_words() -> str:
     )
 
 
+def fleet_block() -> str:
+    """Write the table of what a fleet costs and gains, from its committed JSON."""
+    found = json.loads((_EVIDENCE / "fleet.json").read_bytes())
+    same = [counts for kind in found["nodes"]["kinds"].values() for counts in [kind]]
+    rows = sum(one["rows"] for one in same)
+    costs = [one["driver_ms_a_row"] for one in found["replay"]["threads_for_nodes"]]
+    real = found["replay"]["nodes_of_ray"][0]["driver_ms_a_row"]
+    most = max(one["nodes"] for one in found["replay"]["threads_for_nodes"])
+    cells = (
+        (
+            "the quick start on one node, beyond a local run and Ray's start",
+            f"{100 * found['overhead']['share']:.1f} % (aim: 10 %)",
+        ),
+        ("Ray's own start", f"{sum(found['overhead']['start_s']) / len(found['overhead']['start_s']):.1f} s"),
+        (
+            f"{found['scaling']['variants']} variants on two nodes of one core, against one",
+            f"{found['scaling']['ratio']:.2f} times",
+        ),
+        (
+            "rows of three nodes of two kinds with a local run's engines",
+            f"{sum(one['same_engine_sha256'] for one in same)} of {rows}",
+        ),
+        ("of these with its counts", f"{sum(one['same_correct'] for one in same)} of {rows}"),
+        ("the driver, for a row on 4 nodes of Ray", f"{real:.1f} ms"),
+        (
+            f"on 4 to {most} nodes that threads stand in for, 1,000 to 10,000 rows",
+            f"{min(costs):.1f} to {max(costs):.1f} ms",
+        ),
+    )
+    table = to_markdown(Table.of(("measured", "figure"), cells, left=1))
+    return f"{table}\n\nMeasured by `python -m tests.benchmarks.fleet`, whose `--help` says what each figure is."
+
+
 _BLOCKS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "quickstart: from docs/evidence/quickstart/report.json": ("README.md", quickstart_block),
     "calibration: from docs/evidence/calibration.json": ("docs/calibration.md", calibration_block),
     "calibration-auto: from docs/evidence/calibration-auto.json": ("docs/calibration.md", calibration_auto_block),
     "decisions: from docs/evidence/decisions.json": ("docs/statistics.md", decisions_block),
     "winners-curse: from docs/evidence/winners-curse.json": ("docs/statistics.md", winners_curse_block),
+    "fleet: from docs/evidence/fleet.json": ("docs/fleet.md", fleet_block),
 }
 
 

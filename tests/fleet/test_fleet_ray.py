@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trtbench.errors import CapabilityError, ConfigError
-from trtbench.fleet.cluster import Node, run_on_ray
+from trtbench.fleet.cluster import Node, _Asking, run_on_ray
+from trtbench.fleet.node import Keeper
 from trtbench.report.document import read_report
 from trtbench.report.matrix import merge_reports
 from trtbench.running import Places, run_suite
@@ -97,6 +98,31 @@ def test_one_node_makes_and_measures_a_suite(suite: Suite, cluster: Any, places:
     assert [row.status for row in found.reports["cpu"].rows] == ["ok"] * 2
     assert len(found.nodes) == 1
     assert {one.node for one in found.made} == set(found.where.values()) == set(found.nodes)
+
+
+@real
+@pytest.mark.slow
+def test_a_task_keeps_its_cores_while_it_asks_the_driver(cluster: Any, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    ray.init(address=cluster.address)
+    ask = _Asking(ray.remote(_Slow).options(num_cpus=0).remote(str(tmp_path)))
+
+    def asking() -> tuple[float, float]:
+        began = time.monotonic()
+        for _ in range(4):
+            ask("has", "dense", "0" * 64, "")
+        return began, time.monotonic()
+
+    task = ray.remote(asking).options(num_cpus=1)
+    first, second = sorted(ray.get([task.remote() for _ in range(2)]))
+
+    assert first[1] <= second[0]
+
+
+class _Slow(Keeper):
+    def has(self, kind: str, key: str, identity: str) -> bool:
+        time.sleep(0.5)
+        return super().has(kind, key, identity)
 
 
 @real

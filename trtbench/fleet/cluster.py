@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,14 +145,21 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 class _Asking:
-    """Calls the keeper from a node."""
+    """Calls the keeper from a node.
+
+    It waits in a thread of its own: while the main thread of a task waits, Ray lends the task's cores to the next one,
+    and both then train on cores that are there once.
+    """
 
     def __init__(self, keeper: Any) -> None:
         self._keeper = keeper
 
     def __call__(self, method: str, *arguments: Any) -> Any:
         answer = getattr(self._keeper, method).remote(*arguments)
-        return None if method == "tell" else _optional.load("ray").get(answer)
+        if method == "tell":
+            return None
+        with ThreadPoolExecutor(1) as waiting:
+            return waiting.submit(_optional.load("ray").get, answer).result()
 
 
 class _Run:

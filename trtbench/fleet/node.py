@@ -193,7 +193,7 @@ def make_there(
         node: the name of this node.
         variant: its name.
         shared: what all variants share, made before.
-        device: what a local run would train on.
+        device: what a local run would train on; "cpu" where no node has a GPU to make graphs for.
         threads: on how many a local run would.
     """
     suite, places = _at_home(job, NodePlaces(ask=ask, node=node))
@@ -206,7 +206,8 @@ def make_there(
             if makings.onnx_path is None:
                 dense(makings)
         else:
-            lost = prepare_suite(makings, only=next(one for one in suite.variants if one.name == variant))
+            only = next(one for one in suite.variants if one.name == variant)
+            lost = prepare_suite(makings, only=only, anywhere=device != "cpu")
     except RowError as error:
         return Prepared(lost={}, why=str(error), node=node, described=described())
     kept = tuple((one.kind, one.key) for one in makings.book.at_hand if one.kind != PIXELS)

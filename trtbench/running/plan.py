@@ -142,8 +142,8 @@ def built_engines(makings: Makings) -> Iterator[BuiltEngine]:
             waiting.insert(0, replace(plan, rescued=True))
 
 
-def prepare_suite(makings: Makings, *, only: Variant | None = None) -> dict[str, str]:
-    """Make all that the engines of a suite, or of one variant, are built from on any machine.
+def prepare_suite(makings: Makings, *, only: Variant | None = None, anywhere: bool = True) -> dict[str, str]:
+    """Make all that the engines of a suite, or of one variant, are built from on any machine, or on ones as this.
 
     Returns:
         Why a variant has no network, by its name. What else cannot be made is told: the machine that asks for it
@@ -151,7 +151,7 @@ def prepare_suite(makings: Makings, *, only: Variant | None = None) -> dict[str,
     """
     lost: dict[str, str] = {}
     overlap_notes(makings)
-    for plan in plan_engines(makings.suite, anywhere=True):
+    for plan in plan_engines(makings.suite, anywhere=anywhere):
         if (only is not None and plan.variant != only) or plan.variant.name in lost:
             continue
         try:
