@@ -555,11 +555,15 @@ def test_init_opens_an_onnx_file(trtbench: Callable[[str], Answer]) -> None:
 def test_init_proposes_what_it_finds_in_checkpoint_and_folder(
     trtbench: Callable[[str], Answer], noise: Callable[..., Path]
 ) -> None:
+    import torch
+
     from trtbench.models import build_model, save_model
 
     folder = noise(train=5, test=2)
     for classes in (3, 10):
         network = build_model("tiny_nets:resnet8", num_classes=classes)
+        with torch.no_grad():
+            [*network.parameters()][-1][0] += 1e3  # whatever it starts from, it says the first class: one of three
         save_model(Path(f"{classes}.safetensors"), network, name="tiny_nets:resnet8", num_classes=classes, metadata={})
 
     told = trtbench(f"init --checkpoint 3.safetensors --data folder:{folder}")
@@ -572,7 +576,7 @@ def test_init_proposes_what_it_finds_in_checkpoint_and_folder(
     assert re.search(r"mean: \[0\.\d+, 0\.\d+, 0\.\d+\]  # measured on the training images: if the network", text)
     assert "# 12 images to train on, 3 to validate on, 6 to score on; 3 classes" in text
     assert "per_class: 3}" in text
-    assert re.search(r"# [01] of 3 validation images are told right by the checkpoint: no more than guessing", text)
+    assert "# 1 of 3 validation images are told right by the checkpoint: no more than guessing" in text
     assert trtbench("plan suite.yaml --json").json["rows"]
     assert other.code == 2
     assert "expected 3 classes, got 10; use data of 10 classes, name all 10 in data.classes" in other.err
