@@ -135,6 +135,18 @@ def test_no_module_is_longer_than_a_reader_keeps_in_mind() -> None:
     assert {path: length for path, length in lengths.items() if length > _LONGEST} == {}
 
 
+def test_what_a_process_runs_stands_last_in_its_module(trees: dict[Path, ast.Module]) -> None:
+    """What is defined behind it is not there when it runs: tests that import the module cannot see that."""
+    early = [
+        str(path.relative_to(_PACKAGE))
+        for path, tree in trees.items()
+        for place in tree.body[:-1]
+        if isinstance(place, ast.If) and "__main__" in ast.unparse(place.test)
+    ]
+
+    assert early == []
+
+
 def test_only_the_command_line_prints_or_exits(trees: dict[Path, ast.Module]) -> None:
     offenders = [
         f"{path}:{node.lineno} calls {node.func.id}"

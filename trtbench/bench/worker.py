@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from trtbench.records import Preprocessing
     from trtbench.suite.bench import Scope
 
-
 _MIN_WARM_UP_INFERENCES = 3
 # A GPU that waits lowers its clocks step by step within some tenths of a second, and raises them in some hundredths.
 _IDLE_NS, _RISE_NS = 100_000_000, 20_000_000
@@ -308,10 +307,6 @@ def own_output() -> IO[str]:
     return answers
 
 
-if __name__ == "__main__":
-    serve(commands(sys.stdin), own_output())
-
-
 def encoded(images: NDArray[np.uint8]) -> tuple[bytes, ...]:
     """Return images, uint8 (N, C, H, W), as the bytes of PNG files of their size."""
     files = []
@@ -349,3 +344,7 @@ def infer(session: Session, files: Sequence[bytes], preprocessing: Preprocessing
     session.enqueue()
     session.synchronize()
     return session.copy_out()
+
+
+if __name__ == "__main__":
+    serve(commands(sys.stdin), own_output())
