@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from tests.benchmarks.lite0 import shared_photographs
 from trtbench.data import balanced, load_dataset
 from trtbench.disk import write_atomically
 from trtbench.jsonable import to_jsonable
@@ -105,11 +105,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     options = parser.parse_args()
-    archive = Path(os.environ.get("SHARED", "")) / "data" / "cifar10-lossless.tar.xz"
-    if not archive.is_file():
-        sys.stderr.write("SHARED holds no data; set SHARED to the folder of real images and weights\n")
-        return 2
-    split = load_dataset(DataConfig(source=f"folder:{archive}")).test
+    split = load_dataset(DataConfig(source=f"folder:{shared_photographs()}")).test
     photographs = split.images[balanced(split.labels, count=IMAGES, seed=0)]
     document: dict[str, Any] = {
         "command": "SHARED=DIR python -m tests.benchmarks.detectors --out DIR --work DIR",

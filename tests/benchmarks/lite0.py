@@ -71,16 +71,22 @@ def network(*, num_classes: int) -> torch.nn.Module:
     return model
 
 
+def shared_photographs() -> Path:
+    """Return the archive of real photographs; without it the program ends with 2 and the cure."""
+    archive = Path(os.environ.get("SHARED", "")) / "data" / "cifar10-lossless.tar.xz"
+    if not archive.is_file():
+        sys.stderr.write("SHARED holds no data; set SHARED to the folder of real images and weights\n")
+        sys.exit(2)
+    return archive
+
+
 def main() -> int:
     """Build what is asked for, and compare it with the float network on the test images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     options = parser.parse_args()
-    archive = Path(os.environ.get("SHARED", "")) / "data" / "cifar10-lossless.tar.xz"
-    if not archive.is_file():
-        sys.stderr.write("SHARED holds no data; set SHARED to the folder of real images and weights\n")
-        return 2
+    archive = shared_photographs()
     options.work.mkdir(parents=True, exist_ok=True)
     trained = _trained()
     checkpoint = options.work / "lite0.safetensors"

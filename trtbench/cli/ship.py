@@ -17,7 +17,9 @@ from trtbench.progress import Event
 from trtbench.records import AsTheyAre
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from trtbench.shipping import Prediction, Predictor
 
@@ -138,17 +140,14 @@ def predict(
 def _tell_samples(given: Sequence[str], predictor: Predictor, *, output: Path | None, as_json: bool) -> None:
     """Show what each output of the samples of a .npz is like, and write them all where that is asked."""
     from trtbench.data.load import load_tensors
-    from trtbench.disk import storing
-    from trtbench.shipping.templates.predict import summary, summary_words, write_arrays
+    from trtbench.shipping.templates.predict import summary, summary_words
 
     if len(given) != 1:
         raise DataError("samples", expected="one .npz, an array for each input", got=f"{len(given)} files")
     tensors, samples = load_tensors(Path(given[0]), fewest=1)
     found = predictor.outputs({one.name: samples[one.name] for one in tensors})
     told = {name: summary(values) for name, values in found.items()}
-    if output is not None:
-        with storing(output):
-            write_arrays(output, found)
+    _write_outputs(output, found)
     if as_json:
         show_json({"outputs": told, "output": output and str(output)})
         return
@@ -157,16 +156,12 @@ def _tell_samples(given: Sequence[str], predictor: Predictor, *, output: Path | 
 
 def _tell_outputs(paths: Sequence[Path], predictor: Predictor, *, output: Path | None, as_json: bool) -> None:
     """Show what each output of each image is like, and write them all where that is asked."""
-    from trtbench.shipping.templates.predict import summary, summary_words, write_arrays
+    from trtbench.shipping.templates.predict import summary, summary_words
 
     parts = [predictor.outputs(paths[at : at + predictor.batch]) for at in range(0, len(paths), predictor.batch)]
     found = {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
     told = [{name: summary(values[at]) for name, values in found.items()} for at in range(len(paths))]
-    if output is not None:
-        from trtbench.disk import storing
-
-        with storing(output):
-            write_arrays(output, found)
+    _write_outputs(output, found)
     if as_json:
         images = [{"image": str(path), "outputs": one} for path, one in zip(paths, told, strict=True)]
         show_json({"images": images, "output": output and str(output)})
@@ -175,6 +170,15 @@ def _tell_outputs(paths: Sequence[Path], predictor: Predictor, *, output: Path |
         show(f"{path}: {summary_words(one)}")
     if output is not None:
         say(f"Every output, by its name: {output}")
+
+
+def _write_outputs(output: Path | None, found: Mapping[str, NDArray[np.float32]]) -> None:
+    from trtbench.disk import storing
+    from trtbench.shipping.templates.predict import write_arrays
+
+    if output is not None:
+        with storing(output):
+            write_arrays(output, dict(found))
 
 
 def _told(paths: Sequence[Path], found: Sequence[Prediction]) -> list[dict[str, Any]]:

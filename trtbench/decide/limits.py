@@ -97,8 +97,7 @@ def assess(rows: Sequence[Row], decision: DecisionConfig) -> tuple[Assessment, .
     was tried; of several rows of one file the first: what differs between them is noise.
     """
     obstacles = _obstacles(rows, decision)
-    engines = looked_at([row for row, obstacle in zip(rows, obstacles, strict=True) if not obstacle])
-    dense = dense_variant(rows)
+    engines, dense = _together(rows, obstacles), dense_variant(rows)
     return tuple(
         Assessment(row=row, obstacle=obstacle)
         if obstacle
@@ -127,8 +126,7 @@ def _once_a_file(rows: Sequence[Row], obstacles: Sequence[Obstacle | None]) -> l
 
 def held_against(rows: Sequence[Row], decision: DecisionConfig) -> tuple[Row, ...]:
     """Return the rows with what a decision makes of them: how far each is beyond its limit, how many it compares."""
-    obstacles = _obstacles(rows, decision)
-    together = looked_at([row for row, obstacle in zip(rows, obstacles, strict=True) if not obstacle])
+    together = _together(rows, _obstacles(rows, decision))
     return tuple(replace(row, over_limit_pp=_over_pp(row, decision), together=max(together, 1)) for row in rows)
 
 
@@ -142,6 +140,10 @@ def shown_bound_pp(row: Row, rows: Sequence[Row]) -> float | None:
     if row.accuracy is None or row.accuracy.drop_upper_pp is None:
         return None
     return bound_pp(row, engines=row.together, dense=dense_variant(rows))
+
+
+def _together(rows: Sequence[Row], obstacles: Sequence[Obstacle | None]) -> int:
+    return looked_at([row for row, obstacle in zip(rows, obstacles, strict=True) if not obstacle])
 
 
 def looked_at(rows: Sequence[Row]) -> int:

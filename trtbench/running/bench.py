@@ -330,7 +330,7 @@ def bench_engine(
     sidecar = read_sidecar(engine)
     backend(sidecar.backend)
     fit = sidecar.preprocessing
-    if sidecar.outputs or source.startswith(("images:", "npz:")):
+    if sidecar.outputs or not options(DataConfig, source=source).is_labelled:
         raise ConfigError(
             f"engine {engine}",
             expected="a classifier, and images with labels",
