@@ -343,7 +343,7 @@ def _check_budget(dataset: Dataset, config: TrainConfig, device: torch.device, *
     """Raise where a fit could not start or would not do what the budget says.
 
     Raises:
-        ConfigError: mixed precision without CUDA, distillation without a teacher, more padding than image.
+        ConfigError: fp16 without CUDA, distillation without a teacher, more padding than image.
         DataError: no training or no validation images.
     """
     for name, split in (("training", dataset.train), ("validation", dataset.validation)):
@@ -351,12 +351,12 @@ def _check_budget(dataset: Dataset, config: TrainConfig, device: torch.device, *
             raise DataError(
                 f"the {name} images of {dataset.name}", expected="at least one", got="none", cure="add images"
             )
-    if config.amp != "off" and device.type != "cuda":
+    if config.amp == "fp16" and device.type != "cuda":
         raise ConfigError(
-            f"train.amp: {config.amp}",
-            expected="a CUDA device for mixed precision",
+            "train.amp: fp16",
+            expected="a CUDA device, whose loss is scaled",
             got=f"device {device}",
-            cure="set train.amp to off, or train on a GPU",
+            cure="set train.amp to bf16 or off, or train on a GPU",
         )
     if config.distill is not None and teacher is None:
         raise ConfigError(
