@@ -209,6 +209,12 @@ def test_a_number_is_the_same_in_all_four_forms(page: _Page, report_folder: Path
     assert float(exact) == winner.latency.p50_ms
 
 
+def test_the_caption_of_the_rows_says_that_a_bound_is_of_all_that_were_compared(text: str) -> None:
+    (caption,) = re.findall(r"<caption><span>(The recommended row first.*?)</span>", text)
+    assert "at most (95 % confidence in all engines compared together), which the limit is" in caption
+    assert "Fidelity" not in caption  # no row of this report has one
+
+
 def test_the_cells_of_the_page_are_those_of_markdown(page: _Page, full_report: Report) -> None:
     markdown = render_markdown(full_report)
     headers, *lines = page.lines["all-rows"]

@@ -91,6 +91,7 @@ def test_a_failed_row_shows_its_status_and_its_reason() -> None:
     terminal = rows_for_terminal([failed])
     assert terminal.headers[4:] == ("Status", "File MB", "Note")
     assert terminal.cells[0][4:] == ("oom", "1.10", "1")
+    assert terminal.notes[0] == "MB = 10^6 bytes"  # of the columns that are there, and no other
     assert terminal.notes[1] == "1: oom: too\nlarge | for 1 GiB"
     assert all(len(line) == len(terminal.headers) for line in terminal.cells)
 

@@ -19,7 +19,7 @@ from trtbench.report.answer import RECOMMENDED, by_answer, card, parts
 from trtbench.report.details import details
 from trtbench.report.figures_style import DARK, tip_of
 from trtbench.report.remarks import caveats, footnotes, observations, texts
-from trtbench.report.tables import columns_of, row_lines
+from trtbench.report.tables import columns_of, legend, row_lines
 from trtbench.report.units import significant
 from trtbench.report.words import file_line
 
@@ -91,6 +91,7 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
         card=card(report.rows, report.decision),
         file=file_line(report.decision),
         headers=[*headers[:_ANSWER], ("Answer", "word"), *headers[_ANSWER:]],
+        legend=legend(shown),
         lines=[_entry(line, shown, part) for line, (_, part) in zip(lines, told, strict=True)],
         notes=marks.texts,
         observations=texts(observations(report.rows)),

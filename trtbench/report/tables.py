@@ -78,6 +78,12 @@ def columns_of(keys: Sequence[str], lines: Sequence[Line], medium: Medium) -> tu
     return tuple(one for one in shown if not lines or any(one.has(line) for line in lines))
 
 
+def legend(columns: Sequence[Column]) -> str:
+    """Say what these columns are, where their titles do not."""
+    shown = {column.key for column in columns}
+    return "; ".join(dict.fromkeys(words for key, words in _LEGEND.items() if key in shown))
+
+
 def select(keys: Sequence[str], lines: Iterable[Line], medium: Medium, *, notes: tuple[str, ...] = ()) -> Table:
     """Return a table of the columns of these keys."""
     lines = list(lines)
@@ -142,7 +148,9 @@ def rows_for_terminal(rows: Sequence[Row], *, winner: str | None = None) -> Tabl
     ordered = [row for _, here in sections(rows) for row in _by_batch(here)]
     have_failed = any(row.status != "ok" for row in rows)
     keys = [key for key in TERMINAL if have_failed or key != "status"]
-    table = select(keys, row_lines(ordered, marks=marks), "terminal", notes=(_TERMINAL_LEGEND, *marks.lines()))
+    lines = row_lines(ordered, marks=marks)
+    told = legend(columns_of(keys, lines, "terminal"))
+    table = select(keys, lines, "terminal", notes=(*filter(None, (told,)), *marks.lines()))
     cells = tuple(
         (
             f"* {variant}" if row.name == winner else variant,
@@ -338,8 +346,20 @@ LATENCIES_LEGEND = (
     " vs eager: times as fast as the same network under PyTorch eager; vs dense: as the dense FP32"
     " network on the same backend."
 )
-_TERMINAL_LEGEND = (
-    "Top-1 with its 95 % interval; drop at most this many percentage points (95 % confidence), ! where more than the"
-    " limit was lost; vs eager, vs dense: times as fast as PyTorch eager and as the dense FP32 network; MB = 10^6 bytes"
+_DROP = (
+    "drop: percentage points lost against the dense network on the same images, after <= at most (95 % confidence in"
+    " all engines compared together), which the limit is held against; ! where more than the limit was lost"
 )
+_LEGEND = {  # of the columns that need words, by key
+    "top1": "Top-1 with its 95 % interval",
+    "drop_pp": _DROP,
+    "drop_upper_pp": _DROP,
+    "score": "Score: the mean of the suite's own",
+    "score_drop_upper": "its drop below the float network's at most, 95 % confidence",
+    "fidelity_db": "Fidelity: signal to noise beside the float network, of the worst output",
+    "p50_ms": "p50: the median of a batch",
+    "times_as_fast_as_eager": "vs eager: times as fast as PyTorch eager",
+    "times_as_fast_as_dense_fp32": "vs dense: times as fast as the dense FP32 network",
+    "engine_bytes": "MB = 10^6 bytes",
+}
 _SHARES = (0.25, 0.75, 0.9, 0.99)  # the median stands between the first two
