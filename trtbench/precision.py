@@ -65,6 +65,7 @@ _ALL = (
     Precision(name="int8-implicit+fp16", half="fp16", codes="int8", explicit="int8+fp16"),
 )
 PRECISIONS = {one.name: one for one in _ALL}
+NONE_IN_INT8 = ": int8 in 0 of "  # in what an engine achieved that was asked for in INT8 and computes in float
 PLACEMENTS: tuple[Runtime, ...] = get_args(Runtime)  # whose kernels the Q/DQ pairs of an int8 graph are placed for
 
 if TYPE_CHECKING:

@@ -157,3 +157,19 @@ def test_the_reference_has_nothing_to_lose_against_itself() -> None:
 
     assert next(one.drop_upper_pp for one in found) == 0
     assert [one.is_qualified for one in found] == [True, False]
+
+
+def test_what_was_asked_for_in_int8_and_computes_in_float_is_never_recommended() -> None:
+    floats = scored("a", lost=0)
+    fast = replace(floats, precision="int8", engine_sha256="b", latency=replace(_timed(FP32), p50_ms=0.01, ratio=0.01))
+    limits = DecisionConfig(max_drop_pp=2.0)
+
+    quantized = choose([floats, replace(fast, achieved="int8 in 1 of 64 convolutions")], limits)
+    nothing = choose([floats, replace(fast, achieved="fp32: int8 in 0 of 64 convolutions")], limits)
+
+    assert quantized.ranking is not None
+    assert nothing.ranking is not None
+    assert (quantized.ranking.winner.precision, nothing.ranking.winner.precision) == ("int8", "fp32")
+    assert nothing.assessments[1].obstacle == "not_int8"
+    (loser,) = in_words([assessment.row for assessment in nothing.assessments], nothing).losers
+    assert loser.reason == "asked for in INT8, it computes in float: ship FP32, which loses nothing"

@@ -16,6 +16,7 @@ from trtbench.engines.onnxruntime.cpu import ONNXRUNTIME_CPU
 from trtbench.engines.onnxruntime.sessions import CPU, start
 from trtbench.errors import EngineError, OutOfMemoryError, ProviderError, UnsupportedError
 from trtbench.graph.reference import run_reference
+from trtbench.precision import NONE_IN_INT8
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +80,17 @@ def test_what_became_of_int8_is_counted_and_noted_where_it_is_not_all() -> None:
     assert partly[0] == "int8 in 9 of 21 convolutions"
     assert partly[1][0].startswith("requested int8, achieved 9 of 21 convolutions")
     assert wholly == ("int8 in 2 of 2 convolutions", ())
+
+
+def test_int8_of_no_layer_is_called_the_float_that_it_is() -> None:
+    from collections import Counter
+
+    none = runtime._achieved("int8", Counter({"Conv": 2, "ConvTranspose": 1, "QGemm": 1}))
+    linear = runtime._achieved("int8", Counter({"Conv": 1, "MatMulIntegerToFloat": 3, "MatMul": 1}))
+
+    assert none[0] == f"fp32{NONE_IN_INT8}3 convolutions"
+    assert none[1][0].startswith("requested int8, achieved 0 of 3 convolutions")
+    assert linear[0] == "int8 in 3 of 4 linear layers"
 
 
 @pytest.mark.parametrize(("has_int8_dot", "is_exact"), [(True, False), (False, True)])

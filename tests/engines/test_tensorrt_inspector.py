@@ -183,6 +183,21 @@ def test_what_was_left_in_another_precision_is_said_and_named() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [("", "fp32: int8 in 0 of 2 convolutions"), (_INT8, "int8 in 0 of 2 convolutions")],
+    ids=["nothing", "products that are no convolutions"],
+)
+def test_int8_of_no_layer_is_called_the_float_that_it_is(other: str, words: str) -> None:
+    names = ["conv0", "conv1"]
+    layers = [_ten(name, "CaskConvolution", _FP32, _FP32, **_CONVOLUTION) for name in names]
+    layers += [_ten("fc", "gemm", other, other)] if other else []
+
+    report = report_layers(_text(*layers), convolutions=names)
+
+    assert achieved(report, precision="int8", target="int8")[0] == words
+
+
 # What TensorRT for RTX 1.7.1.116 logged of `tests/rtx/mutations.subjects()[0]`, built for SM89 at batch 1.
 _REAL = (Path(__file__).parent / "layers-tensorrt-rtx-1.7.txt").read_text(encoding="utf-8")
 _PRODUCTS = ("s.Conv", "m.Conv", "d.Conv", "w.Conv", "logits.Gemm")

@@ -96,9 +96,10 @@ def test_concats_that_share_an_input_share_one_scale() -> None:
 
 
 def test_codes_are_unsigned_only_where_no_part_of_a_concat_is_negative() -> None:
-    signed = plan_qdq(_model(_HALVES), runtime="onnxruntime-cpu")
-    assert {point.tensor for point in signed.activations if point.is_unsigned} == {"x"}
-    body = _HALVES.replace("b = Conv(x, w)", "right = Conv(x, w) b = Relu(right)")
+    halves = _HALVES.replace("out = Conv(both, wide)", "c = Conv(both, wide) d = Relu(c) out = Flatten(d)")
+    signed = plan_qdq(_model(halves), runtime="onnxruntime-cpu")
+    assert {point.tensor for point in signed.activations if point.is_unsigned} == {"x", "d"}
+    body = halves.replace("b = Conv(x, w)", "right = Conv(x, w) b = Relu(right)")
     unsigned = plan_qdq(_model(body), runtime="onnxruntime-cpu")
     assert all(point.is_unsigned for point in unsigned.activations)
 
@@ -112,7 +113,8 @@ def test_a_negative_value_elsewhere_in_the_group_keeps_its_sign() -> None:
         c = Conv(one, wide)
         e = Relu(c)
         two = Concat<axis = 1>(a, e)
-        out = Conv(two, wide)
+        f = Conv(two, wide)
+        out = Flatten(f)
     """
     plan = plan_qdq(_model(body), runtime="onnxruntime-cpu")
     assert not any(point.is_unsigned for point in plan.activations)

@@ -256,7 +256,8 @@ _DOWNSAMPLING_BLOCK = f"""
     sum = Add(c, short)
     y = Relu(sum)
     m = MaxPool<kernel_shape = [2, 2]>(y)
-    out = {_CONV}(m, w)
+    d = {_CONV}(m, w)
+    out = Flatten(d)
 """
 
 
@@ -268,7 +269,8 @@ def test_for_onnx_runtime_both_inputs_of_an_add_are_quantized() -> None:
         "c": ["sum"],
         "short": ["sum"],
         "y": ["m"],
-        "m": ["out"],
+        "m": ["d"],
+        "d": ["out"],
     }
 
 
@@ -283,19 +285,87 @@ def test_for_onnx_runtime_codes_are_unsigned_where_no_value_is_negative() -> Non
 @pytest.mark.parametrize(
     ("body", "is_unsigned"),
     [
-        ("x = Relu(input) p = Pad(x, pads) out = Conv(p, w)", True),
-        ("x = Relu(input) p = Pad(x, pads, below) out = Conv(p, w)", False),
-        ("x = Sigmoid(input) p = GlobalAveragePool(x) out = Conv(p, w1)", True),
-        ("x = Clip(input) out = Conv(x, w)", False),
-        ("x = Tanh(input) out = Conv(x, w)", False),
+        ("x = Relu(input) p = Pad(x, pads) c = Conv(p, w)", True),
+        ("x = Relu(input) p = Pad(x, pads, below) c = Conv(p, w)", False),
+        ("x = Sigmoid(input) p = GlobalAveragePool(x) c = Conv(p, w1)", True),
+        ("x = Clip(input) c = Conv(x, w)", False),
+        ("x = Tanh(input) c = Conv(x, w)", False),
     ],
 )
 def test_the_sign_of_a_tensor_is_traced_to_its_maker(body: str, *, is_unsigned: bool) -> None:
     constants: dict[str, Any] = {"pads": np.zeros(8, np.int64), "below": np.array(-1, np.float32)}
-    plan = plan_qdq(_model(body, **constants), runtime="onnxruntime-cpu")
-    assert plan.activations[-1].is_unsigned is is_unsigned
+    plan = plan_qdq(_model(f"{body} out = Flatten(c)", **constants), runtime="onnxruntime-cpu")
+    assert plan.activations[-2].is_unsigned is is_unsigned
 
 
 def test_for_tensorrt_no_code_is_unsigned() -> None:
     plan = plan_qdq(_model(_DOWNSAMPLING_BLOCK, zero=np.array(0, np.float32)))
     assert not any(point.is_unsigned for point in plan.activations)
+
+
+@pytest.mark.parametrize(
+    ("behind", "pair"),
+    [
+        ("s = Sigmoid(c) f = Mul(c, s)", {"c": ["s", "f"], "s": ["f"]}),
+        ("f = Sigmoid(c)", {"c": ["f"]}),
+        ("f = HardSwish(c)", {"c": ["f"]}),
+        ("k = Add(c, three) l = Clip(k, zero, six) f = Mul(c, l)", {"c": ["k", "f"]}),
+        ("k = Div(c, three) e = Erf(k) f = Mul(c, e)", {"c": ["k", "f"]}),
+        ("f = LeakyRelu(c)", {"c": ["f"]}),
+        ("r = Relu(c) f = Sigmoid(r)", {"r": ["f"]}),
+        ("r = Clip(c, zero, six) f = Sigmoid(r)", {"r": ["f"]}),
+        ("r = Clip(c, below, six) f = Sigmoid(r)", {"c": ["r"]}),
+        ("r = Relu(c) s = Tanh(c) f = Mul(r, s)", {"c": ["r", "s"]}),
+    ],
+)
+def test_for_onnx_runtime_a_pair_stands_where_a_convolution_ends_whatever_reads_it(
+    behind: str, pair: dict[str, list[str]]
+) -> None:
+    numbers = {"zero": 0, "three": 3, "six": 6, "below": -1}
+    constants: dict[str, Any] = {name: np.array(value, np.float32) for name, value in numbers.items()}
+    model = _model(f"x = Relu(input) c = {_CONV}(x, w) {behind} out = Flatten(f)", **constants)
+    assert _quantized_inputs(plan_qdq(model, runtime="onnxruntime-cpu")) == {"x": ["c"]} | pair
+    assert _quantized_inputs(plan_qdq(model)) == {"x": ["c"]}
+
+
+def test_for_onnx_runtime_a_convolution_ends_before_its_relu_where_that_has_a_sign() -> None:
+    body = f"""
+        x = Relu(input)
+        a = {_CONV}(x, w)
+        r = Relu(a)
+        t = Tanh(x)
+        both = Concat<axis = 1>(r, t)
+        c = Conv(both, wide)
+        out = Flatten(c)
+    """
+    plan = plan_qdq(_model(body, wide=np.ones((4, 8, 1, 1), np.float32)), runtime="onnxruntime-cpu")
+    assert _quantized_inputs(plan) == {
+        "x": ["a", "t"],
+        "a": ["r"],
+        "r": ["both"],
+        "t": ["both"],
+        "both": ["c"],
+        "c": ["out"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("c = Conv(x, w) out = Relu(c)", "it makes an output of the network"),
+        ("out = Conv(x, w)", "it makes an output of the network"),
+        ("d = ConvTranspose(x, w) out = Flatten(d)", "ONNX Runtime's CPU has no INT8 kernel for it"),
+    ],
+)
+def test_for_onnx_runtime_what_it_computes_in_float_all_the_same_reads_floats(body: str, reason: str) -> None:
+    plan = plan_qdq(_model(f"x = Relu(input) {body}"), runtime="onnxruntime-cpu")
+    [layer] = plan.layers
+    assert (plan.activations, plan.weights) == ((), ())
+    assert layer.reason.startswith(reason)
+    assert plan_qdq(_model(f"x = Relu(input) {body}")).layers[0].is_quantized
+
+
+def test_for_onnx_runtime_a_convolution_that_an_excluded_node_reads_has_no_pair() -> None:
+    body = f"x = Relu(input) a = {_CONV}(x, w) b = {_CONV}(a, w) out = Flatten(b)"
+    plan = plan_qdq(_model(body), exclude=["b"], runtime="onnxruntime-cpu")
+    assert _quantized_inputs(plan) == {"x": ["a"]}

@@ -214,6 +214,32 @@ def test_on_this_cpu_only_the_plan_for_it_becomes_int8_kernels(tmp_path: Path) -
     assert operators["tensorrt"]["QLinearConv"] == 0
 
 
+@pytest.mark.parametrize(
+    "activation",
+    [
+        "s = Sigmoid(c) f = Mul(c, s)",
+        "f = HardSwish(c)",
+        "k = Add(c, three) l = Clip(k, zero, six) m = Mul(c, l) f = Div(m, six)",
+        "k = Div(c, three) e = Erf(k) l = Add(e, three) f = Mul(c, l)",
+        "f = LeakyRelu(c)",
+        "p = GlobalAveragePool(c) s = Sigmoid(p) f = Mul(c, s)",
+        "f = Clip(c, zero, six)",
+        "r = Relu(c) t = Tanh(c) f = Add(r, t)",
+    ],
+)
+def test_on_this_cpu_every_convolution_is_int8_whatever_activation_is_behind_it(
+    activation: str, tmp_path: Path
+) -> None:
+    body = f"c = {_CONV}(input, w, b) {activation} d = {_CONV}(f, w2, b) flat = Flatten(d) out = Relu(flat)"
+    numbers = {"three": np.float32(3), "zero": np.float32(0), "six": np.float32(6)}
+    model, images = _model(body, **{name: np.asarray(value) for name, value in numbers.items()}), _images(2)
+    plan = plan_qdq(model, runtime="onnxruntime-cpu")
+    values = run_reference(model, {"input": images}, outputs=activation_tensors(plan))
+    quantized = insert_qdq(model, plan, {name: float(np.abs(value).max()) for name, value in values.items()})
+    found = _fused(quantized, tmp_path / "fused.onnx")
+    assert (found["QLinearConv"], found["Conv"] + found["FusedConv"]) == (2, 0)
+
+
 def test_unsigned_codes_divide_the_range_by_255() -> None:
     model = _model()
     plan = plan_qdq(model, runtime="onnxruntime-cpu")
@@ -221,7 +247,9 @@ def test_unsigned_codes_divide_the_range_by_255() -> None:
     assert found["x.scale"] == np.float32(20 / 255)
     assert found["x.zero_point"].dtype == np.uint8
     assert found["input.scale"] == np.float32(4 / 127)
-    assert found["a.zero_point"].dtype == np.int8
+    np.testing.assert_equal(found["x.zero_point"], 0)
+    np.testing.assert_equal(found["a.zero_point"], 128)  # signed codes stand about it, of the same type
+    assert found["a.zero_point"].dtype == np.uint8
 
 
 @pytest.mark.parametrize("runtime", get_args(Runtime))

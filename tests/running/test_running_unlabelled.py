@@ -456,7 +456,7 @@ def test_a_score_of_the_suites_own_decides_in_place_of_fidelity(
     fp32, int8 = found["fp32"], found["int8"]
     assert fp32 is not None
     assert int8 is not None
-    assert abs(fp32.drop) < 1e-4 < abs(int8.drop)
+    assert abs(fp32.drop) < 1e-5 < abs(int8.drop)
     assert int8.mean == pytest.approx(fp32.mean - int8.drop, abs=1e-4)
     assert int8.drop < int8.drop_upper(engines=1) < int8.drop_upper(engines=2) <= int8.drop_upper(engines=1000)
     assert report.decision.winner is not None

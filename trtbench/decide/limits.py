@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from trtbench.bench.paired_drop import drop_upper_bound
 from trtbench.decide.ratios import dense_variant, is_cpu
+from trtbench.precision import NONE_IN_INT8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ Obstacle = Literal[
     "role",
     "status",
     "simulated",
+    "not_int8",
     "batch_size",
     "cpu",
     "not_scored",
@@ -229,6 +231,8 @@ def _wrong_kind(row: Row, decision: DecisionConfig, *, on_cpu: bool) -> Obstacle
         return "status"
     if row.simulated:
         return "simulated"
+    if row.achieved is not None and NONE_IN_INT8 in row.achieved:
+        return "not_int8"
     if row.batch_size != decision.batch_size:
         return "batch_size"
     return "cpu" if is_cpu(row) and not on_cpu else None

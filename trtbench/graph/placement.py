@@ -20,16 +20,19 @@ and for the Slice, and the Pad's output again before the Add, with the same scal
 and Pad stand between DQ and Q and run in INT8, and the Add finds its pattern. A pair on the Pad alone would let the
 Slices run in float; a pair at the source alone would leave the Add without one if it did not move.
 
-ONNX Runtime's CPU kernels want two things otherwise: a pair on both inputs of an Add, whose kernel is one of its own,
-and unsigned codes behind a ReLU, which then vanishes into the rounding. Without them it computes every convolution of a
-ResNet in float between Q/DQ nodes, slower than the float graph.
+ONNX Runtime's CPU kernels want four things otherwise: a pair on both inputs of an Add, whose kernel is one of its own;
+unsigned codes behind a ReLU, which then vanishes into the rounding; a pair where a convolution ends, behind it or its
+ReLU, whoever reads that, for the kernel writes codes, and behind the Sigmoid of a SiLU or a gate, which then reads a
+table; and codes of one type, uint8, into which it brings those of int8 only where one node reads them. Without them it
+computes the convolution in float between Q/DQ nodes, slower than the float graph. A convolution that makes an output of
+the network stays in float there, and so does what has no such kernel.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     from trtbench.precision import Runtime
 
 _KINDS = {"Conv": "convolutions", "ConvTranspose": "transposed convolutions"}
+_CUT_AT_ZERO = frozenset({"Clip", "Relu"})
 _POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool"})
 _MOVERS = frozenset({"Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 _KEEP_SIGN = _MOVERS | _POOLS
@@ -107,13 +111,15 @@ class QdqPlan:
     """Every Q/DQ pair of a graph, in the order of the graph, and what becomes of each layer.
 
     `joined` holds the tensors that meet in Concats, by the `range_of` of their pairs: their range is the largest of
-    theirs, so that no input of a Concat is clipped harder than it would be alone.
+    theirs, so that no input of a Concat is clipped harder than it would be alone. `in_uint8` writes signed codes of
+    activations as uint8 about 128: the same numbers in the one type that the runtime's kernels share.
     """
 
     activations: tuple[ActivationPoint, ...]
     weights: tuple[WeightPoint, ...]
     layers: tuple[LayerPlacement, ...]
     joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    in_uint8: bool = False
 
     def sources(self, range_of: str) -> tuple[str, ...]:
         """Return the tensors whose values make a range: the tensor itself, or those that meet it in Concats."""
@@ -183,32 +189,42 @@ def plan_qdq(proto: onnx.ModelProto, *, exclude: Collection[str] = (), runtime: 
     _require_float_graph(seen)
     _require_known(seen, exclude)
     nodes = [node for node in seen.nodes if node.op_type in LAYERS]
-    layers = tuple(_layer(seen, node, exclude) for node in nodes)
+    layers = tuple(_layer(seen, node, exclude, runtime) for node in nodes)
     quantized = {node.output[0] for node, layer in zip(nodes, layers, strict=True) if layer.is_quantized}
     for_cpu = runtime == "onnxruntime-cpu"
-    edges = _Edges(view=seen, quantized=quantized, exclude=frozenset(exclude), adds_whole=for_cpu, depths=_depths(seen))
-    tensors = [tensor for tensor in _tensors_in_order(proto) if any(edges.needs(*read) for read in edges.of(tensor))]
+    ends = _ends(seen, quantized, exclude) if for_cpu else frozenset()
+    edges = _Edges(
+        view=seen, quantized=quantized, exclude=frozenset(exclude), for_cpu=for_cpu, ends=ends, depths=_depths(seen)
+    )
+    points, joined = _points(edges)
+    # A ReLU vanishes into unsigned codes alone: before signed ones, its Concat's, the convolution ends in itself.
+    signed = {point.tensor for point in points if point.tensor in ends and not point.is_unsigned}
+    if bare := {seen.maker[tensor].input[0] for tensor in signed if seen.made_by(tensor) in _CUT_AT_ZERO}:
+        points, joined = _points(replace(edges, ends=ends | bare))
+    weights = tuple(_weights(seen, quantized))
+    return QdqPlan(activations=points, weights=weights, layers=layers, joined=joined.groups, in_uint8=for_cpu)
+
+
+def _points(edges: _Edges) -> tuple[tuple[ActivationPoint, ...], JoinedRanges]:
+    """Return the pairs on activations, and the groups of those that have one scale."""
+    seen = edges.view
+    tensors = [tensor for tensor in _tensors_in_order(seen.graph) if edges.has_pair(tensor)]
     ranges: dict[str, str] = {}
     for tensor in tensors:
         ranges[tensor] = _range_source(seen, tensor, ranges)
-    concats = [node for node in seen.nodes if node.op_type == "Concat" and edges.needs(node, 0)]
-    joined = join_ranges(concats, ranges)
+    joined = join_ranges([node for node in seen.nodes if node.op_type == "Concat" and edges.needs(node, 0)], ranges)
     ranges = {tensor: joined.leader(source) for tensor, source in ranges.items()}
-    return QdqPlan(
-        activations=tuple(
-            ActivationPoint(
-                tensor=tensor,
-                range_of=ranges[tensor],
-                readers=edges.readers(tensor),
-                is_unsigned=for_cpu
-                and all(_is_non_negative(seen, source) for source in joined.members(ranges[tensor])),
-            )
-            for tensor in tensors
-        ),
-        weights=tuple(_weights(seen, quantized)),
-        layers=layers,
-        joined=joined.groups,
+    points = (
+        ActivationPoint(
+            tensor=tensor,
+            range_of=ranges[tensor],
+            readers=edges.readers(tensor),
+            is_unsigned=edges.for_cpu
+            and all(_is_non_negative(seen, source) for source in joined.members(ranges[tensor])),
+        )
+        for tensor in tensors
     )
+    return tuple(points), joined
 
 
 def activation_tensors(plan: QdqPlan) -> tuple[str, ...]:
@@ -241,9 +257,11 @@ def _require_known(seen: GraphView, names: Collection[str]) -> None:
             )
 
 
-def _layer(seen: GraphView, node: onnx.NodeProto, exclude: Collection[str]) -> LayerPlacement:
+def _layer(seen: GraphView, node: onnx.NodeProto, exclude: Collection[str], runtime: Runtime) -> LayerPlacement:
     name = node_name(node)
     reason = "excluded" if name in exclude else _obstacle(seen, node)
+    if not reason and runtime == "onnxruntime-cpu":
+        reason = _obstacle_on_cpu(seen, node)
     return LayerPlacement(node=name, op_type=node.op_type, is_quantized=not reason, reason=reason)
 
 
@@ -263,19 +281,56 @@ def _obstacle(seen: GraphView, node: onnx.NodeProto) -> str:
     return ""
 
 
+def _obstacle_on_cpu(seen: GraphView, node: onnx.NodeProto) -> str:
+    """Say why ONNX Runtime's CPU would compute a layer in float all the same; "" if it would not."""
+    if node.op_type == "ConvTranspose":
+        return "ONNX Runtime's CPU has no INT8 kernel for it"
+    if node.op_type == "Conv" and _end(seen, node) in {item.name for item in seen.graph.output}:
+        return "it makes an output of the network, and ONNX Runtime's INT8 kernel makes codes"
+    return ""
+
+
+def _end(seen: GraphView, conv: onnx.NodeProto) -> str:
+    """Return the tensor whose codes a convolution's kernel writes: its own, or that of the ReLU behind it."""
+    tensor = str(conv.output[0])
+    readers = [node for node, _ in seen.readers.get(tensor, ())]
+    if len(readers) == 1 and readers[0].op_type in _CUT_AT_ZERO and _is_non_negative(seen, readers[0].output[0]):
+        return str(readers[0].output[0])
+    return tensor
+
+
+def _ends(seen: GraphView, quantized: Collection[str], exclude: Collection[str]) -> frozenset[str]:
+    """Return the tensors that kernels must write as codes, unless an excluded node or whoever runs it reads floats.
+
+    In them end convolutions, linear layers with a bias, which is added to codes, and Sigmoids behind these that scale.
+    """
+    bare = {item.name for item in seen.graph.output}
+    bare.update(name for node in seen.nodes if node_name(node) in exclude for name in node.input)
+    layers = (node for node in seen.nodes if node.op_type in LAYERS and node.output[0] in quantized)
+    ends = {_end(seen, node) for node in layers if node.op_type == "Conv" or node.input[2:]}
+    gates = {node.output[0] for node in seen.nodes if node.op_type == "Sigmoid" and node.input[0] in ends - bare}
+    scaling = {tensor for tensor in gates if {node.op_type for node, _ in seen.readers.get(tensor, ())} == {"Mul"}}
+    return frozenset(tensor for tensor in (ends | scaling) - bare if tensor in seen.readers)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Edges:
     """The rules for one reading of one tensor by one node.
 
-    `quantized` holds the INT8 layers by their first output; `adds_whole` says that both inputs of an Add are quantized;
-    `depths` holds the nodes on the longest way from an input to each tensor.
+    `quantized` holds the INT8 layers by their first output; `for_cpu` says that the kernels are ONNX Runtime's, whose
+    convolutions write the codes of the tensors in `ends`.
     """
 
     view: GraphView
     quantized: Collection[str]
     exclude: Collection[str]
-    adds_whole: bool
+    for_cpu: bool
+    ends: frozenset[str]
     depths: Mapping[str, int]
+
+    def has_pair(self, tensor: str) -> bool:
+        """Whether a tensor has a Q/DQ pair."""
+        return tensor in self.ends or any(self.needs(*read) for read in self.of(tensor))
 
     def of(self, tensor: str) -> tuple[tuple[onnx.NodeProto, int], ...]:
         """Return the nodes that read a tensor, with the input they read it by."""
@@ -294,7 +349,7 @@ class _Edges:
             return index <= 1 and node.output[0] in self.quantized
         if node.op_type == "Add":
             residual = self.residual(node)
-            return residual is not None and (self.adds_whole or index == residual)
+            return residual is not None and (self.for_cpu or index == residual)
         if node.op_type == "Concat":
             return self.joins(node)
         return node.op_type in _POOLS
@@ -305,7 +360,7 @@ class _Edges:
 
     def takes(self, tensor: str, node: onnx.NodeProto, index: int) -> bool:
         """Whether this reading goes through the Q/DQ pair, given that the tensor has one."""
-        if self.needs(node, index):
+        if tensor in self.ends or self.needs(node, index):
             return True
         if node.op_type in _FLOAT_READERS or node_name(node) in self.exclude:
             return False
@@ -331,14 +386,14 @@ def _depths(seen: GraphView) -> dict[str, int]:
     return depths
 
 
-def _tensors_in_order(proto: onnx.ModelProto) -> Iterator[str]:
+def _tensors_in_order(graph: onnx.GraphProto) -> Iterator[str]:
     """Yield every tensor that changes with the image."""
-    constant = {item.name for item in proto.graph.initializer}
-    constant.update(node.output[0] for node in proto.graph.node if node.op_type == "Constant")
-    for item in proto.graph.input:
+    constant = {item.name for item in graph.initializer}
+    constant.update(node.output[0] for node in graph.node if node.op_type == "Constant")
+    for item in graph.input:
         if item.name not in constant:
             yield item.name
-    for node in proto.graph.node:
+    for node in graph.node:
         yield from (tensor for tensor in node.output if tensor and tensor not in constant)
 
 

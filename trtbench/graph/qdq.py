@@ -1,8 +1,8 @@
 """Write a plan's Q/DQ pairs into a graph, or take those of others out of one. Pure.
 
 Codes are symmetric int8 as TensorRT wants them: zero points 0, scale = amax / 127, one scale per activation, one per
-output channel of a weight; uint8 and amax / 255 only where a plan for another runtime says so. Weights stay float32
-before their own pair, so that the file shows what is rounded to what.
+output channel of a weight; uint8, about 128 or amax / 255 about 0, only where a plan for another runtime says so.
+Weights stay float32 before their own pair, so that the file shows what is rounded to what.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trtbench.graph.view import GraphView
 
 UNSIGNED_LEVELS = 255
+_MIDDLE = 128  # the uint8 code that stands for 0 where codes are signed
 # ONNX Runtime's kernels add the bias as int32 codes of (input scale x weight scale). A dead channel's bias would
 # overflow them, in silence; so a weight scale is at least what keeps the bias within half of int32. What that rounds
 # away of the weights is less than the bias's own float32 resolution.
@@ -64,7 +65,8 @@ def insert_qdq(
     unsigned = {point.range_of for point in plan.activations if point.is_unsigned}
     scales = _activation_scales(plan, activation_amax)
     for name, scale in (*scales.items(), *_weight_scales(scales_of or proto, plan, scales, clip=weights)):
-        zero_point = np.zeros(scale.shape, np.uint8 if name in unsigned else np.int8)
+        kind = np.uint8 if plan.in_uint8 and name in scales else np.int8
+        zero_point = np.full(scale.shape, _MIDDLE if kind is np.uint8 and name not in unsigned else 0, kind)
         quantized.graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
         quantized.graph.initializer.append(numpy_helper.from_array(zero_point, f"{name}.zero_point"))
     return shape_inference.infer_shapes(quantized, strict_mode=True, data_prop=True)

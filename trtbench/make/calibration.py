@@ -147,7 +147,7 @@ def held_out(folder: Path, *, dataset: Dataset, manifest: Ingredient) -> Manifes
 
 
 @recipe(
-    kind="ranges", facts=RangesFacts, content=("ranges.json",), packages=("onnx", "onnxruntime", "numpy"), version=2
+    kind="ranges", facts=RangesFacts, content=("ranges.json",), packages=("onnx", "onnxruntime", "numpy"), version=3
 )
 def collected(
     folder: Path,
@@ -167,7 +167,7 @@ def collected(
 
 
 @recipe(
-    kind="ranges", facts=RangesFacts, content=("ranges.json",), packages=("onnx", "onnxruntime", "numpy"), version=1
+    kind="ranges", facts=RangesFacts, content=("ranges.json",), packages=("onnx", "onnxruntime", "numpy"), version=2
 )
 def judged(
     folder: Path,

@@ -174,7 +174,7 @@ def equalised(folder: Path, *, graph: Ingredient) -> EqualisedFacts:
     return EqualisedFacts(pairs=found.pairs, clips=found.clips)
 
 
-@recipe(kind="qdq", facts=QdqFacts, content=(GRAPH,), packages=("onnx", "onnxruntime", "numpy"), version=2)
+@recipe(kind="qdq", facts=QdqFacts, content=(GRAPH,), packages=("onnx", "onnxruntime", "numpy"), version=3)
 def quantized(
     folder: Path,
     *,

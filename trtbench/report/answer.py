@@ -30,6 +30,7 @@ _OF_LIMITS: Mapping[LimitKey, str] = {
 }
 _OF_OBSTACLES = {
     "simulated": "simulated",
+    "not_int8": "not INT8",
     "cpu": "CPU",
     "not_scored": "not scored",
     "no_drop": "not scored",

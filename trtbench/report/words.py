@@ -54,6 +54,7 @@ _CLAUSES: Mapping[LimitKey, str] = {
 _ROLES = {"baseline": "a baseline, shown for comparison", "reference": "the reference, shown for comparison"}
 _OBSTACLES: Mapping[Obstacle, str] = {
     "simulated": "simulated under a test double, never ranked",
+    "not_int8": "asked for in INT8, it computes in float: ship FP32, which loses nothing",
     "cpu": "a CPU row, never ranked with GPU rows",
     "not_scored": "not scored",
     "no_drop": "its drop against the reference was not measured",

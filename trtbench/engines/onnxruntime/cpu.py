@@ -20,6 +20,7 @@ from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, Session
 from trtbench.engines.onnxruntime.sessions import CPU, session_options, start, weight_bytes
 from trtbench.environment.host import collect_host
 from trtbench.graph.reference import flat, onnxruntime
+from trtbench.precision import NONE_IN_INT8
 from trtbench.records import AsTheyAre, Output, Tensor
 
 if TYPE_CHECKING:
@@ -32,8 +33,15 @@ if TYPE_CHECKING:
     from trtbench.engines.sidecar import Sidecar
 
 _DEVICE = "cpu"
-_FLOAT_CONVOLUTIONS = {"Conv", "FusedConv"}
 _INT8_CONVOLUTIONS = {"QLinearConv"}
+# What runs in INT8 and what in float, by what people call the two together
+_LAYERS = {
+    "convolutions": (_INT8_CONVOLUTIONS, {"Conv", "FusedConv", "ConvTranspose"}),
+    "linear layers": (
+        {"QGemm", "QLinearMatMul", "MatMulIntegerToFloat"},
+        {"Gemm", "FusedGemm", "MatMul", "FusedMatMul"},
+    ),
+}
 _FUSED_MARK = "_token_"  # between a node's name and a number, where ONNX Runtime fused it with its Q/DQ nodes
 
 
@@ -238,16 +246,20 @@ def _achieved(precision: str, operators: Counter[str]) -> tuple[str, tuple[str, 
     """Say what became of the requested precision, and note it where that is not all of it."""
     if precision == "fp32":
         return precision, ()
-    integer = sum(operators[name] for name in _INT8_CONVOLUTIONS)
-    convolutions = integer + sum(operators[name] for name in _FLOAT_CONVOLUTIONS)
-    achieved = f"int8 in {integer} of {convolutions} convolutions"
-    if integer == convolutions:
-        return achieved, ()
+    counts = {
+        kind: (sum(operators[name] for name in integer), sum(operators[name] for name in integer | floats))
+        for kind, (integer, floats) in _LAYERS.items()
+    }
+    kind = max(counts, key=lambda name: counts[name][1])  # of a transformer the linear layers tell what it computes in
+    integer, total = counts[kind]
+    if integer == total:
+        return f"int8 in {integer} of {total} {kind}", ()
     note = (
-        f"requested int8, achieved {integer} of {convolutions} convolutions: the others are kept in float, or ONNX "
+        f"requested int8, achieved {integer} of {total} {kind}: the others are kept in float, or ONNX "
         "Runtime's CPU engine has no int8 kernel for where their Q/DQ pairs stand"
     )
-    return achieved, (note,)
+    words = f"int8 in {integer} of {total} {kind}" if integer else f"fp32{NONE_IN_INT8}{total} {kind}"
+    return words, (note,)
 
 
 def _has_int8_dot() -> bool:

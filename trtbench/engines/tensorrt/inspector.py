@@ -16,6 +16,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trtbench.precision import NONE_IN_INT8
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -136,6 +138,8 @@ def achieved(report: LayerReport, *, precision: str, target: str) -> tuple[str, 
     words = precision if met == total and precision == target else f"{target} in {met} of {total} convolutions"
     if met == total:
         return words, ()
+    if target == "int8" and not met and not counts[UNKNOWN] and not report.by_precision.get(target):
+        words = f"{counts.most_common(1)[0][0]}{NONE_IN_INT8}{total} convolutions"
     others = ", ".join(f"{count} {name}" for name, count in counts.items() if name != target)
     left = tuple(name for name, found in report.convolutions.items() if found != target)
     note = f"requested {precision}, achieved {met} of {total} convolutions ({others}): {_named(left)}"
