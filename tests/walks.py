@@ -63,7 +63,7 @@ WALKS = {
         Moment(function="decode", since="load_dataset"),
         Moment(function="_read_into"),
         Moment(function="pixels", since="test_pixels"),
-        Moment(function="score_all"),
+        Moment(function="_opened"),
         Moment(function="WorkerProcess.ask", when=lambda own: own["do"] == "score"),
         Moment(function="normalise", within="Worker.score", worker=True),
         Moment(function="OnnxRuntimeSession.enqueue", within="Worker.score", worker=True),

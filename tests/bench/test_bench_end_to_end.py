@@ -59,7 +59,7 @@ def test_a_sample_holds_every_step_of_each_launch(monkeypatch: pytest.MonkeyPatc
     session, clock = _Session(), iter(range(0, 10_000, 7))
     monkeypatch.setattr("time.perf_counter_ns", lambda: next(clock))
 
-    found = time_end_to_end(session, encoded(_images(2)), _FIT, samples=3, launches=2)  # type: ignore[arg-type]
+    found = time_end_to_end(session, encoded(_images(2)), _FIT, 3, launches=2)  # type: ignore[arg-type]
 
     assert found.tolist() == [7, 7, 7]
     assert session.asked == ["in", "run", "wait", "out"] * 6
@@ -71,10 +71,10 @@ def test_a_worker_times_files_where_it_is_asked_to_and_else_leaves_it_to_the_ses
     worker._images, worker._sessions = _images(3), {4: session}  # type: ignore[dict-item]
     worker._sidecar = type("Sidecar", (), {"preprocessing": _FIT})()
 
-    found = worker._timed(4, 2, launches=1, scope="end-to-end")
+    found = worker._timer(4, "end-to-end", launches=1)(2)
 
     assert (found > 0).all()
     assert session.images.shape == (4, 3, 8, 8)
     np.testing.assert_array_equal(session.images[3], session.images[0])
-    worker._timed(4, 5, launches=2, scope="host-to-host")
+    worker._timer(4, "host-to-host", launches=2)(5)
     assert session.asked[-1] == "host-to-host 5 x 2"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.bench.records import Images
+    from trtbench.bench.records import Score
     from trtbench.records import Output
 
 _TOP = 5
@@ -87,28 +86,20 @@ def score(
     )
 
 
-def compared(logits: NDArray[np.float32], images: Images) -> AccuracyRecord | FidelityRecord:
-    """Count what is right; of images without labels, compare what is computed with the reference.
-
-    Raises:
-        EngineError: as `score` and `fidelity` do.
-    """
-    if images.outputs:
-        assert images.reference is not None, "outputs are known where there is a float network"
-        found = fidelity(logits, images.reference, images.outputs)
-        if images.score is None:
-            return found
-        return replace(found, score=scored(images.score(logits), images.score(images.reference)))
-    return score(logits, images.labels, reference=images.reference, names=images.classes)
-
-
-def fidelity(found: NDArray[np.float32], reference: NDArray[np.float32], outputs: Sequence[Output]) -> FidelityRecord:
+def fidelity(
+    found: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    outputs: Sequence[Output],
+    *,
+    own: Score | None = None,
+) -> FidelityRecord:
     """Compare what an engine makes of images with what the float network makes of them, output by output.
 
     Args:
         found: float32 (images, numbers), every output flattened, side by side.
         reference: likewise, of the float network.
         outputs: the outputs, in their order.
+        own: the suite's own score, by which both are compared besides.
 
     Raises:
         EngineError: the numbers are not finite, or not those of these outputs.
@@ -129,7 +120,13 @@ def fidelity(found: NDArray[np.float32], reference: NDArray[np.float32], outputs
         if snr_db is not None:
             ratios.append((snr_db, _standard_error_db(signal, noise)))
     worst = min(ratios, default=(None, None))
-    return FidelityRecord(images=len(found), outputs=tuple(records), snr_db=worst[0], snr_se_db=worst[1])
+    return FidelityRecord(
+        images=len(found),
+        outputs=tuple(records),
+        snr_db=worst[0],
+        snr_se_db=worst[1],
+        score=None if own is None else scored(own(found), own(reference)),
+    )
 
 
 def scored(found: NDArray[np.float64], reference: NDArray[np.float64]) -> ScoreRecord:

@@ -7,8 +7,9 @@ in the reverse order of the one before it (AB/BA), so that a steady trend within
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+Key = TypeVar("Key", bound=Hashable)  # what tells engines apart
 _MAX_ROUNDS = 10_000  # a stop for engines whose timer answers nothing
 
 
@@ -124,17 +126,17 @@ def side_by_side(first: Timing, second: Timing) -> Pairs:
 
 
 def measure_interleaved(
-    engines: Mapping[str, TimedEngine],
+    engines: Mapping[Key, TimedEngine],
     budget: Budget,
     *,
     seed: int | Sequence[int],
     process: int = 0,
     on_round: Callable[[float], None] | None = None,
-) -> dict[str, Timing | RowError]:
+) -> dict[Key, Timing | RowError]:
     """Time every engine in interleaved blocks until each has what the budget asks for.
 
     Args:
-        engines: by name; they share the machine and run one at a time.
+        engines: by what tells them apart; they share the machine and run one at a time.
         budget: how long.
         seed: of the order within each round.
         process: the number written beside each block.
@@ -143,15 +145,15 @@ def measure_interleaved(
     Returns:
         The raw samples of each engine, or the error that ended it; the others go on.
     """
-    result: dict[str, Timing | RowError] = {}
-    per_block: dict[str, int] = {}
+    result: dict[Key, Timing | RowError] = {}
+    per_block: dict[Key, int] = {}
     for name, engine in engines.items():
         try:
             per_block[name] = max(1, round(budget.block_ms * 1e6 / max(1.0, engine.warm_up())))
         except RowError as error:  # a failed row does not stop the others
             result[name] = error
-    blocks: dict[str, list[NDArray[np.int64]]] = {name: [] for name in per_block}
-    spans: dict[str, list[tuple[int, int]]] = {name: [] for name in per_block}
+    blocks: dict[Key, list[NDArray[np.int64]]] = {name: [] for name in per_block}
+    spans: dict[Key, list[tuple[int, int]]] = {name: [] for name in per_block}
     for order in _orders(list(per_block), seed=seed):
         share = _share_done(blocks, budget)
         if on_round is not None:
@@ -174,16 +176,16 @@ def measure_interleaved(
     }
 
 
-def _orders(names: Sequence[str], *, seed: int | Sequence[int]) -> Iterator[list[str]]:
+def _orders(names: Sequence[Key], *, seed: int | Sequence[int]) -> Iterator[list[Key]]:
     """Yield random orders, each followed by its reverse."""
     random = np.random.default_rng(seed)
     for _ in range(_MAX_ROUNDS // 2):
-        order = [str(name) for name in random.permutation(list(names))]
+        order = [names[index] for index in random.permutation(len(names))]
         yield order
         yield order[::-1]
 
 
-def _share_done(blocks: Mapping[str, Sequence[NDArray[np.int64]]], budget: Budget) -> float:
+def _share_done(blocks: Mapping[Key, Sequence[NDArray[np.int64]]], budget: Budget) -> float:
     """Return the share done of the engine that lags most; 1 when there is none."""
     return min((_share(taken, budget) for taken in blocks.values()), default=1.0)
 

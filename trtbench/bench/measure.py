@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.accuracy import compared
+from trtbench.bench.accuracy import fidelity, score
 from trtbench.bench.interleave import Budget, Timing, measure_interleaved
 from trtbench.bench.load import measure_load
 from trtbench.bench.processes import Workers, cores, patient_limit_s, scoring_limit_s
@@ -20,10 +21,9 @@ from trtbench.bench.records import PLAIN, Measured, Opening, Run, Way
 from trtbench.disk import storing
 from trtbench.engines.base import place_of
 from trtbench.errors import OutOfMemoryError, RowError, WorkerError
-from trtbench.rows import FidelityRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -55,33 +55,50 @@ def measure_engines(
     """
     found, config = [] if found is None else found, bench.config
     found += [Measured(engine=engine, batch_size=size) for engine in engines for size in config.batch_sizes]
-    together = groups([engine.name for engine in engines], alive=config.alive)
-    for index, names in enumerate(together):
-        group = [one for one in found if one.engine.name in names]
-        for process in range(config.processes):
-            share = (index * config.processes + process, len(together) * config.processes)
-            _measure_process(group, bench, process=index * config.processes + process, share=share)
-    for number, one in enumerate([one for one in found if _deserves_another_try(one, is_only=len(found) == 1)]):
-        one.error, one.is_alone = None, True
-        one.runs.clear()
-        for process in range(config.processes):
-            share = (process, config.processes)
-            _measure_process([one], bench, process=_AGAIN + number * config.processes + process, share=share)
+    for group, process, share in _turns(found, config):
+        since = time.monotonic()
+        with _opened(group, bench) as (workers, is_first):
+            since = time.monotonic() if is_first else since
+            for size in config.batch_sizes:
+                rows = [one for one in group if one.batch_size == size and one.error is None]
+                time_side_by_side(workers, rows, bench, batch_size=size, process=process, share=share)
+                bench.seconds[process] = time.monotonic() - since
+                if is_first:
+                    _load_all(workers, rows, bench)
     return found
 
 
 def time_again(rows: Sequence[Measured], bench: Bench, *, number: int) -> float:
-    """Time rows that were measured in one more process of each, side by side, and return the seconds it took.
+    """Time rows of one batch size in one more process of each, side by side, and return the seconds it took.
 
     A row that fails in it stands as it was.
     """
-    process = _MORE + number
-    _measure_process(rows, bench, process=process, share=(0, 1))
+    process, since = _MORE + number, time.monotonic()
+    with _opened(rows, bench) as (workers, _):
+        opened, size = [one for one in rows if one.error is None], rows[0].batch_size
+        time_side_by_side(workers, opened, bench, batch_size=size, process=process, share=(0, 1))
+        bench.seconds[process] = time.monotonic() - since
     for one in rows:
         if one.error is not None:
             one.error = None
             one.runs.pop(process, None)
     return bench.seconds[process]
+
+
+def _turns(found: Sequence[Measured], config: BenchConfig) -> Iterator[tuple[list[Measured], int, tuple[int, int]]]:
+    """Yield the rows that are measured side by side, the number of their processes, and which turn it is of how many.
+
+    Last, by itself, comes each row that failed in the turns before and deserves another try.
+    """
+    together = groups(list(dict.fromkeys(one.engine.name for one in found)), alive=config.alive)
+    turns = [(names, process) for names in together for process in range(config.processes)]
+    for number, (names, _) in enumerate(turns):
+        yield [one for one in found if one.engine.name in names], number, (number, len(turns))
+    for number, one in enumerate([one for one in found if _deserves_another_try(one, is_only=len(found) == 1)]):
+        one.error, one.is_alone = None, True
+        one.runs.clear()
+        for process in range(config.processes):
+            yield [one], _AGAIN + number * config.processes + process, (process, config.processes)
 
 
 def groups(names: Sequence[str], *, alive: int | None) -> list[list[str]]:
@@ -100,43 +117,26 @@ def _deserves_another_try(one: Measured, *, is_only: bool) -> bool:
     return isinstance(one.error, WorkerError) and one.is_scored
 
 
-def _measure_process(group: Sequence[Measured], bench: Bench, *, process: int, share: tuple[int, int]) -> None:
-    """Start a fresh process of each engine that has not failed, score the first of each, time all of them."""
-    waiting, config = [one for one in group if one.error is None], bench.config
-    since = time.monotonic()
+@contextlib.contextmanager
+def _opened(group: Sequence[Measured], bench: Bench) -> Iterator[tuple[Workers, bool]]:
+    """Open each engine that has not failed in a fresh process, and score those that were not.
+
+    Importing a runtime and scoring are not timed, so that some do at once.
+
+    Yields:
+        The workers, and whether there was something to score.
+    """
+    waiting = [one for one in group if one.error is None]
+    engines, unscored = _by_engine(waiting), _by_engine([one for one in waiting if not one.is_scored])
     with Workers(spin=bench.config.spin) as workers:
-        unscored = [one for one in waiting if not one.is_scored]
-        is_first = bool(unscored)
-        for own, worker in start_all(workers, waiting, bench):
-            if worker is not None:
-                open_engine(workers, worker, own, bench)
-        for done, own in score_all(workers, unscored, bench):
-            bench.progress("score", own[0].engine.name, done)
-            since = time.monotonic()
-        for size in config.batch_sizes:
-            at_size = [one for one in waiting if one.batch_size == size and one.error is None]
-            runs = time_side_by_side(
-                {one.engine.name: workers.alive(one.engine.name) for one in at_size},
-                batch_size=size,
-                ways=ways(config),
-                budget=budget_of(config),
-                threads=config.threads,
-                process=process,
-                on_round=functools.partial(_tell_round, bench, size, share),
-            )
-            for one in at_size:
-                one.runs[process] = run = runs[one.engine.name]
-                if run.error is not None:
-                    workers.drop(one.engine.name)
-                    one.error = run.error
-            bench.seconds[process] = time.monotonic() - since
-            if is_first:
-                _load_all(workers, at_size, bench)
-
-
-def _tell_round(bench: Bench, size: int, share: tuple[int, int], part: float) -> None:
-    done, total = share
-    bench.progress("time", f"batch {size}", (done + part) / total)
+        with _some_at_once() as pool:
+            for own, worker in zip(engines, pool.map(_start, repeat(workers), engines, repeat(bench)), strict=True):
+                if worker is not None:
+                    open_engine(workers, worker, own, bench)
+            scored = pool.map(score_engine, repeat(workers), unscored, repeat(bench))
+            for number, (own, _) in enumerate(zip(unscored, scored, strict=True), start=1):
+                bench.progress("score", own[0].engine.name, number / len(unscored))
+        yield workers, bool(unscored)
 
 
 def _load_all(workers: Workers, group: Sequence[Measured], bench: Bench) -> None:
@@ -171,35 +171,6 @@ def _count_energy(worker: WorkerProcess, one: Measured, bench: Bench) -> None:
     one.energy_j = None if after is None else (after - before) / ((samples + 1) * one.batch_size)
 
 
-def start_all(
-    workers: Workers, group: Sequence[Measured], bench: Bench
-) -> Iterator[tuple[list[Measured], WorkerProcess | None]]:
-    """Start a worker for each engine, some at once, since importing a runtime is not timed; yield them one by one.
-
-    Yields:
-        The rows of an engine, and its worker; None where it did not start, as its rows then say.
-    """
-    engines = _by_engine(group)
-    with _some_at_once() as pool:
-        started = [pool.submit(_start, workers, own, bench) for own in engines]
-        for own, future in zip(engines, started, strict=True):
-            yield own, future.result()
-
-
-def score_all(workers: Workers, group: Sequence[Measured], bench: Bench) -> Iterator[tuple[float, list[Measured]]]:
-    """Score the engines that were opened at each batch size, some at once, since it is not timed.
-
-    Yields:
-        The share that an engine ends, and its rows.
-    """
-    engines = _by_engine(group)
-    with _some_at_once() as pool:
-        scored = [pool.submit(score_engine, workers, own, bench) for own in engines]
-        for index, (own, future) in enumerate(zip(engines, scored, strict=True)):
-            future.result()
-            yield (index + 1) / len(engines), own
-
-
 def score_engine(workers: Workers, group: Sequence[Measured], bench: Bench) -> None:
     """Score an engine at each batch size, unless it failed."""
     worker, images, smallest = workers.alive(group[0].engine.name), bench.images, min(bench.config.batch_sizes)
@@ -215,11 +186,12 @@ def score_engine(workers: Workers, group: Sequence[Measured], bench: Bench) -> N
                 worker.ask("score", limit_s=limit_s, batch=one.batch_size, logits=str(path))
                 with storing(path):
                     logits = np.load(path)
-                found = compared(logits, images)
-                if isinstance(found, FidelityRecord):
-                    one.fidelity = found
+                if images.outputs:
+                    assert images.reference is not None, "outputs are known where there is a float network"
+                    one.fidelity = fidelity(logits, images.reference, images.outputs, own=images.score)
                 else:
-                    one.accuracy, one.predictions = found, logits.argmax(axis=1).tolist()
+                    one.accuracy = score(logits, images.labels, reference=images.reference, names=images.classes)
+                    one.predictions = logits.argmax(axis=1).tolist()
     except RowError as error:
         _give_up(workers, group, error)
 
@@ -297,97 +269,93 @@ def budget_of(config: BenchConfig) -> Budget:
 
 
 def time_side_by_side(
-    workers: Mapping[str, WorkerProcess | None],
-    *,
-    batch_size: int,
-    ways: Sequence[Way],
-    budget: Budget,
-    threads: int,
-    process: int,
-    on_round: Callable[[float], None] | None = None,
-) -> dict[str, Run]:
-    """Time open workers in interleaved blocks, each in every way asked for.
+    workers: Workers, rows: Sequence[Measured], bench: Bench, *, batch_size: int, process: int, share: tuple[int, int]
+) -> None:
+    """Time rows of one batch size in interleaved blocks, each in every way that the suite asks for.
 
     Args:
-        workers: by engine name; None for one that crashed before.
-        batch_size: images of one inference.
-        ways: what is timed; the first decides how a worker is warmed up.
-        budget: how long each way of each worker is timed.
-        threads: cores each worker is bound to.
+        workers: their open engines; one may have crashed at another batch size.
+        rows: what is timed; each gets the run of this process.
+        bench: how.
+        batch_size: of all of them.
         process: the number of these processes; with the batch size it seeds the order within the rounds.
-        on_round: told the share done.
+        share: which turn this is, and of how many.
     """
-    runs = {name: Run() for name in workers}
-    timers: dict[str, _Timer] = {}
-    keys: dict[str, tuple[str, Way]] = {}
-    for name, worker in workers.items():
-        if worker is None:
-            runs[name].error = WorkerError(f"worker of {name}", got="a crash at another batch size")
+    runs = {one.engine.name: Run() for one in rows}
+    timers: dict[tuple[str, Way], Timer] = {}
+    budget, pinned = budget_of(bench.config), cores(bench.config.threads)
+    for name, run in runs.items():
+        if (worker := workers.alive(name)) is None:
+            run.error = WorkerError(f"worker of {name}", got="a crash at another batch size")
             continue
-        for way in ways:
-            key = f"{name} {way.scope} {way.mode}"
-            keys[key] = (name, way)
-            timers[key] = _Timer(
-                worker, runs[name], way=way, batch_size=batch_size, warm_up_ms=budget.warm_up_ms, cores=cores(threads)
+        for way in ways(bench.config):
+            timers[name, way] = Timer(
+                worker=worker, batch_size=batch_size, warm_up_ms=budget.warm_up_ms, cores=pinned, way=way, run=run
             )
-    if timers:
-        taken = measure_interleaved(timers, budget, seed=[process, batch_size], process=process, on_round=on_round)
-        for key, result in taken.items():
-            name, way = keys[key]
-            if isinstance(result, Timing):
-                runs[name].timed[way] = result
-            else:
-                runs[name].error = result
-    for name, worker in workers.items():
-        if worker is not None and runs[name].error is None:
-            _tell_parts_apart(worker, runs[name], batch_size)
-    return runs
+
+    def tell(part: float) -> None:
+        bench.progress("time", f"batch {batch_size}", (share[0] + part) / share[1])
+
+    seed = [process, batch_size]
+    taken = measure_interleaved(timers, budget, seed=seed, process=process, on_round=tell) if timers else {}
+    for (name, way), result in taken.items():
+        if isinstance(result, Timing):
+            runs[name].timed[way] = result
+        else:
+            runs[name].error = result
+    for one in rows:
+        worker, run = workers.alive(one.engine.name), runs[one.engine.name]
+        if worker is not None and run.error is None:
+            _tell_parts_apart(worker, run, batch_size)
+        if run.error is not None:
+            workers.drop(one.engine.name)
+            one.error = run.error
+        one.runs[process] = run
 
 
-class _Timer:
-    """A worker at one batch size, timed in one way, for `measure_interleaved`."""
+@dataclass(slots=True, kw_only=True)
+class Timer:
+    """A worker at one batch size, timed in one way, for `measure_interleaved`; what it tells besides goes to `run`."""
 
-    def __init__(
-        self, worker: WorkerProcess, run: Run, *, way: Way, batch_size: int, warm_up_ms: float, cores: list[int]
-    ) -> None:
-        self._worker = worker
-        self._run = run
-        self._way = way
-        self._batch_size = batch_size
-        self._warm_up_ms = warm_up_ms
-        self._cores = cores
-        self._launches = 1
-        self._sample_ns = 0.0
+    worker: WorkerProcess
+    batch_size: int
+    warm_up_ms: float
+    cores: list[int]
+    way: Way = PLAIN
+    run: Run = field(default_factory=Run)
+    sample_ns: float = field(default=0.0, init=False)
 
     def warm_up(self) -> float:
-        answer = self._worker.ask(
+        """Warm up; return the expected nanoseconds of one sample."""
+        answer = self.worker.ask(
             "warm_up",
-            limit_s=patient_limit_s(self._warm_up_ms / 1e3),
-            batch=self._batch_size,
-            warm_up_ms=self._warm_up_ms,
-            cores=self._cores,
-            scope=self._way.scope,
-            min_sample_ms=_THROUGHPUT_SAMPLE_MS if self._way.mode == "throughput" else 0.0,
+            limit_s=patient_limit_s(self.warm_up_ms / 1e3),
+            batch=self.batch_size,
+            warm_up_ms=self.warm_up_ms,
+            cores=self.cores,
+            scope=self.way.scope,
+            min_sample_ms=_THROUGHPUT_SAMPLE_MS if self.way.mode == "throughput" else 0.0,
         )
-        self._launches = self._run.launches[self._way] = answer["launches"]
-        self._run.clock = answer["clock"]
-        self._run.cores = tuple(answer["cores"])
-        self._run.settings, self._run.notes = answer["settings"], tuple(answer["notes"])
-        self._run.warm_up_ms, self._run.warm_up_inferences = answer["warm_up_ms"], answer["n"]
-        self._sample_ns = float(answer["inference_ns"]) * self._launches
-        return self._sample_ns
+        self.run.launches[self.way] = answer["launches"]
+        self.run.clock = answer["clock"]
+        self.run.cores = tuple(answer["cores"])
+        self.run.settings, self.run.notes = answer["settings"], tuple(answer["notes"])
+        self.run.warm_up_ms, self.run.warm_up_inferences = answer["warm_up_ms"], answer["n"]
+        self.sample_ns = float(answer["inference_ns"]) * answer["launches"]
+        return self.sample_ns
 
     def time(self, samples: int) -> NDArray[np.int64]:
-        answer = self._worker.ask(
+        """Return that many durations in nanoseconds."""
+        answer = self.worker.ask(
             "time",
-            limit_s=patient_limit_s((samples + 1) * self._sample_ns / 1e9),
-            batch=self._batch_size,
+            limit_s=patient_limit_s((samples + 1) * self.sample_ns / 1e9),
+            batch=self.batch_size,
             samples=samples,
-            scope=self._way.scope,
-            launches=self._launches,
+            scope=self.way.scope,
+            launches=self.run.launches[self.way],
         )
-        self._run.device_memory_bytes = answer["device_memory_bytes"]
-        self._run.host_memory_bytes = answer["host_memory_bytes"]
+        self.run.device_memory_bytes = answer["device_memory_bytes"]
+        self.run.host_memory_bytes = answer["host_memory_bytes"]
         return np.array(answer["ns"], dtype=np.int64)
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from trtbench.bench.interleave import Budget, Timing, joined
-from trtbench.bench.measure import time_side_by_side
-from trtbench.bench.processes import WORKER, Workers
-from trtbench.bench.records import PLAIN
+from trtbench.bench.interleave import Budget, Timing, joined, measure_interleaved
+from trtbench.bench.measure import Timer
+from trtbench.bench.processes import WORKER, Workers, cores
 from trtbench.bench.summary import timed_ratio
 from trtbench.engines.base import place_of
+from trtbench.errors import RowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from trtbench.bench.processes import WorkerProcess
     from trtbench.bench.records import EngineFile
 
 Verdict = Literal["SAME", "FASTER", "SLOWER", "AMBIGUOUS"]
@@ -104,32 +105,32 @@ def time_together(
         if process >= process_pairs and _all_settled(taken):
             break
         with Workers(module=worker, spin=bool(settings.get("spin"))) as workers:
-            for engine in engines:
-                _open(workers, engine, batch_size, folder=folder, settings=settings)
+            timers = {
+                engine.name: Timer(
+                    worker=_open(workers, engine, batch_size, folder=folder, settings=settings),
+                    batch_size=batch_size,
+                    warm_up_ms=_WARM_UP_MS,
+                    cores=cores(_threads(engines, settings)),
+                )
+                for engine in engines
+            }
             told = None if on_share is None else _part_of(on_share, process, process_pairs)
-            runs = time_side_by_side(
-                {engine.name: workers.alive(engine.name) for engine in engines},
-                batch_size=batch_size,
-                ways=(PLAIN,),
-                budget=budget,
-                threads=_threads(engines, settings),
-                process=process,
-                on_round=told,
-            )
-        for name, run in runs.items():
-            if run.error is not None:
-                raise run.error
-            taken[name].append(run.timed[PLAIN])
+            seed = [process, batch_size]
+            for name, timing in measure_interleaved(timers, budget, seed=seed, process=process, on_round=told).items():
+                if isinstance(timing, RowError):
+                    raise timing
+                taken[name].append(timing)
     return {name: joined(parts) for name, parts in taken.items()}
 
 
 def _open(
     workers: Workers, engine: EngineFile, batch_size: int, *, folder: Path, settings: Mapping[str, object]
-) -> None:
+) -> WorkerProcess:
     preparing = {"backend": place_of(engine.backend), "engine": str(engine.path), "images": None}
     log = folder / "logs" / f"{engine.name.replace(' ', '_')}.log"
     worker = workers.start(engine.name, log=log, preparing=preparing)
     worker.ask("open", settings={**settings, **engine.settings}, batch=batch_size)
+    return worker
 
 
 def _threads(engines: Sequence[EngineFile], settings: Mapping[str, object]) -> int:

@@ -15,6 +15,7 @@ import re
 import sys
 import time
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -132,10 +133,11 @@ class Worker:
         _forget_peak_memory()
         session = self._session(batch)
         session.copy_in(next(self._batches(batch)))
-        durations = [int(one) for one in self._timed(batch, _MIN_WARM_UP_INFERENCES, launches=1, scope=scope)]
+        timed = self._timer(batch, scope, launches=1)
+        durations = [int(one) for one in timed(_MIN_WARM_UP_INFERENCES)]
         total = sum(durations)
         while total < warm_up_ms * 1e6:
-            durations.append(int(self._timed(batch, 1, launches=1, scope=scope)[0]))
+            durations.append(int(timed(1)[0]))
             total += durations[-1]
         inference_ns = float(np.median(durations[len(durations) // 2 :]))
         facts = session.describe()
@@ -158,16 +160,16 @@ class Worker:
         A GPU that had time to slow its clocks, while engines on the CPU were timed, is given some to raise them.
         Beside them stands the memory it takes: of the device where the session tells, and the most this process held.
         """
-        session = self._session(batch)
+        timed = self._timer(batch, scope, launches=launches)
         if samples > 1:
-            spent = int(self._timed(batch, 1, launches=launches, scope=scope)[0])
+            spent = int(timed(1)[0])
             while self._was_idle() and spent < _RISE_NS:
-                spent += int(self._timed(batch, 1, launches=launches, scope=scope)[0])
-        found = self._timed(batch, samples, launches=launches, scope=scope)
+                spent += int(timed(1)[0])
+        found = timed(samples)
         self._last_ns = time.monotonic_ns()
         return {
             "ns": found.tolist(),
-            "device_memory_bytes": session.describe().memory_bytes,
+            "device_memory_bytes": self._session(batch).describe().memory_bytes,
             "host_memory_bytes": _peak_memory_bytes(),
         }
 
@@ -219,14 +221,14 @@ class Worker:
             self._engine = None
         return {}
 
-    def _timed(self, batch: int, samples: int, *, launches: int, scope: Scope) -> NDArray[np.int64]:
+    def _timer(self, batch: int, scope: Scope, *, launches: int) -> Callable[[int], NDArray[np.int64]]:
+        """Return what takes that many durations in nanoseconds, each of so many launches."""
         session = self._session(batch)
         if scope != "end-to-end":
-            return session.time(samples, launches_per_sample=launches, scope=scope)
+            return partial(session.time, launches_per_sample=launches, scope=scope)
         if batch not in self._files:
             self._files[batch] = encoded(np.resize(self._images[:batch], (batch, *self._images.shape[1:])))
-        fit = self._sidecar.preprocessing
-        return time_end_to_end(session, self._files[batch], fit, samples=samples, launches=launches)
+        return partial(time_end_to_end, session, self._files[batch], self._sidecar.preprocessing, launches=launches)
 
     def _session(self, batch: int) -> Session:
         if self._engine is None:
@@ -318,7 +320,7 @@ def encoded(images: NDArray[np.uint8]) -> tuple[bytes, ...]:
 
 
 def time_end_to_end(
-    session: Session, files: Sequence[bytes], preprocessing: Preprocessing, *, samples: int, launches: int
+    session: Session, files: Sequence[bytes], preprocessing: Preprocessing, samples: int, *, launches: int
 ) -> NDArray[np.int64]:
     """Return `samples` durations in nanoseconds, each of `launches` times a whole batch of image files.
 

@@ -16,6 +16,7 @@ from matplotlib import rc_context
 
 from trtbench.jsonable import to_jsonable
 from trtbench.report.answer import RECOMMENDED, by_answer, card, parts
+from trtbench.report.columns import Column
 from trtbench.report.details import details
 from trtbench.report.figures_style import DARK, tip_of
 from trtbench.report.remarks import caveats, footnotes, observations, texts
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from trtbench.report.answer import Part
-    from trtbench.report.columns import Column, Line
+    from trtbench.report.columns import Line
     from trtbench.report.document import Report
     from trtbench.report.figures import Drawing
     from trtbench.report.tables import Table
@@ -45,9 +46,10 @@ _ASIDE = (
     *("device_memory_bytes", "host_memory_bytes", "energy_j", "role", "device"),
 )
 # On a phone each row is a card of these, by what it writes above them
-_ON_A_PHONE = {"precision": "", "backend": "", "p50_ms": "p50 ms", "drop_pp": "drop pp", "engine_bytes": "MB"}
+_ON_A_PHONE = dict.fromkeys(("precision", "backend", "became"), "")
+_ON_A_PHONE |= {"p50_ms": "p50 ms", "drop_pp": "drop pp", "engine_bytes": "MB"}
 ALL_ROWS = (*_DECIDES, *_ASIDE)
-_ANSWER = 4  # the place of the column that says what became of a row, after what names it
+_BECAME = 4  # the place of the column that says what became of a row, after what names it
 _COLOUR = re.compile("|".join(DARK), re.IGNORECASE)
 _REFERENCE = re.compile(r"(?<=#)(?=[\w.-]+\)?$)")  # the start of the name in "#name" and "url(#name)"
 _FONTS = re.compile(r"font-family: [^;]*;? ?")  # the page's font serves
@@ -71,7 +73,6 @@ class Cell:
 class Entry:
     """One row of the table of all rows, with the numbers of its notes."""
 
-    name: str
     cells: tuple[Cell, ...]
     marks: tuple[str, ...]
     style: str
@@ -81,18 +82,29 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
     """Return report.html."""
     marks = footnotes(report.rows)
     template = templates().get_template("report.html.jinja")
-    became = list(zip(report.rows, parts(report.rows, report.decision), strict=True))
-    told = by_answer(became, report.decision)
+    told = by_answer(list(zip(report.rows, parts(report.rows, report.decision), strict=True)), report.decision)
+    became = {row.name: part for row, part in told}
     lines = [replace(line, rows=report.rows) for line in row_lines([row for row, _ in told], marks=marks)]
-    shown = columns_of(ALL_ROWS, lines, "html")
-    headers = [(column.title, _style(column)) for column in shown]
+    shown = [*columns_of(ALL_ROWS, lines, "html")]
+    word = Column(key="became", header="Answer", value=lambda line: became[line.row.name].word, align="left")
+    shown.insert(_BECAME, word)
+    entries = [
+        Entry(
+            cells=tuple(
+                Cell(one.cell(line), _sorted_by(one, line), _style(one), _ON_A_PHONE.get(one.key, "")) for one in shown
+            ),
+            marks=tuple(line.marks.split()),
+            style=_row_style(became[line.row.name]),
+        )
+        for line in lines
+    ]
     return template.render(
         report=report,
         card=card(report.rows, report.decision),
         file=file_line(report.decision),
-        headers=[*headers[:_ANSWER], ("Answer", "word"), *headers[_ANSWER:]],
+        headers=[(column.title, _style(column)) for column in shown],
         legend=legend(shown),
-        lines=[_entry(line, shown, part) for line, (_, part) in zip(lines, told, strict=True)],
+        lines=entries,
         notes=marks.texts,
         observations=texts(observations(report.rows)),
         caveats=texts(caveats(report.rows)),
@@ -105,14 +117,8 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
     )
 
 
-def _entry(line: Line, shown: Sequence[Column], part: Part) -> Entry:
-    cells = [
-        Cell(column.cell(line), _sorted_by(column, line), _style(column), _ON_A_PHONE.get(column.key, ""))
-        for column in shown
-    ]
-    cells.insert(_ANSWER, Cell(part.word, part.word, "word phone became"))
-    style = "winner" if part.word == RECOMMENDED else "out" if part.is_out else ""
-    return Entry(name=line.row.name, cells=tuple(cells), marks=tuple(line.marks.split()), style=style)
+def _row_style(part: Part) -> str:
+    return "winner" if part.word == RECOMMENDED else "out" if part.is_out else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.accuracy import compared
+from trtbench.bench.accuracy import fidelity, score
 from trtbench.bench.measure import measure_engines, time_again
 from trtbench.bench.records import Bench, EngineFile, Images, Progress
 from trtbench.bench.telemetry import Watch
@@ -154,10 +154,16 @@ class _Session:
         """Score the graphs of the engines that were built and are not run, in exact arithmetic."""
         images, progress = self.bench.images, Clock(self._makings.tell)
         waiting = [one.plan for one in built if one.status == "built"]
+        found: AccuracyRecord | FidelityRecord
         for index, plan in enumerate(waiting):
             with contextlib.suppress(RowError):  # the row stands without a score
                 logits = true_logits(source(self._makings, plan).path(GRAPH), self._makings)
-                self._graphs[plan.name] = compared(logits, images)
+                if images.outputs:
+                    assert images.reference is not None, "outputs are known where there is a float network"
+                    found = fidelity(logits, images.reference, images.outputs, own=images.score)
+                else:
+                    found = score(logits, images.labels, reference=images.reference, names=images.classes)
+                self._graphs[plan.name] = found
             progress("graphs", "of engines that are not run", (index + 1) / len(waiting))
 
     def rows(

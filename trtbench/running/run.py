@@ -124,7 +124,8 @@ def run_suite(
             report = _report(suite, places, results, environment)
             created = now.isoformat(timespec="seconds")
             report = replace(report, run_id=folder.name, created=created, argv=tuple(argv), stages=stages.seconds)
-            _keep(report, folder)
+            with _kept_elsewhere(report):
+                write_report(report, folder)
             write_origin(folder, suite, places, artefacts=results.artefacts)
             point_latest(places.runs, folder)
             listener(Event(stage="report", item=folder.name, state="done"))
@@ -193,14 +194,15 @@ def _stopped_words(results: Results) -> Iterator[str]:
         yield f"The run was interrupted{why}: rows that were not reached are skipped."
 
 
-def _keep(report: Report, folder: Path) -> None:
-    """Write the report; where the folder cannot hold it, elsewhere, so that what was measured is not lost.
+@contextlib.contextmanager
+def _kept_elsewhere(report: Report) -> Iterator[None]:
+    """Write a report that its folder cannot hold to another, so that what was measured is not lost.
 
     Raises:
         StoreError: the folder cannot hold it.
     """
     try:
-        write_report(report, folder)
+        yield
     except StoreError as error:
         with storing(Path(tempfile.gettempdir()) / "report.json"):
             elsewhere = Path(tempfile.mkdtemp(prefix=f"trtbench-{report.run_id}-"))
