@@ -212,6 +212,11 @@ def test_the_template_is_a_valid_suite(checkpoint: Path | None) -> None:
     text = suite_template(Proposal(suite=graph, reasons={}, per_class=7), base=Path("sub"))
     assert (': "onnx:../m.onnx"' in text, ': "folder:../photos"' in text) == (True, True)
 
+    assert [one.kind for one in parse_suite(text, origin="template").variants] == ["dense"]
+    own = Proposal(suite=graph, reasons={}, per_class=7, is_quantized=True)
+    text = suite_template(own, base=Path("sub"))
+    assert [one.kind for one in parse_suite(text, origin="template").variants] == ["dense", "stripped"]
+
     assert suite.model.checkpoint == checkpoint
     assert suite.model.name == "resnet20"
 

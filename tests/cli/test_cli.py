@@ -548,6 +548,11 @@ def test_init_opens_an_onnx_file(trtbench: Callable[[str], Answer]) -> None:
     assert trtbench(f"export {weights} --output m.onnx --exporter torchscript").code == 0
     assert trtbench("init --model onnx:m.onnx --data digits").code == 0
     assert trtbench("build suite.yaml").code == 0
+    assert "stripped" not in Path("suite.yaml").read_text(encoding="utf-8")
+    quantized = next(Path("runs/.store/qdq").glob("*/model.onnx"))
+    assert trtbench(f"init --model onnx:{quantized} --data digits --output own.yaml").code == 0
+    assert "{kind: stripped, name: stripped}" in Path("own.yaml").read_text(encoding="utf-8")
+    assert trtbench("build own.yaml").code == 0  # INT8 of the graph as it came is unsupported, which fails nothing
     Path("m.onnx").write_bytes(b"")
     assert trtbench("init --model onnx:m.onnx --data digits --force").code == 2
 

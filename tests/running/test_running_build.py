@@ -338,8 +338,8 @@ def test_a_graph_that_came_quantized_is_built_as_it_is_and_never_called_fp32(sui
     assert any("Q/DQ pairs of others taken out" in note for note in again.sidecar.notes)
     assert whole.sidecar.achieved == "int8 (own Q/DQ)"
     assert "it has Q/DQ pairs of its own, which are built as they are" in whole.sidecar.notes
-    assert ours.status == "failed"
-    assert "quantized already" in ours.reason
+    assert ours.status == "unsupported"
+    assert "with Q/DQ pairs of its own, with which fp32 builds it; add the variant {kind: stripped" in ours.reason
 
 
 def test_a_network_given_as_onnx_cannot_be_pruned(suite: Make, places: Places) -> None:

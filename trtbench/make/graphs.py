@@ -257,8 +257,18 @@ def calibrated_graph(makings: Makings, variant: Variant) -> Artefact[Any]:
     """Return the float graph that INT8 starts from: a variant's own, or with its layers equalised.
 
     One that learnt in INT8 began with them equalised, and learnt within the ranges they have then.
+
+    Raises:
+        UnsupportedError: the graph came with Q/DQ pairs of its own.
     """
     graph = float_graph(makings, variant)
+    if graph.facts.is_quantized:
+        raise UnsupportedError(
+            f"our Q/DQ pairs in {makings.suite.model.name}",
+            expected="a float graph",
+            got="one with Q/DQ pairs of its own, with which fp32 builds it",
+            cure="add the variant {kind: stripped, name: stripped}, or give the FP32 export",
+        )
     if _learns_in_int8(variant) or not makings.suite.calibration.equalise:
         return graph
     return makings.book.make(equalised, variant.name, graph=graph)

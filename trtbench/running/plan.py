@@ -378,7 +378,7 @@ def propose(suite: Suite) -> Proposal:
         places = Places(runs=Path(scratch), calib=Path(scratch) / "calib")
         makings = Makings(suite.model_copy(update={"data": suite.data.model_copy(update=data)}), places)
         dataset = makings.dataset
-        seen, width = _try(makings)
+        seen, width, is_quantized = _try(makings)
     counts = f"{len(dataset.train)} images to train on, {len(dataset.validation)} to validate on"
     reasons["source"] = f"{counts}, {len(dataset.test)} to score on; {dataset.num_classes} classes"
     if suite.data.mean is None:
@@ -392,6 +392,7 @@ def propose(suite: Suite) -> Proposal:
         reasons=reasons,
         per_class=max(1, min(50, min(classes) * 4 // 5)),  # some are left to judge by
         width=width,
+        is_quantized=is_quantized,
         notes=(*(note for note in dataset.notes if not note.startswith(ASSUMED)), seen),
     )
 
@@ -403,8 +404,11 @@ def _class_counts(makings: Makings) -> list[int]:
     return counts
 
 
-def _try(makings: Makings) -> tuple[str, int | None]:
-    """Let one image go through the network, a few through weights that were given; return what was seen, and a width.
+def _try(makings: Makings) -> tuple[str, int | None, bool]:
+    """Let one image go through the network, a few through weights that were given.
+
+    Returns:
+        What was seen, the channels of the narrowest layer, and whether a graph came with Q/DQ pairs of its own.
 
     Raises:
         ConfigError: it takes no such image.
@@ -413,8 +417,8 @@ def _try(makings: Makings) -> tuple[str, int | None]:
     if makings.onnx_path is not None:
         from trtbench.make.graphs import float_graph
 
-        float_graph(makings, makings.suite.variants[0])
-        return "one image went through the graph", None
+        graph = float_graph(makings, makings.suite.variants[0])
+        return "one image went through the graph", None, graph.facts.is_quantized
     trial(makings)
     held, given = makings.dataset.validation, makings.checkpoint
     from trtbench.data.batches import spread
@@ -423,7 +427,7 @@ def _try(makings: Makings) -> tuple[str, int | None]:
 
     if given is None:
         widths = conv_widths(makings.architecture.fresh(seed=0)).values()
-        return "one image went through the network", min(widths, default=None)
+        return "one image went through the network", min(widths, default=None), False
     chosen = spread(held.labels, count=_TRIED)
     network = makings.architecture.load(given.value, weights_from=makings.suite.model.weights_from).model
     logits = predict(network, held.images[chosen], makings.dataset.preprocessing)
@@ -432,4 +436,4 @@ def _try(makings: Makings) -> tuple[str, int | None]:
     share = 1 / makings.dataset.num_classes
     if right <= len(chosen) * share + 2 * math.sqrt(len(chosen) * share * (1 - share)):  # two deviations of guessing
         seen += ": no more than guessing may; is this its network, its mean and std, its order of classes?"
-    return seen, min(conv_widths(network).values(), default=None)
+    return seen, min(conv_widths(network).values(), default=None), False

@@ -119,13 +119,15 @@ class Proposal:
     """A suite as `trtbench init` proposes its data and its model, and `reasons` by key of its data.
 
     `per_class` is how many images of each class there are to calibrate on, `width` the channels of the narrowest layer,
-    where that is known, `notes` what was seen on the way.
+    where that is known, `is_quantized` says that a graph came with Q/DQ pairs of its own, `notes` what was seen on the
+    way.
     """
 
     suite: Suite
     reasons: Mapping[str, str]
     per_class: int
     width: int | None = None
+    is_quantized: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -138,6 +140,7 @@ def suite_template(proposal: Proposal, *, base: Path) -> str:
     is_graph = suite.model.name.startswith("onnx:")
     augment = ", augment: {crop_padding: 2}" if suite.data.source == "digits" else ""
     step = ", round_to: 8" if proposal.width is not None and proposal.width < _NARROW else ""
+    of_graph = _TEMPLATE_STRIPPED if proposal.is_quantized else ""
     parts = (suite.model.name.removeprefix("onnx:"), suite.data.source)
     stems = (Path(part.rpartition(":")[2]).name.partition(".")[0] for part in parts)
     return _TEMPLATE.format(
@@ -145,7 +148,7 @@ def suite_template(proposal: Proposal, *, base: Path) -> str:
         name=re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join(stems)).strip("-_")[:60] or "my-suite",
         data=_lines(raw["data"], proposal.reasons),
         model=_lines(raw["model"], {}),
-        variants="" if is_graph else _TEMPLATE_VARIANTS.format(augment=augment, step=step),
+        variants=of_graph if is_graph else _TEMPLATE_VARIANTS.format(augment=augment, step=step),
         per_class=proposal.per_class,
     )
 
@@ -212,6 +215,9 @@ engines:
   - {{backend: auto, precisions: [fp32, int8]}}   # auto: TensorRT where it is, else ONNX Runtime on the CPU
 
 decision: {{max_drop_pp: 1.0, objective: p50_ms, batch_size: 1}}   # what is best within which limits
+"""
+_TEMPLATE_STRIPPED = """\
+  - {kind: stripped, name: stripped}   # the float graph under its own Q/DQ pairs: for our INT8 beside them
 """
 _TEMPLATE_VARIANTS = """\
   - {{kind: dense, name: dense-tuned, fine_tune: true}}   # the control: same budget, nothing pruned
