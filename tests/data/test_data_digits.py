@@ -5,9 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
-from trtbench.data import load_dataset, near_duplicates, pixel_sha256
+from trtbench.data import load_dataset, named, near_duplicates, pixel_sha256
 from trtbench.data.named import DIGITS_MEAN, DIGITS_STD
 from trtbench.data.preprocess import measure_mean_std
 from trtbench.errors import ConfigError
@@ -37,6 +38,14 @@ def test_images_are_three_equal_channels_that_span_all_levels() -> None:
     assert (images.min(), images.max()) == (0, 255)
     np.testing.assert_array_equal(images[:, 0], images[:, 1])
     np.testing.assert_array_equal(images[:, 0], images[:, 2])
+
+
+def test_every_digit_is_enlarged_as_pillow_enlarges_it_alone() -> None:
+    digits, _ = named._bundled()
+    grey = np.rint(digits * 255 / 16).astype(np.uint8)
+    alone = [Image.fromarray(digit).resize((13, 9), Image.Resampling.BILINEAR) for digit in grey]
+
+    np.testing.assert_array_equal(named._enlarged(digits, (9, 13))[:, 0], np.stack([np.asarray(one) for one in alone]))
 
 
 def test_labels_follow_their_images_into_the_split() -> None:

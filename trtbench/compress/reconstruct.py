@@ -131,6 +131,7 @@ def code_range(bits: Bits) -> CodeRange:
 ROUNDING_DAMPING = 0.01  # of the mean moment, on the diagonal (GPTQ, section 3.3, step 3)
 _CANDIDATES = 20  # scales each row tries, and as many negative ones where the range is lopsided
 _SWEEPS = 3
+_BLOCK = 32  # columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -195,12 +196,29 @@ def _by_columns(weight: Tensor, moments: Tensor, scales: Tensor, codes: CodeRang
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(sorted_moments))
     factor = torch.linalg.cholesky(inverse, upper=True)
     found = torch.zeros_like(left)
-    for column in range(weight.shape[2]):
-        code = codes.nearest(left[..., column] / scales) * kept[..., column]
-        found[..., column] = code
-        lost = (left[..., column] - code * scales) / factor[:, column, column, None]
-        left[..., column:] -= lost[..., None] * factor[:, None, column, column:]
+
+    def round_column(column: int) -> Tensor:
+        code = found[..., column] = codes.nearest(left[..., column] / scales) * kept[..., column]
+        lost: Tensor = (left[..., column] - code * scales) / factor[:, column, column, None]
+        return lost
+
+    _pass_on(left, factor, round_column)
     return Rounded(codes=found.gather(2, order.argsort(-1)[:, None].expand_as(found)), scales=scales)
+
+
+def _pass_on(left: Tensor, shares: Tensor, change: Callable[[int], Tensor]) -> None:
+    """Change (G, R, D) column by column: what `change` returns of one is taken, by its shares, from those behind it.
+
+    A block's own columns take it at once, all others together, by one product of matrices (GPTQ, section 3.3, step 2).
+    """
+    for start in range(0, left.shape[2], _BLOCK):
+        stop = min(start + _BLOCK, left.shape[2])
+        changes = []
+        for column in range(start, stop):
+            changes.append(change(column))
+            behind = slice(column + 1, stop)
+            left[..., behind] -= changes[-1][..., None] * shares[:, None, column, behind]
+        left[..., stop:] -= torch.stack(changes, -1) @ shares[:, start:stop, stop:]
 
 
 def _pick(tried: Rounded, best: Tensor, *, rows: int) -> Rounded:
@@ -214,12 +232,15 @@ def descend(weight: Tensor, rounded: Rounded, moments: Tensor, codes: CodeRange,
     """Give each code in turn the value that is best given all others; no row's error grows."""
     found, scales = rounded.codes.clone(), rounded.scales
     pull = (weight - rounded.values) @ moments
-    for column in range(weight.shape[2]):
-        wanted = found[..., column] + pull[..., column] / (moments[:, column, column, None] * scales)
-        code = codes.nearest(wanted) * kept[..., column]
-        change = (code - found[..., column]) * scales
-        found[..., column] = code
-        pull -= change[..., None] * moments[:, None, column]
+
+    def move(column: int) -> Tensor:
+        was = found[..., column].clone()
+        wanted = was + pull[..., column] / (moments[:, column, column, None] * scales)
+        found[..., column] = codes.nearest(wanted) * kept[..., column]
+        change: Tensor = (found[..., column] - was) * scales
+        return change
+
+    _pass_on(pull, moments, move)
     return Rounded(codes=found, scales=scales)
 
 

@@ -88,8 +88,16 @@ def _bundled() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 def _enlarged(digits: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Scale (N, 8, 8) levels 0..16 to uint8 (N, 3, height, width), bilinear."""
     grey = np.rint(digits * (255 / _DEEPEST)).astype(np.uint8)
-    enlarged = [Image.fromarray(digit).resize(size[::-1], Image.Resampling.BILINEAR) for digit in grey]
-    return np.repeat(np.stack([np.asarray(digit) for digit in enlarged])[:, None], len(DIGITS_MEAN), axis=1)
+    height, width = size
+    enlarged = _widened(_widened(grey, width).swapaxes(1, 2), height).swapaxes(1, 2)
+    return np.repeat(enlarged[:, None], len(DIGITS_MEAN), axis=1)
+
+
+def _widened(images: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """Scale the rows of (N, height, any) to `width`: Pillow takes rows alone and first, so one call does for all."""
+    rows = images.reshape(-1, images.shape[2])
+    widened = Image.fromarray(rows).resize((width, len(rows)), Image.Resampling.BILINEAR)
+    return np.asarray(widened).reshape(*images.shape[:2], width)
 
 
 def load_cifar(name: str, *, root: str, size: Size, download: bool) -> tuple[tuple[str, ...], Split, Split]:
