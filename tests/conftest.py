@@ -79,6 +79,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cut() -> Iterator[None]:
+    """Write thousands of files without waiting for the disk: what a machine that loses power keeps, no test can see."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture
 def files_of_at_most() -> Callable[[int], AbstractContextManager[None]]:
     """Let the system refuse larger files, as it does where a disk is full or a quota is used up."""
@@ -140,16 +148,24 @@ def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 @pytest.fixture
+def workers_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers serve in this process."""
+    from short_cuts import worker_here
+
+    monkeypatch.setattr("trtbench.bench.processes.WorkerProcess", worker_here)
+    monkeypatch.setattr("trtbench.bench.worker._pin", list)  # the cores asked for, and none taken from other tests
+
+
+@pytest.fixture
 def in_short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let workers serve in this process and reports without figures, unless the test is marked `whole`."""
     if request.node.get_closest_marker("whole"):
         yield
         return
     import torch
-    from short_cuts import save_blank, worker_here
+    from short_cuts import save_blank
 
-    monkeypatch.setattr("trtbench.bench.processes.WorkerProcess", worker_here)
-    monkeypatch.setattr("trtbench.bench.worker._pin", list)  # the cores asked for, and none taken from other tests
+    request.getfixturevalue("workers_here")
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_blank)
     monkeypatch.setattr("trtbench.report.figures.draw_figures", lambda *_, **__: ())
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32

@@ -1,4 +1,4 @@
-"""Real worker processes of the fake engine: scored on every image, timed, and alone in their failures."""
+"""The fake engine, scored on every image and timed; in worker processes where those are what is tested."""
 
 from __future__ import annotations
 
@@ -60,9 +60,11 @@ def _preparing(engine: EngineFile, images: Images) -> dict[str, Any]:
 _OPEN: dict[str, Any] = {"do": "open", "settings": {"threads": 1}}
 
 
-def test_every_engine_is_scored_and_timed_at_every_batch_size(
+def test_every_engine_is_scored_and_timed_at_every_batch_size_in_memory_of_its_own(
     fake_engine: Make, images: Images, tmp_path: Path
 ) -> None:
+    ballast = np.ones(50_000_000)  # 400 MB in this process
+
     found = _measure([fake_engine("slow", ns_per_image=2e6), fake_engine("fast")], images, tmp_path)
 
     assert [(one.engine.name, one.batch_size) for one in found] == [("slow", 1), ("slow", 4), ("fast", 1), ("fast", 4)]
@@ -73,39 +75,35 @@ def test_every_engine_is_scored_and_timed_at_every_batch_size(
         assert isinstance(one.timed, Timing)
         assert len(one.timed.samples_ns) >= 30
         assert one.host_memory_bytes is not None
-        assert one.host_memory_bytes > 1e6
+        assert 5e6 < one.host_memory_bytes < 300e6 < ballast.nbytes
         assert one.device_memory_bytes is None  # unknown, and not the host's
         assert one.opening is not None
         assert one.opening.device == "simulated"
     assert found[0].predictions == found[1].predictions  # the padding of the last batch is not counted
 
 
-def test_an_engine_that_crashes_ends_alone(fake_engine: Make, images: Images, tmp_path: Path) -> None:
-    found = _measure([fake_engine("crash", crash_at="open"), fake_engine("good")], images, tmp_path)
-
-    assert [type(one.error) for one in found] == [WorkerError, WorkerError, type(None), type(None)]
-
-
-def test_a_worker_that_dies_while_it_is_timed_is_measured_again_alone(
+def test_engines_that_crash_or_run_out_of_memory_end_alone_and_a_timed_one_is_tried_again(
     fake_engine: Make, images: Images, tmp_path: Path
 ) -> None:
-    found = _measure([fake_engine("crash", crash_at="time"), fake_engine("good")], images, tmp_path)
+    engines = [
+        fake_engine("unopened", crash_at="open"),
+        fake_engine("crash", crash_at="time"),
+        fake_engine("big", oom=True),
+        fake_engine("good"),
+    ]
 
-    assert isinstance(found[0].error, WorkerError)  # its script crashes again
-    assert found[0].accuracy is not None
-    assert found[2].error is None
-    assert (found[0].is_alone, found[2].is_alone) == (True, False)
-    assert "exit code 1" in str(found[0].error)
+    unopened, _, crashed, _, big, _, good, other = _measure(engines, images, tmp_path)
+
+    assert isinstance(unopened.error, WorkerError)
+    assert isinstance(crashed.error, WorkerError)  # its script crashes again
+    assert "exit code 1" in str(crashed.error)
+    assert crashed.accuracy is not None
+    assert isinstance(big.error, OutOfMemoryError)  # of its class on this side of the pipe
+    assert good.error is other.error is None
+    assert [one.is_alone for one in (crashed, big, good)] == [True, True, False]
 
 
-def test_running_out_of_memory_keeps_its_class_across_the_process(
-    fake_engine: Make, images: Images, tmp_path: Path
-) -> None:
-    found = _measure([fake_engine("big", oom=True)], images, tmp_path)
-
-    assert isinstance(found[0].error, OutOfMemoryError)
-
-
+@pytest.mark.usefixtures("workers_here")
 def test_an_engine_whose_bytes_changed_is_not_run(fake_engine: Make, images: Images, tmp_path: Path) -> None:
     engine = fake_engine("edited")
     engine.path.write_text(engine.path.read_text() + " ")
@@ -204,18 +202,6 @@ def test_what_a_worker_cannot_read_or_write_is_answered(fake_engine: Make, image
     assert (unread[0]["error"], unwritten[2]["error"]) == ("EngineError", "StoreError")
 
 
-def test_the_memory_of_a_worker_is_its_own_and_not_its_parents(
-    fake_engine: Make, images: Images, tmp_path: Path
-) -> None:
-    ballast = np.ones(50_000_000)  # 400 MB in this process
-
-    found = _measure([fake_engine("small")], images, tmp_path)
-
-    assert ballast.nbytes > 300e6
-    assert found[0].host_memory_bytes is not None
-    assert 5e6 < found[0].host_memory_bytes < 300e6
-
-
 def test_a_worker_refuses_what_is_no_command() -> None:
     unknown, private = _answers({"do": "dance"}, {"do": "_session", "batch": 1})
 
@@ -283,6 +269,7 @@ def test_scoring_may_take_ten_times_what_the_first_inference_says() -> None:
     assert processes.scoring_limit_s(0.1, 10) == processes.LIMIT_S
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_an_engine_that_another_run_replaced_is_not_measured_as_the_one_that_was_built(
     fake_engine: Make, images: Images, tmp_path: Path
 ) -> None:
@@ -325,6 +312,7 @@ def test_each_engine_is_timed_in_as_many_fresh_processes_as_asked_for(
     assert "Traceback" not in log
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_a_row_is_timed_in_every_way_the_suite_asks_for(fake_engine: Make, images: Images, tmp_path: Path) -> None:
     config = _CONFIG.model_copy(
         update={"processes": 1, "scopes": ("device", "host-to-host"), "throughput": True, "batch_sizes": (1,)}
@@ -357,6 +345,7 @@ def test_groups_are_even_and_share_the_first_engine(names: str, alive: int | Non
     assert ["".join(group) for group in groups(list(names), alive=alive)] == expected
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_engines_of_different_groups_pair_through_the_anchor_only(
     fake_engine: Make, images: Images, tmp_path: Path
 ) -> None:
@@ -373,6 +362,7 @@ def test_engines_of_different_groups_pair_through_the_anchor_only(
     assert all(one.accuracy is not None for one in (anchor, b, c))
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_rows_are_timed_again_side_by_side_and_one_that_fails_then_stands_as_it_was(
     fake_engine: Make, images: Images, tmp_path: Path
 ) -> None:
@@ -391,15 +381,7 @@ def test_rows_are_timed_again_side_by_side_and_one_that_fails_then_stands_as_it_
     assert ratio.freedom == 3  # of four process pairs
 
 
-def test_what_runs_out_of_memory_beside_others_is_tried_alone(
-    fake_engine: Make, images: Images, tmp_path: Path
-) -> None:
-    found = _measure([fake_engine("big", oom=True), fake_engine("good")], images, tmp_path)
-
-    assert [one.is_alone for one in found] == [True, True, False, False]
-    assert isinstance(found[0].error, OutOfMemoryError)
-
-
+@pytest.mark.usefixtures("workers_here")
 def test_loads_and_energy_belong_to_the_row_they_were_measured_on(
     fake_engine: Make, images: Images, tmp_path: Path
 ) -> None:
@@ -484,6 +466,7 @@ def test_a_row_says_what_its_session_says_of_itself(
     assert answers[3]["host_memory_bytes"] > 1e6
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_what_is_known_when_someone_interrupts_is_kept(fake_engine: Make, images: Images, tmp_path: Path) -> None:
     found: list[Measured] = []
 
@@ -510,6 +493,7 @@ def test_noise_stands_in_for_images_that_are_only_timed(fake_engine: Make) -> No
     assert answers[2]["n"] == 3
 
 
+@pytest.mark.usefixtures("workers_here")
 @pytest.mark.parametrize("command", ["load", "parts"])
 def test_a_worker_that_fails_after_it_was_timed_is_an_error_of_its_row(
     command: str,
@@ -519,16 +503,16 @@ def test_a_worker_that_fails_after_it_was_timed_is_an_error_of_its_row(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from trtbench.bench.processes import WorkerProcess
+    from short_cuts import WorkerHere
 
-    honest = WorkerProcess.ask
+    honest = WorkerHere.ask
 
-    def failing(worker: WorkerProcess, do: str, **arguments: Any) -> dict[str, Any]:
+    def failing(worker: WorkerHere, do: str, **arguments: Any) -> dict[str, Any]:
         if do == command and worker.name == "bad":
             raise SidecarError("engine bad", got=f"a failure of {command}")
         return honest(worker, do, **arguments)
 
-    monkeypatch.setattr(WorkerProcess, "ask", failing)
+    monkeypatch.setattr(WorkerHere, "ask", failing)
     load = LoadConfig(duration=0.01)
     config = _CONFIG.model_copy(update={"processes": 1, "batch_sizes": (1,), "load": (load,)})
     engines = [fake_engine("bad"), fake_engine("good")]
@@ -540,6 +524,7 @@ def test_a_worker_that_fails_after_it_was_timed_is_an_error_of_its_row(
     assert len(good.loads) == 1
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_an_engine_that_opens_once_but_not_again_fails(
     fake_engine: Make, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

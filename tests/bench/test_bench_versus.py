@@ -87,6 +87,7 @@ def test_engines_are_timed_in_as_many_processes_and_pairs_as_were_asked_for(fake
     assert shares[-1] == 1.0
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_what_is_ambiguous_is_timed_in_more_processes_up_to_a_ceiling(
     fake_engine: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
