@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from trtbench.errors import ConfigError
 from trtbench.models import build_model
 from trtbench.models.widths import (
+    Request,
     classifier_of,
     first_convolution_of,
+    fitting_names,
     narrow,
     narrowed_layers,
     shapes_of,
@@ -18,6 +20,8 @@ from trtbench.models.widths import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trtbench.models.names import Misfit
 
 
@@ -155,3 +159,11 @@ def test_narrowed_layers_are_told_with_both_widths() -> None:
         "grouped": (16, 8),
         "attention.out_proj": (16, 8),
     }
+
+
+def test_a_regnet_is_found_by_its_shapes(tmp_path: Path) -> None:
+    names = ["torchvision:regnet_x_400mf", "torchvision:regnet_y_400mf"]
+    shapes = shapes_of(build_model(names[1], num_classes=7).state_dict())
+    request = Request(name="", num_classes=7, in_channels=3, path=tmp_path / "a.pth", is_ordered=True)
+
+    assert fitting_names(shapes, request, names=names) == names[1:]

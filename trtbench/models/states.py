@@ -22,6 +22,9 @@ _WRAPPERS = (
     *_AVERAGED,
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
 )
+# Of several networks: what is trained to be used, and what is there to train it.
+_DEPLOYED = re.compile(r"student|(^|[._])(ema|generator|netg|g_ema)([._]|$)")
+_TRAIN_OTHERS = re.compile(r"teacher|discriminator|critic|expert|(^|[._])netd([._]|$)")
 _MAX_DEPTH = 4
 _OFFERED = 8  # keys that an error names
 # Buffers of profilers (thop), averaging (torch.optim.swa_utils) and auxiliary classifiers used in training only.
@@ -153,12 +156,17 @@ def _require_one(keys: list[Any], *, path: Path) -> None:
 
 
 def ambiguous_weights(candidates: Collection[str], *, path: Path) -> CheckpointError:
-    """Say that a checkpoint holds several networks, any of which may be meant."""
+    """Say that a checkpoint holds several networks, any of which may be meant; the example is what people deploy."""
+
+    def serves_training(name: str) -> int:
+        return bool(_TRAIN_OTHERS.search(name.lower())) - bool(_DEPLOYED.search(name.lower()))
+
+    example = min(candidates, key=serves_training)
     return CheckpointError(
         f"checkpoint {path}",
         expected="the weights of one network",
         got=f"{len(candidates)} that could be meant: {', '.join(candidates)}",
-        cure=f"choose one: --weights-from {next(iter(candidates))} (model.weights_from)",
+        cure=f"choose one: --weights-from {example} (model.weights_from)",
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from trtbench.errors import CheckpointError, ConfigError
 from trtbench.models.counts import CONVOLUTIONS, evaluating, run_zeros
@@ -231,16 +232,24 @@ def _cure(shapes: Mapping[str, Shape], request: Request) -> str:
     return f"{reason}try {' or '.join(fitting)}"
 
 
+class _Counting(TorchFunctionMode):
+    """Keep numbers that are written out off the meta device: torchvision's RegNets compute their widths from some."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        del types
+        usual = {"device": "cpu"} if func in {torch.arange, torch.tensor} else {}
+        return func(*args, **{**usual, **(kwargs or {})})
+
+
 def fitting_names(shapes: Mapping[str, Shape], request: Request, *, names: Iterable[str]) -> list[str]:
     """Return the networks of these that a checkpoint fits: of its exact widths, else those it is pruned from."""
     exact: list[str] = []
     wider: list[str] = []
     for name in names:
-        try:
-            with torch.device("meta"):
-                model = build_model(name, num_classes=request.num_classes, in_channels=request.in_channels)
-        except NotImplementedError:  # torchvision's RegNets look at the values of their weights
-            continue
+        with torch.device("meta"), _Counting():
+            model = build_model(name, num_classes=request.num_classes, in_channels=request.in_channels)
         naming, misfits = compare(model, shapes, request)
         if misfits:
             continue
