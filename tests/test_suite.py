@@ -100,6 +100,11 @@ def test_every_shipped_suite_is_valid(name: str) -> None:
             "the whole file",
             "a stands twice",
         ),
+        (
+            "name: mine\n" + _MODEL + "variants: [{kind: dense, name: a}, {kind: dense, name: A}]\n",
+            "the whole file",
+            "A, a stands twice",  # where files of these names would be one
+        ),
     ],
 )
 def test_each_fault_names_file_key_finding_and_cure(text: str, key: str, words: str) -> None:

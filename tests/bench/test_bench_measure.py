@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trtbench.bench import processes
+from trtbench.bench import processes, worker
 from trtbench.bench.interleave import Timing
 from trtbench.bench.measure import groups, measure_engines, time_again
 from trtbench.bench.processes import Workers, cores
@@ -289,6 +289,15 @@ def test_a_timed_worker_gets_the_last_cores() -> None:
 
     assert cores(1) == available[-1:]
     assert cores(2) == available[-2:]
+
+
+def test_a_system_without_affinity_pins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As macOS is."""
+    for call in ("sched_getaffinity", "sched_setaffinity"):
+        monkeypatch.delattr(os, call)
+
+    assert cores(1) == []
+    assert worker._pin([0]) == []
 
 
 def test_errors_of_rows_are_row_errors() -> None:

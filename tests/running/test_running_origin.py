@@ -48,6 +48,7 @@ def test_a_decision_names_the_winners_file_and_how_to_run_it(tmp_path: Path) -> 
 
     assert decision.engine_path == f"engines/{decision.winner}"
     assert line == f"Its file: engines/{decision.winner}. Run it: trtbench ship RUN --output bundle"
+    assert file_line(decision, run="my runs/now").endswith(" trtbench ship 'my runs/now' --output bundle")
     assert line in (tmp_path / "report.md").read_text(encoding="utf-8")
     assert line in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert file_line(recommend(GOLDEN.rows, DecisionConfig(max_drop_pp=1.0))) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from datetime import UTC, datetime
@@ -15,9 +16,9 @@ from trtbench.errors import ConfigError, StoreError, WorkerError
 from trtbench.make.graphs import float_graph
 from trtbench.make.makings import Makings
 from trtbench.report.document import read_report
-from trtbench.running import Event, run_suite
+from trtbench.running import Event, Places, run_suite
 from trtbench.running.bench import bench_engine
-from trtbench.running.run import _run_folder
+from trtbench.running.run import _run_folder, point_latest
 from trtbench.steps import accuracy, calibration, step
 from trtbench.suite import BenchConfig
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trtbench.bench.records import Bench, Measured
-    from trtbench.running import Places
     from trtbench.suite import Suite
 
     Make = Callable[..., Suite]
@@ -34,7 +34,10 @@ _NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 @pytest.mark.whole
-def test_a_run_leaves_a_report_with_every_row(suite: Make, places: Places) -> None:
+def test_a_run_leaves_a_report_with_every_row(suite: Make, tmp_path: Path) -> None:
+    """In folders whose names every shell and every path must be careful with."""
+    place = tmp_path / "of mine \\ 'ï'"
+    places = Places(runs=place / "my runs", engines=place / "my engines", calib=place / "my images")
     told: list[Event] = []
 
     report, folder = run_suite(suite(), places, argv=["trtbench", "run"], now=_NOW, tell=told.append)
@@ -230,6 +233,20 @@ def test_a_folder_where_the_link_to_the_newest_run_belongs_is_found_at_the_start
 
     with pytest.raises(StoreError, match="latest: expected a link"), _run_folder(places.runs, "now"):
         pytest.fail("it began to measure")
+
+
+def test_a_file_system_without_links_keeps_the_run_and_says_that_none_points_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")  # as exFAT does, on Linux and on macOS
+
+    monkeypatch.setattr(os, "symlink", refuse)
+
+    point_latest(tmp_path, tmp_path / "now")
+
+    assert list(tmp_path.iterdir()) == []
+    assert "no symbolic links" in caplog.text
 
 
 def test_a_report_holds_what_was_watched_and_the_family_of_tests(suite: Make, places: Places) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -245,7 +246,8 @@ def pack_job(
         return
     for name, why in found.lost.items():
         warn(f"{name} is not in it: {why}")
-    say(f"Wrote {found.output}: {found.artefacts} artefacts, {found.bytes / 1e6:.1f} MB. There: trtbench run {output}")
+    there = f"trtbench run {shlex.quote(str(output))}"
+    say(f"Wrote {found.output}: {found.artefacts} artefacts, {found.bytes / 1e6:.1f} MB. There: {there}")
 
 
 @app.command()
@@ -289,7 +291,8 @@ def init(
     write_atomically(schema, json.dumps(suite_schema(), indent=2) + "\n")
     for note in found.notes:
         say(note)
-    say(f"Wrote {output}. Next: trtbench plan {output}; trtbench run {output}")
+    name = shlex.quote(str(output))
+    say(f"Wrote {output}. Next: trtbench plan {name}; trtbench run {name}")
 
 
 def _require_there(values: Mapping[str, Any]) -> None:

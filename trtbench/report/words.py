@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -106,7 +107,7 @@ def file_line(decision: Recommendation, *, run: str = "RUN") -> str:
     """Return where the winner's file is and how to run it; "" where there is none."""
     if decision.engine_path is None:
         return ""
-    return f"Its file: {decision.engine_path}. Run it: trtbench ship {run} --output bundle"
+    return f"Its file: {decision.engine_path}. Run it: trtbench ship {shlex.quote(run)} --output bundle"
 
 
 def look_words(choice: Choice, *, number: int, engines: int) -> tuple[str, ...]:

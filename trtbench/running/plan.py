@@ -226,7 +226,7 @@ def outlook(suite: Suite, places: Places) -> Outlook:
         weight_bytes = _weight_bytes(makings)
         engines = {engine: _missing(makings, engine) for engine in plan_engines(suite)}
     rows = tuple(
-        PlannedRow(name=f"{engine.name} b{size}", missing=tuple(kind for kind, _ in missing))
+        PlannedRow(name=f"{engine.name} b{size}", missing=tuple(dict.fromkeys(kind for kind, _ in missing)))
         for engine, missing in engines.items()
         for size in suite.bench.batch_sizes
     )

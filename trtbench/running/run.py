@@ -7,8 +7,10 @@ how often a test split was looked at: a suite run again and again until somethin
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
+import logging
 import os
 import tempfile
 from dataclasses import dataclass, replace
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from trtbench.running.bench import Results
     from trtbench.train import EpochRecord
 
+_LOG = logging.getLogger(__name__)
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}  # symlink(2), of exFAT and some shares
 LOOKS, _ORIGIN = ".looks.json", "origin.json"  # beside the runs: it is of what was decided, not of what was made
 
 
@@ -212,11 +216,17 @@ def _kept_elsewhere(report: Report) -> Iterator[None]:
 
 
 def point_latest(runs: Path, folder: Path) -> None:
-    """Let runs/latest point at the folder, never at nothing."""
+    """Let runs/latest point at the folder, never at nothing; where the file system has no such links, it is logged."""
     with storing(runs):
         partial = runs / f".latest.{os.getpid()}"
         partial.unlink(missing_ok=True)
-        partial.symlink_to(folder.name, target_is_directory=True)
+        try:
+            partial.symlink_to(folder.name, target_is_directory=True)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _LOG.warning("%s cannot point at %s: its file system has no symbolic links", runs / "latest", folder)
+            return
         partial.replace(runs / "latest")
 
 

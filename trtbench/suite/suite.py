@@ -62,7 +62,8 @@ class Suite(Part):
     @model_validator(mode="after")
     def _names_are_unique_and_known(self) -> Suite:
         names = [variant.name for variant in self.variants]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        folded = [name.casefold() for name in names]  # as macOS and Windows compare files, which bear these names
+        if twice := sorted({name for name in names if folded.count(name.casefold()) > 1}):
             raise ValueError(f"unique variant names, but {', '.join(twice)} stands twice")
         sizes = self.bench.batch_sizes
         for engine in self.engines:
