@@ -62,7 +62,7 @@ WALKS = {
     "An image to a count": (
         Moment(function="decode", since="load_dataset"),
         Moment(function="_read_into"),
-        Moment(function="pixels", since="test_pixels"),
+        Moment(function="mapped", since="mapped"),
         Moment(function="_opened"),
         Moment(function="WorkerProcess.ask", when=lambda own: own["do"] == "score"),
         Moment(function="normalise", within="Worker.score", worker=True),

@@ -119,7 +119,7 @@ def test_build_bench_report_plan_and_store_work_on_one_suite(trtbench: Callable[
 
     kinds = {one["kind"] for one in trtbench("store list --json").json["artefacts"]}
     assert kinds == {"computing", "trial"} | {
-        *("dense", "expected", "graph", "images", "judgement", "manifest", "overlap", "qdq", "ranges")
+        *("dense", "expected", "graph", "judgement", "manifest", "overlap", "qdq", "ranges")
     }
     assert "artefacts" in trtbench("store list").out
     assert trtbench("store prune --older-than-days 1").err.startswith("Freed 0.00 MB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from trtbench.decide.limits import assess, is_decided_on_cpu
 from trtbench.errors import ConfigError
 from trtbench.report.tables import built_table, failure_table
-from trtbench.running.bench import bench_suite
 from trtbench.running.plan import build_suite
+from trtbench.running.run import run_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ engines:
 
 def test_an_engine_for_an_absent_gpu_is_built_and_not_ranked(suite: Callable[..., Suite], places: Places) -> None:
     asked = suite(_ENGINES)
-    found = bench_suite(asked, places, folder=places.runs / "one")
+    found, _ = run_suite(asked, places, argv=[], now=datetime(2026, 1, 2, tzinfo=UTC))
 
     rows = {row.name: row for row in found.rows}
     built = rows["dense int8 tensorrt-rtx b1"]

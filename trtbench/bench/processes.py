@@ -9,9 +9,12 @@ import os
 import selectors
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
+
+import numpy as np
 
 from trtbench import errors
 from trtbench.disk import storing
@@ -19,6 +22,8 @@ from trtbench.errors import EngineError, WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
 WORKER = "trtbench.bench.worker"
 LIMIT_S = 600.0  # of a command that the plan says nothing of; of one that it does, at least
@@ -211,6 +216,23 @@ def _started(under: Sequence[str]) -> Iterator[None]:
             got=error.strerror or str(error),
             cure="install it, for example Debian's qemu-user-static, or leave out --under",
         ) from error
+
+
+@contextlib.contextmanager
+def mapped(images: NDArray[Any], folder: Path) -> Iterator[Path]:
+    """Keep images in a file, which worker processes map, for as long as they are needed; below a folder with room.
+
+    Raises:
+        StoreError: the folder cannot hold them.
+    """
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = tempfile.TemporaryDirectory(dir=folder, prefix=".images-", ignore_cleanup_errors=True)
+    with kept as place:
+        path = Path(place) / "test.npy"
+        with storing(path):
+            np.save(path, images)
+        yield path
 
 
 def _wait(process: subprocess.Popen[str], *, limit_s: float) -> None:

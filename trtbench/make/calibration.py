@@ -205,9 +205,9 @@ def judged(
 
 
 @recipe(kind="images", facts=PixelsFacts, content=(_PIXELS,), version=1)
-def pixels(folder: Path, *, split: Split, manifest: Ingredient | None) -> PixelsFacts:
-    """Write uint8 pixels for other processes to map: all of a split, or those that a manifest names, in its order."""
-    chosen = split.images if manifest is None else split.images[[*load_manifest(manifest.path(_MANIFEST)).indices]]
+def pixels(folder: Path, *, split: Split, manifest: Ingredient) -> PixelsFacts:
+    """Write the uint8 pixels of the images that a manifest names, in its order, for runtimes to map."""
+    chosen = split.images[[*load_manifest(manifest.path(_MANIFEST)).indices]]
     with (folder / _PIXELS).open("wb") as file:
         np.save(file, chosen)
     return PixelsFacts(images=len(chosen))
@@ -288,12 +288,6 @@ def calibration_pixels(makings: Makings) -> Artefact[PixelsFacts]:
     """Return the manifest's pixels in its order, for runtimes that calibrate by themselves."""
     item, train = f"{makings.suite.name}/calibration", makings.dataset.train
     return makings.book.make(pixels, item, split=train, manifest=manifest(makings))
-
-
-def test_pixels(makings: Makings) -> Path:
-    """Return the file of the test split's pixels, for worker processes to map."""
-    made = makings.book.make(pixels, makings.dataset.name, split=makings.dataset.test, manifest=None)
-    return made.path(_PIXELS)
 
 
 def _observed(graph: Ingredient, images: CalibrationSet, exclude: tuple[str, ...]) -> dict[str, Histogram]:

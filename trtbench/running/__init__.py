@@ -11,7 +11,6 @@ from trtbench.progress import Event
 from trtbench.running.plan import BuiltEngine, Outlook, PlannedRow, build_suite, outlook, plan_engines, propose
 
 if TYPE_CHECKING:  # measuring brings SciPy, which a plan does without
-    from trtbench.running.bench import bench_suite
     from trtbench.running.run import run_suite
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "Outlook",
     "Places",
     "PlannedRow",
-    "bench_suite",
     "build_suite",
     "outlook",
     "plan_engines",
@@ -34,7 +32,6 @@ if not TYPE_CHECKING:  # a type checker that saw it would take any name
 
     def __getattr__(name: str) -> object:
         """Load what measures when it is first used."""
-        if name not in {"bench_suite", "run_suite"}:
+        if name != "run_suite":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = importlib.import_module(f"{__name__}.{name.removesuffix('_suite')}")
-        return getattr(module, name)
+        return importlib.import_module(f"{__name__}.run").run_suite

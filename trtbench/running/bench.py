@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trtbench.bench.accuracy import fidelity, score
 from trtbench.bench.measure import measure_engines, time_again
+from trtbench.bench.processes import mapped
 from trtbench.bench.records import Bench, EngineFile, Images, Progress
 from trtbench.bench.telemetry import Watch
 from trtbench.data.batches import fed
 from trtbench.decide import choose
 from trtbench.decide.rank import objective_ratio, processes_needed
-from trtbench.disk import storing
-from trtbench.ending import unstoppable
 from trtbench.engines.base import backend
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import ConfigError, RowError, StoreError
 from trtbench.graph.reference import parted
-from trtbench.make.calibration import test_pixels
 from trtbench.make.engines import source
 from trtbench.make.graphs import GRAPH, float_graph, outputs_of, quantized_graph
 from trtbench.make.images import overlap_notes
-from trtbench.make.makings import Makings
 from trtbench.make.networks import dense, load_network
 from trtbench.precision import PLACEMENTS
 from trtbench.progress import Clock, Listener, nobody
 from trtbench.report.disk import write_raw
 from trtbench.running.again import paired_from
-from trtbench.running.plan import built_engines, repeat_builds
+from trtbench.running.plan import RepeatedBuilds, repeat_builds
 from trtbench.running.rows import absent_row, family_of, row_of
 from trtbench.suite import BACKENDS, DataConfig, DenseVariant, options
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -47,7 +42,7 @@ if TYPE_CHECKING:
     from trtbench.bench.records import Measured, Score
     from trtbench.decide.rank import Ranking
     from trtbench.decide.ratios import PairedRatio
-    from trtbench.make.makings import Places
+    from trtbench.make.makings import Makings
     from trtbench.precision import Runtime
     from trtbench.records import Preprocessing
     from trtbench.rows import AccuracyRecord, FidelityRecord, Row
@@ -78,64 +73,23 @@ class Results:
     artefacts: Collection[str] = ()
 
 
-def bench_suite(suite: Suite, places: Places, *, folder: Path, tell: Listener = nobody) -> Results:
-    """Score and time every engine of a suite, building first what is not there.
+class Session:
+    """Measures the engines of one suite, now and again: on the same images, watched by the same sampler.
 
     Args:
-        suite: the validated suite.
-        places: folders.
+        makings: of the suite.
+        built: its engines.
         folder: the run's folder; raw samples go to raw/, workers' words to logs/.
-        tell: told of progress.
+        images: the file of the test images.
     """
-    with Makings(suite, places, tell=tell) as makings:
-        built = list(built_engines(makings))
-        notes = (*_brought_words(makings), *overlap_notes(makings))
-        session = _Session(makings, folder)
-        found: list[Measured] = []
-        true_correct: TrueCorrect = {}
-        repeated, stopped = None, None
-        try:
-            with session.watch:
-                measure_engines(engine_files(built, suite), session.bench, found=found)
-            true_correct = _true_arithmetic(makings, built, Clock(tell))
-            session.score_graphs(built)
-            session.sample_on(found, *session.rows(built, found, true_correct))
-            with contextlib.suppress(RowError):  # the first builds stand, each as one build
-                rows, _ = session.rows(built, found, true_correct)
-                repeated = repeat_builds(
-                    makings, built, rows, measure=partial(session.again, true_correct=true_correct)
-                )
-        except (KeyboardInterrupt, StoreError) as error:
-            stopped = error
-        with unstoppable():
-            rows, blocks = session.rows(built, found, true_correct)
-            stopped = session.keep() or stopped
-        return Results(
-            rows=rows if repeated is None else tuple(repeated.rows.get(row.name, row) for row in rows),
-            blocks=blocks,
-            telemetry=session.watch.summary(),
-            repeated=repeated.blocks if repeated is not None else {},
-            notes=(*makings.dataset.notes, *notes),
-            stopped=stopped,
-            test_sha256=makings.dataset.test.sha256,
-            artefacts=makings.book.store.held,
-        )
 
-
-def _brought_words(makings: Makings) -> Iterator[str]:
-    if made := makings.brought.get("made"):
-        yield f"Networks and graphs were made on {made}."
-
-
-class _Session:
-    """Measures engines of one suite, now and again: on the same images, watched by the same sampler."""
-
-    def __init__(self, makings: Makings, folder: Path) -> None:
-        self._makings = makings
+    def __init__(self, makings: Makings, built: Sequence[BuiltEngine], folder: Path, *, images: Path) -> None:
+        self._makings, self._built = makings, built
+        self._notes = (*makings.dataset.notes, *_brought_words(makings), *overlap_notes(makings))
         self.watch = Watch()
         self.bench = Bench(
             images=Images(
-                path=test_pixels(makings),
+                path=images,
                 labels=makings.dataset.test.labels,
                 reference=_reference_or_none(makings),
                 classes=makings.dataset.classes,
@@ -147,13 +101,22 @@ class _Session:
             progress=Clock(makings.tell),
             energy_j=self.watch.energy_j,
         )
+        self.found: list[Measured] = []
+        self._true_correct: TrueCorrect = {}
+        self._repeated: RepeatedBuilds | None = None
         self._graphs: dict[str, AccuracyRecord | FidelityRecord] = {}
         self._measured: dict[str, tuple[Row, Measured]] = {}
 
-    def score_graphs(self, built: Sequence[BuiltEngine]) -> None:
-        """Score the graphs of the engines that were built and are not run, in exact arithmetic."""
+    @property
+    def files(self) -> list[EngineFile]:
+        """The engines that are measured."""
+        return engine_files(self._built, self._makings.suite)
+
+    def score_exactly(self) -> None:
+        """Score in exact arithmetic what tells drops apart, and the graphs of the engines that are not run here."""
+        self._true_correct = _true_arithmetic(self._makings, self._built, Clock(self._makings.tell))
         images, progress = self.bench.images, Clock(self._makings.tell)
-        waiting = [one.plan for one in built if one.status == "built"]
+        waiting = [one.plan for one in self._built if one.status == "built"]
         found: AccuracyRecord | FidelityRecord
         for index, plan in enumerate(waiting):
             with contextlib.suppress(RowError):  # the row stands without a score
@@ -166,12 +129,22 @@ class _Session:
                 self._graphs[plan.name] = found
             progress("graphs", "of engines that are not run", (index + 1) / len(waiting))
 
+    def sample_on(self, rows: Sequence[Row], blocks: Mapping[str, Timing]) -> None:
+        """Time more processes where the choice is open."""
+        with self.watch:
+            sample_on(self.found, rows, self.bench, self._makings.suite.decision, paired=paired_from(rows, blocks))
+
+    def build_again(self, rows: Sequence[Row]) -> None:
+        """Build the finalists again, where the suite asks for it, and measure their builds beside one another."""
+        with contextlib.suppress(RowError):  # the first builds stand, each as one build
+            self._repeated = repeat_builds(self._makings, self._built, rows, measure=self._again)
+
     def rows(
-        self, built: Sequence[BuiltEngine], found: Sequence[Measured], true_correct: TrueCorrect
+        self, built: Sequence[BuiltEngine], found: Sequence[Measured]
     ) -> tuple[tuple[Row, ...], dict[str, Timing]]:
         """Return the rows of what was measured, then of the engines that are not there; and the blocks that pair."""
         engines = {one.plan.name: one for one in built}
-        family = family_of(found, engines, throttled=self.watch.throttled, true_correct=true_correct)
+        family = family_of(found, engines, throttled=self.watch.throttled, true_correct=self._true_correct)
         rows, blocks = [], {}
         for one in found:
             engine = engines[one.engine.name]
@@ -190,7 +163,22 @@ class _Session:
         ]
         return tuple(rows), blocks
 
-    def keep(self) -> StoreError | None:
+    def results(self, stopped: KeyboardInterrupt | StoreError | None) -> Results:
+        """Return what was measured, its raw samples kept; `stopped` is what ended it early."""
+        rows, blocks = self.rows(self._built, self.found)
+        repeated = RepeatedBuilds(rows={}, blocks={}) if self._repeated is None else self._repeated
+        return Results(
+            rows=tuple(repeated.rows.get(row.name, row) for row in rows),
+            blocks=blocks,
+            telemetry=self.watch.summary(),
+            repeated=repeated.blocks,
+            notes=self._notes,
+            stopped=self._keep() or stopped,
+            test_sha256=self._makings.dataset.test.sha256,
+            artefacts=self._makings.book.store.held,
+        )
+
+    def _keep(self) -> StoreError | None:
         """Write the raw samples and what was watched; return what stood in the way."""
         try:
             for row, one in self._measured.values():
@@ -200,18 +188,16 @@ class _Session:
             return error
         return None
 
-    def sample_on(self, found: Sequence[Measured], rows: Sequence[Row], blocks: Mapping[str, Timing]) -> None:
-        """Time more processes where the choice is open."""
-        with self.watch:
-            sample_on(found, rows, self.bench, self._makings.suite.decision, paired=paired_from(rows, blocks))
-
-    def again(
-        self, built: Sequence[BuiltEngine], *, true_correct: TrueCorrect
-    ) -> tuple[tuple[Row, ...], dict[str, Timing]]:
+    def _again(self, built: Sequence[BuiltEngine]) -> tuple[tuple[Row, ...], dict[str, Timing]]:
         """Measure more engines, beside the others."""
         with self.watch:
             found = measure_engines(engine_files(built, self._makings.suite), self.bench)
-        return self.rows(built, found, true_correct)
+        return self.rows(built, found)
+
+
+def _brought_words(makings: Makings) -> Iterator[str]:
+    if made := makings.brought.get("made"):
+        yield f"Networks and graphs were made on {made}."
 
 
 def score_of(makings: Makings) -> Score | None:
@@ -351,10 +337,7 @@ def bench_engine(
             got=f"{dataset.num_classes} in {source}",
             cure="give the --data it was trained on",
         )
-    with tempfile.TemporaryDirectory() as folder:
-        images = Path(folder) / "test.npy"
-        with storing(images):
-            np.save(images, dataset.test.images)
+    with mapped(dataset.test.images, out) as images:
         name = f"{sidecar.variant} {sidecar.shown_precision} {sidecar.backend}"
         settings = {key: getattr(config, key) for key in BACKENDS[sidecar.backend].settings}
         bench = Bench(

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtbench.bench.measure import measure_engines
+from trtbench.bench.processes import mapped
 from trtbench.decide import choose
 from trtbench.decide.limits import held_against
 from trtbench.disk import storing, write_atomically
@@ -25,14 +27,15 @@ from trtbench.environment import collect_environment, using_gpu
 from trtbench.errors import ConfigError, StoreError
 from trtbench.foreign import MISFITS, read_json
 from trtbench.jsonable import to_jsonable
-from trtbench.make.makings import Places
+from trtbench.make.makings import Makings, Places
 from trtbench.progress import Event, Listener, Stages, logged, nobody
 from trtbench.report.disk import write_report
 from trtbench.report.document import Report, read_report
 from trtbench.report.remarks import advice, texts
 from trtbench.report.words import in_words, look_words
 from trtbench.running.again import paired_from
-from trtbench.running.bench import bench_suite
+from trtbench.running.bench import Session
+from trtbench.running.plan import built_engines
 from trtbench.store import LISTING
 from trtbench.suite import Suite, options
 
@@ -121,18 +124,29 @@ def run_suite(
         logged(folder, argv=argv, tell=tell) as listener,
     ):
         stages = Stages(listener)
-        with using_gpu(suite.device):
+        with using_gpu(suite.device), Makings(suite, places, tell=stages) as makings:
             environment = collect_environment()
-            results = bench_suite(suite, places, folder=folder, tell=stages)
-        with unstoppable():
-            report = _report(suite, places, results, environment)
-            created = now.isoformat(timespec="seconds")
-            report = replace(report, run_id=folder.name, created=created, argv=tuple(argv), stages=stages.seconds)
-            with _kept_elsewhere(report):
-                write_report(report, folder)
-            write_origin(folder, suite, places, artefacts=results.artefacts)
-            point_latest(places.runs, folder)
-            listener(Event(stage="report", item=folder.name, state="done"))
+            built = list(built_engines(makings))
+            with mapped(makings.dataset.test.images, folder) as images:
+                session, stopped = Session(makings, built, folder, images=images), None
+                try:
+                    with session.watch:
+                        measure_engines(session.files, session.bench, found=session.found)
+                    session.score_exactly()
+                    session.sample_on(*session.rows(built, session.found))
+                    session.build_again(session.rows(built, session.found)[0])
+                except (KeyboardInterrupt, StoreError) as error:
+                    stopped = error
+            with unstoppable():
+                results = session.results(stopped)
+                report = _report(suite, places, results, environment)
+                created = now.isoformat(timespec="seconds")
+                report = replace(report, run_id=folder.name, created=created, argv=tuple(argv), stages=stages.seconds)
+                with _kept_elsewhere(report):
+                    write_report(report, folder)
+                write_origin(folder, suite, places, artefacts=results.artefacts)
+                point_latest(places.runs, folder)
+                listener(Event(stage="report", item=folder.name, state="done"))
         if results.stopped is not None:
             raise results.stopped
     return report, folder

@@ -26,7 +26,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from trtbench.bench.processes import Workers, scoring_limit_s
+from trtbench.bench.processes import Workers, mapped, scoring_limit_s
 from trtbench.calibrate.exclusion import powers, signal_to_noise_db
 from trtbench.data import spread
 from trtbench.engines.base import place_of
@@ -292,12 +292,13 @@ def run_engine(
 ) -> RunFacts:
     """Let a worker process score an engine on images, with settings that its sidecar does not have."""
     path, sidecar = engine.value
-    with tempfile.TemporaryDirectory(prefix="trtbench-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="trtbench-") as scratch,
+        mapped(split.images, Path(scratch)) as images,
+    ):
         copy = Path(scratch) / path.name
         shutil.copyfile(path, copy)
         write_sidecar(copy, replace(sidecar, settings=settings))
-        images = Path(scratch) / "images.npy"
-        np.save(images, split.images)
         _work(copy, sidecar.backend, images, count=len(split), logits=folder / _LOGITS, under=under)
     return RunFacts()
 
