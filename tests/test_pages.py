@@ -8,7 +8,9 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -23,23 +25,33 @@ from trtbench.suite import parse_suite, suite_schema
 
 _ROOT = Path(__file__).parents[1]
 _DOCS = _ROOT / "docs"
-_PAGES = (_ROOT / "README.md", *sorted(_DOCS.glob("*.md")))
+PAGES = (_ROOT / "README.md", *sorted(_DOCS.glob("*.md")))
 
 
 def _page(name: str) -> str:
     return (_DOCS / name).read_text(encoding="utf-8")
 
 
-def shell_blocks(page: str) -> list[str]:
-    """Return what stands in the shell blocks of a page, and in the README's indented ones."""
-    fenced = re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    return fenced + re.findall(r"(?<=\n\n)(?: {4}\S.*\n)+", page)
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Return the blocks of a page in its order, each with its language; the README's indented ones are of a shell."""
+    found = re.finditer(r"^```(\w+)\n(.*?)^```$|(?<=\n\n)((?: {4}\S.*\n)+)", page, re.MULTILINE | re.DOTALL)
+    return [(one[1] or "bash", one[2] or one[3]) for one in found]
 
 
-def commands(script: str) -> list[str]:
-    """Return the lines of a shell script that call trtbench, what a backslash continues in one."""
-    lines = (line.strip() for line in script.replace("\\\n", " ").splitlines())
-    return [line for line in lines if line.startswith("trtbench ")]
+def lines(script: str) -> list[str]:
+    """Return the commands of a shell script, each with what a backslash or an open quote continues."""
+    found = re.findall(r'(?:"[^"]*"|[^"\n])+', script.replace("\\\n", " "))
+    return [line.strip() for line in found]
+
+
+def shell_lines(page: str) -> list[str]:
+    """Return the commands that a page shows."""
+    return [line for kind, text in blocks(page) if kind == "bash" for line in lines(text)]
+
+
+def commands(page: str) -> list[str]:
+    """Return the commands of a page that call trtbench."""
+    return [line for line in shell_lines(page) if line.startswith("trtbench ")]
 
 
 def parse(line: str) -> None:
@@ -58,31 +70,30 @@ def parse(line: str) -> None:
 
 def test_the_example_of_a_gate_names_only_what_exists() -> None:
     jobs = yaml.safe_load((_DOCS / "examples" / "gate.yml").read_text(encoding="utf-8"))["jobs"]
-    found = [line for job in jobs.values() for step in job["steps"] for line in commands(step.get("run", ""))]
+    found = [line for job in jobs.values() for step in job["steps"] for line in lines(step.get("run", ""))]
+    found = [line for line in found if line.startswith("trtbench ")]
 
     assert [line.split()[1] for line in found] == ["run", "compare"]
     for line in found:
         parse(line)
 
 
-@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_of_a_page_parses(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    found = [line for block in shell_blocks(text) for line in commands(block)]
 
     assert "```console" not in text  # there a prompt would hide a command from this test
-    for line in found:
+    for line in commands(text):
         parse(line)
 
 
 def test_the_pages_show_most_verbs() -> None:
-    blocks = [block for page in _PAGES for block in shell_blocks(page.read_text(encoding="utf-8"))]
-    shown = {line.split()[1] for block in blocks for line in commands(block)}
+    shown = {line.split()[1] for page in PAGES for line in commands(page.read_text(encoding="utf-8"))}
 
     assert len(shown & verbs().keys()) > 20
 
 
-@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_python_of_a_page_names_what_is_public(page: Path) -> None:
     for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
         compile(block, page.name, "exec")
@@ -96,6 +107,19 @@ def test_the_suites_of_a_page_are_some(page: str, names: list[str], tmp_path: Pa
     texts = re.findall(r"^```yaml\n(name: .*?)^```$", _page(page), re.MULTILINE | re.DOTALL)
 
     assert [parse_suite(text, origin=page, base=tmp_path).name for text in texts] == names
+
+
+def test_the_score_of_a_page_is_a_number_for_each_image(tmp_path: Path) -> None:
+    page = blocks(_page("other-networks.md"))
+    whole, part = (yaml.safe_load(text) for kind, text in page[:3] if kind == "yaml")
+    (code,) = (text for kind, text in page if "def found" in text)
+    space: dict[str, Any] = {}
+
+    exec(code, space)  # noqa: S102  our own page
+
+    suite = parse_suite(yaml.safe_dump(whole | part), origin="detector.yaml", base=tmp_path)
+    assert (suite.score, suite.decision.max_score_drop) == ("metric:found", 0.01)
+    assert space["found"]({"scores": np.eye(2, 5)}, ["a.png", "b.png"]) == [1, 1]
 
 
 def test_a_command_that_the_parser_refuses_fails() -> None:
