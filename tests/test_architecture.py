@@ -214,6 +214,15 @@ def test_every_test_that_the_page_of_the_house_names_exists() -> None:
     assert named <= there
 
 
+def test_the_walks_are_short() -> None:
+    walks = re.findall(r"^(An? [\w -]+): (\d+) hops", _PAGE, re.MULTILINE)
+
+    most = {"A ratio from YAML to torch-pruning": 15, "An image to a count": 16, "A latency sample to the page": 15}
+    assert walks
+    assert all(int(hops) <= most.pop(title) for title, hops in walks)
+    assert not most
+
+
 @pytest.mark.slow
 def test_the_walks_on_the_page_of_the_house_are_those_of_a_real_run() -> None:
     """After a change on the way: `python tests/walks.py`, and its output into docs/architecture.md."""

@@ -2,6 +2,9 @@
 
 A walk is what stands on the stack at a few moments on a value's way, each function of trtbench where it is first met.
 A worker process, and a thread, has a stack of its own. Lambdas and comprehensions are not counted.
+
+The ratio is followed from the text it stands in, an image from its folder, a sample from those who ask for it.
+Who asks for images to be loaded, `Makings.dataset`, or laid down for workers, the run, is no hop of its own (`since`).
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class _Pruner(torch_pruning.BasePruner):  # type: ignore[misc]  # torch-pruning 
         return current_channels - max(kept - kept % round_to, min(round_to, current_channels))
 
 
-def pruned_copy(model: nn.Module, cut: Cut, *, ratio: float) -> Pruned:
+def pruned_copy(model: nn.Module, cut: Cut, *, ratio: float, kept: tuple[str, ...] = ()) -> Pruned:
     """Prune a copy of a network; the classifier keeps its outputs, and each parameter learns or not as before.
 
     Layers whose channels torch-pruning cannot follow to where they are read keep them all, and a warning names them.
@@ -149,40 +149,27 @@ def pruned_copy(model: nn.Module, cut: Cut, *, ratio: float) -> Pruned:
         model: left as it is.
         cut: how.
         ratio: share of the channels that go, in [0, 1).
+        kept: such layers, once they are known.
 
     Raises:
         RowError: torch-pruning cannot follow the network at all, or not within the limit of the watch.
     """
-    if not ratio:
-        return Pruned(model=copy.deepcopy(model), ratio=ratio)
-    try:
-        with _in_time(model, cut), _roots(cut.watch):
-            return _cut(model, cut, ratio=ratio)
-    except RowError as error:
-        if isinstance(error.__cause__, _LateError):
-            raise
-        with _odd_reshapes_passed_over(), _in_time(model, cut):
-            kept = _unfollowed(model, cut, ratio=ratio)
-            if not kept:
-                raise
-            with _roots(cut.watch):
-                found = _cut(model, cut, ratio=ratio, kept=kept)
-    more = f" and {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
-    said = f"kept whole, for torch-pruning cannot follow their channels: {', '.join(kept[:_SHOWN])}{more}"
-    return replace(found, warnings=(said, *found.warnings))
-
-
-def _cut(model: nn.Module, cut: Cut, *, ratio: float, kept: tuple[str, ...] = ()) -> Pruned:
     twin = copy.deepcopy(model)
+    if not ratio:
+        return Pruned(model=twin, ratio=ratio)
     twin.requires_grad_(True)  # the dependencies are read off the graph of the gradients
     importance = _IMPORTANCES[cut.config.importance]()
-    with warnings.catch_warnings(record=True) as caught, evaluating(twin), _followed(twin, cut), torch.enable_grad():
-        warnings.simplefilter("always")
-        pruner = _pruner(twin, cut, importance, ratio=ratio, kept=kept)
-        for _ in range(cut.config.steps):
-            _take_gradients(twin, cut.batches, importance)
-            pruner.step()
-        logits_of_noise(twin, cut.input_shape)
+    try:
+        with _in_time(model, cut), _roots(cut.watch), _followed(twin, cut), _learning(twin) as caught:
+            pruner = _Pruner(twin, importance=importance, **_told(twin, cut, ratio=ratio, kept=kept))
+            for _ in range(cut.config.steps):
+                _take_gradients(twin, cut.batches, importance)
+                pruner.step()
+            logits_of_noise(twin, cut.input_shape)
+    except RowError as error:
+        if kept or isinstance(error.__cause__, _LateError) or (found := _keeping_some(model, cut, ratio=ratio)) is None:
+            raise
+        return found
     twin.zero_grad(set_to_none=True)
     learns = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in twin.named_parameters():
@@ -191,18 +178,38 @@ def _cut(model: nn.Module, cut: Cut, *, ratio: float, kept: tuple[str, ...] = ()
     return Pruned(model=twin, ratio=ratio, warnings=tuple(said))
 
 
-def _pruner(twin: nn.Module, cut: Cut, importance: Any, *, ratio: float, kept: tuple[str, ...]) -> _Pruner:
-    return _Pruner(
-        twin,
-        torch.zeros(1, *cut.input_shape, device=next(twin.parameters()).device),
-        importance=importance,
-        global_pruning=cut.config.scope == "global",
-        pruning_ratio=ratio,
-        iterative_steps=cut.config.steps,
-        ignored_layers=[*_ignored(twin, cut.input_shape), *(twin.get_submodule(name) for name in kept)],
-        round_to=cut.round_to,
+def _keeping_some(model: nn.Module, cut: Cut, *, ratio: float) -> Pruned | None:
+    """Return a copy that keeps the layers whole that cannot be followed; None where they cannot be told."""
+    with _odd_reshapes_passed_over():
+        with _in_time(model, cut):
+            kept = _unfollowed(model, cut, ratio=ratio)
+        if not kept:
+            return None
+        found = pruned_copy(model, cut, ratio=ratio, kept=kept)
+    more = f" and {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
+    said = f"kept whole, for torch-pruning cannot follow their channels: {', '.join(kept[:_SHOWN])}{more}"
+    return replace(found, warnings=(said, *found.warnings))
+
+
+@contextlib.contextmanager
+def _learning(model: nn.Module) -> Iterator[list[warnings.WarningMessage]]:
+    """Let gradients be taken in evaluation mode, and yield what is warned of meanwhile."""
+    with warnings.catch_warnings(record=True) as caught, evaluating(model), torch.enable_grad():
+        warnings.simplefilter("always")
+        yield caught
+
+
+def _told(twin: nn.Module, cut: Cut, *, ratio: float, kept: tuple[str, ...]) -> dict[str, Any]:
+    """Return what torch-pruning is told of a cut."""
+    return {
+        "example_inputs": torch.zeros(1, *cut.input_shape, device=next(twin.parameters()).device),
+        "global_pruning": cut.config.scope == "global",
+        "pruning_ratio": ratio,
+        "iterative_steps": cut.config.steps,
+        "ignored_layers": [*_ignored(twin, cut.input_shape), *(twin.get_submodule(name) for name in kept)],
+        "round_to": cut.round_to,
         **{name: {} for name in _FILLED},
-    )
+    }
 
 
 def _unfollowed(model: nn.Module, cut: Cut, *, ratio: float) -> tuple[str, ...]:
@@ -214,10 +221,10 @@ def _unfollowed(model: nn.Module, cut: Cut, *, ratio: float) -> tuple[str, ...]:
     while True:
         twin = copy.deepcopy(model).requires_grad_(True)
         names = {module: name for name, module in twin.named_modules()}
-        with warnings.catch_warnings(), evaluating(twin), torch.enable_grad(), _roots(cut.watch) as roots:
-            warnings.simplefilter("ignore")
+        with _learning(twin), _roots(cut.watch) as roots:
             try:
-                for group in _pruner(twin, cut, _TRIED, ratio=ratio, kept=tuple(kept)).step(interactive=True):
+                pruner = _Pruner(twin, importance=_TRIED, **_told(twin, cut, ratio=ratio, kept=tuple(kept)))
+                for group in pruner.step(interactive=True):
                     group.prune()
                     logits_of_noise(twin, cut.input_shape)
             except Exception:  # noqa: BLE001  whatever breaks: the layer at hand is kept
