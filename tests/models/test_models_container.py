@@ -60,6 +60,16 @@ def symbols(draw: st.DrawFn) -> np.ndarray[Any, np.dtype[np.int32]]:
     return found
 
 
+def test_a_header_tells_nothing_that_goes_without_saying() -> None:
+    data = to_bytes(PackedState(tensors={"all": torch.arange(1.0, 4.0), "some": torch.eye(40)}))
+    start = len(MAGIC) + 32 + 4
+
+    first, second = json.loads(zlib.decompressobj().decompress(data[start:]))["tensors"]
+    assert "zeros" not in first
+    assert "is_deflated" not in first["numbers"]
+    assert second["numbers"]["is_deflated"]
+
+
 @given(symbols())
 @settings(max_examples=80)
 def test_every_form_of_a_stream_gives_its_symbols_back(given_symbols: np.ndarray[Any, np.dtype[np.int32]]) -> None:

@@ -19,6 +19,7 @@ import struct
 import zlib
 from collections.abc import Mapping  # noqa: TC003  pydantic reads the annotations at run time
 from dataclasses import dataclass, field
+from operator import not_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -83,7 +84,7 @@ class _Numbers(_Part):
     stored: Literal["float16", "float32", "int64"]
     count: Annotated[int, Field(ge=0, lt=2**40)]
     bytes: Annotated[int, Field(ge=0, lt=2**40)]
-    is_deflated: bool = False
+    is_deflated: bool = Field(default=False, exclude_if=not_)
 
 
 class _Entry(_Part):
@@ -97,7 +98,7 @@ class _RawEntry(_Entry):
     kind: Literal["raw"] = "raw"
     dtype: Literal["float32", "int64"]
     numbers: _Numbers
-    zeros: Form | None = None
+    zeros: Form | None = Field(None, exclude_if=not_)
 
 
 class _TableEntry(_Entry):
@@ -151,7 +152,7 @@ def to_bytes(state: PackedState) -> bytes:
         entry, data = _write_grid(key, one) if isinstance(one, Grid) else _write_plain(key, one)
         entries.append(entry)
         blocks.append(data)
-    header = _Header(facts=dict(state.facts), tensors=tuple(entries)).model_dump_json(exclude_defaults=False)
+    header = _Header(facts=dict(state.facts), tensors=tuple(entries)).model_dump_json()
     packed = zlib.compress(header.encode(), 9)
     body = _LENGTH.pack(len(packed)) + packed + b"".join(blocks)
     return MAGIC + hashlib.sha256(body).digest() + body

@@ -43,9 +43,9 @@ number. Theirs is on the study's test images; "on our images" is the published c
 study's method on its checkpoint, scored on the images that ours is scored on. The difference is of the last named of
 our rows; it is paired, image by image, where theirs is on our images, and else between two samples. *beaten*: the 95 %
 interval of a paired difference lies above zero; else *higher*, *lower* or *equal*. All intervals are of one number
-each; every row is of one seed. Nothing was measured on a GPU, and no latency: the machine was busy. The networks were
-trained and scored on one thread (`OMP_NUM_THREADS=1`); another processor rounds otherwise, and up to nine of 1,017
-images went another way on one.
+each; a row is of seed 0, other seeds stand behind it. Nothing was measured on a GPU, and no latency: the machine was
+busy. The networks were trained and scored on one thread (`OMP_NUM_THREADS=1`); another processor rounds otherwise, and
+up to nine of 1,017 images went another way on one.
 
 The structure tables need nothing but the package: `trtbench reproduce study-001-structure-resnet20 --no-engines` makes
 one again. A clean clone of commit 0127433 did so on 2026-11-29: parameters, MACs, zeros, bytes and counts of all 38
@@ -196,7 +196,7 @@ def _table(table: PublishedTable, results: Results) -> Table:
         number = line.number
         cell = [number.label, fixed(number.accuracy), fixed(number.loss, decimals=4)]
         cell += [_top1(line.theirs), _top1(None if line.ours is None else line.ours.score), _loss(line.ours)]
-        cell += [ABSENT if line.best is None else f"{_top1(line.best.score)} {line.best.name}"]
+        cell += [ABSENT if line.best is None else _best(line.best, results)]
         found = line.difference
         cell += [ABSENT if found is None else str(found), "" if found is None else found.verdict]
         cell += [reached(line)] * has_reach
@@ -236,6 +236,13 @@ def _millions(macs: int | None) -> str:
 
 def _top1(score: Score | None) -> str:
     return ABSENT if score is None else percent(score.correct / score.total)
+
+
+def _best(row: Scored, results: Results) -> str:
+    """Return a row's accuracy and name, and the accuracies of the same row by other seeds of its training."""
+    rows = (one for found in results.values() for one in found.rows if one.variant.startswith(f"{row.variant}-seed-"))
+    others = [_top1(one.score) for one in rows if one.form == row.form]
+    return f"{_top1(row.score)} {row.name}" + (f" (other seeds {', '.join(others)})" if others else "")
 
 
 def _loss(row: Scored | None) -> str:
