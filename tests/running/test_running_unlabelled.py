@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from trtbench.errors import ConfigError, DataError, GateError
 from trtbench.make.makings import Makings
 from trtbench.report.document import read_report
 from trtbench.report.words import file_line, recommend
-from trtbench.running import Places, build_suite, run_suite
+from trtbench.running import Places, build_suite, outlook, run_suite
 from trtbench.running.bench import reference_logits, score_of
 from trtbench.shipping import load, prove, read_bundle, ship_row
 from trtbench.shipping.templates import onnxruntime, predict
@@ -268,7 +269,7 @@ data: {{source: 'images:{photographs}', size: {_SIDE}}}
 model: {{name: resnet20, train: {{epochs: 1}}}}
 variants: [{{kind: dense, name: dense}}]
 """
-    with pytest.raises(ConfigError, match="export the network to ONNX"):
+    with pytest.raises(ConfigError, match=r"onnx:network\.onnx of python -c .*build_model..resnet20"):
         build_suite(parse_suite(text, origin="nets.yaml"), Places(runs=tmp_path / "r", engines=tmp_path / "e"))
 
 
@@ -488,3 +489,66 @@ def test_a_score_that_cannot_be_is_told(
     labelled = "name: l\nmodel: {name: resnet20, train: {epochs: 1}}\nvariants: [{kind: dense, name: d}]\nscore: a.b:c"
     with pytest.raises(ConfigError, match="score with images:PATH or npz:PATH"):
         parse_suite(labelled, origin="l.yaml")
+
+
+_IN_PYTORCH = """
+import torch
+
+
+class Ranker(torch.nn.Module):
+    def __init__(self, num_classes=4):
+        super().__init__()
+        self.conv, self.users = torch.nn.Conv2d(3, num_classes, 3, padding=1), torch.nn.Embedding(7, num_classes)
+
+    def forward(self, photo, user):
+        seen = torch.nn.functional.silu(self.conv(photo))
+        return seen.mean((2, 3)) + self.users(user), seen
+
+
+class Segmenter(Ranker):
+    def forward(self, photo):
+        return {"out": self.conv(photo)}
+"""
+
+
+@pytest.fixture
+def in_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The module of a network of two inputs and two outputs, and of one that gives a dict."""
+    (tmp_path / "ranker_in_pytorch.py").write_text(_IN_PYTORCH, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return "ranker_in_pytorch"
+
+
+def _line(message: str) -> str:
+    """Return the code of the line that a refusal names as its cure."""
+    return re.search(r'python -c "(.*)"$', message)[1]  # type: ignore[index]  # it is there
+
+
+def test_a_network_in_pytorch_that_is_no_classifier_is_refused_before_it_trains_with_the_line_that_exports_it(
+    in_pytorch: str, tmp_path: Path
+) -> None:
+    model = f"model: {{name: '{in_pytorch}:Segmenter', train: {{epochs: 1}}}}"
+    text = f"name: s\ndata: {{source: digits, size: 8}}\n{model}\nvariants: [{{kind: dense, name: dense}}]\n"
+    with pytest.raises(ConfigError, match=r"expected one tensor of logits, \(1, 10\), got dict") as refused:
+        outlook(parse_suite(text, origin="s.yaml"), Places(runs=tmp_path / "runs"))
+    assert "m = Segmenter(num_classes=10); torch.onnx.export(m.eval(), (torch.zeros(2, 3, 8, 8),)," in _line(
+        str(refused.value)
+    )
+
+
+@pytest.mark.slow  # the exporter takes its time
+@pytest.mark.filterwarnings("ignore:.*axis name")
+def test_the_line_that_a_refusal_names_exports_a_network_of_several_inputs(
+    in_pytorch: str, samples: Path, tmp_path: Path
+) -> None:
+    places = Places(runs=tmp_path / "runs", engines=tmp_path / "engines")
+    suite = _of_tensors(Path("x.onnx"), samples)
+    named = suite.model.model_copy(update={"name": f"{in_pytorch}:Ranker"})
+    with pytest.raises(ConfigError, match="with labels for a network in PyTorch") as refused:
+        build_suite(suite.model_copy(update={"model": named}), places)
+    exec(_line(str(refused.value)), {})  # noqa: S102  what a user would paste
+    built = build_suite(_of_tensors(tmp_path / "network.onnx", samples), places)
+    assert [one.status for one in built] == ["ok", "ok"]
+    assert built[1].sidecar is not None
+    assert built[1].sidecar.achieved == "int8 in 1 of 1 convolutions"

@@ -207,9 +207,17 @@ class Makings:
         Raises:
             ConfigError: the images have no labels, which tell how many classes it has.
         """
-        cure = "export the network to ONNX and name it as onnx:PATH, or give images by class: folder:PATH"
-        self.require_labels("a network in PyTorch", cure)
+        if not self.dataset.is_labelled:
+            cure = f"give folder:PATH, images by class; or onnx:network.onnx of {self.export_line(num_classes=None)}"
+            self.require_labels("a network in PyTorch", cure)
         return Architecture.of(self.suite.model.name, num_classes=self.dataset.num_classes)
+
+    def export_line(self, *, num_classes: int | None) -> str:
+        """Return the shell line that writes the suite's network as network.onnx, whatever goes in and comes out."""
+        from trtbench.models.zoo import export_line
+
+        model, fit = self.suite.model, self.dataset.preprocessing
+        return export_line(model.name, fit, num_classes=num_classes, checkpoint=model.checkpoint)
 
     @functools.cached_property
     def computing(self) -> ComputingFacts:

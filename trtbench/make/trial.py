@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbench.environment.gpus import find_driver_version
+from trtbench.errors import ConfigError
 from trtbench.make.recipe import Aside, Facts, Given, recipe
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class ComputingFacts(Facts):
     threads: int
 
 
-@recipe(kind="trial", facts=TrialFacts, content=(), packages=("torch",), version=1)
+@recipe(kind="trial", facts=TrialFacts, content=(), packages=("torch",), version=2)
 def one_image(
     folder: Path,  # noqa: ARG001  the facts are all there is
     *,
@@ -40,8 +41,13 @@ def one_image(
     checkpoint: Given[Path] | None,
     weights_from: str | None,
     input_shape: tuple[int, int, int],
+    export_line: Aside[Callable[[], str]],
 ) -> TrialFacts:
-    """Run an image of zeros through a network with the weights it is to have, or with those of a seed."""
+    """Run an image of zeros through a network with the weights it is to have, or with those of a seed.
+
+    Raises:
+        ConfigError: it gives no logits.
+    """
     from trtbench.models.counts import count_params, evaluating, run_zeros
 
     if checkpoint is None:
@@ -49,7 +55,15 @@ def one_image(
     else:
         network = architecture.load(checkpoint.value, weights_from=weights_from).model
     with evaluating(network):
-        run_zeros(network, input_shape)
+        found = run_zeros(network, input_shape)
+    shape = getattr(found, "shape", None)
+    if shape != (1, architecture.num_classes):
+        raise ConfigError(
+            f"{architecture.name} with one image",
+            expected=f"one tensor of logits, (1, {architecture.num_classes})",
+            got=type(found).__name__ if shape is None else str(tuple(shape)),
+            cure=f"as no classifier it goes as onnx:network.onnx, with images:PATH: {export_line.value()}",
+        )
     return TrialFacts(params=count_params(network))
 
 
@@ -78,6 +92,7 @@ def trial(makings: Makings) -> TrialFacts:
         checkpoint=makings.checkpoint,
         weights_from=makings.suite.model.weights_from,
         input_shape=makings.input_shape,
+        export_line=Aside(lambda: makings.export_line(num_classes=makings.dataset.num_classes)),
     ).facts
 
 

@@ -55,8 +55,8 @@ def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     return macs
 
 
-def run_zeros(model: nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Run one image of zeros through the network, where its weights are and in their precision.
+def run_zeros(model: nn.Module, input_shape: tuple[int, ...]) -> Any:
+    """Return what the network makes of one image of zeros, where its weights are and in their precision.
 
     Raises:
         ConfigError: the network does not take images of this shape.
@@ -65,13 +65,13 @@ def run_zeros(model: nn.Module, input_shape: tuple[int, ...]) -> None:
     images = torch.zeros((1, *input_shape), dtype=weight.dtype, device=weight.device)
     try:
         with torch.no_grad():
-            model(images)
+            return model(images)
     except Exception as error:  # a user's own forward raises anything
         raise ConfigError(
             f"{type(model).__name__} with images of {' x '.join(map(str, input_shape))}",
             expected="a forward pass",
             got=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            cure="give images of the channels and the size that this network takes",
+            cure="give images of the channels and the size it takes; one of several inputs goes as ONNX",
         ) from error
 
 

@@ -17,9 +17,13 @@ from torch import Tensor, nn
 
 from trtbench import _optional
 from trtbench.errors import ConfigError
+from trtbench.records import AsTheyAre
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from trtbench.records import Preprocessing
 
 
 Shortcut = Literal["A", "B"]
@@ -231,6 +235,7 @@ _FOREIGN: Mapping[str, Callable[..., nn.Module]] = {
     "mobilenet_v2": _mobilenet_v2,
     "mobilenet_v2_cifar": _mobilenet_v2_cifar,
 }
+_FREE_BATCH = "{0: 'batch'}"
 _FORMS = "a name of the zoo, torchvision:NAME, timm:NAME or package.module:callable"
 
 
@@ -269,6 +274,35 @@ def build_model(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Modu
         )
     builder = {"torchvision": _torchvision, "timm": _timm}.get(source, partial(_callable, module_name=source))
     return builder(rest, num_classes=num_classes, in_channels=in_channels)
+
+
+def export_line(name: str, fit: Preprocessing, *, num_classes: int | None, checkpoint: Path | None) -> str:
+    """Return the shell line that writes a network as network.onnx, whatever goes in and comes out.
+
+    Args:
+        name: as `build_model` takes it.
+        fit: of pictures, which are its one argument, or the tensors that it takes by name.
+        num_classes: what it is called with, where there are classes.
+        checkpoint: its weights, a state dict.
+    """
+    source, _, rest = name.rpartition(":")
+    module, builder, called = {
+        "": ("trtbench.models", "build_model", [repr(rest)]),
+        "torchvision": ("torchvision.models", "get_model", [repr(rest)]),
+        "timm": ("timm", "create_model", [repr(rest)]),
+    }.get(source, (source, rest, []))
+    called += [] if num_classes is None else [f"num_classes={num_classes}"]
+    weights = f"m.load_state_dict(torch.load({str(checkpoint)!r}, map_location='cpu')); " if checkpoint else ""
+    if isinstance(fit, AsTheyAre):
+        zeros = [f"{one.name!r}: torch.zeros{(2, *one.shape)}.to(torch.{one.dtype})" for one in fit.tensors]
+        given = f"kwargs={{{', '.join(zeros)}}}"
+        free = f"{{{', '.join(f'{one.name!r}: {_FREE_BATCH}' for one in fit.tensors)}}}"
+    else:
+        given, free = f"(torch.zeros{(2, *fit.input_shape)},)", f"({_FREE_BATCH},)"
+    return (
+        f'python -c "import torch; from {module} import {builder}; m = {builder}({", ".join(called)}); {weights}'
+        f"torch.onnx.export(m.eval(), {given}, f='network.onnx', dynamic_shapes={free})\""
+    )
 
 
 def _own(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
