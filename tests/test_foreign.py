@@ -13,7 +13,7 @@ import yaml
 
 from trtbench.confined import _confine, confined
 from trtbench.errors import ConfigError
-from trtbench.foreign import MAX_YAML, NAME, file_size, is_inside, parse_json, parse_yaml, read_file
+from trtbench.foreign import MAX_YAML, NAME, file_size, is_inside, parse_json, parse_yaml, path_fault, read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,3 +153,14 @@ def test_where_nobody_tells_what_memory_is_taken_time_alone_is_limited(
     _confine(10**9, 10)
 
     assert limited == [resource.RLIMIT_CPU]
+
+
+def test_a_path_that_can_be_none_is_told_as_an_arguments_fault(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / ("a" * 300), tmp_path / "loop" / "file"):
+        with pytest.raises(OSError, match=r"too long|[Ss]ymbolic") as refused:
+            path.stat()
+        fault = path_fault(refused.value)
+        assert fault is not None
+        assert fault.cure == "give another one"
+    assert path_fault(FileNotFoundError()) is None

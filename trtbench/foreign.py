@@ -5,6 +5,7 @@ What is refused raises ValueError, what the operating system refuses OSError; wh
 
 from __future__ import annotations
 
+import errno
 import json
 import lzma
 import math
@@ -19,6 +20,8 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 import yaml
+
+from trtbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -249,6 +252,13 @@ def reason(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return "bytes that are not UTF-8 text"
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def path_fault(error: Exception) -> ConfigError | None:
+    """Return what to say of a path that the system takes for none, whoever asked for it; None of other errors."""
+    if not isinstance(error, OSError) or error.errno not in {errno.ENAMETOOLONG, errno.ELOOP}:
+        return None
+    return ConfigError(f"path {str(error.filename)[:80]!r}", got=reason(error), cure="give another one")
 
 
 def first_fault(error: ValidationError) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trtbench.records import Output
     from trtbench.rows import AccuracyRecord, FidelityRecord, LoadRecord
     from trtbench.suite import BenchConfig
-    from trtbench.suite.bench import Scope
+    from trtbench.suite.suite import Scope
 
 Mode = Literal["latency", "throughput"]
 Joules = Callable[[str], float | None]  # told a device, answers what it took since some moment

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from trtbench.engines.base import Engine, Session
     from trtbench.records import Preprocessing
-    from trtbench.suite.bench import Scope
+    from trtbench.suite.suite import Scope
 
 _MIN_WARM_UP_INFERENCES = 3
 # A GPU that waits lowers its clocks step by step within some tenths of a second, and raises them in some hundredths.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbench.bench.trtexec import CrossCheck, Figures
-    from trtbench.engines.inspection import Inspection
+    from trtbench.engines.tensorrt.backend import Inspection
     from trtbench.environment import GpuInfo
 
 app = typer.Typer()
@@ -71,8 +71,8 @@ def _show_machine(info: GpuInfo) -> None:
 @app.command("inspect")
 def inspect_verb(*, engine: EngineArgument, as_json: JsonOption = False) -> None:
     """Say what an engine is: precision asked for and achieved, layers, versions, how to build it; or an ONNX file."""
-    from trtbench.engines.inspection import inspect_engine
     from trtbench.engines.sidecar import sidecar_path
+    from trtbench.engines.tensorrt.backend import inspect_engine
 
     if engine.suffix == ".onnx" and not sidecar_path(engine).is_file():
         _inspect_graph(engine, as_json=as_json)

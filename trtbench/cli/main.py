@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import errno
 import inspect
 import io
 import logging
@@ -33,6 +32,7 @@ from trtbench.cli.options import (
 from trtbench.cli.screen import complain, show
 from trtbench.ending import Stopped, heed_signals
 from trtbench.errors import ConfigError, TrtbenchError
+from trtbench.foreign import path_fault
 from trtbench.progress import LEVEL
 
 if TYPE_CHECKING:
@@ -135,8 +135,6 @@ def _first_line(verb: typer.Typer) -> str:
     return str(text).partition("\n")[0]
 
 
-_NO_PATHS = {errno.ENAMETOOLONG, errno.ELOOP}  # whoever asked the system of such a path, it can be none
-_UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
 app = typer.Typer(name="trtbench", cls=_Verbs, no_args_is_help=True, **{**PLAIN, "add_completion": True})
 
 
@@ -188,14 +186,15 @@ def main() -> None:
     except Exception as error:
         if IS_DEBUGGED.get():
             raise
-        if isinstance(error, OSError) and error.errno in _NO_PATHS:
-            fault = ConfigError(f"path {str(error.filename)[:80]!r}", got=str(error.strerror), cure="give another one")
-            complain(fault)
-            sys.exit(fault.exit_code)
-        complain(_unforeseen(error))
-        sys.exit(_UNFORESEEN)
+        fault = path_fault(error) or _unforeseen(error)
+        complain(fault)
+        sys.exit(fault.exit_code)
     finally:
         speak_as_usual()
+
+
+class _UnforeseenError(TrtbenchError):
+    exit_code = 70  # EX_SOFTWARE of sysexits.h
 
 
 def _unforeseen(error: Exception) -> TrtbenchError:
@@ -207,4 +206,4 @@ def _unforeseen(error: Exception) -> TrtbenchError:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             traceback.print_exception(error, file=file)
         cure = f"report it with {log}, or run it again with --debug"
-    return TrtbenchError("trtbench itself: an error that nobody foresaw", got=got, cure=cure)
+    return _UnforeseenError("trtbench itself: an error that nobody foresaw", got=got, cure=cure)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from trtbench.suite.base import options
-from trtbench.suite.bench import BenchConfig, DecisionConfig, LoadConfig, Objective
 from trtbench.suite.engines import (
     BACKENDS,
     BackendEntry,
@@ -14,7 +13,7 @@ from trtbench.suite.engines import (
 )
 from trtbench.suite.inputs import ZOO, AugmentConfig, DataConfig, DistillConfig, ModelConfig, TrainConfig
 from trtbench.suite.read import Proposal, load_suite, parse_suite, shipped_suites, suite_template
-from trtbench.suite.suite import Suite, adhoc_suite, suite_schema
+from trtbench.suite.suite import BenchConfig, DecisionConfig, LoadConfig, Objective, Suite, adhoc_suite, suite_schema
 from trtbench.suite.variants import (
     KINDS,
     VARIANT_KINDS,
