@@ -199,33 +199,10 @@ def cifar10_lossless(shared: Path) -> Path:
 
 @pytest.fixture
 def sidecar() -> Callable[..., Sidecar]:
-    """Make the sidecar of an engine of a tiny network: 4 classes of 8 x 8 pixels; keywords replace its fields."""
-    from trtbench.engines.sidecar import Sidecar
-    from trtbench.records import Preprocessing
+    """Make the sidecar of an engine of a tiny network; keywords replace its fields."""
+    from tests.sidecars import sidecar_of
 
-    def make(**changes: object) -> Sidecar:
-        fields: dict[str, object] = {
-            "key": "k",
-            "variant": "dense",
-            "precision": "fp32",
-            "achieved": "fp32",
-            "backend": "onnxruntime-cpu",
-            "backend_version": "1",
-            "device": "cpu",
-            "machine": "any",
-            "engine_sha256": "0" * 64,
-            "engine_bytes": 1,
-            "weight_bytes": 1,
-            "source_sha256": "0" * 64,
-            "calibration_sha256": None,
-            "preprocessing": Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), size=8),
-            "model": "resnet20",
-            "num_classes": 4,
-            "build_s": 0.1,
-        }
-        return Sidecar(**{**fields, **changes})  # type: ignore[arg-type]  # the fields above are of the right types
-
-    return make
+    return sidecar_of
 
 
 @pytest.fixture(params=["10.16", "11.4"])

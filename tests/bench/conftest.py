@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from trtbench.bench.records import EngineFile, Images
-from trtbench.disk import file_sha256
 from trtbench.engines.base import BuildRequest
 from trtbench.engines.fake import FAKE
 from trtbench.engines.sidecar import write_sidecar
@@ -42,11 +41,10 @@ def fake_engine(tmp_path: Path, sidecar: Callable[..., Sidecar]) -> Callable[...
         path = tmp_path / f"{name}.json"
         FAKE.build(BuildRequest(source=source, engine=path, precision="fp32", num_classes=CLASSES))
         made = sidecar(
+            path,
             variant=name,
             backend="fake",
             device="simulated",
-            engine_sha256=file_sha256(path),
-            engine_bytes=path.stat().st_size,
             weight_bytes=0,
             num_classes=CLASSES,
         )

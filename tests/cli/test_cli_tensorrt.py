@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import pytest
 
+from tests.sidecars import sidecar_of
 from trtbench.cli import main
-from trtbench.disk import file_sha256
-from trtbench.engines.sidecar import Sidecar, write_sidecar
+from trtbench.engines.sidecar import write_sidecar
 from trtbench.records import Preprocessing
 
 if TYPE_CHECKING:
@@ -81,28 +81,19 @@ def engine(tmp_path: Path) -> Callable[..., str]:
         path = tmp_path / "dense.int8.plan"
         path.write_bytes(b"plan")
         fields: dict[str, object] = {
-            "key": "k",
-            "variant": "dense",
             "precision": "int8",
             "achieved": "int8 in 1 of 2 convolutions",
             "backend": "tensorrt",
             "backend_version": "10.16.1.11",
             "device": "NVIDIA L4",
             "machine": "Linux x86_64, NVIDIA L4, SM 8.9, CUDA 12 driver",
-            "engine_sha256": file_sha256(path),
-            "engine_bytes": 4,
             "weight_bytes": 2,
-            "source_sha256": "0" * 64,
-            "calibration_sha256": None,
             "preprocessing": Preprocessing(mean=(0.5,), std=(0.5,), size=8),
-            "model": "resnet20",
-            "num_classes": 4,
-            "build_s": 0.1,
             "facts": _FACTS,
             "notes": ("requested int8, achieved 1 of 2 convolutions (1 fp32): conv2",),
             "rebuild": "trtbench build mine.yaml",
         }
-        write_sidecar(path, Sidecar(**{**fields, **changes}))  # type: ignore[arg-type]  # of the right types above
+        write_sidecar(path, sidecar_of(path, **fields | changes))
         return str(path)
 
     return make

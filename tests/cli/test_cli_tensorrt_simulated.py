@@ -12,12 +12,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.sidecars import sidecar_of
 from trtbench.cli import main
 from trtbench.disk import file_sha256
 from trtbench.engines.base import BuildOptions, BuildRequest, backend
-from trtbench.engines.sidecar import Sidecar, read_sidecar, write_sidecar
+from trtbench.engines.sidecar import read_sidecar, write_sidecar
 from trtbench.jsonable import to_jsonable
-from trtbench.records import Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,24 +77,16 @@ def engine(tmp_path: Path) -> Path:
     onnx.save(proto, source)
     found, options = backend("tensorrt"), BuildOptions(batch_sizes=(1, 2))
     result = found.build(BuildRequest(source=source, engine=path, precision="fp32", num_classes=4, options=options))
-    made = Sidecar(
-        key="k",
-        variant="dense",
-        precision="fp32",
+    made = sidecar_of(
+        path,
         achieved=result.achieved,
         backend="tensorrt",
         backend_version=found.facts().version,
         device=found.facts().device,
         machine=found.facts(to_jsonable(options)).machine,
-        engine_sha256=file_sha256(path),
-        engine_bytes=path.stat().st_size,
         weight_bytes=result.weight_bytes,
         source_sha256=file_sha256(source),
-        calibration_sha256=None,
-        preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.25,) * 3, size=8),
         model="tiny",
-        num_classes=4,
-        build_s=0.1,
         options=to_jsonable(options),
         facts=result.facts,
     )

@@ -19,10 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import nn
 
+from tests.sidecars import sidecar_of
 from trtbench.calibrate.manifest import make_manifest, save_manifest
 from trtbench.compress.codec import pack_checkpoint
 from trtbench.data import load_dataset
-from trtbench.disk import file_sha256
 from trtbench.engines.sidecar import Sidecar, write_sidecar
 from trtbench.jsonable import sha256_of, to_jsonable
 from trtbench.models import load_model, save_model
@@ -140,24 +140,13 @@ def _write_images(folder: Path) -> None:
 
 
 def _sidecar(engine: Path) -> Sidecar:
-    return Sidecar(
-        key="k",
-        variant="dense",
-        precision="fp32",
-        achieved="fp32",
+    return sidecar_of(
+        engine,
         backend="fake",
-        backend_version="1",
         device="simulated",
-        machine="any",
-        engine_sha256=file_sha256(engine),
-        engine_bytes=engine.stat().st_size,
         weight_bytes=0,
-        source_sha256="0" * 64,
-        calibration_sha256=None,
         preprocessing=_FIT,
-        model="resnet20",
         num_classes=10,
-        build_s=0.1,
         widths=(16, 16),
         classes=tuple("0123456789"),
         options={"batch_sizes": [1, 2]},

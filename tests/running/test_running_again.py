@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.sidecars import sidecar_of
 from trtbench.bench.interleave import Timing
 from trtbench.bench.records import PLAIN, EngineFile, Measured, Run
-from trtbench.disk import file_sha256
 from trtbench.engines.base import BuildRequest
 from trtbench.engines.fake import FAKE
-from trtbench.engines.sidecar import Sidecar, write_sidecar
+from trtbench.engines.sidecar import write_sidecar
 from trtbench.environment import collect_environment
 from trtbench.errors import ConfigError
 from trtbench.jsonable import to_jsonable
-from trtbench.records import Preprocessing
 from trtbench.report.disk import read_blocks, write_raw, write_report
 from trtbench.report.document import Report, read_report
 from trtbench.rows import LatencyRecord, Row
@@ -38,28 +37,9 @@ def _engine(path: Path, **script: Any) -> str:
     source = path.with_suffix(".script")
     source.write_text(json.dumps({"jitter": 0.01, **script}))
     FAKE.build(BuildRequest(source=source, engine=path, precision="fp32", num_classes=4))
-    sha256 = file_sha256(path)
-    sidecar = Sidecar(
-        key="k",
-        variant="dense",
-        precision="fp32",
-        achieved="fp32",
-        backend="fake",
-        backend_version="1",
-        device="simulated",
-        machine="any",
-        engine_sha256=sha256,
-        engine_bytes=path.stat().st_size,
-        weight_bytes=0,
-        source_sha256="0" * 64,
-        calibration_sha256=None,
-        preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), size=8),
-        model="resnet20",
-        num_classes=4,
-        build_s=0.1,
-    )
+    sidecar = sidecar_of(path, backend="fake", device="simulated", weight_bytes=0)
     write_sidecar(path, sidecar)
-    return sha256
+    return sidecar.engine_sha256
 
 
 def _latency(p50_ms: float, **changes: Any) -> LatencyRecord:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.sidecars import sidecar_of
 from trtbench.bench.interleave import Timing
 from trtbench.bench.records import PLAIN, EngineFile, Measured, Run
-from trtbench.engines.sidecar import Sidecar
 from trtbench.errors import WorkerError
 from trtbench.make.engines import EnginePlan
-from trtbench.records import Preprocessing
 from trtbench.rows import AccuracyRecord
 from trtbench.running.plan import BuiltEngine
 from trtbench.running.rows import family_of, row_of
 from trtbench.suite import DenseVariant
 
 if TYPE_CHECKING:
+    from trtbench.engines.sidecar import Sidecar
     from trtbench.rows import Role
     from trtbench.running.rows import TrueCorrect
 
@@ -28,26 +28,7 @@ _DENSE = DenseVariant(kind="dense", name="dense")
 
 
 def _sidecar(precision: str = "fp32") -> Sidecar:
-    return Sidecar(
-        key="k",
-        variant="dense",
-        precision=precision,
-        achieved=precision,
-        backend="onnxruntime-cpu",
-        backend_version="1",
-        device="cpu",
-        machine="m",
-        engine_sha256="s",
-        engine_bytes=1,
-        weight_bytes=1,
-        source_sha256="s",
-        calibration_sha256=None,
-        preprocessing=Preprocessing(mean=(0.0,), std=(1.0,), size=1),
-        model="m",
-        num_classes=2,
-        build_s=1.0,
-        notes=("from the sidecar",),
-    )
+    return sidecar_of(precision=precision, achieved=precision, notes=("from the sidecar",))
 
 
 def _measured(name: str, ns: int, **changes: Any) -> Measured:
