@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import sys
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import ModuleType
 
+    from tests.command import Answer
     from trtbench.engines.sidecar import Sidecar
 
 # The same examples each time; how long one takes says nothing on a shared machine.
@@ -126,23 +126,36 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], Any]:
-    """Run a command line that ends well, in a folder of its own, and return its JSON."""
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Run `trtbench` with these words in this process; what it puts on the path of modules is taken off again."""
+    from tests.command import Answer
     from trtbench.cli import main
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("COLUMNS", "200")
 
-    def call(arguments: str) -> Any:
-        monkeypatch.setattr(sys, "argv", ["trtbench", *arguments.split(), "--json", "--quiet"])
-        code: Any = 0
+    def run(*words: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["trtbench", *map(str, words)])
+        code, path = 0, [*sys.path]
         try:
             main()
         except SystemExit as stop:
-            code = stop.code
+            code = int(stop.code or 0)
+        sys.path[:] = path
         told = capsys.readouterr()
-        assert not code, told.err
-        return json.loads(told.out)
+        return Answer(code, told.out, told.err)
+
+    return run
+
+
+@pytest.fixture
+def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Answer]) -> Callable[[str], Any]:
+    """Run a command line that ends well, in a folder of its own, and return its JSON."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(arguments: str) -> Any:
+        told = command(*arguments.split(), "--json", "--quiet")
+        assert not told.code, told.err
+        return told.json
 
     return call
 

@@ -9,54 +9,30 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trtbench.cli import main
 from trtbench.environment import Driver, Gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.command import Answer
+
 _TINY = "--size 8 --data digits"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture
 def trtbench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Answer]
 ) -> Callable[[str], Answer]:
     """Run a command line in a folder of its own, in this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("CI", raising=False)
-
-    def run(arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["trtbench", *arguments.split()])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return Answer(code=code, out=captured.out, err=captured.err)
-
-    return run
+    return lambda arguments: command(*arguments.split())
 
 
 _SUITE = """
@@ -72,17 +48,9 @@ decision: {max_drop_pp: 40}
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Path:
+def tiny(tiny_weights: Path) -> Path:
     """A suite of one dense variant on 16x16 digits, with weights beside it."""
-    import torch
-
-    from trtbench.models import build_model, save_model
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = build_model("tiny_nets:resnet8", num_classes=10).eval()
-    save_model(tmp_path / "net.safetensors", network, name="tiny_nets:resnet8", num_classes=10, metadata={})
-    path = tmp_path / "tiny.yaml"
+    path = tiny_weights / "tiny.yaml"
     path.write_text(_SUITE)
     return path
 

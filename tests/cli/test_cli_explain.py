@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +10,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from trtbench.cli import main
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from tests.command import Answer
 
 _MODEL = "--model onnx:net.onnx --data digits --size 16"
 _GRAPH = """
@@ -42,7 +41,7 @@ bench: {batch_sizes: [1], duration: 0.01, warm_up: 0, block_ms: 2}
 
 @pytest.fixture
 def trtbench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Answer]
 ) -> Callable[[str], tuple[int, str, str]]:
     """Run a command line in a folder that holds a network, in this process; answer code, out and err."""
     proto = onnx.parser.parse_model(_GRAPH)
@@ -52,20 +51,7 @@ def trtbench(
     onnx.save(proto, tmp_path / "net.onnx")
     (tmp_path / "tiny.yaml").write_text(_SUITE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["trtbench", *arguments.split()])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return lambda arguments: command(*arguments.split())
 
 
 def test_one_model_is_explained_and_a_second_call_answers_in_json(

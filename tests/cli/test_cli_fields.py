@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from tests.command import Answer
+
 # verb -> the parts it is the step of
 _STEPS: dict[str, tuple[type[BaseModel], ...]] = {
     "bench": (suite.BenchConfig,),
@@ -104,16 +106,13 @@ def test_an_option_with_a_rule_is_not_there_unless_it_is_given() -> None:
 
 
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
+def refused(command: Callable[..., Answer]) -> Callable[[str], str]:
     """Run a command line that is refused, and return what it says."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def run(arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["trtbench", *arguments.split()])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 2
-        return capsys.readouterr().err
+        told = command(*arguments.split())
+        assert told.code == 2
+        return told.err
 
     return run
 

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from trtbench.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.command import Answer
+
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], Any]:
+def run(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Answer]) -> Callable[[str], Any]:
     """Run a verb with --json in a folder that holds untrained weights; return its object, or the words of its error."""
-    import torch
-
-    from trtbench.models import build_model, save_model
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = build_model("tiny_nets:resnet8", num_classes=10).eval()
-    save_model(tmp_path / "net.safetensors", network, name="tiny_nets:resnet8", num_classes=10, metadata={})
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tiny_weights)
 
     def call(arguments: str) -> Any:
-        monkeypatch.setattr(sys, "argv", ["trtbench", *arguments.split(), "--json"])
-        try:
-            main()
-        except SystemExit as stop:
-            if stop.code:
-                return capsys.readouterr().err
-        return json.loads(capsys.readouterr().out)
+        told = command(*arguments.split(), "--json")
+        return told.err if told.code else told.json
 
     return call
 

@@ -12,34 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trtbench.cli import main
 from trtbench.report.disk import write_report
 from trtbench.report.document import Report, read_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.command import Answer
+
 GOLDEN = read_report(Path(__file__).parent.parent / "report" / "twenty-four-rows.json")
 
 
 @pytest.fixture
 def trtbench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[str], tuple[int, str, str]]:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Answer]
+) -> Callable[[str], Answer]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def run(arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["trtbench", *arguments.split()])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return lambda arguments: command(*arguments.split())
 
 
 def _with_hashes(report: Report, *, slower: float = 1.0, lost: float = 0.0) -> Report:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-
-from trtbench.cli import main
-from trtbench.models import build_model, save_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from tests.command import Answer
 
     Run = Callable[[str], tuple[int, str, str]]
 
@@ -22,27 +19,10 @@ _TINY = "--model tiny_nets:resnet8 --checkpoint net.safetensors --data digits --
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Answer]) -> Run:
     """Run a command line in a folder with a checkpoint; return the exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("COLUMNS", "200")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = build_model("tiny_nets:resnet8", num_classes=10).eval()
-    save_model(tmp_path / "net.safetensors", network, name="tiny_nets:resnet8", num_classes=10, metadata={})
-
-    def call(arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["trtbench", *arguments.split()])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    monkeypatch.chdir(tiny_weights)
+    return lambda arguments: command(*arguments.split())
 
 
 @pytest.mark.parametrize(

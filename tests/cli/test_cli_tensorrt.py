@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx
 import pytest
 
 from tests.sidecars import sidecar_of
-from trtbench.cli import main
 from trtbench.engines.sidecar import write_sidecar
 from trtbench.records import Preprocessing
 
@@ -19,32 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    code: int
-    out: str
-    err: str
+    from tests.command import Answer
 
 
 @pytest.fixture
-def trtbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+def trtbench(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Answer]) -> Callable[..., Answer]:
     """Run a command line in this process, where TensorRT cannot be imported."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-
-    def run(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["trtbench", *arguments])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return Answer(code=code, out=captured.out, err=captured.err)
-
-    return run
+    return command
 
 
 _FACTS = {

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -13,7 +12,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.sidecars import sidecar_of
-from trtbench.cli import main
 from trtbench.disk import file_sha256
 from trtbench.engines.base import BuildOptions, BuildRequest, backend
 from trtbench.engines.sidecar import read_sidecar, write_sidecar
@@ -34,23 +32,9 @@ _SUMMARY = (
 
 
 @pytest.fixture
-def trtbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def trtbench(command: Run) -> Run:
     """Run a command line in this process."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["trtbench", *arguments])
-        code: Any = 0
-        path = [*sys.path]
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        sys.path[:] = path
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return command
 
 
 @pytest.fixture
