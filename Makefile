@@ -67,7 +67,7 @@ bench-compare: setup
 	$(BIN)/python -m tests.benchmarks.compare --out $(OUT)
 
 bench-calibration: setup
-	$(BIN)/python tests/benchmarks/calibration.py --out $(OUT)
+	$(BIN)/python -m tests.benchmarks.calibration --out $(OUT)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Calibration beside ONNX Runtime's and NVIDIA ModelOpt's: time, memory, and what the int8 graphs get right.
 
-    SHARED=DIR python tests/benchmarks/calibration.py --out DIR [--repeats 3] [--modelopt-python PYTHON]
+    SHARED=DIR python -m tests.benchmarks.calibration --out DIR [--repeats 3] [--modelopt-python PYTHON]
 
 Every measurement is a process of its own on the same graph and the same images, in turn with the others, and the median
 of `--repeats`; contenders.py says what the clock holds. `DIR/calibration.json` has `speedup_vs_ort_entropy_512`,
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from tests.benchmarks.subjects import shared_folder
 from trtbench.calibrate.manifest import make_manifest
 from trtbench.data import batches, load_dataset
 from trtbench.disk import write_atomically
@@ -69,12 +70,8 @@ class Contender:
 def main() -> int:
     """Measure everything and write the results."""
     options = _options()
-    data = options.shared / "data"
-    if not data.is_dir():
-        sys.stderr.write(
-            f"SHARED={options.shared} holds no data; set SHARED to the folder of real images and weights\n"
-        )
-        return 2
+    shared = shared_folder()
+    data = shared / "data"
     lossless, jpeg = (_dataset(data / f"cifar10-{kind}.tar.xz") for kind in ("lossless", "jpeg"))
     contenders, absent = _contenders(options.modelopt_python)
     results: dict[str, Any] = {
@@ -89,7 +86,7 @@ def main() -> int:
         scratch = Path(folder)
         images = {"lossless": _saved(lossless, _TIMED, scratch), "jpeg": _saved(jpeg, _MANY, scratch)}
         for model in options.models:
-            bench = Bench(model=model, dataset=lossless, images=images, scratch=scratch, shared=options.shared)
+            bench = Bench(model=model, dataset=lossless, images=images, scratch=scratch, shared=shared)
             found = bench.measured(contenders, repeats=options.repeats)
             results["raw"][model] = found
             _summarise(results, model, found)
@@ -240,7 +237,6 @@ def _environment() -> dict[str, Any]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--shared", type=Path, default=Path(os.environ.get("SHARED", "../shared")))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--models", nargs="+", choices=list(_MODELS), default=list(_MODELS))
     parser.add_argument("--modelopt-python", default=os.environ.get("MODELOPT_PYTHON", sys.executable))

@@ -25,6 +25,7 @@ import numpy as np
 import onnx
 import yaml
 
+from tests.benchmarks.subjects import shared_folder
 from trtbench.disk import write_atomically
 from trtbench.graph.reference import exact_logits
 from trtbench.make.gains import calibration_record
@@ -101,9 +102,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     options = parser.parse_args()
-    if not (Path(os.environ.get("SHARED", "")) / "data").is_dir():
-        sys.stderr.write("SHARED holds no data; set SHARED to the folder of real images and weights\n")
-        return 2
+    shared_folder()
     networks: list[dict[str, Any]] = []
     for raw in (*SUITES, KNOWN):
         for name, graph, suite in _graphs(raw, options.work):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import sys
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from tests.benchmarks.subjects import shared_folder
 from trtbench.calibrate.ranges import collect_ranges
 from trtbench.data import batches, load_dataset
 from trtbench.disk import write_atomically
@@ -53,20 +53,16 @@ def main() -> int:
     """Measure both models and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--shared", type=Path, default=Path(os.environ.get("SHARED", "../shared")))
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
-    archive = options.shared / "data" / "cifar10-lossless.tar.xz"
-    if not archive.is_file():
-        sys.stderr.write(f"SHARED={options.shared} holds no data; set SHARED to the folder of real images\n")
-        return 2
-    data = DataConfig(source=f"folder:{archive}")
+    shared = shared_folder()
+    data = DataConfig(source=f"folder:{shared / 'data' / 'cifar10-lossless.tar.xz'}")
     dataset = load_dataset(data)
     images = np.concatenate(list(batches(dataset.train.images, dataset.preprocessing, size=512)))
     found: dict[str, Any] = {"images": _IMAGES, "batch_size": _BATCH, "cpu": collect_host().cpu.model, "models": {}}
     with tempfile.TemporaryDirectory() as folder:
         for name, (model, checkpoint) in _MODELS.items():
-            weights = options.shared / "weights" / checkpoint
+            weights = shared / "weights" / checkpoint
             suite = adhoc_suite(model={"name": model, "checkpoint": weights}, data=data)
             makings = Makings(suite, Places(runs=Path(folder), engines=Path(folder)))
             graph = float_graph(makings, suite.variants[0]).path(GRAPH)

@@ -1,6 +1,6 @@
 """What each calibration option brings to a depthwise network: MobileNetV2 on real CIFAR-10 photos.
 
-    SHARED=DIR python tests/benchmarks/depthwise.py --checkpoint mobilenet.safetensors --out DIR
+    SHARED=DIR python -m tests.benchmarks.depthwise --checkpoint mobilenet.safetensors --out DIR
 
 Writes `DIR/calibration-depthwise.json`: what FP32 and INT8 get right in true Q/DQ arithmetic, on the validation images,
 by which options are chosen, and on the test images. Train the network first, for half an hour on one CPU thread:
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from tests.benchmarks.subjects import shared_folder
 from trtbench.data import batches
 from trtbench.disk import file_sha256, write_atomically
 from trtbench.graph.reference import run_reference_batches
@@ -43,14 +43,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--shared", type=Path, default=Path(os.environ.get("SHARED", "../shared")))
     options = parser.parse_args()
-    archive = options.shared / "data" / "cifar10-lossless.tar.xz"
-    if not archive.is_file():
-        sys.stderr.write(
-            f"SHARED={options.shared} holds no data; set SHARED to the folder of real images and weights\n"
-        )
-        return 2
+    archive = shared_folder() / "data" / "cifar10-lossless.tar.xz"
     results = measure(options.checkpoint, archive, configs())
     text = json.dumps(results, indent=1) + "\n"
     write_atomically(options.out / "calibration-depthwise.json", text)

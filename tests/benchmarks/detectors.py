@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tests.benchmarks.lite0 import shared_photographs
+from tests.benchmarks.subjects import shared_folder
 from trtbench.data import balanced, load_dataset
 from trtbench.disk import write_atomically
 from trtbench.jsonable import to_jsonable
@@ -105,7 +105,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     options = parser.parse_args()
-    split = load_dataset(DataConfig(source=f"folder:{shared_photographs()}")).test
+    archive = shared_folder() / "data" / "cifar10-lossless.tar.xz"
+    split = load_dataset(DataConfig(source=f"folder:{archive}")).test
     photographs = split.images[balanced(split.labels, count=IMAGES, seed=0)]
     document: dict[str, Any] = {
         "command": "SHARED=DIR python -m tests.benchmarks.detectors --out DIR --work DIR",

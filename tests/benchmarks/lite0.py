@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from importlib import import_module, metadata
 from pathlib import Path
@@ -23,6 +22,7 @@ import onnx
 import torch
 from PIL import Image
 
+from tests.benchmarks.subjects import shared_folder
 from trtbench.calibrate.exclusion import judge
 from trtbench.data import balanced, load_dataset
 from trtbench.disk import write_atomically
@@ -71,22 +71,13 @@ def network(*, num_classes: int) -> torch.nn.Module:
     return model
 
 
-def shared_photographs() -> Path:
-    """Return the archive of real photographs; without it the program ends with 2 and the cure."""
-    archive = Path(os.environ.get("SHARED", "")) / "data" / "cifar10-lossless.tar.xz"
-    if not archive.is_file():
-        sys.stderr.write("SHARED holds no data; set SHARED to the folder of real images and weights\n")
-        sys.exit(2)
-    return archive
-
-
 def main() -> int:
     """Build what is asked for, and compare it with the float network on the test images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     options = parser.parse_args()
-    archive = shared_photographs()
+    archive = shared_folder() / "data" / "cifar10-lossless.tar.xz"
     options.work.mkdir(parents=True, exist_ok=True)
     trained = _trained()
     checkpoint = options.work / "lite0.safetensors"

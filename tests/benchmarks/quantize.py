@@ -1,4 +1,4 @@
-"""Measure quantization, codec and INT8 training on a real ResNet-20: python tests/benchmarks/quantize.py [STUDY...].
+"""Measure quantization, codec and INT8 training on a real ResNet-20: python -m tests.benchmarks.quantize [STUDY...].
 
 Reads $SHARED (default ../shared); writes docs/evidence/quantize.json. The weights are those of source study 002, scored
 on 1,017 original CIFAR-10 test images; training and calibration images are the 5,170 original training images.
@@ -7,7 +7,6 @@ on 1,017 original CIFAR-10 test images; training and calibration images are the 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tests.benchmarks.subjects import shared_folder
 from trtbench.compress.codec import pack_checkpoint
 from trtbench.data.folder import unpacked
 from trtbench.disk import write_atomically
@@ -38,10 +38,7 @@ _KEPT = ("correct", "total", "bytes", "bits_per_weight", "float_layers", "second
 
 def main() -> int:
     """Measure what the arguments name, or everything, and write it into the evidence."""
-    shared = Path(os.environ.get("SHARED", "../shared"))
-    if not (shared / "data").is_dir():
-        sys.stderr.write(f"SHARED={shared} holds no data\n")
-        return 2
+    shared = shared_folder()
     images = unpacked(shared / "data" / "cifar10-lossless.tar.xz")
     data = DataConfig(source=f"folder:{images}", mean=_MEAN, std=_STD)
     checkpoint = shared / "weights" / "yi-resnet20-pretrained.pt"

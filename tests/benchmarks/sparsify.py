@@ -1,6 +1,6 @@
 """Measure what pruning without training costs a real ResNet-20, and write docs/evidence/sparsify.json.
 
-    SHARED=../shared python tests/benchmarks/sparsify.py [NAME ...]
+    SHARED=../shared python -m tests.benchmarks.sparsify [NAME ...]
 
 Every number is of the network read back from its saved file, on the whole test split; with names only those are
 measured anew, the others stay as the file has them. Exits 2 where $SHARED holds no images and weights.
@@ -9,13 +9,13 @@ measured anew, the others stay as the file has them. Exits 2 where $SHARED holds
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.subjects import shared_folder
 from trtbench.environment import collect_environment
 from trtbench.jsonable import to_jsonable
 from trtbench.steps import accuracy, sparse_network, step
@@ -51,11 +51,8 @@ _VARIANTS: dict[str, WeightsVariant | NmVariant] = {
 
 def main(names: list[str]) -> None:
     """Measure and write."""
-    shared = Path(os.environ.get("SHARED", "../shared"))
+    shared = shared_folder()
     checkpoint = shared / "weights" / "yi-resnet20-pretrained.pt"
-    if not checkpoint.is_file():
-        sys.stderr.write(f"SHARED={shared} holds no weights; set SHARED to the folder of real images and weights\n")
-        sys.exit(2)
     archive = shared / "data" / "cifar10-lossless.tar.xz"
     data = DataConfig(source=f"folder:{archive}", mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
     scored = step(_suite(checkpoint, data), accuracy, None)
@@ -86,7 +83,7 @@ def _measured(checkpoint: Path, data: DataConfig, variant: WeightsVariant | NmVa
 def _write(rows: dict[str, Any], dense: dict[str, Any]) -> None:
     host = collect_environment().host
     document = {
-        "command": "SHARED=../shared python tests/benchmarks/sparsify.py",
+        "command": "SHARED=../shared python -m tests.benchmarks.sparsify",
         "network": "yi-resnet20-pretrained.pt, a ResNet-20 of source study 002",
         "images": "cifar10-lossless.tar.xz: 4,653 training, 517 validation, 1,017 test images",
         "cpu": host.cpu.model,

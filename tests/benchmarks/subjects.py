@@ -1,8 +1,10 @@
-"""The engines that the benchmarks of trtbench itself measure: ResNet-20 with seeded weights, built as a user would."""
+"""What the benchmarks of trtbench itself measure: real images, and a ResNet-20 of seeded weights, built as by users."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import sys
+from pathlib import Path
 
 import torch
 
@@ -10,9 +12,6 @@ from trtbench.bench.records import EngineFile
 from trtbench.models import build_model, save_model
 from trtbench.running import Places, build_suite
 from trtbench.suite import parse_suite
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _SUITE = """
 name: subjects
@@ -24,6 +23,15 @@ calibration: {{per_class: 2, method: minmax}}
 engines: [{{backend: onnxruntime-cpu, precisions: [fp32, int8]}}]
 bench: {{baselines: []}}
 """
+
+
+def shared_folder() -> Path:
+    """Return the folder of real images and weights, $SHARED; without it the program ends with 2 and the cure."""
+    folder = Path(os.environ.get("SHARED", "../shared"))
+    if not (folder / "data").is_dir():
+        sys.stderr.write(f"SHARED={folder} holds no data; set SHARED to the folder of real images and weights\n")
+        sys.exit(2)
+    return folder
 
 
 def build_subjects(folder: Path) -> dict[str, EngineFile]:
