@@ -105,7 +105,7 @@ _NOT_RUN = {
 _REFUSED = {
     r"--require": 5,
     r"--device cuda:1": 5,
-    r"^trtbench crosscheck": 2,
+    r"^trtbench crosscheck": 5,
     r"--precision int8\+fp16": 3,
     r"--on ray$": 5,
 }

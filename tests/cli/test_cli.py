@@ -556,6 +556,25 @@ def test_init_proposes_what_it_finds_in_checkpoint_and_folder(
     assert not Path("other.yaml").exists()
 
 
+def test_init_says_of_mean_and_size_that_the_checkpoint_notes_them(
+    trtbench: Callable[[str], Answer], noise: Callable[..., Path]
+) -> None:
+    from trtbench.jsonable import to_jsonable
+    from trtbench.models import build_model, save_model
+    from trtbench.records import Preprocessing
+
+    network = build_model("tiny_nets:resnet8", num_classes=3)
+    noted = json.dumps(to_jsonable(Preprocessing(mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0), size=24)))
+    save_model(Path("n.safetensors"), network, name="tiny_nets:resnet8", num_classes=3, metadata={"input": noted})
+
+    told = trtbench(f"init --model tiny_nets:resnet8 --checkpoint n.safetensors --data folder:{noise(train=5, test=2)}")
+
+    assert told.code == 0, told.err
+    text = Path("suite.yaml").read_text(encoding="utf-8")
+    assert "size: 24  # noted in the checkpoint" in text
+    assert "mean: [0.1, 0.2, 0.3]  # noted in the checkpoint" in text
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

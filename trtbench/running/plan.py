@@ -381,7 +381,7 @@ def propose(suite: Suite) -> Proposal:
         seen, width, is_quantized = _try(makings)
     counts = f"{len(dataset.train)} images to train on, {len(dataset.validation)} to validate on"
     reasons["source"] = f"{counts}, {len(dataset.test)} to score on; {dataset.num_classes} classes"
-    if suite.data.mean is None:
+    if suite.data.mean is None and "mean" not in data:
         data |= {"mean": dataset.preprocessing.mean, "std": dataset.preprocessing.std}
         reasons["mean"] = dataset.normalisation
         if "measured" in dataset.normalisation and suite.model.train is None:
