@@ -48,9 +48,11 @@ def places(tmp_path: Path) -> Places:
 
 @pytest.fixture
 def suite(images: Path, checkpoint: Path) -> Callable[..., Suite]:
-    """Write the tiny suite; `more` is YAML appended to it, `variants` replaces its variants."""
+    """Write the tiny suite; `more` is YAML appended to it, `variants` and `batch_sizes` replace its own."""
 
-    def make(more: str = "", variants: str = "[{kind: dense, name: dense}]") -> Suite:
+    def make(
+        more: str = "", variants: str = "[{kind: dense, name: dense}]", batch_sizes: tuple[int, ...] = (1,)
+    ) -> Suite:
         text = f"""
 name: tiny
 data: {{source: 'folder:{images}', size: 16, validation: 0.25}}
@@ -59,7 +61,7 @@ variants: {variants}
 fine_tune: {{epochs: 1, batch_size: 9, lr: 0.01}}
 export: {{exporter: torchscript}}
 calibration: {{per_class: 4, method: minmax}}
-bench: {{batch_sizes: [1, 2], duration: 0.01, warm_up: 0, block_ms: 2, processes: 1}}
+bench: {{batch_sizes: {[*batch_sizes]}, duration: 0.01, warm_up: 0, block_ms: 2, processes: 1}}
 decision: {{max_drop_pp: 40}}
 """
         replaced = tuple(f"{line.partition(':')[0]}:" for line in more.splitlines() if line and line[0].isalpha())

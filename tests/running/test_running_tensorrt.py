@@ -37,7 +37,7 @@ def test_the_usual_suite_of_a_gpu_runs_in_every_precision_that_the_major_has(
     report, folder = run_suite(suite("engines: [{backend: auto}]"), places, argv=["trtbench"], now=NOW)
 
     rows = [row for row in report.rows if row.backend == "tensorrt"]
-    assert [row.precision for row in rows if row.batch_size == 1] == list(usual)
+    assert [row.precision for row in rows] == list(usual)
     assert {row.status for row in report.rows} == {"ok"}
     assert all(row.simulated for row in rows)
     assert report.decision.winner is None
@@ -61,7 +61,7 @@ def test_a_run_with_repeated_builds_ends_with_a_report_of_their_median(
     suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def untrained(rows: Sequence[Row], _decision: DecisionConfig) -> tuple[str, ...]:  # at chance level nothing wins
-        return tuple(row.name for row in rows if row.backend == "tensorrt" and row.batch_size == 1)
+        return tuple(row.name for row in rows if row.backend == "tensorrt")
 
     monkeypatch.setattr("trtbench.running.plan.finalists", untrained)
     wanted = suite("engines: [{backend: tensorrt, precisions: [fp32, tf32], builds: 3}]")
@@ -126,7 +126,7 @@ def test_a_suite_runs_whole_with_builds_and_streams_on_the_second_of_two_gpus_be
     wanted = suite("engines: [{backend: tensorrt, precisions: [fp32], builds: 3}]\ndevice: cuda:1")
     load = LoadConfig(streams=4, duration=0.02)
     wanted = wanted.model_copy(
-        update={"bench": wanted.bench.model_copy(update={"batch_sizes": (1,), "load": (load,), "baselines": ()})}
+        update={"bench": wanted.bench.model_copy(update={"load": (load,), "baselines": ()})}
     )
 
     report, folder = run_suite(wanted, places, argv=["trtbench"], now=NOW)
@@ -191,7 +191,7 @@ def test_fp8_is_a_row_where_the_gpu_has_it_and_refused_elsewhere(
 
 @pytest.mark.usefixtures("tensorrt_11_double")
 def test_one_dynamic_profile_serves_every_batch_size(suite: Make, places: Places) -> None:
-    wanted = suite("engines: [{backend: tensorrt, precisions: [fp16], profile: [1, 2, 4]}]")
+    wanted = suite("engines: [{backend: tensorrt, precisions: [fp16], profile: [1, 2, 4]}]", batch_sizes=(1, 2))
     report, _ = run_suite(wanted, places, argv=["trtbench"], now=NOW)
 
     rows = [row for row in report.rows if row.backend == "tensorrt"]
@@ -240,8 +240,6 @@ def test_sparse_engines_stand_beside_dense_ones(suite: Make, places: Places) -> 
 @pytest.mark.usefixtures("tensorrt_10_double")
 def test_a_sparse_int8_row_says_so_and_is_told_what_true_arithmetic_gets_right(suite: Make, places: Places) -> None:
     wanted = suite("engines: [{backend: tensorrt, precisions: [int8], sparse: true}]")
-    bench = wanted.bench.model_copy(update={"batch_sizes": (1,)})
-    wanted = wanted.model_copy(update={"bench": bench})
 
     report, _ = run_suite(wanted, places, argv=["trtbench"], now=NOW)
 
@@ -253,12 +251,12 @@ def test_a_sparse_int8_row_says_so_and_is_told_what_true_arithmetic_gets_right(s
 
 def test_a_profile_that_leaves_out_a_batch_size_is_refused(suite: Make) -> None:
     with pytest.raises(Exception, match=r"a profile that holds the batch sizes \[1, 2\]"):
-        suite("engines: [{backend: tensorrt, profile: [1, 1, 1]}]")
+        suite("engines: [{backend: tensorrt, profile: [1, 1, 1]}]", batch_sizes=(1, 2))
 
 
 def test_pytorch_rows_come_in_the_precisions_asked_for(suite: Make, places: Places) -> None:
     wanted = suite("engines: [{backend: onnxruntime-cpu, precisions: [fp32]}]")
-    bench = wanted.bench.model_copy(update={"baseline_precisions": ("fp32", "bf16"), "batch_sizes": (1,)})
+    bench = wanted.bench.model_copy(update={"baseline_precisions": ("fp32", "bf16")})
 
     report, _ = run_suite(wanted.model_copy(update={"bench": bench}), places, argv=["trtbench"], now=NOW)
 
