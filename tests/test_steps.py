@@ -158,9 +158,10 @@ def test_a_step_equals_its_suite_when_it_exports(run: Run, suite: Say, tmp_path:
 
 
 def test_a_step_equals_its_suite_when_it_calibrates(run: Run, suite: Say, tmp_path: Path) -> None:
-    run(f"calibrate --per-class 2 --seed 1 --weights mse --set export.exporter=torchscript {_ONE} --output made")
+    options = "--per-class 2 --seed 1 --method percentile --weights mse --set export.exporter=torchscript"
+    run(f"calibrate {options} {_ONE} --output made")
 
-    text = "export: {exporter: torchscript}\ncalibration: {per_class: 2, seed: 1, weights: mse}"
+    text = "export: {exporter: torchscript}\ncalibration: {per_class: 2, seed: 1, method: percentile, weights: mse}"
     said = _made(suite(text), tmp_path)
     variant = said.suite.variants[0]
     made = tmp_path / "made"
@@ -205,12 +206,13 @@ def test_a_step_trains_by_the_budget_of_a_suite_that_says_nothing(
 
 def test_a_step_equals_its_suite_when_it_builds(run: Run, suite: Say, tmp_path: Path) -> None:
     found = run(
-        f"build --precision int8 --backend onnxruntime-cpu --per-class 2 --set export.exporter=torchscript {_ONE}"
+        "build --precision int8 --backend onnxruntime-cpu --per-class 2 --set calibration.method=minmax"
+        f" --set export.exporter=torchscript {_ONE}"
     )
 
     text = """
 export: {exporter: torchscript}
-calibration: {per_class: 2}
+calibration: {per_class: 2, method: minmax}
 engines: [{backend: onnxruntime-cpu, precisions: [int8]}]
 bench: {baselines: []}
 """

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import math
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -139,23 +138,20 @@ def test_each_magnitude_falls_into_its_bin_whatever_its_size(power: int, dtype: 
 
 
 def _migacz_loop(counts: NDArray[np.float64]) -> int:
-    """Write out the pseudocode of Migacz (GTC 2017) bin by bin, with SciPy's divergence."""
+    """Write out the pseudocode of Migacz (GTC 2017) candidate by candidate, with SciPy's divergence."""
     divergences = []
     for size in range(128, len(counts) + 1):
-        reference = counts[:size].copy()
+        kept = counts[:size]
+        reference = kept.copy()
         reference[-1] += counts[size:].sum()
-        expanded = np.zeros(size)
         edges = [math.ceil(level * size / 128) for level in range(129)]
-        for start, end in itertools.pairwise(edges):
-            filled = counts[start:end] > 0
-            if filled.any():
-                expanded[start:end][filled] = counts[start:end].sum() / filled.sum()
+        mass, filled = (np.add.reduceat(part, edges[:-1]) for part in (kept, (kept > 0).astype(np.float64)))
+        expanded = np.repeat(mass / np.maximum(filled, 1), np.diff(edges)) * (kept > 0)
         divergences.append(scipy.stats.entropy(reference, expanded) if expanded.any() else math.inf)
     return 128 + len(divergences) - 1 - int(np.argmin(divergences[::-1]))
 
 
-# The published loop takes a second and more for each; one of each sign is enough in every run.
-@pytest.mark.parametrize("name", [pytest.param("normal", marks=pytest.mark.slow), "relu", "heavy"])
+@pytest.mark.parametrize("name", ["normal", "relu", "heavy"])
 def test_the_entropy_search_is_the_published_loop(name: str) -> None:
     values = _sample(name)
     histogram = observe(Histogram(), values, tensor="x")

@@ -66,7 +66,7 @@ def test_dynamic_int8_says_how_little_it_touches(run: Callable[[str], Any]) -> N
 
 @pytest.mark.slow
 def test_qat_writes_the_graph_it_trained(run: Callable[[str], Any], tmp_path: Path) -> None:
-    found = run(f"qat {_MODEL} --exporter torchscript --per-class 2 --epochs 1 --output q --quiet")
+    found = run(f"qat {_MODEL} --exporter torchscript --per-class 2 --method minmax --epochs 1 --output q --quiet")
     assert found["placement"] == "9 of 9 convolutions, 1 of 1 linear layers"
     assert {path.name for path in (tmp_path / "q").iterdir()} == {"model.onnx", "model.qdq.onnx", "ranges.json"}
     assert found["total"] == 900

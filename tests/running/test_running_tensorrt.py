@@ -125,9 +125,7 @@ def test_a_suite_runs_whole_with_builds_and_streams_on_the_second_of_two_gpus_be
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
     wanted = suite("engines: [{backend: tensorrt, precisions: [fp32], builds: 3}]\ndevice: cuda:1")
     load = LoadConfig(streams=4, duration=0.02)
-    wanted = wanted.model_copy(
-        update={"bench": wanted.bench.model_copy(update={"load": (load,), "baselines": ()})}
-    )
+    wanted = wanted.model_copy(update={"bench": wanted.bench.model_copy(update={"load": (load,), "baselines": ()})})
 
     report, folder = run_suite(wanted, places, argv=["trtbench"], now=NOW)
 

@@ -104,7 +104,7 @@ def test_zeros_stay_zero_in_graphs_that_learn_and_in_their_codes(
     run: Run, pruned: Path, tmp_path: Path, rounding: str
 ) -> None:
     budget = "--epochs 1 --lr 0.01 --batch-size 9 --augment-crop-padding 1"
-    options = f"--per-class 2 --rounding {rounding} --set export.exporter=torchscript"
+    options = f"--per-class 2 --method minmax --rounding {rounding} --set export.exporter=torchscript"
     run(f"qat {budget} {options} --output out --checkpoint {pruned}")
 
     before = zeros_of(_pruned())

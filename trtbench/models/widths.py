@@ -232,15 +232,28 @@ def _cure(shapes: Mapping[str, Shape], request: Request) -> str:
     return f"{reason}try {' or '.join(fitting)}"
 
 
-class _Counting(TorchFunctionMode):
-    """Keep numbers that are written out off the meta device: torchvision's RegNets compute their widths from some."""
+# On the meta device there is nothing to write, and each takes longer than making the network's tensors.
+_WRITES = {f"{one}_" for one in ("fill", "zero", "ones", "zeros", "constant", "normal", "uniform", "trunc_normal")} | {
+    f"{one}_{drawn}_" for one in ("kaiming", "xavier") for drawn in ("normal", "uniform")
+}
+
+
+class _Structure(TorchFunctionMode):
+    """Build networks without drawing weights, on the meta device.
+
+    Numbers that are written out stay off it: torchvision's RegNets compute their widths from some.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         del types
+        given = {} if kwargs is None else kwargs
+        written = args[0] if args else given.get("tensor")
+        if getattr(func, "__name__", "") in _WRITES and isinstance(written, Tensor) and written.is_meta:
+            return written
         usual = {"device": "cpu"} if func in {torch.arange, torch.tensor} else {}
-        return func(*args, **{**usual, **(kwargs or {})})
+        return func(*args, **{**usual, **given})
 
 
 def fitting_names(shapes: Mapping[str, Shape], request: Request, *, names: Iterable[str]) -> list[str]:
@@ -248,7 +261,7 @@ def fitting_names(shapes: Mapping[str, Shape], request: Request, *, names: Itera
     exact: list[str] = []
     wider: list[str] = []
     for name in names:
-        with torch.device("meta"), _Counting():
+        with torch.device("meta"), _Structure():
             model = build_model(name, num_classes=request.num_classes, in_channels=request.in_channels)
         naming, misfits = compare(model, shapes, request)
         if misfits:
