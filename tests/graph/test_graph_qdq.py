@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from tests.graph.blocks import BLOCK, CONV, WEIGHTS, images_of, model_of
 from trtbench.errors import GraphError
 from trtbench.graph.lint import lint
 from trtbench.graph.placement import activation_tensors, plan_qdq
@@ -21,44 +22,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_RNG = np.random.default_rng(0)
-_CONV = "Conv<pads = [1, 1, 1, 1]>"
-_BLOCK = f"""
-    stem = {_CONV}(input, w, b)
-    x = Relu(stem)
-    a = {_CONV}(x, w2, b)
-    sum = Add(a, x)
-    y = Relu(sum)
-    pooled = GlobalAveragePool(y)
-    flat = Flatten(pooled)
-    out = Gemm<transB = 1>(flat, fc)
-"""
-_WEIGHTS = {
-    "w": _RNG.normal(size=(4, 4, 3, 3)).astype(np.float32),
-    "w2": _RNG.normal(size=(4, 4, 3, 3)).astype(np.float32)
-    * np.array([1, 10, 100, 0.1], np.float32)[:, None, None, None],
-    "b": _RNG.normal(size=4).astype(np.float32),
-    "fc": _RNG.normal(size=(3, 4)).astype(np.float32),
+_WEIGHTS: dict[str, Any] = {
+    **WEIGHTS,
+    "w2": WEIGHTS["w2"] * np.array([1, 10, 100, 0.1], np.float32)[:, None, None, None],
 }
 _AMAX = {"input": 4.0, "x": 20.0, "y": 900.0, "flat": 300.0}
 
 
-def _model(body: str = _BLOCK, **weights: NDArray[np.float32]) -> onnx.ModelProto:
-    signature = "net (float[batch, 4, 6, 6] input) => (float[batch, n] out)"
-    text = f'<ir_version: 10, opset_import: ["" : 20]> {signature} {{ {body} }}'
-    model = onnx.parser.parse_model(text)
-    model.graph.output[0].type.tensor_type.ClearField("shape")
-    for name, value in (_WEIGHTS | weights).items():
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    return model
+def _model(body: str = BLOCK, **weights: NDArray[np.float32]) -> onnx.ModelProto:
+    return model_of(body, **_WEIGHTS | weights)
 
 
 def _initializers(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
     return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-
-
-def _images(count: int) -> NDArray[np.float32]:
-    return np.random.default_rng(1).standard_normal((count, 4, 6, 6), dtype=np.float32)
 
 
 @pytest.fixture
@@ -113,9 +89,9 @@ def _rounded(values: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray
 def test_the_arithmetic_is_that_of_rounding_by_hand(quantized: onnx.ModelProto) -> None:
     weight = _WEIGHTS["w"]
     scales = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / np.float32(127)
-    images = _images(2)
+    images = images_of(2)
     by_hand = run_reference(
-        _model(f"out = {_CONV}(input, w, b)", w=_rounded(weight, scales)),
+        _model(f"out = {CONV}(input, w, b)", w=_rounded(weight, scales)),
         {"input": _rounded(images, np.array(4 / 127, np.float32))},
     )["out"]
     got = run_reference(quantized, {"input": images}, outputs=["stem"])["stem"]
@@ -123,7 +99,7 @@ def test_the_arithmetic_is_that_of_rounding_by_hand(quantized: onnx.ModelProto) 
 
 
 def test_int8_logits_are_near_the_float_ones() -> None:
-    model, images = _model(), _images(8)
+    model, images = _model(), images_of(8)
     plan = plan_qdq(model)
     values = run_reference(model, {"input": images}, outputs=activation_tensors(plan))
     quantized = insert_qdq(model, plan, {name: float(np.abs(value).max()) for name, value in values.items()})
@@ -198,7 +174,7 @@ def _fused(model: onnx.ModelProto, path: Path) -> Counter[str]:
 
 
 def test_on_this_cpu_only_the_plan_for_it_becomes_int8_kernels(tmp_path: Path) -> None:
-    model, images = _model(), _images(8)
+    model, images = _model(), images_of(8)
     exact = run_reference(model, {"input": images})["out"]
     operators = {}
     for runtime in get_args(Runtime):
@@ -230,9 +206,9 @@ def test_on_this_cpu_only_the_plan_for_it_becomes_int8_kernels(tmp_path: Path) -
 def test_on_this_cpu_every_convolution_is_int8_whatever_activation_is_behind_it(
     activation: str, tmp_path: Path
 ) -> None:
-    body = f"c = {_CONV}(input, w, b) {activation} d = {_CONV}(f, w2, b) flat = Flatten(d) out = Relu(flat)"
+    body = f"c = {CONV}(input, w, b) {activation} d = {CONV}(f, w2, b) flat = Flatten(d) out = Relu(flat)"
     numbers = {"three": np.float32(3), "zero": np.float32(0), "six": np.float32(6)}
-    model, images = _model(body, **{name: np.asarray(value) for name, value in numbers.items()}), _images(2)
+    model, images = _model(body, **{name: np.asarray(value) for name, value in numbers.items()}), images_of(2)
     plan = plan_qdq(model, runtime="onnxruntime-cpu")
     values = run_reference(model, {"input": images}, outputs=activation_tensors(plan))
     quantized = insert_qdq(model, plan, {name: float(np.abs(value).max()) for name, value in values.items()})
@@ -256,10 +232,10 @@ def test_unsigned_codes_divide_the_range_by_255() -> None:
 def test_a_dead_channel_with_a_bias_overflows_no_kernel_of_onnx_runtime(runtime: Runtime) -> None:
     weight = _WEIGHTS["w"].copy()
     weight[1:3] *= np.array([0, 1e-9], np.float32)[:, None, None, None]
-    model = _model(f"a = {_CONV}(input, w, b) r = Relu(a) out = {_CONV}(r, w2)", w=weight, b=np.full(4, 5, np.float32))
+    model = _model(f"a = {CONV}(input, w, b) r = Relu(a) out = {CONV}(r, w2)", w=weight, b=np.full(4, 5, np.float32))
     plan = plan_qdq(model, runtime=runtime)
     quantized = insert_qdq(model, plan, {"input": 2.0, "r": 20.0})
-    images = _images(2)
+    images = images_of(2)
     session = onnxruntime().InferenceSession(quantized.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = run_reference(quantized, {"input": images})["out"]
     # One step of an input code may tip over, where an int32 overflow is off by the whole channel.
@@ -285,7 +261,7 @@ def test_a_graph_that_onnx_runtime_quantized_is_the_float_graph_again(tmp_path: 
     assert operators == {"Conv": 2, "Clip": 2, "Add": 1, "GlobalAveragePool": 1, "Flatten": 1, "Gemm": 1}
     assert (found.pairs > 5, found.clips) == (True, 2)
     assert f"{found.codes} weights and biases were codes" in found.note
-    images = {"input": _images(8)}
+    images = {"input": images_of(8)}
     floats, ours, theirs = (run_reference(one, images)["out"] for one in (model, found.proto, quantized))
     rounding = np.abs(theirs - floats).max()
     assert np.abs(ours - floats).max() <= rounding  # of the weights alone
@@ -301,7 +277,7 @@ def _quantized_by_others(folder: Path, *, per_channel: bool) -> onnx.ModelProto:
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             return {"input": left.pop()} if left else None
 
-    left = [_images(8)]
+    left = [images_of(8)]
     onnx.save(_model(), folder / "float.onnx")
     quantization.quantize_static(folder / "float.onnx", folder / "qdq.onnx", Reader(), per_channel=per_channel)
     return onnx.load(folder / "qdq.onnx")
@@ -313,7 +289,7 @@ def test_our_own_pairs_come_out_as_they_went_in() -> None:
     found = strip_qdq(insert_qdq(model, plan_qdq(model), _AMAX))
 
     assert (found.codes, found.clips) == (0, 0)  # its weights are floats before their pairs
-    images = {"input": _images(2)}
+    images = {"input": images_of(2)}
     np.testing.assert_array_equal(run_reference(found.proto, images)["out"], run_reference(model, images)["out"])
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import ml_dtypes
 import numpy as np
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from tests.graph.blocks import BLOCK, CONV, WEIGHTS, images_of, model_of
 from trtbench.errors import GraphError, UnsupportedError
 from trtbench.graph.half import to_half
 from trtbench.graph.half_rules import FORMATS, check_half, rounding_graph
@@ -20,45 +21,13 @@ from trtbench.graph.lint import lint
 from trtbench.graph.reference import run_reference
 from trtbench.precision import HalfType
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-_RNG = np.random.default_rng(0)
-_CONV = "Conv<pads = [1, 1, 1, 1]>"
-_BLOCK = f"""
-    stem = {_CONV}(input, w, b)
-    x = Relu(stem)
-    a = {_CONV}(x, w2, b)
-    sum = Add(a, x)
-    y = Clip(sum, zero, six)
-    pooled = GlobalAveragePool(y)
-    flat = Flatten(pooled)
-    out = Gemm<transB = 1>(flat, fc)
-"""
-_CONSTANTS: dict[str, Any] = {
-    "w": _RNG.normal(size=(4, 4, 3, 3)).astype(np.float32),
-    "w2": _RNG.normal(size=(4, 4, 3, 3)).astype(np.float32),
-    "b": _RNG.normal(size=4).astype(np.float32),
-    "fc": _RNG.normal(size=(3, 4)).astype(np.float32),
-    "zero": np.array(0, np.float32),
-    "six": np.array(6, np.float32),
-}
+_BLOCK = BLOCK.replace("Relu(sum)", "Clip(sum, zero, six)")
+_BOUNDS: dict[str, Any] = {"zero": np.array(0, np.float32), "six": np.array(6, np.float32)}
 _FLOAT = TensorProto.FLOAT
 
 
 def _model(body: str = _BLOCK, *, opset: int = 20, **constants: Any) -> onnx.ModelProto:
-    signature = "net (float[batch, 4, 6, 6] input) => (float[batch, n] out)"
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]> {signature} {{ {body} }}')
-    model.graph.output[0].type.tensor_type.ClearField("shape")
-    read = {name for node in model.graph.node for name in node.input}
-    for name, value in (_CONSTANTS | constants).items():
-        if name in read:
-            model.graph.initializer.append(numpy_helper.from_array(value, name))
-    return model
-
-
-def _images(count: int = 4) -> NDArray[np.float32]:
-    return np.random.default_rng(1).standard_normal((count, 4, 6, 6), dtype=np.float32)
+    return model_of(body, opset=opset, **_BOUNDS | constants)
 
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
@@ -88,7 +57,7 @@ def test_all_computes_in_half_between_one_cast_at_each_end(dtype: HalfType) -> N
 def test_the_outputs_differ_by_rounding_alone(dtype: HalfType) -> None:
     model = _model()
 
-    found = check_half(model, to_half(model, dtype=dtype).proto, {"input": _images()}, dtype=dtype)
+    found = check_half(model, to_half(model, dtype=dtype).proto, {"input": images_of(4)}, dtype=dtype)
 
     assert found.holds
     assert FORMATS[dtype].unit_roundoff / 8 < found.error < 8 * FORMATS[dtype].unit_roundoff
@@ -96,25 +65,25 @@ def test_the_outputs_differ_by_rounding_alone(dtype: HalfType) -> None:
 
 def test_a_wrong_graph_does_not_hold() -> None:
     model = _model()
-    other = _model(w=_CONSTANTS["w"] * 1.1)
+    other = _model(w=WEIGHTS["w"] * 1.1)
 
-    assert not check_half(model, to_half(other, dtype="fp16").proto, {"input": _images()}, dtype="fp16").holds
+    assert not check_half(model, to_half(other, dtype="fp16").proto, {"input": images_of(4)}, dtype="fp16").holds
 
 
 def test_onnx_runtime_runs_the_fp16_graph_to_the_same_numbers() -> None:
     proto = to_half(_model(), dtype="fp16").proto
-    expected = run_reference(rounding_graph(proto), {"input": _images()})["out"]
+    expected = run_reference(rounding_graph(proto), {"input": images_of(4)})["out"]
 
-    got = run_reference(proto, {"input": _images()})["out"]
+    got = run_reference(proto, {"input": images_of(4)})["out"]
 
     np.testing.assert_allclose(got, expected, atol=4 * 2.0**-11 * np.abs(expected).max())
 
 
 def test_the_onnx_reference_runs_the_bf16_graph_to_the_same_numbers() -> None:
     proto = to_half(_model(), dtype="bf16").proto
-    expected = run_reference(rounding_graph(proto), {"input": _images()})["out"]
+    expected = run_reference(rounding_graph(proto), {"input": images_of(4)})["out"]
 
-    outputs: Any = ReferenceEvaluator(proto).run(None, {"input": _images()})
+    outputs: Any = ReferenceEvaluator(proto).run(None, {"input": images_of(4)})
     got = outputs[0]
 
     np.testing.assert_allclose(got, expected, atol=8 * 2.0**-8 * np.abs(expected).max())
@@ -148,7 +117,7 @@ def test_a_node_that_is_to_be_kept_stays_between_casts() -> None:
 
 
 def test_a_tensor_that_two_float_nodes_read_is_cast_once() -> None:
-    body = f"x = Relu(input) a = {_CONV}(x, w) c = {_CONV}(x, w2) out = Add(a, c)"
+    body = f"x = Relu(input) a = {CONV}(x, w) c = {CONV}(x, w2) out = Add(a, c)"
 
     half = to_half(_model(body), dtype="fp16", keep=["a", "c"])
 
@@ -178,7 +147,7 @@ def test_weights_beyond_fp16_keep_their_node_in_fp32_and_bf16_holds_them(constan
 
 
 def test_single_tiny_weights_a_tiny_bias_and_infinite_bounds_keep_nothing() -> None:
-    weight = _CONSTANTS["w2"].copy()
+    weight = WEIGHTS["w2"].copy()
     weight[0] = 1e-9
     infinite = np.array(np.inf, np.float32)
 
@@ -215,7 +184,7 @@ def test_an_operator_that_has_no_half_form_is_kept() -> None:
 
 @pytest.mark.parametrize("operator", ["HardSwish", "Mish", "GlobalLpPool"])
 def test_what_tensorrt_takes_in_fp16_only_is_kept_in_bf16(operator: str) -> None:
-    model = _model(f"x = {_CONV}(input, w, b) y = {operator}(x) out = Flatten(y)")
+    model = _model(f"x = {CONV}(input, w, b) y = {operator}(x) out = Flatten(y)")
     model.graph.node[1].name = "act"
 
     assert to_half(model, dtype="bf16").kept == (("act", f"TensorRT's parser takes no {operator} in BF16"),)

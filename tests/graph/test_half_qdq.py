@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, numpy_helper
 
+from tests.graph.blocks import CONV, WEIGHTS, images_of, model_of
 from trtbench.errors import UnsupportedError
 from trtbench.graph.half import SMALLEST_NORMAL, half_scale, half_weight, to_half
 from trtbench.graph.half_rules import check_half
@@ -21,44 +22,10 @@ from trtbench.graph.reference import run_reference
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_RNG = np.random.default_rng(0)
-_CONV = "Conv<pads = [1, 1, 1, 1]>"
-_BLOCK = f"""
-    stem = {_CONV}(input, w, b)
-    x = Relu(stem)
-    a = {_CONV}(x, w2, b)
-    sum = Add(a, x)
-    y = Relu(sum)
-    pooled = GlobalAveragePool(y)
-    flat = Flatten(pooled)
-    out = Gemm<transB = 1>(flat, fc)
-"""
-_WEIGHTS: dict[str, Any] = {
-    "w": _RNG.normal(size=(4, 4, 3, 3)).astype(np.float32),
-    "w2": _RNG.normal(size=(4, 4, 3, 3)).astype(np.float32),
-    "b": _RNG.normal(size=4).astype(np.float32),
-    "fc": _RNG.normal(size=(3, 4)).astype(np.float32),
-}
-
-
-def _float(body: str = _BLOCK, *, opset: int = 20, **weights: Any) -> onnx.ModelProto:
-    signature = "net (float[batch, 4, 6, 6] input) => (float[batch, n] out)"
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]> {signature} {{ {body} }}')
-    model.graph.output[0].type.tensor_type.ClearField("shape")
-    read = {name for node in model.graph.node for name in node.input}
-    for name, value in (_WEIGHTS | weights).items():
-        if name in read:
-            model.graph.initializer.append(numpy_helper.from_array(value, name))
-    return model
-
-
-def _images(count: int = 8) -> NDArray[np.float32]:
-    return np.random.default_rng(1).standard_normal((count, 4, 6, 6), dtype=np.float32)
-
 
 def _quantized(model: onnx.ModelProto) -> onnx.ModelProto:
     plan = plan_qdq(model)
-    values = run_reference(model, {"input": _images()}, outputs=activation_tensors(plan))
+    values = run_reference(model, {"input": images_of()}, outputs=activation_tensors(plan))
     return insert_qdq(model, plan, {name: float(np.abs(value).max()) for name, value in values.items()})
 
 
@@ -67,7 +34,7 @@ def _constants(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
 
 
 def test_every_scale_and_all_between_is_fp16_and_inputs_and_outputs_are_not() -> None:
-    half = to_half(_quantized(_float()), dtype="fp16")
+    half = to_half(_quantized(model_of()), dtype="fp16")
 
     kinds = {item.name: item.type.tensor_type.elem_type for item in half.proto.graph.value_info}
     onnx.checker.check_model(half.proto, full_check=True)
@@ -81,7 +48,7 @@ def test_every_scale_and_all_between_is_fp16_and_inputs_and_outputs_are_not() ->
 
 
 def test_no_cast_stands_between_a_pair_and_its_layer() -> None:
-    half = to_half(_quantized(_float()), dtype="fp16").proto
+    half = to_half(_quantized(model_of()), dtype="fp16").proto
 
     assert sum(node.op_type == "Cast" for node in half.graph.node) == 2
     makers = {node.output[0]: node.op_type for node in half.graph.node}
@@ -91,27 +58,29 @@ def test_no_cast_stands_between_a_pair_and_its_layer() -> None:
 
 
 def test_logits_are_as_near_the_float_ones_as_with_fp32_scales() -> None:
-    model = _float()
+    model = model_of()
     quantized = _quantized(model)
     half = to_half(quantized, dtype="fp16").proto
-    exact, with_fp32, with_fp16 = (run_reference(one, {"input": _images()})["out"] for one in (model, quantized, half))
+    exact, with_fp32, with_fp16 = (
+        run_reference(one, {"input": images_of()})["out"] for one in (model, quantized, half)
+    )
 
-    assert check_half(quantized, half, {"input": _images()}, dtype="fp16").holds
+    assert check_half(quantized, half, {"input": images_of()}, dtype="fp16").holds
     assert np.abs(with_fp16 - exact).max() < 1.5 * np.abs(with_fp32 - exact).max()
 
 
 @pytest.mark.parametrize(("opset", "expected"), [(13, 19), (20, 20)])
 def test_the_opset_is_raised_to_the_first_that_takes_fp16_scales(opset: int, expected: int) -> None:
-    half = to_half(_quantized(_float(opset=opset)), dtype="fp16").proto
+    half = to_half(_quantized(model_of(opset=opset)), dtype="fp16").proto
 
     assert half.opset_import[0].version == expected
     assert lint(half) == ()
 
 
 def test_a_dead_channel_gets_the_smallest_normal_scale_and_its_codes_are_those_of_it() -> None:
-    weight = _WEIGHTS["w2"].copy()
+    weight = WEIGHTS["w2"].copy()
     weight[1], weight[2] = 0, 1e-4
-    half = to_half(_quantized(_float(w2=weight, b=np.zeros(4, np.float32))), dtype="fp16").proto
+    half = to_half(_quantized(model_of(w2=weight, b=np.zeros(4, np.float32))), dtype="fp16").proto
     found = _constants(half)
 
     scale, stored = found["w2.scale.float16"], found["w2.float16"]
@@ -123,7 +92,7 @@ def test_a_dead_channel_gets_the_smallest_normal_scale_and_its_codes_are_those_o
 
 
 def test_a_layer_whose_weights_fp16_scales_cannot_hold_keeps_fp32_pairs() -> None:
-    quantized = _quantized(_float(w2=_WEIGHTS["w2"] * 1e-4))
+    quantized = _quantized(model_of(w2=WEIGHTS["w2"] * 1e-4))
     half = to_half(quantized, dtype="fp16")
     found = _constants(half.proto)
 
@@ -131,12 +100,12 @@ def test_a_layer_whose_weights_fp16_scales_cannot_hold_keeps_fp32_pairs() -> Non
     assert name == "a"
     assert "w2.scale reaches" in reason
     assert found["w2.scale"].dtype == np.float32
-    assert check_half(quantized, half.proto, {"input": _images()}, dtype="fp16").holds
+    assert check_half(quantized, half.proto, {"input": images_of()}, dtype="fp16").holds
     assert lint(half.proto) == ()
 
 
 def test_layers_of_values_beyond_fp16_keep_fp32_pairs() -> None:
-    half = to_half(_quantized(_float(w2=_WEIGHTS["w2"] * 1e8)), dtype="fp16")
+    half = to_half(_quantized(model_of(w2=WEIGHTS["w2"] * 1e8)), dtype="fp16")
     found = _constants(half.proto)
 
     reasons = dict(half.kept)
@@ -147,8 +116,8 @@ def test_layers_of_values_beyond_fp16_keep_fp32_pairs() -> None:
 
 
 def test_a_pair_that_a_float_and_a_half_layer_share_is_half() -> None:
-    body = f"x = Relu(input) a = {_CONV}(x, w) c = {_CONV}(x, w2) s = Add(a, c) out = Flatten(s)"
-    half = to_half(_quantized(_float(body)), dtype="fp16", keep=["a"])
+    body = f"x = Relu(input) a = {CONV}(x, w) c = {CONV}(x, w2) s = Add(a, c) out = Flatten(s)"
+    half = to_half(_quantized(model_of(body)), dtype="fp16", keep=["a"])
 
     kinds = {item.name: item.type.tensor_type.elem_type for item in half.proto.graph.value_info}
     assert half.kept == (("a", "asked for"),)
@@ -159,7 +128,7 @@ def test_a_pair_that_a_float_and_a_half_layer_share_is_half() -> None:
 def test_a_weight_read_along_two_axes_is_stored_for_each() -> None:
     body = "f = Flatten(input) r = Reshape(f, shape) g = Gemm<transB = 1>(r, square) out = Gemm(g, square)"
     square = np.array([[1, 2], [3, 254]], np.float32)
-    model = _float(body, square=square, shape=np.array([-1, 2]))
+    model = model_of(body, square=square, shape=np.array([-1, 2]))
     half = to_half(_quantized(model), dtype="fp16").proto
     found = _constants(half)
 
@@ -175,7 +144,7 @@ def test_a_weight_read_along_two_axes_is_stored_for_each() -> None:
 @pytest.mark.parametrize("options", [{"dtype": "bf16"}, {"dtype": "fp16", "method": "modelopt"}])
 def test_other_ways_for_a_quantized_graph_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedError, match="expected a float graph; choose fp16 by our own method"):
-        to_half(_quantized(_float()), **options)
+        to_half(_quantized(model_of()), **options)
 
 
 @given(
@@ -202,11 +171,11 @@ def test_one_scale_serves_a_whole_weight() -> None:
 
 
 def test_zeros_of_a_pruned_weight_survive_quantization_and_half_precision() -> None:
-    weight = _RNG.normal(size=(4, 4, 3, 3)).astype(np.float32)
+    weight = np.random.default_rng(1).normal(size=(4, 4, 3, 3)).astype(np.float32)
     weight[:, 2:] = 0
-    quantized = _quantized(_float(w=weight))
+    quantized = _quantized(model_of(w=weight))
 
-    for graph in (quantized, to_half(_float(w=weight), dtype="bf16").proto, to_half(quantized, dtype="fp16").proto):
+    for graph in (quantized, to_half(model_of(w=weight), dtype="bf16").proto, to_half(quantized, dtype="fp16").proto):
         (found,) = (value for name, value in _constants(graph).items() if name.split(".")[0] == "w" and value.ndim > 1)
         assert not found[:, 2:].astype(np.float32).any()
         assert found[:, :2].astype(np.float32).any()
