@@ -213,7 +213,7 @@ def cifar10_lossless(shared: Path) -> Path:
 @pytest.fixture
 def sidecar() -> Callable[..., Sidecar]:
     """Make the sidecar of an engine of a tiny network; keywords replace its fields."""
-    from tests.sidecars import sidecar_of
+    from tests.records import sidecar_of
 
     return sidecar_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import onnx
 import pytest
 
-from tests.sidecars import sidecar_of
+from tests.records import sidecar_of
 from trtbench.engines.sidecar import write_sidecar
 from trtbench.records import Preprocessing
 

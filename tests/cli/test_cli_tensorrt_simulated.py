@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.sidecars import sidecar_of
+from tests.records import sidecar_of
 from trtbench.disk import file_sha256
 from trtbench.engines.base import BuildOptions, BuildRequest, backend
 from trtbench.engines.sidecar import read_sidecar, write_sidecar

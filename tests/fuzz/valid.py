@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import nn
 
-from tests.sidecars import sidecar_of
+from tests.records import sidecar_of
 from trtbench.calibrate.manifest import make_manifest, save_manifest
 from trtbench.compress.codec import pack_checkpoint
 from trtbench.data import load_dataset

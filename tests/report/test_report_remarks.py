@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.records import latency_of
 from trtbench.precision import PRECISIONS
 from trtbench.report.document import read_report
 from trtbench.report.remarks import (
@@ -19,7 +20,7 @@ from trtbench.report.remarks import (
     surprises,
     texts,
 )
-from trtbench.rows import LatencyRecord, Row
+from trtbench.rows import Row
 
 ROWS = read_report(Path(__file__).parent / "twenty-four-rows.json").rows
 NAMED = {row.name: row for row in ROWS}
@@ -29,16 +30,9 @@ HOST = {"host": {"cpu": {"logical_cores": 2, "governor": "performance"}}}
 
 
 def _row(variant: str, p50_ms: float, *, batch_size: int = 1, **changes: Any) -> Row:
-    latency = LatencyRecord(
-        scope="device",
-        p50_ms=p50_ms,
-        p90_ms=p50_ms,
-        p99_ms=None,
-        mean_ms=p50_ms,
-        cov=0.0,
+    latency = latency_of(
+        p50_ms,
         ms_per_image=p50_ms / batch_size,
-        n=100,
-        verdict="stable",
         ratio=p50_ms,
         ratio_ci95=(0.99 * p50_ms, 1.01 * p50_ms),
         anchor=f"anchor b{batch_size}",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.records import latency_of
 from trtbench.bench.paired_drop import drop_upper_bound
 from trtbench.bench.spread import Interval
 from trtbench.bench.statistics import wilson_interval
@@ -41,18 +42,7 @@ def accuracy(*, lost: int = 0, gained: int = 0, total: int = 10_000) -> Accuracy
 
 
 def latency(p50_ms: float, **changes: Any) -> LatencyRecord:
-    plain = LatencyRecord(
-        scope="device",
-        p50_ms=p50_ms,
-        p90_ms=p50_ms * 1.1,
-        p99_ms=None,
-        mean_ms=p50_ms,
-        cov=0.02,
-        ms_per_image=p50_ms,
-        n=900,
-        verdict="narrow",
-    )
-    return replace(plain, **changes)
+    return latency_of(p50_ms, **{"p90_ms": p50_ms * 1.1, "cov": 0.02, "n": 900, "verdict": "narrow"} | changes)
 
 
 def anchored(p50_ms: float, *, low: float = 0.99, high: float = 1.01) -> LatencyRecord:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.sidecars import sidecar_of
+from tests.records import latency_of, sidecar_of
 from trtbench.bench.interleave import Timing
 from trtbench.bench.records import PLAIN, EngineFile, Measured, Run
 from trtbench.engines.base import BuildRequest
@@ -21,7 +21,7 @@ from trtbench.errors import ConfigError
 from trtbench.jsonable import to_jsonable
 from trtbench.report.disk import read_blocks, write_raw, write_report
 from trtbench.report.document import Report, read_report
-from trtbench.rows import LatencyRecord, Row
+from trtbench.rows import Row
 from trtbench.running.again import compare_reports, decide_again, find_engines
 from trtbench.suite import DecisionConfig
 
@@ -42,21 +42,6 @@ def _engine(path: Path, **script: Any) -> str:
     return sidecar.engine_sha256
 
 
-def _latency(p50_ms: float, **changes: Any) -> LatencyRecord:
-    return LatencyRecord(
-        scope="device",
-        p50_ms=p50_ms,
-        p90_ms=p50_ms,
-        p99_ms=None,
-        mean_ms=p50_ms,
-        cov=0.01,
-        ms_per_image=p50_ms,
-        n=100,
-        verdict="stable",
-        **changes,
-    )
-
-
 def _row(sha256: str, **changes: Any) -> Row:
     plain = Row(
         variant="dense",
@@ -68,7 +53,7 @@ def _row(sha256: str, **changes: Any) -> Row:
         settings={"threads": 1},
         achieved="fp32",
         cores=(0,),
-        latency=_latency(1.0),
+        latency=latency_of(1.0),
     )
     return replace(plain, **changes)
 
@@ -89,7 +74,7 @@ def compared(tmp_path: Path) -> Callable[..., Any]:
 def test_engines_at_hand_are_timed_side_by_side(tmp_path: Path, compared: Callable[..., Any]) -> None:
     before, after = _engine(tmp_path / "a" / "e.json"), _engine(tmp_path / "b" / "e.json", ns_per_image=1_300_000)
 
-    found, matched = compared(_report(_row(before)), _report(_row(after, latency=_latency(0.1))))
+    found, matched = compared(_report(_row(before)), _report(_row(after, latency=latency_of(0.1))))
 
     assert [one.verdict for one in found] == ["SLOWER"]  # what was stored says the opposite
     assert found[0].ratio == pytest.approx(1.3, rel=0.05)
@@ -118,8 +103,8 @@ def test_engines_that_are_gone_or_do_not_run_leave_the_stored_samples(
     crashes = _engine(tmp_path / "c" / "e.json", crash_at="time")
     works = _engine(tmp_path / "d" / "e.json")
     for before, after in (("gone", "gone too"), (works, crashes)):
-        first = _report(_row(before, latency=_latency(1.0, **stored)), anchor)
-        second = _report(_row(after, latency=_latency(1.0, **slower)), anchor)
+        first = _report(_row(before, latency=latency_of(1.0, **stored)), anchor)
+        second = _report(_row(after, latency=latency_of(1.0, **slower)), anchor)
 
         found, _ = compared(first, second)
 
@@ -128,7 +113,7 @@ def test_engines_that_are_gone_or_do_not_run_leave_the_stored_samples(
 
 
 def test_without_an_interval_the_stored_medians_are_ambiguous(compared: Callable[..., Any]) -> None:
-    found, _ = compared(_report(_row("a")), _report(_row("b", latency=_latency(3.0))))
+    found, _ = compared(_report(_row("a")), _report(_row("b", latency=latency_of(3.0))))
 
     assert (found[0].verdict, found[0].ratio, found[0].ci95) == ("AMBIGUOUS", 3.0, None)
 

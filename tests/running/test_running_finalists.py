@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from tests.records import latency_of
 from trtbench.bench.interleave import Timing
 from trtbench.decide.rank import builds_overlap
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.make.makings import Makings
-from trtbench.rows import AccuracyRecord, LatencyRecord, Row
+from trtbench.rows import AccuracyRecord, Row
 from trtbench.running.plan import build_suite, median_build, repeat_builds
 
 if TYPE_CHECKING:
@@ -26,22 +27,11 @@ if TYPE_CHECKING:
 
 
 def _row(p50_ms: float) -> Row:
-    latency = LatencyRecord(
-        scope="device",
-        p50_ms=p50_ms,
-        p90_ms=p50_ms,
-        p99_ms=None,
-        mean_ms=p50_ms,
-        cov=0.0,
-        ms_per_image=p50_ms,
-        n=30,
-        verdict="stable",
-    )
     accuracy = AccuracyRecord(
         correct=90, total=100, top1=0.9, top5=None, ci95=(0.8, 0.95), drop_pp=0.0, drop_upper_pp=1.0
     )
     row = Row(variant="dense", precision="fp16", backend="tensorrt", device="gpu", batch_size=1, engine_bytes=1)
-    return replace(row, latency=latency, accuracy=accuracy, simulated=True)
+    return replace(row, latency=latency_of(p50_ms), accuracy=accuracy, simulated=True)
 
 
 class _Scripted:

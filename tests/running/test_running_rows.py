@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.sidecars import sidecar_of
+from tests.records import sidecar_of
 from trtbench.bench.interleave import Timing
 from trtbench.bench.records import PLAIN, EngineFile, Measured, Run
 from trtbench.errors import WorkerError

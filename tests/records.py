@@ -1,4 +1,4 @@
-"""The sidecar that tests write beside an engine: of a tiny network, 4 classes of 8 x 8 pixels."""
+"""Records that tests begin with: the sidecar of a tiny network, 4 classes of 8 x 8 pixels, and a steady latency."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from trtbench.disk import file_sha256
 from trtbench.engines.sidecar import Sidecar
 from trtbench.records import Preprocessing
+from trtbench.rows import LatencyRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,3 +35,19 @@ def sidecar_of(engine: Path | None = None, **changes: Any) -> Sidecar:
         "build_s": 0.1,
     }
     return Sidecar(**fields | changes)
+
+
+def latency_of(p50_ms: float, **changes: Any) -> LatencyRecord:
+    """Return the latency of a row that is as fast in all samples; keywords replace its fields."""
+    fields: dict[str, Any] = {
+        "scope": "device",
+        "p50_ms": p50_ms,
+        "p90_ms": p50_ms,
+        "p99_ms": None,
+        "mean_ms": p50_ms,
+        "cov": 0.0,
+        "ms_per_image": p50_ms,
+        "n": 100,
+        "verdict": "stable",
+    }
+    return LatencyRecord(**fields | changes)
