@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from short_cuts import save_blank
 
 from trtbench.cli import main
 from trtbench.report.disk import write_report
@@ -22,7 +23,9 @@ GOLDEN = Path(__file__).parent.parent / "report" / "twenty-four-rows.json"
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    write_report(read_report(GOLDEN), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", save_blank)
+        write_report(read_report(GOLDEN), folder)
     return folder
 
 

@@ -107,8 +107,9 @@ def test_what_nvidia_smi_does_not_say_is_nothing(script: str, tmp_path: Path) ->
     assert ask_nvidia_smi(str(tmp_path / "absent")) == ()
 
 
-def test_without_a_driver_there_is_nothing_to_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_there_is_nothing_to_find_or_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delattr("subprocess.run")
 
     assert find_driver_version(root=tmp_path) is None
     assert find_driver_cuda(root=tmp_path, load=_absent) is None

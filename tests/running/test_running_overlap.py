@@ -63,7 +63,6 @@ def test_the_counts_are_of_test_images_by_split_and_by_how_they_are_known(leaky:
     assert "in the validation images too" in said[1]
 
 
-@pytest.mark.whole
 def test_the_report_and_training_tell_it(leaky: Suite, places: Places, tmp_path: Path) -> None:
     said = overlap_notes(Makings(leaky, places))
     bench = leaky.bench.model_copy(update={"baselines": (), "batch_sizes": (1,), "processes": 1})

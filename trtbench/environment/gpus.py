@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,6 +168,8 @@ def cuda_of_driver(version: str | None) -> Version | None:
 
 def ask_nvidia_smi(command: str = "nvidia-smi") -> tuple[tuple[str, Version], ...]:
     """Return (driver version, compute capability) of each GPU; nothing where the command is absent or fails."""
+    if shutil.which(command) is None:  # looking is a hundredth of a try to start it
+        return ()
     query = [command, "--query-gpu=driver_version,compute_cap", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)

@@ -57,8 +57,9 @@ def collect_packages(providers: Mapping[str, Iterable[str]] | None = None) -> tu
     Args:
         providers: module -> distributions that provide it; by default those that are installed.
     """
-    found = _providers(_with_listings()) if providers is None else providers
-    return tuple(_package(module, name) for module in _MODULES for name in sorted(set(found.get(module, ()))))
+    if providers is None:
+        return _installed(_with_listings())
+    return tuple(_package(module, name) for module in _MODULES for name in sorted(set(providers.get(module, ()))))
 
 
 def cuda_of(package: Package, *, build_file: str = "") -> str | None:
@@ -80,9 +81,9 @@ def _with_listings() -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=1)
-def _providers(_path: tuple[str, ...]) -> Mapping[str, Iterable[str]]:
+def _installed(_path: tuple[str, ...]) -> tuple[Package, ...]:
     """Read the listings of all installed packages, which takes half a second, once while the path stays as it is."""
-    return metadata.packages_distributions()
+    return collect_packages(metadata.packages_distributions())
 
 
 def _package(module: str, name: str) -> Package:
