@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812  the name the whole field reads
 import torch_pruning
-from torch_pruning.dependency import index_mapping
+from torch_pruning.dependency import Group, index_mapping
 
 from trtbench.errors import RowError
 from trtbench.models import protected_layers
@@ -61,6 +61,10 @@ _IMPORTANCES: Mapping[str, Callable[[], Any]] = {
 _TRIED = torch_pruning.importance.GroupMagnitudeImportance(p=2)  # to see whether a layer can be pruned at all
 _SHOWN = 5
 _TOLD_EVERY_S = 10
+# Of one group, where others have a million and a thousand at most. Through the windows of a Swin torch-pruning
+# multiplies the indices of channels at every reshape, until no memory is left; through the slices of a ReXNet it finds
+# ever other parts of them to cut, millions.
+_MOST_INDICES, _MOST_CUTS = 1 << 23, 1 << 12
 
 LEARNT = ("taylor", "hessian")  # importances that look at training images
 # torch-pruning fills its default dicts in place, for every later pruner of the process.
@@ -76,8 +80,8 @@ class Watch:
 
     Args:
         tell: told every ten seconds.
-        limit_s: of all that is pruned under this watch; by default half an hour, where the slowest networks that were
-            tried (swin_t, rexnet_100) take minutes.
+        limit_s: of all that is pruned under this watch; by default half an hour, where the slowest network that was
+            tried (swin_t) takes minutes.
         clock: in seconds.
     """
 
@@ -99,7 +103,16 @@ class Watch:
         Raises:
             _LateError: the limit is passed.
         """
-        now, self._groups = self._clock(), self._groups + 1
+        self._groups += 1
+        self.keep_time()
+
+    def keep_time(self) -> None:
+        """Tell where it is time to, within a group too.
+
+        Raises:
+            _LateError: the limit is passed.
+        """
+        now = self._clock()
         if now - self._begun > self.limit_s:
             raise _LateError
         if now - self._told >= _TOLD_EVERY_S:
@@ -238,20 +251,43 @@ def _unfollowed(model: nn.Module, cut: Cut, *, ratio: float) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _roots(watch: Watch) -> Iterator[list[nn.Module]]:
-    """Note the layers whose groups torch-pruning asks for, in their order, and let a watch look at each."""
+    """Note the layers whose groups torch-pruning asks for, in their order, and let a watch look at each.
+
+    A group that grows beyond all measure ends in an OverflowError.
+    """
     found: list[nn.Module] = []
-    asked = torch_pruning.DependencyGraph.get_pruning_group
+    indices = cuts = 0
+    graph, group, mapping = torch_pruning.DependencyGraph, Group, index_mapping._FlattenIndexMapping  # noqa: SLF001
+    asked, added, flattened = graph.get_pruning_group, group.add_dep, mapping.__call__
 
     def noting(graph: Any, module: nn.Module, *args: Any, **options: Any) -> Any:
+        nonlocal indices, cuts
         watch.look()
         found.append(module)
+        indices = cuts = 0
         return asked(graph, module, *args, **options)
 
-    torch_pruning.DependencyGraph.get_pruning_group = noting
+    def counting(group: Any, dep: Any, idxs: Any) -> Any:
+        nonlocal indices, cuts
+        watch.keep_time()
+        indices, cuts = indices + len(idxs), cuts + 1
+        _require_few(indices, cuts)
+        return added(group, dep, idxs)
+
+    def measuring(mapping: Any, idxs: Any) -> Any:
+        _require_few(len(idxs) * (1 if mapping.reverse else mapping._stride))  # noqa: SLF001
+        return flattened(mapping, idxs)
+
+    graph.get_pruning_group, group.add_dep, mapping.__call__ = noting, counting, measuring
     try:
         yield found
     finally:
-        torch_pruning.DependencyGraph.get_pruning_group = asked
+        graph.get_pruning_group, group.add_dep, mapping.__call__ = asked, added, flattened
+
+
+def _require_few(indices: int, cuts: int = 0) -> None:
+    if indices > _MOST_INDICES or cuts > _MOST_CUTS:
+        raise OverflowError(f"more than {_MOST_INDICES:,} indices of channels or {_MOST_CUTS:,} cuts in one group")
 
 
 @contextlib.contextmanager
