@@ -170,16 +170,23 @@ def workers_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the files of figures be blank."""
+    from short_cuts import save_blank
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_blank)
+
+
+@pytest.fixture
 def in_short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let workers serve in this process and reports without figures, unless the test is marked `whole`."""
     if request.node.get_closest_marker("whole"):
         yield
         return
     import torch
-    from short_cuts import save_blank
 
     request.getfixturevalue("workers_here")
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_blank)
+    request.getfixturevalue("unpainted")
     monkeypatch.setattr("trtbench.report.figures.draw_figures", lambda *_, **__: ())
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     yield

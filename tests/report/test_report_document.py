@@ -26,6 +26,7 @@ GOLDEN = Path(__file__).parent / "twenty-four-rows.json"
 REPORT = read_report(GOLDEN)
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_written_report_reads_back_equal_to_the_last_bit(tmp_path: Path) -> None:
     write_report(REPORT, tmp_path)
     assert read_report(tmp_path) == REPORT
@@ -236,6 +237,7 @@ def test_a_report_is_json_all_through() -> None:
     assert json.loads(GOLDEN.read_text(encoding="utf-8")) == to_jsonable(REPORT)
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_what_a_row_achieved_and_its_cores_stand_among_its_settings_in_json_only(tmp_path: Path) -> None:
     row = replace(REPORT.rows[0], achieved="int8 in 20 of 22", cores=(3,), settings={"threads": 1})
     write_report(replace(REPORT, rows=(row,)), tmp_path)

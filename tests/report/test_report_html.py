@@ -250,6 +250,7 @@ def test_an_empty_report_is_still_a_page() -> None:
     assert not [tag for tag, _ in page.elements if tag in {"figure", "svg"}]
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_gpu_is_named_in_the_environment_and_drawn_before_the_cpu(tmp_path: Path) -> None:
     golden = read_report(Path(__file__).parent / "twenty-four-rows.json")
     gpu = tuple(replace(row, device="cuda:0", backend="tensorrt") for row in golden.rows[:4])

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 ROW = "dense int8 onnxruntime-cpu b2"
 
 
+@pytest.fixture(autouse=True)
+def _unpainted(unpainted: None) -> None:
+    """Figures have their tests in tests/report."""
+
+
 @pytest.fixture(scope="session")
 def images(noise: Callable[..., Path]) -> Path:
     """PATH/train and PATH/test with three classes of noise around a colour of their own."""
