@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -14,7 +14,7 @@ from . import calibration, callbacks, facts, jit, plan
 from .config import IBuilderConfig, IOptimizationProfile
 from .layers import Precisions, layers_of
 from .network import INetworkDefinition, inputs_of, shape_of
-from .strict import deprecated, kinds, make_unusable, strict
+from .strict import Managed, deprecated, kinds, make_unusable, strict
 from .values import IHostMemory
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _SUPERSEDED = "Deprecated in TensorRT 10.12. Superseded by strong typing."
 
 
 @strict("Builder")
-class Builder:
+class Builder(Managed):
     """Makes networks and configurations, and builds."""
 
     max_threads: int = 1
@@ -44,12 +44,6 @@ class Builder:
             return
         self._logger = logger
         callbacks.register(self, logger, factory="createInferBuilder")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
     @property
     def logger(self) -> Any:

@@ -5,24 +5,16 @@ from __future__ import annotations
 import datetime as dt
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from .strict import Overridable, kinds, strict
+from .strict import Managed, Overridable, kinds, strict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-class _Managed:
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
 @strict("ILogger")
-class ILogger(Overridable, _Managed):
+class ILogger(Overridable, Managed):
     """Takes what the library has to say."""
 
     Severity = kinds.Severity

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from simulated_cuda import memory
 
 from . import callbacks, timing_cache
-from .strict import Made, deprecated, kinds, strict
+from .strict import Made, Managed, deprecated, kinds, strict
 from .values import Dims
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class IOptimizationProfile(Made):
 
 
 @strict("IBuilderConfig")
-class IBuilderConfig(Made):
+class IBuilderConfig(Made, Managed):
     """How to build."""
 
     avg_timing_iterations: int = 1
@@ -58,12 +58,6 @@ class IBuilderConfig(Made):
         self._calibrator: Any = None
         self._calibration_profile: Any = None
         self._targets: list[Any] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
     @property
     def builder_optimization_level(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -12,7 +12,7 @@ from simulated_cuda import memory, streams
 from simulated_cuda.faults import CUDARuntimeError
 
 from . import callbacks
-from .strict import Made, kinds, strict
+from .strict import Made, Managed, kinds, strict
 from .values import Dims
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _DEFAULT_STREAM = (
 
 
 @strict("IExecutionContext")
-class IExecutionContext(Made):
+class IExecutionContext(Made, Managed):
     """Runs an engine."""
 
     name: str = ""
@@ -61,12 +61,6 @@ class IExecutionContext(Made):
         own = self.__dict__.get("_own")
         if own is not None:
             memory.release(own.address)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
     def _take_fixed_shapes(self) -> None:
         shapes = {name: self._engine.get_tensor_shape(name) for name in self._engine._inputs}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from simulated_cuda import memory
 from simulated_cuda.faults import is_asked_for
@@ -12,7 +12,7 @@ from .context import IExecutionContext
 from .execution import Network
 from .inspector import EngineInspector
 from .network import dtype_of, inputs_of, shape_of
-from .strict import Enum, Made, deprecated, kinds, strict
+from .strict import Enum, Made, Managed, deprecated, kinds, strict
 from .values import Dims, IHostMemory
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _BYTES = {"FLOAT": 4, "HALF": 2, "BF16": 2, "INT8": 1, "UINT8": 1, "BOOL": 1, "I
 
 
 @strict("ICudaEngine")
-class ICudaEngine(Made):
+class ICudaEngine(Made, Managed):
     """An engine."""
 
     def _setup(self, header: dict[str, Any], model: onnx.ModelProto, data: bytes, logger: Any) -> None:
@@ -36,12 +36,6 @@ class ICudaEngine(Made):
         if self._network is None:
             self._network = Network(self._model, scales=self._header["scales"])
         return self._network
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
     def __getitem__(self, index: int) -> str:
         return str(self.get_tensor_name(index))

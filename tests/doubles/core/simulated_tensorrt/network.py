@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import onnx
 
 from . import facts
-from .strict import Made, kinds, strict
+from .strict import Made, Managed, kinds, strict
 from .values import Dims
 
 _DTYPES: dict[int, str] = {
@@ -122,7 +122,7 @@ class ILayer(Made):
 
 
 @strict("INetworkDefinition")
-class INetworkDefinition(Made):
+class INetworkDefinition(Made, Managed):
     """What a builder builds; from 11 on it is always strongly typed."""
 
     name: str = "Unnamed Network 0"
@@ -133,12 +133,6 @@ class INetworkDefinition(Made):
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
         self._layers: list[Any] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
     def __len__(self) -> int:
         return len(self._layers)

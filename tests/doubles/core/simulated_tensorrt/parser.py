@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from . import callbacks, rules
-from .strict import Made, kinds, strict
+from .strict import Made, Managed, kinds, strict
 
 
 @strict("ParserError")
@@ -45,7 +45,7 @@ class ParserError(Made):
 
 
 @strict("OnnxParser")
-class OnnxParser:
+class OnnxParser(Managed):
     """Fills one network."""
 
     flags: int = 0
@@ -53,12 +53,6 @@ class OnnxParser:
     def __init__(self, network: Any, logger: Any) -> None:
         self._network, self._logger = network, logger
         self._errors: list[Any] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
     @property
     def num_errors(self) -> int:

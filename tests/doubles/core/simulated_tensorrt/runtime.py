@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import onnx
 from simulated_cuda import device
@@ -10,11 +10,11 @@ from simulated_cuda.faults import CUDARuntimeError, is_asked_for
 
 from . import callbacks, facts, jit, plan
 from .engine import ICudaEngine
-from .strict import make_unusable, strict
+from .strict import Managed, make_unusable, strict
 
 
 @strict("Runtime")
-class Runtime:
+class Runtime(Managed):
     """Deserialises engines."""
 
     engine_host_code_allowed: bool = False
@@ -31,12 +31,6 @@ class Runtime:
             return
         self._logger = logger
         callbacks.register(self, logger, factory="createInferRuntime")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
     @property
     def logger(self) -> Any:

@@ -70,6 +70,16 @@ def make_enums() -> None:
             setattr(kinds, short, kind)
 
 
+class Managed:
+    """A class whose objects stand in `with`, which ends nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
 class Made:
     """A class that only the library makes: its constructor is refused, factories use `_of`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from .strict import kinds, strict
+from .strict import Managed, kinds, strict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,14 +58,8 @@ class Dims4(_FixedRank):
     """Four sizes."""
 
 
-class _HostMemory(bytearray):
+class _HostMemory(bytearray, Managed):
     """Bytes with the buffer protocol, and no other name than the bindings'."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
     @property
     def nbytes(self) -> int:
