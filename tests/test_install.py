@@ -177,12 +177,12 @@ def _follow(page: Path, home: Path, folder: Path) -> str:
 
 
 def _photos(folder: Path) -> None:
-    """Write digits as a folder of classes, and two pictures beside them."""
+    """Write half of the digits as a folder of classes, 60 of each to calibrate on, and two pictures beside them."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    for number in range(0, len(digits.images), 3):
-        place = folder / "photos" / ("train" if number % 9 else "test") / str(digits.target[number])
+    for number in range(0, len(digits.images), 2):
+        place = folder / "photos" / ("train" if number % 5 else "test") / str(digits.target[number])
         place.mkdir(parents=True, exist_ok=True)
         picture = Image.fromarray((digits.images[number] * 15).astype("uint8")).convert("RGB")
         picture.save(place / f"{number}.png")

@@ -155,18 +155,31 @@ def test_the_api_has_every_public_name_once() -> None:
     assert sorted(shown) == sorted(set(trtbench.__all__) - {"__version__"})
 
 
-def test_the_site_has_every_page_and_those_that_are_made() -> None:
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    return made()
+
+
+def test_the_site_has_every_page_and_those_that_are_made(pages: dict[str, str]) -> None:
     nav = (_ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
     written = {str(page.relative_to(_DOCS)) for page in _DOCS.rglob("*.md") if "evidence" not in page.parts}
 
-    assert sorted(re.findall(r"[\w/-]+\.md", nav)) == sorted(
-        written | {page for page in made() if page.endswith(".md")}
-    )
+    assert sorted(re.findall(r"[\w/-]+\.md", nav)) == sorted(written | {page for page in pages if page.endswith(".md")})
 
 
-def test_the_made_pages_have_every_verb_and_every_key() -> None:
-    pages = made()
+def test_a_key_or_an_option_that_a_page_names_is_one(pages: dict[str, str]) -> None:
+    text, schema = "\n".join(page.read_text(encoding="utf-8") for page in PAGES), suite_schema()
+    refs = {key: about["$ref"].rpartition("/")[2] for key, about in schema["properties"].items() if "$ref" in about}
+    named = set(re.findall(rf"`({'|'.join(refs)})\.(\w+)", text)) - {("model", "onnx")}  # a file
+    options = {one for code in re.findall(r"`([^`\n]+)`", text) for one in re.findall(r"(?<![\w-])--[a-z-]+", code)}
+    others = {"--version", "--system-site-packages"}  # of no verb, of Python's venv
 
+    assert len(named) > 5
+    assert [one for one in named if one[1] not in schema["$defs"][refs[one[0]]]["properties"]] == []
+    assert [one for one in options - others if one not in pages["reference/cli.md"]] == []
+
+
+def test_the_made_pages_have_every_verb_and_every_key(pages: dict[str, str]) -> None:
     assert {
         name.partition(" ")[0] for name in re.findall(r"^### trtbench (.+)$", pages["reference/cli.md"], re.MULTILINE)
     } == set(verbs())
