@@ -362,12 +362,13 @@ def test_a_missing_onnx_file_is_a_configuration_error(suite: Make, places: Place
 
 
 def test_the_outlook_names_what_is_still_to_make(suite: Make, places: Places) -> None:
-    before, by_auto = outlook(suite(), places), outlook(suite("calibration: {per_class: 4}"), places)
+    both, sizes = suite(batch_sizes=(1, 2)), (1, 2)
+    before, by_auto = outlook(both, places), outlook(suite("calibration: {per_class: 4}", batch_sizes=sizes), places)
     assert not (places.store / "dense").exists()
-    build_suite(suite(), places)
-    after = outlook(suite(), places)
+    build_suite(both, places)
+    after = outlook(both, places)
 
-    assert len(before.rows) == len(after.rows) == 2 * len(plan_engines(suite()))
+    assert len(before.rows) == len(after.rows) == 2 * len(plan_engines(both))
     assert before.rows[2].missing == ("dense", "graph", "manifest", "ranges", "qdq", "engine")
     assert by_auto.rows[2].missing == before.rows[2].missing  # with one more manifest, of what judges
     assert before.seconds is None
