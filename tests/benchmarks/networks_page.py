@@ -58,12 +58,11 @@ photographs are of CIFAR-10, enlarged from 32 pixels, with words drawn on those 
 calibrate, and on the other half the output is held to the float network's. In FP32 each is what it was.
 
 **INT8 as it is ruins all three**, and without labels no rescue is offered. That of the detector proves the usual limit
-of 30 dB, for its one output holds coordinates, up to {largest_coordinates:.0f} pixels, beside scores, up to
-{largest_scores:.2f}: of all {images} photographs the coordinates have {coordinates:.1f} dB beside the FP32 engine's,
-with one off by {far_coordinates:.0f} pixels, and the scores {scores:.1f} dB, with one off by {far_scores:.2f}. Decibels
-are not what a detector is judged by: such an output wants `score`, a callable that counts what is found. And ONNX
-Runtime quantizes no convolution of it: 57 of the 64 are read by a sigmoid and a product, SiLU, before any Q/DQ pair.
-Nothing here says how many objects are found: these photographs have no boxes."""
+of 30 dB, and so may be recommended, for its one output holds coordinates, up to {largest_coordinates:.0f} pixels,
+beside scores, up to {largest_scores:.2f}: of all {images} photographs the coordinates have {coordinates:.1f} dB beside
+the FP32 engine's, with one off by {far_coordinates:.0f} pixels, and the scores {scores:.1f} dB, with one off by
+{far_scores:.2f}. Decibels are not what a detector is judged by: such an output wants `score`, a callable that counts
+what is found. Nothing here says how many objects are found: these photographs have no boxes."""
 
 
 def page() -> str:
