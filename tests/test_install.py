@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import tomllib
 import venv
+import warnings
 from pathlib import Path
 
 import onnx
@@ -214,15 +215,17 @@ class _Ranker(torch.nn.Module):
 
 def _write_graph(path: Path, network: torch.nn.Module, *outputs: str, **inputs: torch.Tensor) -> None:
     free = {name: {0: "n"} for name in inputs} if len(inputs) > 1 else None
-    torch.onnx.export(
-        network,
-        tuple(inputs.values()),
-        path,
-        input_names=list(inputs),
-        output_names=list(outputs),
-        dynamic_axes=free,
-        dynamo=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that exporter is the one that needs no onnxscript
+        torch.onnx.export(
+            network,
+            tuple(inputs.values()),
+            path,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes=free,
+            dynamo=False,
+        )
 
 
 _SUITE = """
