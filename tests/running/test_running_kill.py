@@ -49,7 +49,7 @@ def test_a_build_that_is_killed_twice_comes_to_the_same_and_leaves_no_part_of_a_
 def test_builds_and_benches_that_are_killed_come_to_the_same_rows(suite: Callable[..., Suite], tmp_path: Path) -> None:
     variants = "[{kind: dense, name: tuned, fine_tune: true}, {kind: channels, name: half, ratio: 0.5, round_to: 8}]"
 
-    seen = _killed(suite(_FLOAT, variants=variants), tmp_path, times=6, verbs=("build", "bench"))
+    seen = _killed(suite(_FLOAT, variants=variants, batch_sizes=(1, 2)), tmp_path, times=6, verbs=("build", "bench"))
 
     assert (seen["kills"], seen["rows"]) == (6, 4)
     assert seen["is_equal"], seen
