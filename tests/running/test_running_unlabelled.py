@@ -18,7 +18,7 @@ from PIL import Image
 from short_cuts import save_blank, worker_here
 
 from trtbench.cli import main
-from trtbench.errors import ConfigError, DataError, GateError
+from trtbench.errors import CapabilityError, ConfigError, DataError, GateError
 from trtbench.make.makings import Makings
 from trtbench.report.document import read_report
 from trtbench.report.words import file_line, recommend
@@ -356,6 +356,8 @@ def test_a_network_of_two_inputs_goes_its_way_by_tensors(
     assert int8.fidelity.snr_db is not None
     assert 20 < int8.fidelity.snr_db < 60
 
+    with pytest.raises(CapabilityError, match="expected classes to count by, got a network that is no classifier"):
+        ship_row(run, tmp_path / "served", triton=tmp_path / "python")  # before it is made or proven
     bundle = ship_row(run, tmp_path / "bundle", row="dense int8 onnxruntime-cpu b4").folder
     found = read_bundle(bundle)
     assert found.proof is not None

@@ -119,6 +119,9 @@ def ship_row(
     if output.exists():
         raise ConfigError(f"--output {output}", expected="nothing there", cure="choose another, or remove it")
     cargo = _cargo(run, row, engines)
+    if triton is not None and cargo.row.fidelity is not None:
+        got, cure = "a network that is no classifier", "ship it without --serve-check"
+        raise CapabilityError(f"serving {cargo.row.name}", expected="classes to count by", got=got, cure=cure)
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     tell(Event(stage="ship", item=cargo.row.name, state="started"))
     try:
@@ -382,9 +385,6 @@ def _write_triton(folder: Path, cargo: _Cargo, described: Mapping[str, Any]) -> 
 
 def _served(folder: Path, cargo: _Cargo, described: Mapping[str, Any], *, python: Path, tell: Listener) -> Served:
     row = cargo.row
-    if row.fidelity is not None:
-        got, cure = "a network that is no classifier", "ship it without --serve-check"
-        raise CapabilityError(f"serving {row.name}", expected="classes to count by", got=got, cure=cure)
     if cargo.why_not_run or row.accuracy is None:
         raise CapabilityError(f"serving {row.name}", expected="an engine that runs here", got=cargo.why_not_run)
     tell(Event(stage="serve", item=row.name, state="started"))
