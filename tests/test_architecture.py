@@ -204,10 +204,9 @@ def test_every_test_that_the_page_of_the_house_names_exists() -> None:
     named = set(re.findall(r"`(test_[a-z0-9_]+)`", _PAGE))
 
     there = {
-        node.name
+        name
         for path in _TESTS.rglob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef)
+        for name in re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
 
     assert named
