@@ -27,6 +27,7 @@ _CORE = str(Path(__file__).parent / "doubles" / "core")  # `simulation` puts the
 sys.path.append(_CORE)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), _CORE)))  # of worker processes
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by ONNX Runtime when it is imported
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read by NumPy: processes of tests are as many as cores
 # Doubles are imported anew in hundreds of tests, the package in each worker: they are compiled once.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
