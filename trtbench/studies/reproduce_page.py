@@ -50,7 +50,8 @@ up to nine of 1,017 images went another way on one.
 The structure tables need nothing but the package: `trtbench reproduce study-001-structure-resnet20 --no-engines` makes
 one again. A clean clone of commit 0127433 did so on 2026-11-29: parameters, MACs, zeros, bytes and counts of all 38
 rows as in the file here; a slow test compares them too. The others read `SHARED`, the folder above
-`data/cifar10-lossless.tar.xz` (class folders of original CIFAR-10 images, 5,170 to train on and 1,017 to test) and
+`data/cifar10-lossless.tar.xz` (class folders of original CIFAR-10 images, 5,170 to train on and 1,017 to test),
+`data/cifar10-jpeg.tar.xz` (50,000 and 5,000 as JPEG of quality 75, for study-001-pruned70-trained alone) and
 `weights/`: the two of [akamaster](https://github.com/akamaster/pytorch_resnet_cifar10), 001's
 `results/pruning/70_percent/best_model.pth` as `dinalon-resnet18-pruned70.pth` and
 `results/resnet20/pruning/0_percent/best_model.pth` as `dinalon-resnet20-finetuned.pth`, and 002's
