@@ -34,7 +34,7 @@ def _page(name: str) -> str:
 
 def blocks(page: str) -> list[tuple[str, str]]:
     """Return the blocks of a page in its order, each with its language; the README's indented ones are of a shell."""
-    found = re.finditer(r"^```(\w+)\n(.*?)^```$|(?<=\n\n)((?: {4}\S.*\n)+)", page, re.MULTILINE | re.DOTALL)
+    found = re.finditer(r"^```(\w+)\n(.*?)^```$|(?<=\n\n)((?: {4}\S[^\n]*\n)+)", page, re.MULTILINE | re.DOTALL)
     return [(one[1] or "bash", one[2] or one[3]) for one in found]
 
 
@@ -47,6 +47,12 @@ def lines(script: str) -> list[str]:
 def shell_lines(page: str) -> list[str]:
     """Return the commands that a page shows."""
     return [line for kind, text in blocks(page) if kind == "bash" for line in lines(text)]
+
+
+def test_the_commands_of_the_readme_are_its_indented_lines_alone() -> None:
+    shown = shell_lines((_ROOT / "README.md").read_text(encoding="utf-8"))
+
+    assert {line.split()[0] for line in shown} == {"make", "pip", "trtbench", "docker"}
 
 
 def commands(page: str) -> list[str]:
