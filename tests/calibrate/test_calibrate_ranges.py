@@ -151,7 +151,9 @@ def _migacz_loop(counts: NDArray[np.float64]) -> int:
     return 128 + len(divergences) - 1 - int(np.argmin(divergences[::-1]))
 
 
-@pytest.mark.parametrize("name", ["normal", "relu", "heavy"])
+@pytest.mark.parametrize(
+    "name", ["normal", *(pytest.param(name, marks=pytest.mark.slow) for name in ("relu", "heavy"))]
+)
 def test_the_entropy_search_is_the_published_loop(name: str) -> None:
     values = _sample(name)
     histogram = observe(Histogram(), values, tensor="x")

@@ -350,6 +350,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(cached_root: Path, tmp_p
 
 
 @pytest.mark.shared
+@pytest.mark.slow  # folders of a few files stand above
 def test_6187_files_are_decoded_and_split(cifar10_lossless: Path) -> None:
     dataset = load_dataset(DataConfig(source=f"folder:{cifar10_lossless}"))
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [4653, 517, 1017]

@@ -32,8 +32,8 @@ _ALL = tuple((precision, (target,)) for precision in _PRECISIONS for target in _
 # What of the small networks is built in every test run, for two GPUs in one engine; the rest among the slow tests
 _BUILT = {"resnet20": _PRECISIONS, "resnet20_a": ("int8",), "mobilenet_v2_cifar": ("int8",)}
 _BUILT_IN_FP8 = {"resnet20": ("fp8", "fp8+fp16")}
-# Those of 18 layers take seconds each; the deeper ones of CIFAR repeat the blocks of resnet20 and resnet20_a
-_LARGE = ("resnet18", "resnet18_imagenet", "resnet18_3x3")
+# Those of 18 layers and of 53 take seconds each; the deeper ones of CIFAR repeat the blocks of resnet20 and resnet20_a
+_LARGE = ("resnet18", "resnet18_imagenet", "resnet18_3x3", "mobilenet_v2")
 _DEEPER = tuple(f"resnet{depth}{kind}" for depth in (32, 44, 56, 110) for kind in ("", "_a"))
 _SIZES = {"mobilenet_v2": 64, "resnet18_imagenet": 64}
 
