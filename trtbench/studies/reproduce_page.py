@@ -372,7 +372,7 @@ def pareto_figure(results: Results, *, by: str) -> Figure:
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_xscale("log")
     axes.set_xlabel(f"{'bytes of the file' if by == 'bytes' else 'MACs of one image'} (log scale; left is better)")
-    axes.set_ylabel("top-1, % (ours of 1,017 images, theirs of theirs)")
+    axes.set_ylabel("top-1, % (ours of our images, theirs of theirs)")
     axes.legend(loc="lower right")
     return figure
 
