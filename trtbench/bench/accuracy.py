@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +21,11 @@ from trtbench.graph.reference import parted
 from trtbench.rows import AccuracyRecord, FidelityRecord, OutputFidelity, ScoreRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from trtbench.bench.records import Score
+    from trtbench.bench.records import Images, Score
     from trtbench.records import Output
 
 _TOP = 5
@@ -84,6 +85,14 @@ def score(
         is_chance=is_chance_level(correct, total, classes=classes),
         **paired,
     )
+
+
+def judge_of(images: Images) -> Callable[[NDArray[np.float32]], AccuracyRecord | FidelityRecord]:
+    """Return what judges the logits of images: by their labels, or without these beside the float network."""
+    if images.outputs:
+        assert images.reference is not None, "outputs are known where there is a float network"
+        return partial(fidelity, reference=images.reference, outputs=images.outputs, own=images.score)
+    return partial(score, labels=images.labels, reference=images.reference, names=images.classes)
 
 
 def fidelity(

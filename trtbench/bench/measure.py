@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.accuracy import fidelity, score
+from trtbench.bench.accuracy import judge_of
 from trtbench.bench.interleave import Budget, Timing, measure_interleaved
 from trtbench.bench.load import measure_load
 from trtbench.bench.processes import Workers, cores, patient_limit_s, scoring_limit_s
@@ -21,6 +21,7 @@ from trtbench.bench.records import PLAIN, Measured, Opening, Run, Way
 from trtbench.disk import storing
 from trtbench.engines.base import place_of
 from trtbench.errors import OutOfMemoryError, RowError, WorkerError
+from trtbench.rows import FidelityRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -174,6 +175,7 @@ def _count_energy(worker: WorkerProcess, one: Measured, bench: Bench) -> None:
 def score_engine(workers: Workers, group: Sequence[Measured], bench: Bench) -> None:
     """Score an engine at each batch size, unless it failed."""
     worker, images, smallest = workers.alive(group[0].engine.name), bench.images, min(bench.config.batch_sizes)
+    judge = judge_of(images)
     if worker is None or group[0].error is not None:
         return
     try:
@@ -186,12 +188,11 @@ def score_engine(workers: Workers, group: Sequence[Measured], bench: Bench) -> N
                 worker.ask("score", limit_s=limit_s, batch=one.batch_size, logits=str(path))
                 with storing(path):
                     logits = np.load(path)
-                if images.outputs:
-                    assert images.reference is not None, "outputs are known where there is a float network"
-                    one.fidelity = fidelity(logits, images.reference, images.outputs, own=images.score)
+                found = judge(logits)
+                if isinstance(found, FidelityRecord):
+                    one.fidelity = found
                 else:
-                    one.accuracy = score(logits, images.labels, reference=images.reference, names=images.classes)
-                    one.predictions = logits.argmax(axis=1).tolist()
+                    one.accuracy, one.predictions = found, logits.argmax(axis=1).tolist()
     except RowError as error:
         _give_up(workers, group, error)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbench.bench.accuracy import fidelity, score
+from trtbench.bench.accuracy import judge_of
 from trtbench.bench.measure import measure_engines, time_again
 from trtbench.bench.processes import mapped
 from trtbench.bench.records import Bench, EngineFile, Images, Progress
@@ -115,18 +115,12 @@ class Session:
     def score_exactly(self) -> None:
         """Score in exact arithmetic what tells drops apart, and the graphs of the engines that are not run here."""
         self._true_correct = _true_arithmetic(self._makings, self._built, Clock(self._makings.tell))
-        images, progress = self.bench.images, Clock(self._makings.tell)
+        judge, progress = judge_of(self.bench.images), Clock(self._makings.tell)
         waiting = [one.plan for one in self._built if one.status == "built"]
-        found: AccuracyRecord | FidelityRecord
         for index, plan in enumerate(waiting):
             with contextlib.suppress(RowError):  # the row stands without a score
                 logits = true_logits(source(self._makings, plan).path(GRAPH), self._makings)
-                if images.outputs:
-                    assert images.reference is not None, "outputs are known where there is a float network"
-                    found = fidelity(logits, images.reference, images.outputs, own=images.score)
-                else:
-                    found = score(logits, images.labels, reference=images.reference, names=images.classes)
-                self._graphs[plan.name] = found
+                self._graphs[plan.name] = judge(logits)
             progress("graphs", "of engines that are not run", (index + 1) / len(waiting))
 
     def sample_on(self, rows: Sequence[Row], blocks: Mapping[str, Timing]) -> None:
