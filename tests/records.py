@@ -1,8 +1,11 @@
-"""Records that tests begin with: the sidecar of a tiny network, 4 classes of 8 x 8 pixels, and a steady latency."""
+"""Records that tests begin with: the sidecar of a tiny network, 4 classes of 8 x 8 pixels, and a steady latency; and
+the arrays of a file that they read."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from trtbench.disk import file_sha256
 from trtbench.engines.sidecar import Sidecar
@@ -11,6 +14,8 @@ from trtbench.rows import LatencyRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 
 def sidecar_of(engine: Path | None = None, **changes: Any) -> Sidecar:
@@ -51,3 +56,9 @@ def latency_of(p50_ms: float, **changes: Any) -> LatencyRecord:
         "verdict": "stable",
     }
     return LatencyRecord(**fields | changes)
+
+
+def arrays_of(path: Path) -> dict[str, NDArray[Any]]:
+    """Read all arrays of a .npz and close it: an open one warns when it is collected, in whatever test runs then."""
+    with np.load(path) as file:
+        return dict(file)

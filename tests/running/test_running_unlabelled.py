@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from short_cuts import save_blank, worker_here
 
+from tests.records import arrays_of
 from trtbench.cli import main
 from trtbench.errors import CapabilityError, ConfigError, DataError, GateError
 from trtbench.make.makings import Makings
@@ -186,7 +187,7 @@ def test_a_bundle_says_outputs_and_is_proven_by_their_fidelity(ran: tuple[Report
 def test_every_way_to_ask_a_bundle_gives_its_golden_outputs(
     bundle: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    golden = np.load(bundle / "golden.npz")
+    golden = arrays_of(bundle / "golden.npz")
     pixels = golden["images"].transpose(0, 3, 1, 2)
     monkeypatch.setitem(sys.modules, "runtime", onnxruntime)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -209,8 +210,8 @@ def test_every_way_to_ask_a_bundle_gives_its_golden_outputs(
     told = json.loads(capsys.readouterr().out)["images"]
     assert len(told) == 16
     assert told[0]["outputs"]["boxes"]["shape"] == [4, 64]
-    kept = np.load(written)
-    assert {name: kept[name].shape for name in kept.files} == {"boxes": (16, 4, 64), "scores": (16, 5)}
+    kept = arrays_of(written)
+    assert {name: values.shape for name, values in kept.items()} == {"boxes": (16, 4, 64), "scores": (16, 5)}
     assert told[3]["outputs"]["scores"]["max"] == kept["scores"][3].max()
 
 
@@ -364,7 +365,7 @@ def test_a_network_of_two_inputs_goes_its_way_by_tensors(
     assert found.proof.fidelity is not None
     assert found.proof.fidelity.snr_db == pytest.approx(int8.fidelity.snr_db, abs=0.05)
     assert "photo float32 (3, 8, 8), user int64 ()" in (bundle / "README.md").read_text(encoding="utf-8")
-    golden = np.load(bundle / "golden.npz")
+    golden = arrays_of(bundle / "golden.npz")
     given = {name: golden[f"input {name}"] for name in ("user", "photo")}
     monkeypatch.setitem(sys.modules, "runtime", onnxruntime)
     alone = predict.Classifier(bundle).outputs(given)
@@ -377,7 +378,7 @@ def test_a_network_of_two_inputs_goes_its_way_by_tensors(
         np.testing.assert_array_equal(values, alone[name])
     told = answer(f"predict {bundle} {samples} --output outputs.npz")
     assert told["outputs"]["seen"]["shape"] == [20, 8, 8, 8]
-    assert np.load("outputs.npz")["scores"].shape == (20, 4)
+    assert arrays_of(Path("outputs.npz"))["scores"].shape == (20, 4)
 
 
 @pytest.mark.parametrize(

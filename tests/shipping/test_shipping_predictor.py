@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import trtbench
+from tests.records import arrays_of
 from trtbench.cli import main
 from trtbench.data.decode import decode
 from trtbench.data.preprocess import normalise
@@ -83,7 +84,7 @@ def alone(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> predict_of_bundles.
 def test_golden_images_give_golden_logits_in_both_readers(
     predictor: Predictor, alone: predict_of_bundles.Classifier, shipped: Path
 ) -> None:
-    golden = np.load(shipped / "golden.npz")
+    golden = arrays_of(shipped / "golden.npz")
     pixels = golden["images"].transpose(0, 3, 1, 2)
 
     np.testing.assert_array_equal(predictor.logits(golden["images"]), golden["logits"])

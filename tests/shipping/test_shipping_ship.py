@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from tests.records import arrays_of
 from trtbench.disk import file_sha256
 from trtbench.engines.sidecar import read_sidecar
 from trtbench.errors import ConfigError, GateError
@@ -193,7 +194,7 @@ def test_an_engine_that_was_not_run_ships_with_what_is_not_proven(small_run: Pat
     assert found.proof is not None
     assert (found.proof.correct, found.proof.why_not) == (None, "not proven: its GPU is not here")
     assert not found.is_run
-    golden = np.load(tmp_path / "bundle" / "golden.npz")
+    golden = arrays_of(tmp_path / "bundle" / "golden.npz")
     assert golden["logits"].shape == (10, 3)
     assert "Nothing here: not proven" in (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.records import arrays_of
 from trtbench.running import Places, run_suite
 from trtbench.shipping import prove as proving
 from trtbench.shipping import read_bundle, ship_row
@@ -54,7 +55,7 @@ def test_a_plan_ships_with_what_runs_it(
     assert str(tmp_path) not in (found.folder / "engine.plan.json").read_text(encoding="utf-8")
     config = (found.folder / "triton" / "models" / "engine" / "config.pbtxt").read_text(encoding="utf-8")
     assert f"max_batch_size: {0 if profile is None else 4}\n" in config
-    golden = np.load(found.folder / "golden.npz")
+    golden = arrays_of(found.folder / "golden.npz")
     pixels = golden["images"].transpose(0, 3, 1, 2)
     classifier = _classifier(found.folder)
     np.testing.assert_allclose(classifier.logits(pixels, 1), golden["logits"], rtol=1e-4, atol=1e-4)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.records import arrays_of
 from trtbench.data import load_dataset
 from trtbench.errors import CapabilityError, GateError
 from trtbench.shipping import read_bundle, ship_row
@@ -115,7 +116,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("backend")
 def test_requests_that_come_together_are_answered_one_by_one(shipped: Path, images: Path) -> None:
-    golden = np.load(shipped / "golden.npz")
+    golden = arrays_of(shipped / "golden.npz")
     file = images / "test" / "star" / "0.png"
     model = triton_model.TritonPythonModel()
     model.initialize({"model_repository": str(shipped / "triton" / "python" / "classifier")})
@@ -138,7 +139,7 @@ def test_requests_that_come_together_are_answered_one_by_one(shipped: Path, imag
 
 @pytest.mark.usefixtures("backend")
 def test_the_first_step_of_the_ensemble_makes_the_golden_input(shipped: Path, images: Path) -> None:
-    golden = np.load(shipped / "golden.npz")
+    golden = arrays_of(shipped / "golden.npz")
     config = (shipped / "triton" / "models" / "preprocess" / "config.pbtxt").read_text(encoding="utf-8")
     fit = json.loads(config.split("string_value: ")[1].rpartition(" } }")[0])
     model = triton_preprocess.TritonPythonModel()
