@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping  # noqa: TC003  pydantic resolves the fields of facts at run time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trtbench.errors import RowError, UnsupportedError
@@ -48,15 +48,7 @@ class FitFacts(Facts):
     @classmethod
     def of(cls, record: FitRecord) -> FitFacts:
         """Return what of a fit is kept beside its network."""
-        return cls(
-            epochs=record.epochs,
-            best_epoch=record.best_epoch,
-            val_correct=record.val_correct,
-            val_total=record.val_total,
-            seconds=record.seconds,
-            notes=record.notes,
-            resumed_from=record.resumed_from,
-        )
+        return cls(**{one.name: getattr(record, one.name) for one in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

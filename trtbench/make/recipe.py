@@ -17,6 +17,7 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -135,7 +136,6 @@ def recipe(
     return declare
 
 
-@functools.singledispatch
 def key_of(value: object) -> Any:
     """Return the JSON value that stands for an argument in a key.
 
@@ -144,53 +144,34 @@ def key_of(value: object) -> Any:
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    for kinds, read in _KEYS:
+        if isinstance(value, kinds):
+            return read(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         keyed = (field.name for field in dataclasses.fields(value) if field.metadata.get("keyed", True))
         return {name: key_of(getattr(value, name)) for name in keyed}
     raise TypeError(f"{type(value).__name__} cannot key a recipe: wrap it in Given or Aside")
 
 
-@key_of.register(Artefact)
-def _(value: Artefact[Any]) -> Any:
-    return value.sha256
-
-
-@key_of.register(Split)
-def _(value: Split) -> Any:
-    return value.sha256
-
-
-@key_of.register(Given)
-def _(value: Given[Any]) -> Any:
-    return value.key
-
-
-@key_of.register(Aside)
-def _(value: Aside[Any]) -> Any:
+def _not_inside(value: Aside[Any]) -> None:
     raise TypeError(f"{value} stands inside another argument, where it would be keyed")
 
 
-@key_of.register(tuple)
-@key_of.register(list)
-def _(value: tuple[Any, ...] | list[Any]) -> Any:
-    return [key_of(one) for one in value]
-
-
-@key_of.register(Mapping)
-def _(value: Mapping[str, Any]) -> Any:
-    return {name: key_of(one) for name, one in value.items()}
-
-
-@key_of.register(BaseModel)
-def _(value: BaseModel) -> Any:
-    return value.model_dump(mode="json")
-
-
-@key_of.register(VariantPart)
-def _(value: VariantPart) -> Any:
+def _variant_key(value: VariantPart) -> dict[str, Any]:
     """Leave out the name, and what stands among the arguments by itself: the start, the budget; add its packages."""
     packages = {package: installed(package) for package in value.packages}
     return {**value.model_dump(mode="json", exclude={"name", "after", "budget"}), **packages}
+
+
+_KEYS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    ((Artefact, Split), attrgetter("sha256")),
+    (Given, attrgetter("key")),
+    (Aside, _not_inside),
+    ((tuple, list), lambda value: [key_of(one) for one in value]),
+    (Mapping, lambda value: {name: key_of(one) for name, one in value.items()}),
+    (VariantPart, _variant_key),
+    (BaseModel, lambda value: value.model_dump(mode="json")),
+)
 
 
 class Absent(Exception):  # noqa: N818  it is no error: it says that something is still to be made

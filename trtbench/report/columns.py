@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal
 
 from trtbench.decide.limits import confidence_each, shown_bound_pp
 from trtbench.decide.ratios import dense_fp32_of, dense_variant, eager_of, is_cpu, speed_up
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from trtbench.rows import (
-        AccuracyRecord,
         CalibrationRecord,
         FidelityRecord,
         LatencyRecord,
@@ -81,54 +80,24 @@ class Column:
         return isinstance(value, (int, float)) or bool(value)
 
 
-class _Faces(TypedDict, total=False):
-    unit: str
-    text: Callable[[Line, Any], str]
-    shown_in: frozenset[Medium]
-    align: Align
+def _of(record: Callable[[Line], Any], *, prefix: str = "") -> Callable[..., Column]:
+    """Return what makes columns of a record of a line: of the field that the key names, or what `take` makes of it."""
+
+    def column(key: str, header: str, take: Callable[[Any], Value] | None = None, **faces: Any) -> Column:
+        read = take or attrgetter(key.removeprefix(prefix))
+        return Column(
+            key=key, header=header, value=lambda line: None if record(line) is None else read(record(line)), **faces
+        )
+
+    return column
 
 
-def _row(key: str, header: str, take: Callable[[Row], Value] | None = None, **faces: Unpack[_Faces]) -> Column:
-    """Return a column of a row: of the field that its key names, or what `take` makes of the row."""
-    read = take or attrgetter(key)
-    return Column(key=key, header=header, value=lambda line: read(line.row), **faces)
-
-
-def _accuracy(
-    key: str, header: str, take: Callable[[AccuracyRecord], Value] | None = None, **faces: Unpack[_Faces]
-) -> Column:
-    read = _of_record(lambda line: line.row.accuracy, take or attrgetter(key))
-    return Column(key=key, header=header, value=read, **faces)
-
-
-def _fidelity(
-    key: str, header: str, take: Callable[[FidelityRecord], Value] | None = None, **faces: Unpack[_Faces]
-) -> Column:
-    read = _of_record(lambda line: line.row.fidelity, take or attrgetter(key.removeprefix("fidelity_")))
-    return Column(key=key, header=header, value=read, **faces)
-
-
-def _calibration(
-    key: str, header: str, take: Callable[[CalibrationRecord], Value] | None = None, **faces: Unpack[_Faces]
-) -> Column:
-    read = _of_record(lambda line: line.row.calibration, take or attrgetter(key.removeprefix("calibration_")))
-    return Column(key=key, header=header, value=read, **faces)
-
-
-def _latency(
-    key: str, header: str, take: Callable[[LatencyRecord], Value] | None = None, **faces: Unpack[_Faces]
-) -> Column:
-    read = _of_record(lambda line: line.latency, take or attrgetter(key))
-    return Column(key=key, header=header, value=read, **faces)
-
-
-def _load(key: str, header: str, take: Callable[[LoadRecord], Value] | None = None, **faces: Unpack[_Faces]) -> Column:
-    read = _of_record(lambda line: line.load, take or attrgetter(key.removeprefix("load_")))
-    return Column(key=key, header=header, value=read, **faces)
-
-
-def _of_record(record: Callable[[Line], Any], read: Callable[[Any], Value]) -> Callable[[Line], Value]:
-    return lambda line: None if record(line) is None else read(record(line))
+_row = _of(lambda line: line.row)
+_accuracy = _of(lambda line: line.row.accuracy)
+_fidelity = _of(lambda line: line.row.fidelity, prefix="fidelity_")
+_calibration = _of(lambda line: line.row.calibration, prefix="calibration_")
+_latency = _of(lambda line: line.latency)
+_load = _of(lambda line: line.load, prefix="load_")
 
 
 def _number(write: Callable[[Any], str]) -> Callable[[Line, Any], str]:
@@ -209,19 +178,14 @@ def _ratio(line: Line, ratio: float) -> str:
     return f"{fixed(ratio, decimals=3)}{ends}"
 
 
-def _other(row: Row, *, scope: str, mode: str) -> LatencyRecord | None:
-    """Return the latency of a row that was timed in another way than the plain one."""
-    return next((one for one in row.other_latencies if (one.scope, one.mode) == (scope, mode)), None)
+def _other(field: str, *, scope: str, mode: str) -> Callable[[Row], float | None]:
+    """Take a field of the latency of a row that was timed in another way than the plain one."""
 
+    def take(row: Row) -> float | None:
+        found = (one for one in row.other_latencies if (one.scope, one.mode) == (scope, mode))
+        return next((getattr(one, field) for one in found), None)
 
-def _host_to_host_p50_ms(row: Row) -> float | None:
-    found = _other(row, scope="host-to-host", mode="latency")
-    return None if found is None else found.p50_ms
-
-
-def _throughput_mode_ms(row: Row) -> float | None:
-    found = _other(row, scope="device", mode="throughput")
-    return None if found is None else found.ms_per_image
+    return take
 
 
 def _rest_bytes(row: Row) -> int | None:
@@ -251,6 +215,8 @@ def _on_cpu(line: Line, backend: str) -> str:
     return f"{backend} (CPU)" if is_cpu(line.row) and "cpu" not in backend else backend
 
 
+_HOST_TO_HOST = _other("p50_ms", scope="host-to-host", mode="latency")
+_IN_THROUGHPUT = _other("ms_per_image", scope="device", mode="throughput")
 OVER_LIMIT = "!"  # beside a drop: more than the limit was lost
 _MS = _number(significant)
 _P = _number(probability)
@@ -418,8 +384,8 @@ COLUMNS = (
     ),
     _latency("d2h_ms", "Copy out", lambda found: found.parts_ms.get("d2h"), unit="ms", text=_MS, shown_in=_FILES),
     _latency("is_enqueue_bound", "Launch-bound", shown_in=_FILES),
-    _row("host_to_host_p50_ms", "host-to-host p50", _host_to_host_p50_ms, unit="ms", text=_MS, shown_in=_FILES),
-    _row("throughput_mode_ms_per_image", "throughput ms/image", _throughput_mode_ms, text=_MS, shown_in=_HTML_CSV),
+    _row("host_to_host_p50_ms", "host-to-host p50", _HOST_TO_HOST, unit="ms", text=_MS, shown_in=_FILES),
+    _row("throughput_mode_ms_per_image", "throughput ms/image", _IN_THROUGHPUT, text=_MS, shown_in=_HTML_CSV),
     _row("builds_p50_ms", "p50 of each build", unit="ms", text=_MS, shown_in=_FILES),
     # what was built and opened
     _row("engine_path", "Engine file", shown_in=_FILES, align="left"),

@@ -5,27 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from trtbench.make.engines import EnginePlan
 from trtbench.make.makings import Places
 from trtbench.progress import Event
-from trtbench.running.plan import BuiltEngine, Outlook, PlannedRow, build_suite, outlook, plan_engines, propose
+from trtbench.running.plan import BuiltEngine, build_suite, outlook, plan_engines, propose
 
 if TYPE_CHECKING:  # measuring brings SciPy, which a plan does without
     from trtbench.running.run import run_suite
 
-__all__ = [
-    "BuiltEngine",
-    "EnginePlan",
-    "Event",
-    "Outlook",
-    "Places",
-    "PlannedRow",
-    "build_suite",
-    "outlook",
-    "plan_engines",
-    "propose",
-    "run_suite",
-]
+__all__ = ["BuiltEngine", "Event", "Places", "build_suite", "outlook", "plan_engines", "propose", "run_suite"]
 
 
 if not TYPE_CHECKING:  # a type checker that saw it would take any name

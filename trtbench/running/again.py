@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from trtbench.bench.interleave import Timing
     from trtbench.bench.spread import Interval, Pool
+    from trtbench.bench.versus import Verdict
     from trtbench.decide.ratios import PairedRatio
     from trtbench.report.document import Recommendation, Report
     from trtbench.rows import Row
@@ -139,12 +140,16 @@ def compare_reports(
     found = []
     for number, (before, after) in enumerate(matched.pairs):
         if is_same_engine(before, after) and not again:
-            found.append(_identical(before, after))
+            how = "the same engine file with the same settings"
+            found.append(_compared(before, after, "SAME", 1.0, (1.0, 1.0), how=how))
             continue
         share, sizes = (number, len(matched.pairs)), (pairs, process_pairs)
         result = _retimed(before, after, files=files, folder=folder, sizes=sizes, share=share, tell=tell)
-        retimed = None if result is None else _as_comparison(before, after, result)
-        found.append(retimed or _stored(before, after, (first, second)))
+        if result is None:
+            found.append(_stored(before, after, (first, second)))
+            continue
+        how = f"re-timed side by side: {result.pairs} pairs in {result.process_pairs} process pairs"
+        found.append(_compared(before, after, result.verdict, result.ratio, result.ci95, how=how))
     return tuple(found), matched
 
 
@@ -227,40 +232,15 @@ def _engine_file(row: Row, files: Mapping[str, Path], *, name: str) -> EngineFil
     return EngineFile(name=name, backend=row.backend, path=path, settings=settings)
 
 
-def _name(before: Row, after: Row) -> str:
-    return before.name if before.name == after.name else f"{before.name} -> {after.name}"
-
-
-def _identical(before: Row, after: Row) -> Comparison:
-    how = "the same engine file with the same settings"
-    return Comparison(
-        name=_name(before, after),
-        verdict="SAME",
-        ratio=1.0,
-        ci95=(1.0, 1.0),
-        drop_pp=top1_drop_pp(before, after),
-        how=how,
-    )
-
-
-def _as_comparison(before: Row, after: Row, result: Outcome) -> Comparison:
-    return Comparison(
-        name=_name(before, after),
-        verdict=result.verdict,
-        ratio=result.ratio,
-        ci95=result.ci95,
-        drop_pp=top1_drop_pp(before, after),
-        how=f"re-timed side by side: {result.pairs} pairs in {result.process_pairs} process pairs",
-    )
+def _compared(
+    before: Row, after: Row, verdict: Verdict, ratio: float, ci95: tuple[float, float] | None, *, how: str
+) -> Comparison:
+    name = before.name if before.name == after.name else f"{before.name} -> {after.name}"
+    drop_pp = top1_drop_pp(before, after)
+    return Comparison(name=name, verdict=verdict, ratio=ratio, ci95=ci95, drop_pp=drop_pp, how=how)
 
 
 def _stored(before: Row, after: Row, reports: tuple[Report, Report]) -> Comparison:
     ratio, how = compare_stored(before, after, (reports[0].rows, reports[1].rows))
-    return Comparison(
-        name=_name(before, after),
-        verdict="AMBIGUOUS" if ratio.ci95 is None else judge(*ratio.ci95),
-        ratio=ratio.value,
-        ci95=ratio.ci95,
-        drop_pp=top1_drop_pp(before, after),
-        how=how,
-    )
+    verdict = "AMBIGUOUS" if ratio.ci95 is None else judge(*ratio.ci95)
+    return _compared(before, after, verdict, ratio.value, ratio.ci95, how=how)
