@@ -56,7 +56,6 @@ class BuildOptions:
         batch_sizes: each has an optimisation profile of its own (min = opt = max), unless `profile` is given.
         profile: one dynamic profile instead: smallest, usual and largest batch.
         workspace_mib: limit of the scratch memory of tactics; None is the whole device.
-        optimization_level: of the builder, 0 to 5.
         sparse: let 2:4 sparse weights run on sparse tensor cores.
         hardware_compatible: an engine that runs on all GPUs from Ampere on.
         version_compatible: an engine that later TensorRT versions load.
@@ -82,10 +81,6 @@ class BuildRequest:
     Args:
         source: the ONNX graph, already with Q/DQ nodes or in half precision where asked; the checkpoint for eager.
         engine: the path of the engine file to write.
-        precision: the requested precision.
-        model: the architecture, for runtimes that need its PyTorch source.
-        num_classes: how many logits an image has.
-        input_shape: channels, height and width of one image.
         calibration: for precisions that the runtime calibrates itself.
         options: what the suite asks of the build.
         on_progress: told the phase and the share done, in [0, 1]; may be called from another thread.
@@ -214,7 +209,6 @@ class BackendFacts:
 
     Args:
         version: decides whether an engine must be built again.
-        device: as a row names it.
         machine: what an engine file is bound to; it is loaded nowhere else.
         usual_precisions: those it is asked for where a suite names none.
         why_not_run: why an engine that is built here cannot be run here; "" where it can.
@@ -269,20 +263,12 @@ class Backend(Protocol):
 
 
 def backend(name: str) -> Backend:
-    """Return the runtime called `name`.
-
-    Raises:
-        UnsupportedError: there is none of that name.
-    """
+    """Return the runtime called `name`; UnsupportedError where there is none."""
     return load_backend(place_of(name))
 
 
 def place_of(name: str) -> str:
-    """Return where the runtime called `name` stands, as `module:NAME`.
-
-    Raises:
-        UnsupportedError: there is none of that name.
-    """
+    """Return where the runtime called `name` stands, as `module:NAME`; UnsupportedError where there is none."""
     from trtbench.suite import BACKENDS  # not with this module: workers load no pydantic
 
     if name not in BACKENDS:
@@ -291,11 +277,7 @@ def place_of(name: str) -> str:
 
 
 def load_backend(place: str) -> Backend:
-    """Import the runtime that stands at `place`.
-
-    Raises:
-        UnsupportedError: what stands there is none.
-    """
+    """Import the runtime that stands at `place`; UnsupportedError where what stands there is none."""
     module, _, name = place.partition(":")
     found: object = getattr(importlib.import_module(module), name, None)
     if not isinstance(found, Backend):
@@ -332,11 +314,7 @@ def partial_path(engine: Path) -> Path:
 
 
 def refuse_precision(precision: str, backend_name: str, *, known: tuple[str, ...]) -> None:
-    """Raise for a precision that the runtime cannot build.
-
-    Raises:
-        UnsupportedError: it is none of `known`.
-    """
+    """Raise UnsupportedError for a precision that is none of those the runtime can build."""
     if precision not in known:
         what = f"precision {precision!r} on {backend_name}"
         raise UnsupportedError(what, expected=" or ".join(known), cure="choose one of these")

@@ -39,12 +39,7 @@ class Sidecar:
 
     Args:
         key: the sha256 of all that decided the build; a build with the same key is not repeated.
-        sparse: 2:4 sparse weights may run on sparse tensor cores.
-        rescued: layers that INT8 loses most on are in higher precision, or it is corrected.
         build: counts repeated builds of one engine, from 1.
-        achieved: what the runtime made of the requested precision.
-        machine: the device the engine was built for; it is loaded nowhere else.
-        weight_bytes: bytes of weights inside the file; the rest of `engine_bytes` is the graph.
         widths: output channels of each convolution, where the network's source is known.
         calibration: how the ranges of an INT8 graph were found, where the runtime does not find them itself.
         classes: names in the order of the logits.
@@ -99,11 +94,7 @@ def sidecar_path(engine: Path) -> Path:
 
 
 def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
-    """Write the sidecar beside its engine, atomically.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
+    """Write the sidecar beside its engine, atomically."""
     document = {**to_jsonable(sidecar), "preprocessing_fingerprint": sidecar.preprocessing.fingerprint}
     write_atomically(sidecar_path(engine), json.dumps(document, indent=1))
 
@@ -156,11 +147,7 @@ def read_sidecar(engine: Path) -> Sidecar:
 
 
 def _check(sidecar: Sidecar) -> None:
-    """Refuse a field of another type, a number that counts nothing, and a name that a path could not be made of.
-
-    Raises:
-        ValueError: a field is so.
-    """
+    """Refuse, by ValueError, a field of another type, a negative number, and a name that no path can be made of."""
     for item in fields(Sidecar):
         value, kinds = getattr(sidecar, item.name), _KINDS.get(str(item.type))
         if kinds is not None and type(value) not in kinds:

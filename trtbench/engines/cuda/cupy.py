@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 
 
 def open_cupy(index: int) -> CupyCuda:
-    """Return a device by CuPy.
-
-    Raises:
-        CapabilityError: CuPy is absent or cannot be imported.
-        DeviceError: it sees no such device.
-    """
+    """Return a device by CuPy; CapabilityError where it is absent or broken, DeviceError without such a device."""
     cupy: Any = load("cupy")
     package = f"cupy {cupy.__version__}"
     try:
@@ -131,11 +126,7 @@ class CupyCuda:
         self._stream.synchronize()
 
     def capture(self, launch: Operation) -> Operation:
-        """Record what `launch` queues as a CUDA graph; CuPy's default mode is relaxed, ours is thread-local.
-
-        Raises:
-            DeviceError: it cannot be captured.
-        """
+        """Record what `launch` queues as a CUDA graph; CuPy's default mode is relaxed, ours is thread-local."""
         with _mapped("CUDA graph"):
             self._stream.begin_capture(mode=self._runtime.streamCaptureModeThreadLocal)
             try:
@@ -149,11 +140,7 @@ class CupyCuda:
         return partial(graph.launch, self._stream)
 
     def kernel(self, source: str, *, name: str) -> CupyKernel:
-        """Compile a kernel with NVRTC.
-
-        Raises:
-            DeviceError: it does not compile, or NVRTC is absent.
-        """
+        """Compile a kernel with NVRTC."""
         kernel = self._cupy.RawKernel(source, name)
         try:
             kernel.compile()

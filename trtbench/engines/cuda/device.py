@@ -36,14 +36,10 @@ class DeviceFacts:
     """What a device is.
 
     Args:
-        name: as the driver calls it.
         uuid: as nvidia-smi writes it: `GPU-...`, or `MIG-...` for a slice; "" where the driver does not tell.
-        compute_capability: major and minor.
         driver: the driver's version, or where only CUDA tells: `CUDA 12.8`, the highest that it runs.
         runtime: the CUDA version of the package that drives it, `12.8`.
-        total_memory: bytes.
         free_memory: bytes, when asked.
-        pci_bus_id: `0000:01:00.0`.
     """
 
     name: str
@@ -175,11 +171,7 @@ class Cuda(Protocol):
 
 
 def require_device(index: int, *, count: int, package: str) -> None:
-    """Raise unless a package sees the device.
-
-    Raises:
-        DeviceError: it does not.
-    """
+    """Raise DeviceError unless a package sees the device."""
     if not 0 <= index < count:
         raise DeviceError(
             package, expected=f"device {index}", got=f"{count} devices", cure="check CUDA_VISIBLE_DEVICES and the suite"
@@ -187,16 +179,10 @@ def require_device(index: int, *, count: int, package: str) -> None:
 
 
 def device_uuid(index: int, *, name: str, known: bytes = b"", load: Callable[[str], Any] = ctypes.CDLL) -> str:
-    """Return the UUID that libcuda tells of a device, of the MIG slice where it is one.
+    """Return the UUID that libcuda tells of a device, or of the MIG slice it is, as nvidia-smi writes it.
 
-    Args:
-        index: the device.
-        name: what the driver calls it: slices have MIG in it.
-        known: what the package tells instead; CuPy's is cut at its first zero byte, and PyCUDA has none.
-        load: opens a library.
-
-    Returns:
-        It as nvidia-smi writes it; "" where nobody tells.
+    `name` is the driver's: slices have MIG in it. `known` is what the package tells instead, `load` opens a library;
+    CuPy's is cut at its first zero byte, and PyCUDA has none. "" where nobody tells.
     """
     raw = _asked_of_libcuda(index, load) or (known if len(known) == _UUID_BYTES else b"")
     return f"{'MIG' if ' MIG ' in name else 'GPU'}-{uuid.UUID(bytes=raw)}" if raw else ""

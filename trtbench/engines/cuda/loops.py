@@ -94,10 +94,8 @@ def timed_in_parts(cuda: Cuda, *, upload: Operation, launch: Operation, download
 def _overlapped(queue: Callable[[int, int], None], read: Callable[[int, int], None], *, samples: int) -> None:
     """Queue one inference more than are read, each before the one before it is waited for.
 
-    Args:
-        queue: told a slot and the number of a sample, queues it; the first one's number is taken by the second.
-        read: told the same, waits for it and reads its events.
-        samples: how many are read: the first of all met an idle device and is left out.
+    Both are told a slot and the number of a sample. The first inference of all met an idle device and is left out: its
+    number is taken by the second.
     """
     for place in range(samples + 2):
         if place <= samples:

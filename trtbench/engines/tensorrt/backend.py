@@ -40,10 +40,6 @@ class TensorRtBackend:
 
         In `int8` alone every layer but the quantized ones is FP32, so that it would lose unfairly: among the usual
         precisions int8+fp16 stands beside it, and where TensorRT calibrates by itself its best precision too.
-
-        Raises:
-            CapabilityError: TensorRT is absent.
-            DeviceError: CUDA cannot be used.
         """
         from trtbench.engines.cuda import open_cuda
         from trtbench.engines.tensorrt.library import abilities
@@ -67,14 +63,7 @@ class TensorRtBackend:
         return build_engine(request)
 
     def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> TensorrtEngine:
-        """Load an engine whose sidecar was checked, after comparing its TensorRT version with the installed one.
-
-        Raises:
-            SidecarError: it was built with another TensorRT.
-            DeviceError: CUDA cannot be used.
-            EngineError: it does not load; with the lines of TensorRT's logger and the command that builds it again.
-            OutOfMemoryError: the device is full.
-        """
+        """Load an engine whose sidecar was checked, after comparing its TensorRT version with the installed one."""
         from trtbench.engines.cuda import open_cuda
         from trtbench.engines.tensorrt.library import abilities
         from trtbench.engines.tensorrt.plan import load_plan, refuse_version
@@ -100,10 +89,7 @@ class Inspection:
 
     Args:
         path: the engine file; its bytes are those of the sidecar.
-        sidecar: its sidecar.
         layers: what became of its layers; as the build noted it, or as the runtime tells now. Empty where nobody says.
-        is_live: the runtime told.
-        why_not_live: why it did not.
     """
 
     path: Path
@@ -134,11 +120,7 @@ def inspect_engine(path: Path) -> Inspection:
 
 
 def _asked(path: Path, sidecar: Sidecar) -> dict[str, Any]:
-    """Load a TensorRT engine and return what its inspector tells.
-
-    Raises:
-        TrtbenchError: TensorRT, a GPU or the machine that it was built for is not here.
-    """
+    """Load a TensorRT engine and return what its inspector tells."""
     from trtbench.engines.tensorrt.inspector import report_layers
     from trtbench.engines.tensorrt.plan import examine, load_plan, refuse_version
 

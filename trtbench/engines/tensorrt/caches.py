@@ -39,12 +39,7 @@ _CURE = "give the file that a calibrator's write_calibration_cache wrote"
 
 
 class KeyedCache:
-    """One cache file and, beside it, `<name>.json` with its key and its sha256.
-
-    Args:
-        path: the cache file, as TensorRT writes it.
-        key: the sha256 of all that decides its content.
-    """
+    """One cache file as TensorRT writes it and, beside it, `<name>.json` with its key and its sha256."""
 
     def __init__(self, path: Path, *, key: str) -> None:
         self._path = path
@@ -69,11 +64,7 @@ class KeyedCache:
         return content
 
     def write(self, content: bytes) -> None:
-        """Write the cache and then its label: between the two the cache fits no label, and is not read.
-
-        Raises:
-            StoreError: the folder cannot be written.
-        """
+        """Write the cache and then its label: between the two the cache fits no label, and is not read."""
         write_atomically(self._path, content)
         label = {"key": self._key, "sha256": hashlib.sha256(content).hexdigest()}
         write_atomically(self._label, json.dumps(label, indent=1))
@@ -104,7 +95,6 @@ class MatchedScales:
     """The scales of a graph's tensors.
 
     Args:
-        scales: by the graph's names.
         renamed: the graph's name to the cache's, where they differ.
         unused: tensors of the cache that the graph's placement does not ask for.
     """
@@ -195,14 +185,7 @@ def thresholds(scales: Mapping[str, float], *, all_zero: float) -> dict[str, flo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingCache:
-    """The cache of one build; its object must live until the build has ended.
-
-    Args:
-        path: its file.
-        cache: what TensorRT reads from and writes to.
-        read_bytes: bytes taken from the file; 0 started empty.
-        note: what a reader must know, or "".
-    """
+    """The cache of one build, of whose file `read_bytes` were taken; it must live until the build has ended."""
 
     path: Path
     cache: trt.ITimingCache
@@ -210,11 +193,7 @@ class TimingCache:
     note: str = ""
 
     def save(self, config: trt.IBuilderConfig) -> None:
-        """Write what the build learned, together with what others wrote meanwhile.
-
-        Raises:
-            StoreError: the file cannot be written.
-        """
+        """Write what the build learned, together with what others wrote meanwhile."""
         learned = config.get_timing_cache() or self.cache
         with locked(_lock(self.path)):
             # As trtexec does: what a build learned is added to a fresh cache of the file, not the other way round.

@@ -38,10 +38,6 @@ class PrecisionPlan:
     """How TensorRT is told of a precision.
 
     Args:
-        precision: the requested one.
-        is_strongly_typed: the types come from the graph alone.
-        flags: names of the builder flags to set.
-        cleared: names of the builder flags to clear.
         needs_calibrator: TensorRT chooses the INT8 ranges by itself, from images it is fed.
         codes: what the graph's Q/DQ nodes must make; None where it must hold none.
         element_type: the ONNX element type that the graph must hold, or "".

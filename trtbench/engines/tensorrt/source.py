@@ -34,12 +34,8 @@ class Source:
     """What an ONNX graph holds.
 
     Args:
-        path: the file.
-        data: its bytes.
-        convolutions: the names of its convolutions, in order.
         quantizers: how many Q and DQ nodes stand on activations; those on weights are folded into them.
         element_types: ONNX's names of the types of its weights and casts.
-        weight_bytes: bytes of its initializers.
     """
 
     path: Path
@@ -51,12 +47,7 @@ class Source:
 
 
 def read_source(path: Path, plan: PrecisionPlan) -> Source:
-    """Read an ONNX file and check that TensorRT can make of it what the plan says.
-
-    Raises:
-        EngineError: it cannot be read.
-        GraphError: it breaks a rule of explicit quantization, or is not of the types that the precision needs.
-    """
+    """Read an ONNX file and check that TensorRT can make of it what the plan says."""
     import onnx
 
     try:
@@ -139,11 +130,7 @@ def parse_network(
     is_strongly_typed: bool,
     logger: trt.ILogger,
 ) -> ParsedNetwork:
-    """Parse an ONNX graph.
-
-    Raises:
-        GraphError: TensorRT cannot read it; each fault with its node and operator.
-    """
+    """Parse an ONNX graph; where TensorRT cannot, GraphError names each fault with its node and operator."""
     import tensorrt as trt
 
     # Always by name: the bit of this flag differs between the majors.
@@ -171,14 +158,10 @@ def _told(fault: trt.ParserError) -> str:
 def add_profiles(
     builder: trt.Builder, config: trt.IBuilderConfig, parsed: ParsedNetwork, options: BuildOptions
 ) -> tuple[dict[str, list[list[int]]], ...]:
-    """Give the configuration one optimisation profile for each batch size, or one dynamic profile.
+    """Give the configuration a profile for each batch size, or one dynamic one; return their shapes.
 
-    Returns:
-        For each profile the smallest, usual and largest shape of every input.
-
-    Raises:
-        GraphError: the graph's fixed batch is not what was asked for.
-        EngineError: TensorRT refuses a profile.
+    For each profile the smallest, usual and largest shape of every input. GraphError where the graph's fixed batch is
+    not what was asked for.
     """
     inputs = parsed.inputs
     triples = tuple(_batches(options))
@@ -195,12 +178,7 @@ def add_profiles(
 def set_calibration_profile(
     builder: trt.Builder, config: trt.IBuilderConfig, parsed: ParsedNetwork, *, batch_size: int
 ) -> None:
-    """Say at which shape a calibrator's batches run; TensorRT 10 takes the usual shape of this profile.
-
-    Raises:
-        GraphError: the graph's fixed batch is another one.
-        EngineError: TensorRT refuses the profile.
-    """
+    """Say at which shape a calibrator's batches run; TensorRT 10 takes the usual shape of this profile."""
     inputs = parsed.inputs
     _refuse_shapes(inputs, ((batch_size,) * 3,))
     if all(shape[0] != -1 for shape in inputs.values()):

@@ -68,14 +68,7 @@ def gpu_for(targets: Sequence[str]) -> tuple[str, str]:
 
 
 def open_engine(path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> TensorrtEngine:
-    """Load an engine whose sidecar was checked; this process runs TensorRT for RTX alone from now on.
-
-    Raises:
-        SidecarError: it was built with another version of the library.
-        DeviceError: CUDA cannot be used.
-        EngineError: the library says that it cannot run here, or it does not load.
-        OutOfMemoryError: the device is full.
-    """
+    """Load an engine whose sidecar was checked; this process runs TensorRT for RTX alone from now on."""
     refuse_version(sidecar, version=version_here())
     stand_in(PACKAGE)
     cuda, data, doubts = open_cuda(), path.read_bytes(), list[str]()
@@ -109,11 +102,7 @@ def kernels_path(engine: Path, device: DeviceFacts) -> Path:
 
 
 def _judged(runtime: trt.Runtime, lines: LogLines, data: bytes, *, what: str, cure: str) -> tuple[str, ...]:
-    """Ask the library whether it can run an engine here, and return what it doubts.
-
-    Raises:
-        EngineError: it cannot.
-    """
+    """Ask the library whether it can run an engine here, else EngineError; return what it doubts."""
     import tensorrt_rtx_bindings as rtx
 
     asked: Any = runtime  # TensorRT's own runtime cannot be asked
@@ -132,9 +121,6 @@ class CompiledKernels:
     """The contexts of an engine, whose kernels are compiled for this GPU; and those kernels, kept from run to run.
 
     Args:
-        config: of the contexts, IRuntimeConfig.
-        cache: what was compiled, IRuntimeCache.
-        file: where it is kept.
         doubts: what the library doubts of the engine here.
         is_read: the file was there, and the library took it: it is of this GPU, driver and version.
     """
@@ -195,9 +181,6 @@ class TensorRtRtxBackend:
         """Return its version, what an engine is for, and the GPU that runs it where one is here.
 
         What builds it does not count: one engine serves every machine that has a GPU among its targets.
-
-        Raises:
-            CapabilityError: it is absent.
         """
         version, targets = version_here(), targets_of(options.get("targets", ()))
         gpu, why_not_run = gpu_for(targets)

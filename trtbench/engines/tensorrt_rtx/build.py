@@ -70,11 +70,7 @@ def told(targets: Sequence[str]) -> str:
 
 
 def refuse(precision: str, options: BuildOptions) -> None:
-    """Refuse what an engine would lack in silence.
-
-    Raises:
-        UnsupportedError: a target lacks the precision, or computes it in floats, or an option has no effect.
-    """
+    """Refuse, by UnsupportedError, what an engine would lack in silence."""
     asked, targets = PRECISIONS[precision], targets_of(options.targets)
     if asked.codes == "fp8" and (lacking := [one for one in targets if compute_capability(one) < _FIRST_FP8]):
         what = f"precision {precision!r} for {', '.join(lacking)}"
@@ -107,11 +103,7 @@ _INT8_NOTE = (
 
 
 def version_here() -> str:
-    """Return the version of the library, without importing it here.
-
-    Raises:
-        CapabilityError: it is absent, broken, or of another major.
-    """
+    """Return the version of the library without importing it; CapabilityError where it is absent or not 1.x."""
     from trtbench import _optional
 
     found = str(_optional.load(PACKAGE).__version__)
