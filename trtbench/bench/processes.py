@@ -40,14 +40,8 @@ class WorkerProcess:
     """One engine in a process of its own.
 
     Args:
-        name: how messages call it.
-        log: where its standard error goes.
-        module: what `python -m` runs; it serves the commands of `trtbench.bench.worker`.
         under: the command of an emulator that runs it, split into words.
         spin: whether threads of OpenMP wait by spinning, whatever the environment of this process says of its own.
-
-    Raises:
-        EngineError: there is no such emulator.
     """
 
     def __init__(
@@ -136,13 +130,7 @@ class WorkerProcess:
 
 
 class Workers:
-    """All worker processes of a run; leaving the context ends them.
-
-    Args:
-        module: what each of them runs.
-        under: the emulator that runs them.
-        spin: as for one.
-    """
+    """All worker processes of a run; leaving the context ends them."""
 
     def __init__(self, *, module: str = WORKER, under: Sequence[str] = (), spin: bool = False) -> None:
         self._module = module
@@ -167,12 +155,7 @@ class Workers:
                 worker.kill()
 
     def start(self, name: str, *, log: Path, preparing: Mapping[str, Any]) -> WorkerProcess:
-        """Start the worker called `name` and let it prepare; a worker that crashes is started once more.
-
-        Raises:
-            WorkerError: it crashed twice.
-            EngineError: its engine is not what its sidecar says, or there is no such emulator.
-        """
+        """Start the worker called `name` and let it prepare; a worker that crashes is started once more."""
         for is_last in (False, True):
             with self._lock:
                 if self._is_over:
@@ -220,11 +203,7 @@ def _started(under: Sequence[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def mapped(images: NDArray[Any], folder: Path) -> Iterator[Path]:
-    """Keep images in a file, which worker processes map, for as long as they are needed; below a folder with room.
-
-    Raises:
-        StoreError: the folder cannot hold them.
-    """
+    """Keep images in a file, which worker processes map, for as long as they are needed; below a folder with room."""
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         kept = tempfile.TemporaryDirectory(dir=folder, prefix=".images-", ignore_cleanup_errors=True)
@@ -236,13 +215,10 @@ def mapped(images: NDArray[Any], folder: Path) -> Iterator[Path]:
 
 
 def _wait(process: subprocess.Popen[str], *, limit_s: float) -> None:
-    """Wait until a process answers or ends, for as long as it computes.
+    """Wait until a process answers or ends, for as long as it computes; else TimeoutError.
 
     What is counted are looks at it, so that a parent that was stopped itself does not take that for its worker's
     silence. Looking costs the worker nothing: the system keeps its state and the processor time it took.
-
-    Raises:
-        TimeoutError: a signal stopped it, it computes nothing, or it takes too long.
     """
     state, spent, still = "", -1, 0
     with selectors.DefaultSelector() as selector:

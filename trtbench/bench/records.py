@@ -167,9 +167,6 @@ class Bench:
 
     Args:
         images: what engines are scored on; the first images are those they are timed on.
-        config: batch sizes and the timing budget.
-        folder: the run's folder, for logs.
-        progress: told stage, engine and share done.
         energy_j: tells the joules a device took so far, where something counts them.
         seconds: how long the processes of each number took, without scoring; filled as the measurement goes on.
     """

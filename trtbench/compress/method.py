@@ -81,7 +81,6 @@ class GraphContext:
     """What a method that makes a graph may use beside the float graph.
 
     Args:
-        tune: trains a network by the suite's budget, as in Context.
         sparse_layers: layers whose zero weights must stay.
         ranges: the clip threshold of every activation, of a kind that reads images; else nothing.
         exclude: names of nodes that stay in float.

@@ -44,9 +44,6 @@ class Placement:
         reference: the float graph.
         quantized: its Q/DQ graph, of which come refined weights and biases.
         amax: the ranges of its activations.
-        runtime: whose placement it is.
-        weights: how the clip of a weight was found.
-        exclude: nodes that are in float in any case.
     """
 
     def __init__(

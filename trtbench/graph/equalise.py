@@ -41,11 +41,7 @@ class _Pair:
 
 
 def equalise(proto: onnx.ModelProto) -> Equalised:
-    """Return the graph with the weight ranges of each pair of neighbouring convolutions made equal, channel by channel.
-
-    Args:
-        proto: a float graph, BatchNorm folded; it is not changed.
-    """
+    """Return a float graph, BatchNorm folded, with the weight ranges of neighbouring layers made equal by channel."""
     equal = onnx.ModelProto()
     equal.CopyFrom(proto)
     seen = view(equal)

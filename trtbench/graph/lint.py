@@ -78,13 +78,9 @@ class Finding:
 
 
 def lint(proto: onnx.ModelProto) -> tuple[Finding, ...]:
-    """Check a graph against the rules.
+    """Return the breaches of any graph, by rule in the order of `RULES`, then in the order of the graph.
 
-    Args:
-        proto: any graph, float or quantized; it need not pass ONNX's own checker.
-
-    Returns:
-        The breaches, by rule in the order of `RULES`, then in the order of the graph; () for a clean graph.
+    It need not pass ONNX's own checker.
     """
     seen = view(_typed(proto))
     return tuple(

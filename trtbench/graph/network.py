@@ -33,12 +33,7 @@ _TOLERANCE = 1e-3  # of the largest value of a tensor: sums in another order dif
 
 
 class GraphNetwork(nn.Module):
-    """A float graph as a network.
-
-    Args:
-        proto: with one input and one output, as `simplify` leaves it; it is not changed.
-        plan: where to round; None rounds nowhere.
-        activation_amax: for each of `activation_tensors(plan)`.
+    """A float graph of one input and one output, as `simplify` leaves it, as a network; no plan rounds nowhere.
 
     Raises:
         UnsupportedError: the graph has an operator that is not known here.
@@ -97,8 +92,7 @@ class GraphNetwork(nn.Module):
     def require_same(self) -> None:
         """Compare each node, nothing rounded, with what the standard makes of two images of noise.
 
-        Raises:
-            UnsupportedError: a node has attributes that are not known here; the message names the first.
+        UnsupportedError names the first node with attributes that are not known here.
         """
         float_network = GraphNetwork(self._proto).eval()
         shape = [dim.dim_value for dim in self._input.type.tensor_type.shape.dim][1:]

@@ -46,13 +46,9 @@ class State:
 
 
 def clean_state(content: Any, *, path: Path, max_bytes: int, weights_from: str | None = None) -> State:
-    """Find the state dict inside a checkpoint's content and bring it into float32.
+    """Find the state dict inside a checkpoint's content and bring it into float32, of at most `max_bytes`.
 
-    Args:
-        content: what the file held.
-        path: the file, for messages.
-        max_bytes: the most the tensors may take in float32.
-        weights_from: a key of the checkpoint, or a prefix of its tensors' names, below which alone is looked.
+    `weights_from` is a key of the checkpoint, or a prefix of its tensors' names, below which alone is looked.
 
     Raises:
         CheckpointError: no state dict, several, tensors that are no plain numbers, or NaN or infinite weights.
@@ -132,11 +128,7 @@ def _described(content: Any) -> str:
 
 
 def _wrapper_key(content: Mapping[Any, Any], *, path: Path) -> Any | None:
-    """Return the key under which the weights lie, or None where the mapping is itself the state dict, or nothing.
-
-    Raises:
-        CheckpointError: several could be meant.
-    """
+    """Return the key under which the weights lie, or None where the mapping is itself the state dict, or nothing."""
     inner = [key for key, value in content.items() if _holds_tensors(value)]
     known = [key for key in _WRAPPERS if key in inner]
     averaged = [key for key in known if key in _AVERAGED]

@@ -83,13 +83,10 @@ class ResNet(nn.Module):
     """A stem, one stage of basic blocks per width (the first at stride 1, the others at 2), average pool, classifier.
 
     Args:
-        blocks: blocks per stage.
         widths: channels per stage; the stem has as many as the first stage.
         stem: "3x3" at stride 1, "3x3-pool" with a 3x3 max-pool at stride 2 behind it, "7x7-pool" (ImageNet) at stride 2
             with the same pool.
         shortcut: option A or B of the paper.
-        num_classes: logits.
-        in_channels: channels of the image.
     """
 
     def __init__(
@@ -247,13 +244,9 @@ def model_names() -> tuple[str, ...]:
 def build_model(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
     """Build a network with fresh weights, in training mode on the CPU.
 
-    The initial weights come from torch's global generator: call `torch.manual_seed` before, for equal weights.
-
-    Args:
-        name: a name of the zoo, `torchvision:NAME`, `timm:NAME`, or `package.module:callable`, which is called with
-            `num_classes` and, where the images have other than 3 channels, `in_channels`.
-        num_classes: logits.
-        in_channels: channels of the images.
+    `name` is one of the zoo, `torchvision:NAME`, `timm:NAME`, or `package.module:callable`, which is called with
+    `num_classes` and, where the images have other than 3 channels, `in_channels`. The initial weights come from torch's
+    global generator: call `torch.manual_seed` before, for equal weights.
 
     Raises:
         ConfigError: no such network, or it cannot be built so; the message names the nearest names.
@@ -279,11 +272,7 @@ def build_model(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Modu
 def export_line(name: str, fit: Preprocessing, *, num_classes: int | None, checkpoint: Path | None) -> str:
     """Return the shell line that writes a network as network.onnx, whatever goes in and comes out.
 
-    Args:
-        name: as `build_model` takes it.
-        fit: of pictures, which are its one argument, or the tensors that it takes by name.
-        num_classes: what it is called with, where there are classes.
-        checkpoint: its weights, a state dict.
+    That is pictures, its one argument, or the tensors that it takes by name.
     """
     source, _, rest = name.rpartition(":")
     module, builder, called = {
@@ -354,11 +343,7 @@ def _callable(name: str, *, module_name: str, num_classes: int, in_channels: int
 
 
 def attribute(name: str, *, module_name: str, what: str) -> Callable[..., Any]:
-    """Import a callable of a module, which runs the module's code.
-
-    Raises:
-        ConfigError: it cannot be imported, or there is none of that name.
-    """
+    """Import a callable of a module, which runs the module's code; ConfigError where there is none."""
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # importing runs the user's own code, which may raise anything

@@ -53,11 +53,7 @@ AnyPart = TypeVar("AnyPart", bound=Part)
 
 
 def unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Refuse a list that names something twice.
-
-    Raises:
-        ValueError: it does.
-    """
+    """Refuse, by ValueError, a list that names something twice."""
     if len(set(items)) < len(items):
         raise ValueError("each only once")
     return items
@@ -66,16 +62,9 @@ def unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
 def validated(
     kind: type[AnyPart], raw: dict[Any, Any], *, origin: str, locate: Callable[[Path], str] = lambda _: ""
 ) -> AnyPart:
-    """Validate raw values as a part of a suite.
+    """Validate raw values as a part of a suite; ConfigError has one line per fault.
 
-    Args:
-        kind: the part.
-        raw: its keys.
-        origin: where they come from.
-        locate: says where a path stands there, as ":3:7"; "" where there is no text.
-
-    Raises:
-        ConfigError: one line per fault.
+    `origin` says where they come from, `locate` where a path stands there, as ":3:7".
     """
     try:
         # JSON has no tuples and no paths, so that strictness (a number in quotes is no number) leaves those alone.
@@ -89,11 +78,7 @@ def validated(
 
 
 def options(part: type[AnyPart], /, **values: Any) -> AnyPart:
-    """Validate one part of a suite that came as command-line options; None stands for the default.
-
-    Raises:
-        ConfigError: a value that cannot be, named as in the suite file.
-    """
+    """Validate one part of a suite that came as command-line options; None stands for the default."""
     given = {name: value for name, value in values.items() if value is not None}
     return validated(part, given, origin="command line")
 

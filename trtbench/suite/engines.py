@@ -22,9 +22,7 @@ class BackendEntry:
 
     Args:
         place: where its object stands, as `module:NAME`; what that has is `engines.base.Backend`.
-        is_baseline: it runs the checkpoint in its PyTorch source, and its rows are what the others are compared with.
         placement: whose kernels the Q/DQ pairs of its int8 graphs are placed for: int8 means what the runtime computes.
-        packages: the modules whose versions decide what its engines are.
         settings: keys of `bench` that its sessions take, beside `threads` and `spin`.
         any_outputs: its sessions take any inputs and give back any outputs of a network, not one picture and one output
             (batch, numbers) alone.

@@ -66,11 +66,7 @@ def load_suite(source: str | Path) -> Suite:
 
 
 def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
-    """Validate the text of a suite.
-
-    Raises:
-        ConfigError: one line per fault, each with file, line, column, key, expectation, finding and cure.
-    """
+    """Validate the text of a suite; ConfigError has one line per fault, each with file, line, column, key and cure."""
     try:
         raw = parse_yaml(text)
     except YamlError as error:
@@ -161,11 +157,7 @@ def _lines(part: Mapping[str, Any], reasons: Mapping[str, str]) -> str:
 
 
 def _expanded(place: str, *, key: str, origin: str) -> str:
-    """Put the value of an environment variable where ${NAME} stands.
-
-    Raises:
-        ConfigError: it is not set.
-    """
+    """Put the value of an environment variable where ${NAME} stands; ConfigError where it is not set."""
     for name in re.findall(r"\$\{(\w+)\}", place):
         if name not in os.environ:
             cure = f"set it: {name}=... trtbench ..."

@@ -16,14 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
-    """Functions that the fit loop calls with the network.
+    """Functions that the fit loop calls with the network, and an epoch or a step of the whole fit, counted from 1.
 
     They decide by their arguments and the network's weights alone: an interrupted fit goes on as if it had not stopped.
 
     Args:
         key: names what the hooks do, with all that decides it; a fit with other hooks is another fit.
-        before_epoch: called with the epoch, counted from 1, before its first step.
-        after_step: called with the step, counted from 1 over the whole fit, after the optimizer's.
         penalty: a scalar that is added to the loss of each batch.
         first_best_epoch: earlier epochs are not kept as the best: the network is not what was asked for yet.
     """

@@ -212,11 +212,7 @@ def _weights_sha256(model: nn.Module) -> str:
 
 
 def save_progress(path: Path, progress: Progress, *, fingerprint: Mapping[str, str]) -> None:
-    """Write the state as a file that `torch.load(weights_only=True)` reads.
-
-    Raises:
-        StoreError: the disk is full or the folder cannot be written.
-    """
+    """Write the state as a file that `torch.load(weights_only=True)` reads."""
     state = {
         "fingerprint": dict(fingerprint),
         "model": progress.model.state_dict(),
@@ -234,11 +230,7 @@ def save_progress(path: Path, progress: Progress, *, fingerprint: Mapping[str, s
 
 
 def load_progress(path: Path, progress: Progress, *, fingerprint: Mapping[str, str]) -> str:
-    """Restore the state of an interrupted run of the same fit, if there is one.
-
-    Returns:
-        An empty string, or why the file that is there is of no use: nothing was restored.
-    """
+    """Restore the state of an interrupted run of the same fit, or say why the file that is there is of no use."""
     if not path.exists():
         return ""
     try:

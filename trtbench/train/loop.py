@@ -68,20 +68,15 @@ def fit(
 ) -> FitRecord:
     """Train a network on `dataset.train` and leave it with the weights of its best epoch on `dataset.validation`.
 
-    What the network's masks let go stays zero. Best means most right, then the lower loss, then the earlier epoch.
-    After every epoch the whole state stands in `folder/epoch.pt`; a second call with the same start weights, data and
-    config goes on from there, and ends with the same weights, bit for bit, as a run that was not interrupted. Torch's
-    global random state neither decides anything nor changes; the number of threads stays what it is.
+    It is trained in place, moved to `device`, where it stays, and returned in evaluation mode. What its masks let go
+    stays zero. Best means most right, then the lower loss, then the earlier epoch. With 0 epochs the weights stay as
+    they are.
 
-    Args:
-        model: trained in place, moved to `device` where it stays, returned in evaluation mode, its weights contiguous.
-        dataset: its test split is not read.
-        config: the budget; with 0 epochs the weights stay as they are.
-        folder: gets epoch.pt, config.json, history.json, train.log and curves.png.
-        teacher: used, unchanged, where `config.distill` is set.
-        hooks: what a compression method does while the network learns.
-        device: `cpu`, `cuda` or `cuda:N`.
-        on_epoch: called after each epoch, when its state is on the disk.
+    After every epoch the whole state stands in `folder/epoch.pt`, beside config.json, history.json, train.log and
+    curves.png; a second call with the same start weights, data and config goes on from there, and ends with the same
+    weights, bit for bit, as a run that was not interrupted. Torch's global random state neither decides anything nor
+    changes; the number of threads stays what it is. `on_epoch` is called when an epoch's state is on the disk. The
+    teacher is used where `config.distill` is set.
 
     Raises:
         ConfigError: the budget does not fit the data, the device or the network.
@@ -340,12 +335,7 @@ def _opinion(teacher: nn.Module | None, inputs: Tensor) -> Tensor | None:
 
 
 def _check_budget(dataset: Dataset, config: TrainConfig, device: torch.device, *, teacher: nn.Module | None) -> None:
-    """Raise where a fit could not start or would not do what the budget says.
-
-    Raises:
-        ConfigError: fp16 without CUDA, distillation without a teacher, more padding than image.
-        DataError: no training or no validation images.
-    """
+    """Raise where a fit could not start or would not do what the budget says."""
     for name, split in (("training", dataset.train), ("validation", dataset.validation)):
         if not len(split):
             raise DataError(
@@ -372,11 +362,7 @@ def _check_budget(dataset: Dataset, config: TrainConfig, device: torch.device, *
 
 
 def _check_classes(model: nn.Module, images: DeviceImages, *, num_classes: int) -> None:
-    """Run one image; a label without a logit would stop a GPU for good, with no word of the cause.
-
-    Raises:
-        ConfigError: the network has another number of logits than there are classes.
-    """
+    """Run one image; a label without a logit would stop a GPU for good, with no word of the cause."""
     with evaluating(model), torch.no_grad():
         count = logits_of(model, images.normalised(images.pixels[:1])).shape[1]
     if count != num_classes:
