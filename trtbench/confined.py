@@ -53,10 +53,7 @@ class Limits:
 def confined(place: str, path: Path, **arguments: Any) -> Any:
     """Call a function on a foreign file in a process of its own.
 
-    Args:
-        place: module:NAME of a function of ours that takes a path and JSON values, and returns a JSON value.
-        path: its first argument.
-        arguments: its others.
+    `place` is module:NAME of a function of ours that takes the path and JSON values, and returns a JSON value.
 
     Raises:
         TrtbenchError: as the function raised it.

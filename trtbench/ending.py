@@ -49,11 +49,7 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def unstoppable() -> Iterator[None]:
-    """Let signals wait until the block is done.
-
-    Raises:
-        Stopped: one came meanwhile.
-    """
+    """Let signals wait until the block is done; then Stopped is raised."""
     came: list[int] = []
     before = {}
     if threading.current_thread() is threading.main_thread():  # no other thread is ever interrupted

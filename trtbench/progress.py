@@ -50,11 +50,7 @@ def nobody(_event: Event) -> None:
 
 
 class Stages:
-    """Passes events on, and sums what each stage took when it was done, now or in an earlier run, each item once.
-
-    Args:
-        tell: told of each event.
-    """
+    """Passes events on, and sums what each stage took when it was done, now or in an earlier run, each item once."""
 
     def __init__(self, tell: Listener = nobody) -> None:
         self.seconds: dict[str, float] = {}
@@ -70,13 +66,7 @@ class Stages:
 
 
 class Countdown:
-    """Tells each step of a stage with the time left; steps kept from an earlier run take none and are not averaged.
-
-    Args:
-        tell: told of each step.
-        stage: what the steps are of.
-        total: how many there are.
-    """
+    """Tells each step of a stage with the time left; steps kept from an earlier run take none and are not averaged."""
 
     def __init__(self, tell: Listener, *, stage: str, total: int) -> None:
         self._tell = tell
@@ -154,8 +144,8 @@ class _LogFile(logging.FileHandler):
 def logged(folder: Path, *, argv: Sequence[str], tell: Listener) -> Iterator[Listener]:
     """Write into run.log of a run's folder: events with their times, records of any library, warnings, last words.
 
-    Yields a listener that passes events on to `tell`. Where nothing but the log is in the folder when an error that
-    was foreseen ends the run, the log goes too.
+    Yields a listener that passes events on to `tell`. Where nothing but the log is in the folder when an error that was
+    foreseen ends the run, the log goes too.
     """
     file = _LogFile(folder / RUN_LOG, encoding="utf-8", errors="backslashreplace", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))

@@ -342,8 +342,7 @@ def learnt_onnx(makings: Makings, output: Path) -> LearntGraph:
 def calibration(makings: Makings, output: Path) -> Calibrated:
     """Write manifest.json, ranges.json and model.qdq.onnx into a folder.
 
-    The notes tell of classes that were taken short and what each option beyond the method brought on the validation
-    images.
+    Notes tell of classes taken short, and what each option beyond the method brought on the validation images.
     """
     variant = makings.suite.variants[0]
     chosen, found = manifest(makings), ranges(makings, variant)
@@ -371,10 +370,6 @@ def imported_calibration(makings: Makings, output: Path, *, cache: Path) -> Cali
     """Write ranges.json and model.qdq.onnx of a cache that a calibrator of TensorRT 10 wrote into a folder.
 
     There is no manifest: which images the calibrator saw, the cache does not tell.
-
-    Raises:
-        DataError: the cache cannot be read.
-        GraphError: it is not of this graph.
     """
     from trtbench.make.calibration import import_cache
 
@@ -431,11 +426,7 @@ def _counts(logits: Any, labels: Any) -> dict[str, Any]:
 
 
 def _without_images(suite: Suite, classes: int) -> Dataset:
-    """Return a dataset of so many classes and no images, as the suite preprocesses them.
-
-    Raises:
-        ConfigError: the suite's variant looks at images or learns from them.
-    """
+    """Return a dataset of so many classes and no images, as the suite preprocesses them; its variant needs none."""
     (variant,) = suite.variants
     if variant.fine_tune or variant.settled(builds_int8=suite.builds_int8).reads_images():
         keys = variant.model_dump(mode="json", exclude_unset=True, exclude={"kind", "name"})

@@ -40,10 +40,8 @@ _SENTENCE = re.compile(r"[a-z][a-z-]* [^|]")  # not the name of a choice
 class Only:
     """When an option applies; elsewhere it is refused for being given, whatever its value.
 
-    Args:
-        with_: the option that must stand beside it, with its value where that counts, as in `--method nm`.
-        without: the option that must not, likewise.
-        cure: what to do about it.
+    `with_` is the option that must stand beside it, with its value where that counts, as in `--method nm`; `without`
+    the one that must not.
     """
 
     with_: str = ""
@@ -51,11 +49,7 @@ class Only:
     cure: str = "leave it out"
 
     def refuse(self, options: Sequence[str], given: Mapping[str, Any]) -> None:
-        """Refuse options that were given where they do not apply.
-
-        Raises:
-            ConfigError: they do not.
-        """
+        """Refuse options that were given where they do not apply."""
         if self.with_ and not _holds(self.with_, given):
             raise ConfigError(", ".join(options), expected=f"only with {self.with_}", cure=self.cure)
         if self.without and _holds(self.without, given):
@@ -69,11 +63,7 @@ class Given:
     values: Mapping[str, Any]
 
     def section(self, key: str, usual: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return a part as a suite's file would have it, on top of `usual` and what a suite has that says nothing.
-
-        Raises:
-            ConfigError: a key leads into a value that has none.
-        """
+        """Return a part as a suite's file would have it, on top of `usual` and what a suite has that says nothing."""
         default = usual_part(key)
         found: dict[str, Any] = {} if default is None else default.model_dump(exclude_unset=True)
         found |= usual or {}
@@ -88,21 +78,13 @@ class Given:
         return found
 
     def part(self, key: str, kind: type[AnyPart], /, **fixed: Any) -> AnyPart:
-        """Return a part; what is neither given nor fixed is as in a suite that says nothing.
-
-        Raises:
-            ConfigError: a value that cannot be.
-        """
+        """Return a part; what is neither given nor fixed is as in a suite that says nothing."""
         from trtbench.suite import options
 
         return options(kind, **{**fixed, **self.section(key)})
 
     def suite(self, **usual: Mapping[str, Any]) -> Suite:
-        """Return the suite that a step on one model amounts to; `usual` are sections on which the given keys go.
-
-        Raises:
-            ConfigError: a value that cannot be.
-        """
+        """Return the suite that a step on one model amounts to; `usual` are sections on which the given keys go."""
         from trtbench.suite import adhoc_suite
 
         keys = dict.fromkeys((*usual, *(place.partition(".")[0] for place in self.values)))
@@ -129,9 +111,8 @@ def _as_yaml(value: Any) -> str:
 class Verb:
     """A verb with its own options and those of parts of a suite; Typer reads them when it is asked for, not before.
 
-    Args:
-        function: takes what was given of the parts first, then its own options by name.
-        sections: the parts; of two fields of one name the first keeps it, the other bears its part's name too.
+    `function` takes what was given of the parts first, then its own options by name. Of two fields of one name the
+    first part keeps it, the other bears its part's name too.
     """
 
     def __init__(self, function: Callable[..., None], sections: Sequence[Section]) -> None:
@@ -193,11 +174,7 @@ class Verb:
                 yield one.replace(annotation=hints[one.name])
 
     def _with_keys(self, given: dict[str, Any], keys: list[str]) -> dict[str, Any]:
-        """Add KEY=VALUE, the value read as YAML.
-
-        Raises:
-            ConfigError: it is none, or the key is given twice.
-        """
+        """Add KEY=VALUE, the value read as YAML, each key once."""
         for text in keys:
             name, equals, value = text.partition("=")
             if not (name and equals):
@@ -308,11 +285,7 @@ class FieldOption:
         return next(_members(get_args(one)[0])[0] for one in self.members if get_origin(one) is tuple)
 
     def read(self, value: Any) -> Any:
-        """Return the value as a suite has it; several are joined by commas, or the option is given several times.
-
-        Raises:
-            ConfigError: no numbers where these are wanted.
-        """
+        """Return the value as a suite has it; several are joined by commas, or the option is given several times."""
         if isinstance(value, str):
             return int(value) if int in self.members and value.isdigit() else value
         if not isinstance(value, list):

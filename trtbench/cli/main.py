@@ -106,12 +106,7 @@ class _Verbs(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run one verb.
-
-        Raises:
-            Exit: it was interrupted.
-            ConfigError: an option of another verb, or of an earlier version.
-        """
+        """Run one verb; an option of another verb, or of an earlier version, is told as such."""
         try:
             return super().invoke(ctx)
         except _UsageError as error:

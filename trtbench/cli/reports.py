@@ -111,12 +111,7 @@ def _show_comparisons(found: tuple[Comparison, ...]) -> None:
 
 
 def _judge(found: tuple[Comparison, ...], gates: Any) -> None:
-    """End as the verdicts demand.
-
-    Raises:
-        GateError: a row breaks a gate.
-        InconclusiveError: not one row could be decided.
-    """
+    """End as the verdicts demand: where a row breaks a gate, or not one could be decided."""
     from trtbench.decide.compare import broken_gates
     from trtbench.report.words import gate_clause
 
@@ -210,11 +205,7 @@ def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
 
 
 def check_mlflow(uri: str | None) -> None:
-    """Refuse before hours of work what could not be logged after them.
-
-    Raises:
-        CapabilityError: MLflow is asked for and absent.
-    """
+    """Refuse before hours of work what could not be logged after them."""
     if uri is not None:
         from trtbench import _optional
 
@@ -222,13 +213,7 @@ def check_mlflow(uri: str | None) -> None:
 
 
 def publish(report: Report, folder: Path, *, junit: Path | None, mlflow: str | None) -> None:
-    """Hand a report that is written to whoever else wants it.
-
-    Raises:
-        StoreError: a file cannot be written.
-        ConfigError: the MLflow store refuses.
-        CapabilityError: MLflow is asked for and absent.
-    """
+    """Hand a report that is written to whoever else wants it."""
     from trtbench.disk import write_atomically
     from trtbench.report.ci import append_summary, report_junit, report_summary
 
@@ -245,11 +230,7 @@ def publish(report: Report, folder: Path, *, junit: Path | None, mlflow: str | N
 
 
 def publish_comparisons(found: Sequence[Comparison], gates: Gates, *, junit: Path | None) -> None:
-    """Hand a comparison to whoever else wants it.
-
-    Raises:
-        StoreError: a file cannot be written.
-    """
+    """Hand a comparison to whoever else wants it."""
     from trtbench.decide.compare import broken_gates
     from trtbench.disk import write_atomically
     from trtbench.report.ci import append_summary, comparison_junit, comparison_summary

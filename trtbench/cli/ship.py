@@ -189,11 +189,7 @@ def _told(paths: Sequence[Path], found: Sequence[Prediction]) -> list[dict[str, 
 
 
 def _listed(images: Sequence[str]) -> list[Path]:
-    """Return the files that are meant: a folder's images at any depth, what a pattern matches, the lines of stdin.
-
-    Raises:
-        DataError: a name leads to no image.
-    """
+    """Return the files that are meant: a folder's images at any depth, what a pattern matches, the lines of stdin."""
     from trtbench.data.folder import IMAGES
 
     found: list[Path] = []

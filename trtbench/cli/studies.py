@@ -232,11 +232,7 @@ def reproduce(
 
 
 def _placement(name: str | None, precision: str) -> Runtime | None:
-    """Return the placement that was asked for.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
+    """Return the placement that was asked for."""
     from trtbench.precision import PLACEMENTS
 
     if precision != "int8":
@@ -249,11 +245,7 @@ def _placement(name: str | None, precision: str) -> Runtime | None:
 
 
 def _suite(target: str | None, given: Given) -> Suite:
-    """Return the suite of a run, a file or one model.
-
-    Raises:
-        ConfigError: neither is given.
-    """
+    """Return the suite of a run, a file or one model."""
     if target is not None:
         return _suite_of(target)
     if "model.name" not in given.values:

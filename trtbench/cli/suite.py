@@ -183,11 +183,7 @@ def _show_rows(rows: tuple[Row, ...]) -> None:
 
 
 def _load_of(text: str) -> dict[str, Any]:
-    """Read a load as people write it: streams:4, arrivals:200, arrivals:5ms.
-
-    Raises:
-        ConfigError: it is none of these.
-    """
+    """Read a load as people write it: streams:4, arrivals:200, arrivals:5ms."""
     found = re.fullmatch(r"(streams):([0-9]{1,9})|(arrivals):([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms)?", text)
     if found is None:
         cure = "e.g. --scenario streams:4 --scenario arrivals:200"
@@ -296,11 +292,7 @@ def init(
 
 
 def _require_there(values: Mapping[str, Any]) -> None:
-    """Refuse what is named and not there.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """Refuse what is named and not there."""
     named = (("model.name", "onnx:"), ("model.checkpoint", ""), ("data.source", "folder:"), ("data.source", "images:"))
     for key, prefix in named:
         value = str(values.get(key, ""))
@@ -394,11 +386,7 @@ def _measure(
 
 
 def _measure_fleet(suite: str, places: Places, on: str, *, as_json: bool) -> None:
-    """Run a suite over a cluster, and put the reports of its devices into one matrix.
-
-    Raises:
-        ConfigError: it is no cluster that is known here.
-    """
+    """Run a suite over a cluster, and put the reports of its devices into one matrix."""
     from trtbench.fleet.cluster import run_on_ray
 
     scheduler, _, address = on.partition(":")
@@ -421,11 +409,7 @@ def _measure_fleet(suite: str, places: Places, on: str, *, as_json: bool) -> Non
 
 
 def _exit_where_failed(statuses: list[Any]) -> None:
-    """Exit 3 where a row failed, or nothing was made at all.
-
-    Raises:
-        Exit: so it is.
-    """
+    """Exit 3 where a row failed, or nothing was made at all."""
     if any(status in {"failed", "oom"} for status in statuses) or not {"ok", "built"} & set(statuses):
         raise typer.Exit(_SOME_ROWS_FAILED)
 

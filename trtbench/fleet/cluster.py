@@ -91,13 +91,8 @@ def run_on_ray(
 ) -> Fleet:
     """Run a suite over a Ray cluster: make what it needs once, then measure it on each kind of device.
 
-    Args:
-        suite: the validated suite.
-        places: folders; the store is the one that survives.
-        address: of the cluster, as `ray.init` takes it; "" is the one at hand, else one of this machine alone.
-        argv: the command, for the record.
-        now: when the run began; names its folders.
-        tell: told of progress on all nodes.
+    `address` is as `ray.init` takes it: "" is the cluster at hand, else one of this machine alone. Of `places` the
+    store is the one that survives.
 
     Raises:
         CapabilityError: Ray is absent, or there is no such cluster.
@@ -117,12 +112,7 @@ def run_on_ray(
 
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[Any]:
-    """Join a cluster, and leave it unless somebody had joined it before.
-
-    Raises:
-        CapabilityError: it cannot be joined.
-        ConfigError: it is one that this machine is no node of.
-    """
+    """Join a cluster that this machine is a node of, and leave it unless somebody had joined it before."""
     if not sys.platform.startswith("linux"):
         cure = "run it on Linux, or pack a job: `trtbench pack-job`"
         raise CapabilityError("--on ray", expected="Linux", got=sys.platform, cure=cure)
@@ -267,11 +257,7 @@ class _Run:
         write_atomically(folder / "fleet.json", json.dumps(to_jsonable(replace(found, reports={})), indent=1))
 
     def _asked(self) -> tuple[str, ...]:
-        """Return the kinds of device to measure on.
-
-        Raises:
-            ConfigError: there is no node of any.
-        """
+        """Return the kinds of device to measure on, of which there is a node of one at least."""
         nodes = self._alive()
         there = {kind for one in nodes for kind in one.kinds}
         accelerators = {kind for one in nodes if "GPU" in one.whole for kind in one.kinds - {"gpu"} or {"gpu"}}

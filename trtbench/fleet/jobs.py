@@ -52,12 +52,7 @@ class Packed:
 
 
 def pack_job(suite: Suite, places: Places, output: Path, *, tell: Listener = nobody) -> Packed:
-    """Train, export and calibrate what a suite asks for, and write it as a job.
-
-    Raises:
-        ConfigError: the suite's data or checkpoint cannot be used.
-        StoreError: it cannot be written.
-    """
+    """Train, export and calibrate what a suite asks for, and write it as a job."""
     makings = Makings(suite, places, tell=tell)
     lost = prepare_suite(makings)
     kept = [one for one in makings.book.at_hand if one.kind != PIXELS]
@@ -68,17 +63,10 @@ def pack_job(suite: Suite, places: Places, output: Path, *, tell: Listener = nob
 def write_job(
     makings: Makings, output: Path, *, artefacts: Sequence[Path], lost: Mapping[str, str], made: str = ""
 ) -> Path:
-    """Write a job of these artefacts; equal ones are equal bytes.
+    """Write a job of these folders of artefacts; equal ones are equal bytes.
 
-    Args:
-        makings: of its suite.
-        output: the file.
-        artefacts: their folders.
-        lost: why a variant has no network, by its name.
-        made: says on what and with what they were made, where that was not this machine.
-
-    Raises:
-        StoreError: it cannot be written.
+    `lost` says why a variant has no network, by its name; `made` on what and with what they were made, where that was
+    not this machine.
     """
     with storing(output), tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "job"
@@ -100,11 +88,7 @@ def write_job(
 
 
 def opened(source: str, places: Places) -> tuple[Suite, Places]:
-    """Return the suite that a file, a name or a job stands for, and where its things stand.
-
-    Raises:
-        ConfigError: there is none, or it is damaged.
-    """
+    """Return the suite that a file, a name or a job stands for, and where its things stand."""
     return open_job(Path(source), places) if source.endswith(".zip") else (load_suite(source), places)
 
 
@@ -135,11 +119,7 @@ def open_job(path: Path, places: AnyPlaces) -> tuple[Suite, AnyPlaces]:
 
 
 def _check(folder: Path) -> None:
-    """Compare every file with the listing.
-
-    Raises:
-        ValueError: they differ.
-    """
+    """Compare every file with the listing; ValueError where they differ."""
     document = read_json(folder / JOB)
     if document["format"] != _FORMAT:
         raise ValueError(f"format {document['format']}, not {_FORMAT}")

@@ -139,12 +139,7 @@ def build_engine(makings: Makings, plan: EnginePlan) -> tuple[Path, Sidecar]:
 
 
 def prepare_engine(makings: Makings, plan: EnginePlan) -> None:
-    """Make all that a build of an engine reads, and what its sidecar tells, but not the engine: that is of a machine.
-
-    Raises:
-        RowError: it cannot be made.
-        Absent: the book is dry, and it is not there.
-    """
+    """Make all that a build reads, and what its sidecar tells, but not the engine: that is of a machine."""
     made_from, precision = source(makings, plan), PRECISIONS[plan.precision]
     if precision.calibrates_itself:
         calibration_pixels(makings)
@@ -232,11 +227,7 @@ def _leased(makings: Makings, path: Path, key: str, *, machine: str) -> Sidecar 
 
 @contextlib.contextmanager
 def _replacing(makings: Makings, path: Path) -> Iterator[None]:
-    """Let an engine be replaced that no other run uses; one that a report names is kept, where `ship` finds it.
-
-    Raises:
-        StoreError: another run uses it.
-    """
+    """Let an engine be replaced that no other run uses; one that a report names is kept, where `ship` finds it."""
     lease = makings.lease(path)
     if not lease.alone():
         expected, got = "no other run that measures it", "one of a suite of this name, which makes it otherwise"

@@ -115,10 +115,7 @@ class Recipe(Generic[P, F]):
         return {"recipe": f"{self.name} {self.version}", **found}
 
     def circumstances(self, arguments: Mapping[str, Any]) -> frozenset[str]:
-        """Return the names among the inputs that say with what and on what it is made, and not of what.
-
-        They are the versions of packages, and what an argument names in its `circumstances`.
-        """
+        """Return the inputs that say with what and on what it is made: packages, and what arguments name so."""
         of_arguments = (
             f"{name}.{one}" for name, value in arguments.items() for one in getattr(value, "circumstances", ())
         )
@@ -137,11 +134,7 @@ def recipe(
 
 
 def key_of(value: object) -> Any:
-    """Return the JSON value that stands for an argument in a key.
-
-    Raises:
-        TypeError: nothing can stand for it; wrap it in Given or Aside.
-    """
+    """Return the JSON value that stands for an argument in a key; TypeError where nothing can."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     for kinds, read in _KEYS:
@@ -193,11 +186,8 @@ class Promise(Artefact[F]):
 class Book:
     """Finds artefacts, or makes them by their recipes, each once.
 
-    Args:
-        store: keeps them.
-        label: whose they are, as people say it; an artefact that is made again says what changed since the last one.
-        tell: told what is made, reused, or rebuilt and why.
-        is_dry: look up only; what is not there becomes a Promise, and `missing` tells its kind and item.
+    `label` says whose they are; what is made again says what changed since the last one of it. `is_dry` looks up only:
+    what is not there becomes a Promise, and `missing` tells its kind and item.
     """
 
     def __init__(self, store: Store, *, label: str = "", tell: Listener = nobody, is_dry: bool = False) -> None:
@@ -216,13 +206,7 @@ class Book:
         return other
 
     def make(self, recipe: Recipe[P, F], item: str, /, *args: P.args, **kwargs: P.kwargs) -> Artefact[F]:
-        """Find or make an artefact and tell which it was; a stale one is named with what changed.
-
-        Args:
-            recipe: how it is made.
-            item: what people call it.
-            args: none; recipes take keywords.
-            kwargs: the arguments of the recipe.
+        """Find or make what people call `item`, and tell which it was; a stale one is named with what changed.
 
         Raises:
             RowError: it cannot be made. What failed once is not tried again.
@@ -299,11 +283,7 @@ def _adapter(recipe: Recipe[P, F]) -> TypeAdapter[F]:
 
 
 def _typed(recipe: Recipe[P, F], artefact: Artefact[Any]) -> Artefact[F]:
-    """Read the facts of an artefact back as the record they were.
-
-    Raises:
-        StoreError: they are not such a record.
-    """
+    """Read the facts of an artefact back as the record they were."""
     try:
         facts = _adapter(recipe).validate_json(json.dumps(artefact.facts), strict=True)
     except ValidationError as error:

@@ -133,10 +133,6 @@ def comparison_summary(comparisons: Sequence[Comparison], *, broken: Sequence[st
 
 
 def append_summary(path: Path, text: str) -> None:
-    """Add to the file that GitHub names in GITHUB_STEP_SUMMARY, to which other steps write too.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
+    """Add to the file that GitHub names in GITHUB_STEP_SUMMARY, to which other steps write too."""
     with storing(path), path.open("a", encoding="utf-8") as file:
         file.write(text)

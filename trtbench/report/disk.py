@@ -72,11 +72,7 @@ def _encoded(report: Report) -> str:
 
 
 def write_raw(folder: Path, row: Row, measured: Measured) -> None:
-    """Keep every sample: by the way it was taken, the blocks, the process of each, and when it was.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
+    """Keep every sample: by the way it was taken, the blocks, the process of each, and when it was."""
     samples = {}
     for way in measured.ways:
         timed = measured.timed_as(way)
@@ -91,11 +87,7 @@ def write_raw(folder: Path, row: Row, measured: Measured) -> None:
 
 
 def read_blocks(folder: Path, row: Row) -> Timing | None:
-    """Return the plain samples of a row of the run in this folder; None where none were kept.
-
-    Raises:
-        ConfigError: the file is damaged.
-    """
+    """Return the plain samples of a row of the run in this folder; None where none were kept."""
     path = _path(folder, row)
     if not path.is_file():
         return None
@@ -119,11 +111,7 @@ def read_blocks(folder: Path, row: Row) -> Timing | None:
 
 
 def read_predictions(folder: Path, row: Row) -> tuple[int, ...]:
-    """Return the first class of each test image as a row of the run in this folder gave it; () where none were kept.
-
-    Raises:
-        ConfigError: the file is damaged.
-    """
+    """Return the first class of each test image as a row of the run in this folder gave it; () where none were kept."""
     path = _path(folder, row)
     try:
         return tuple(map(int, read_json(path)["predictions"]))

@@ -58,10 +58,7 @@ _POINTS = re.compile(r"[\d.]+")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What a cell shows, and what it is sorted by; what has no value goes last.
-
-    `style` names its CSS classes, `label` what a phone writes above it.
-    """
+    """What a cell shows, what it is sorted by ("" goes last), its CSS classes, and what a phone writes above it."""
 
     text: str
     value: str
@@ -220,12 +217,10 @@ def _yaml(values: Mapping[str, Any]) -> str:
 
 
 def inline_svg(figure: Figure, *, name: str, label: str) -> str:
-    """Return an `<svg>` element for an HTML page that may hold others.
+    """Return an `<svg>` element for an HTML page that may hold others: `name` makes every id unique within the page.
 
-    Args:
-        figure: what to draw; artists that `figures_style.tip` was called for carry a `<title>`.
-        name: makes every id in it unique within the page.
-        label: what a screen reader says of the whole.
+    `label` is what a screen reader says of the whole; artists that `figures_style.tip` was called for carry a
+    `<title>`.
     """
     file = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):

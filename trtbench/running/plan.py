@@ -104,11 +104,6 @@ def _baselines(suite: Suite, variant: Variant) -> Iterator[EnginePlan]:
 def build_suite(suite: Suite, places: Places, *, tell: Listener = nobody) -> tuple[BuiltEngine, ...]:
     """Build every engine a suite asks for, reusing what is there.
 
-    Args:
-        suite: the validated suite.
-        places: folders.
-        tell: told of progress.
-
     Raises:
         ConfigError: the suite's data or checkpoint cannot be used: no row can be made.
         CapabilityError: the suite names a GPU that is not here.
@@ -145,9 +140,8 @@ def built_engines(makings: Makings) -> Iterator[BuiltEngine]:
 def prepare_suite(makings: Makings, *, only: Variant | None = None, anywhere: bool = True) -> dict[str, str]:
     """Make all that the engines of a suite, or of one variant, are built from on any machine, or on ones as this.
 
-    Returns:
-        Why a variant has no network, by its name. What else cannot be made is told: the machine that asks for it
-        tries again, and says so.
+    Returns why a variant has no network, by its name. What else cannot be made is told: the machine that asks for it
+    tries again, and says so.
     """
     lost: dict[str, str] = {}
     overlap_notes(makings)
@@ -215,11 +209,7 @@ class Outlook:
 
 
 def outlook(suite: Suite, places: Places) -> Outlook:
-    """Look at what is ahead, making nothing but what tells: one image goes through the network, once.
-
-    Raises:
-        ConfigError: the network does not take the suite's images.
-    """
+    """Look at what is ahead, making nothing but what tells: one image goes through the network, once."""
     makings = Makings(suite, places, is_dry=True)
     _ = makings.dataset  # without images there is no row
     with using_gpu(suite.device):
@@ -290,17 +280,7 @@ class RepeatedBuilds:
 def repeat_builds(
     makings: Makings, built: Sequence[BuiltEngine], rows: Sequence[Row], *, measure: Measure
 ) -> RepeatedBuilds | None:
-    """Build the finalists again and measure all their builds; None where the suite asks for one build of each.
-
-    Args:
-        makings: of the suite.
-        built: the first builds.
-        rows: what they were measured at.
-        measure: measures engines side by side.
-
-    Raises:
-        RowError: a finalist cannot be built again.
-    """
+    """Build the finalists again and measure all their builds; None where the suite asks for one build of each."""
     decision = makings.suite.decision
     chosen = finalists(rows, decision)
     wanted = [one for one in built if _row_name(one.plan, decision) in chosen and _is_rebuilt(one.plan)]
@@ -370,8 +350,7 @@ _TRIED = 64  # images that a checkpoint is tried on
 def propose(suite: Suite) -> Proposal:
     """Open the images and the weights of a suite, and say by them what it leaves open of its data; nothing is kept.
 
-    Raises:
-        ConfigError: there are none, the network does not take such images, or its classes are others.
+    ConfigError where there are none, the network does not take such images, or its classes are others.
     """
     data, reasons = framing_proposed(suite)
     with tempfile.TemporaryDirectory() as scratch:
@@ -407,12 +386,7 @@ def _class_counts(makings: Makings) -> list[int]:
 def _try(makings: Makings) -> tuple[str, int | None, bool]:
     """Let one image go through the network, a few through weights that were given.
 
-    Returns:
-        What was seen, the channels of the narrowest layer, and whether a graph came with Q/DQ pairs of its own.
-
-    Raises:
-        ConfigError: it takes no such image.
-        CheckpointError: the checkpoint does not fit.
+    Returns what was seen, the channels of the narrowest layer, and whether a graph came with Q/DQ pairs of its own.
     """
     if makings.onnx_path is not None:
         from trtbench.make.graphs import float_graph

@@ -61,14 +61,9 @@ class Looks:
 
 
 def remember_look(runs: Path, test_sha256: str, engines: Collection[str]) -> Looks:
-    """Write down that a decision looked at these engines on this test split; one at no new engine is no new look.
+    """Write down that a decision looked at engines (by sha256) on a test split; one at no new engine is no new look.
 
     A file that cannot be read is begun anew: it serves a warning, and a run must not fail by it, nor by a full disk.
-
-    Args:
-        runs: the folder of the runs.
-        test_sha256: of the images and labels.
-        engines: sha256 of each file.
     """
     path = runs / LOOKS
     seen = _seen(path)
@@ -101,18 +96,9 @@ def run_suite(
     tell: Listener = nobody,
     kind: str = "",
 ) -> tuple[Report, Path]:
-    """Build, score and time a suite, decide, and write the report; one that is interrupted leaves what it had.
+    """Build, score and time a suite, decide, and write the report; return it and the folder it stands in.
 
-    Args:
-        suite: the validated suite.
-        places: folders.
-        argv: the command, for the record.
-        now: when the run began; names its folder.
-        tell: told of progress.
-        kind: of device, where the suite runs on several; the folder's name ends in it.
-
-    Returns:
-        The report and the folder it stands in.
+    `argv` is for the record, `now` names the folder, and so does `kind`: of device, where the suite runs on several.
 
     Raises:
         CapabilityError: the suite names a GPU that is not here.
@@ -161,8 +147,7 @@ def run_name(suite: Suite, now: datetime, kind: str = "") -> str:
 def _run_folder(runs: Path, name: str) -> Iterator[Path]:
     """Make a folder that is this run's alone; one that is left empty goes away again.
 
-    Raises:
-        StoreError: it cannot be made, or runs/latest is no link, so that it could not point at the report.
+    StoreError where runs/latest is no link: it could not point at the report.
     """
     latest = runs / "latest"
     if latest.exists() and not latest.is_symlink():
@@ -214,11 +199,7 @@ def _stopped_words(results: Results) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _kept_elsewhere(report: Report) -> Iterator[None]:
-    """Write a report that its folder cannot hold to another, so that what was measured is not lost.
-
-    Raises:
-        StoreError: the folder cannot hold it.
-    """
+    """Write a report that its folder cannot hold to another, so that what was measured is not lost, and say so."""
     try:
         yield
     except StoreError as error:
@@ -254,11 +235,7 @@ class Origin:
 
 
 def write_origin(run: Path, suite: Suite, places: Places, *, artefacts: Collection[str] = ()) -> None:
-    """Keep what a run is made of in its folder, and the names of the artefacts it used.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
+    """Keep what a run is made of in its folder, and the names of the artefacts it used."""
     kept = {
         "folder": str(Path.cwd()),
         "runs": str(places.runs.absolute()),
@@ -272,11 +249,7 @@ def write_origin(run: Path, suite: Suite, places: Places, *, artefacts: Collecti
 
 
 def read_origin(run: Path) -> Origin:
-    """Return what a run was made of; of one that kept nothing, what its report says, read from this folder.
-
-    Raises:
-        ConfigError: there is no report, or what was kept is damaged.
-    """
+    """Return what a run was made of; of one that kept nothing, what its report says, read from this folder."""
     folder = run if run.is_dir() else run.parent
     try:
         kept = read_json(folder / _ORIGIN)

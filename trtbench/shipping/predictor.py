@@ -50,11 +50,8 @@ class Prediction:
 class Predictor:
     """An open engine; calls from several threads take turns.
 
-    Args:
-        engine: as its runtime opened it.
-        sidecar: of its file.
-        classes: their names, in the order of the logits; none of a network that is no classifier.
-        batch: images the engine takes at once; fewer are padded, so that an image's logits are always the same.
+    `classes` are in the order of the logits; none of a network that is no classifier. The engine takes `batch` images
+    at once; fewer are padded, so that an image's logits are always the same.
     """
 
     def __init__(self, engine: Engine, sidecar: Sidecar, *, classes: Sequence[str], batch: int) -> None:
@@ -235,11 +232,7 @@ def _listed(images: Images) -> list[OneImage]:
 
 
 def _framed(image: object, framing: Framing) -> NDArray[np.uint8]:
-    """Return a Pillow image, or an array (H, W, 3), as uint8 (3, height, width).
-
-    Raises:
-        DataError: it is neither.
-    """
+    """Return a Pillow image, or an array (H, W, 3), as uint8 (3, height, width)."""
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == _AXES and image.shape[2] == _AXES:
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):

@@ -208,12 +208,7 @@ def _cargo(run: Path, name: str | None, engines: Sequence[Path]) -> _Cargo:
 
 
 def _row(report: Report, name: str | None) -> Row:
-    """Return the row of this name, or the one that a report recommends, if it can be shipped.
-
-    Raises:
-        GateError: none is recommended.
-        ConfigError: there is none of this name, or it is none to ship.
-    """
+    """Return the row of this name, or the one that a report recommends, if it can be shipped."""
     wanted = report.decision.winner if name is None else name
     if wanted is None:
         raise GateError("ship", expected="a row within every limit", got="none", cure="name one with --row")
@@ -226,11 +221,7 @@ def _row(report: Report, name: str | None) -> Row:
 
 
 def _engine(row: Row, origin: Origin, folders: Sequence[Path]) -> Path:
-    """Return the engine file of a row: where the run had it, or anywhere in the folders.
-
-    Raises:
-        ConfigError: it is in none of them.
-    """
+    """Return the engine file of a row: where the run had it, or anywhere in the folders."""
     named = Path(row.engine_path or "")
     for path in (origin.folder / named, named):
         if path.is_file() and file_sha256(path) == row.engine_sha256:
@@ -246,9 +237,6 @@ def _graph(makings: Makings, sidecar: Sidecar) -> Path:
     """Return the graph that an engine was built from: what the suite makes, else what the store has of those bytes.
 
     The second is of runs of an earlier version, whose keys are no longer those of today.
-
-    Raises:
-        ConfigError: it is no longer in the store.
     """
     plans = plan_engines(makings.suite)
     name = (sidecar.variant, sidecar.precision, sidecar.backend, sidecar.sparse)
@@ -403,9 +391,8 @@ def _served(folder: Path, cargo: _Cargo, described: Mapping[str, Any], *, python
 def _write_golden(folder: Path, cargo: _Cargo, logits: NDArray[np.float32] | None) -> None:
     """Write ten test images, class-balanced, as pixels and as input, with their labels and their logits.
 
-    Of a network that is no classifier each output stands as `output NAME` in place of labels and logits.
-
-    Of an engine that is not run here the logits are the graph's, in exact arithmetic.
+    Of a network that is no classifier each output stands as `output NAME` in place of labels and logits. Of an engine
+    that is not run here the logits are the graph's, in exact arithmetic.
     """
     from trtbench.data.batches import fed, spread
     from trtbench.data.preprocess import normalise

@@ -64,8 +64,7 @@ _LOGITS = "logits.npy"
 def saturating_matmul(codes: NDArray[np.uint8], weights: NDArray[np.int8]) -> tuple[NDArray[np.int64], int]:
     """Multiply uint8 (positions, K) by int8 (K, channels), each pair of neighbours along K added in saturating int16.
 
-    Returns:
-        The sums, int64 (positions, channels), and how many pairs saturated.
+    Returns the sums, int64 (positions, channels), and how many pairs saturated.
     """
     exact = np.rint(codes.astype(np.float64) @ weights.astype(np.float64)).astype(np.int64)
     even = len(weights) // 2 * 2  # a last, single product fits int16
@@ -185,10 +184,7 @@ def _unsigned(codes: NDArray[Any], zero: NDArray[Any]) -> tuple[NDArray[np.uint8
 def _patches(
     codes: NDArray[np.uint8], kernel: tuple[int, int], *, pads: Sequence[int], strides: Sequence[int], fill: int
 ) -> NDArray[np.uint8]:
-    """Return what each output position sees: (batch, rows, columns, kernel rows, kernel columns, channels).
-
-    The channels come last but for slicing by group, so groups are cut along the last axis.
-    """
+    """Return what each output position sees: (batch, rows, columns, kernel rows, kernel columns, channels)."""
     top, left, bottom, right = pads
     padded = np.pad(codes, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
     windows = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(2, 3))
@@ -222,16 +218,9 @@ class KernelConfig:
 def kernel_effects(
     makings: Makings, plan: EnginePlan, truth: TrueArithmetic, config: KernelConfig
 ) -> Iterator[tuple[str, KernelEffect]]:
-    """Yield the precision an engine achieved with each way to run it, as built first.
+    """Yield the precision an engine achieved with each way to run it, as built first; it is built where it is missing.
 
-    Args:
-        makings: of the suite; the engine is built where it is missing.
-        plan: the engine.
-        truth: true arithmetic on the test images.
-        config: which kernels.
-
-    Raises:
-        EngineError: the engine cannot be built or run, or not under the emulator.
+    EngineError where it cannot be built or run, or not under the emulator.
     """
     path, sidecar = build_engine(makings, plan)
     graph = onnx.load(quantized_graph(makings, plan.variant, runtime=BACKENDS[plan.backend].placement).path(GRAPH))
@@ -333,12 +322,7 @@ class _Runs:
 
 
 def _work(engine: Path, backend: str, images: Path, *, count: int, logits: Path, under: Sequence[str]) -> None:
-    """Let a worker score an engine on so many images.
-
-    Raises:
-        EngineError: the emulator is not there, or the worker says why it cannot.
-        WorkerError: it died.
-    """
+    """Let a worker score an engine on so many images."""
     preparing = {"backend": place_of(backend), "engine": str(engine), "images": str(images)}
     with Workers(under=under) as workers:
         worker = workers.start(engine.name, log=engine.with_suffix(".log"), preparing=preparing)
