@@ -51,7 +51,11 @@ def _version(distribution: str, _path: tuple[str, ...]) -> str | None:
 
 
 def load(package: str) -> ModuleType:
-    """Import an optional package, or raise a CapabilityError with the loader's words and the cure."""
+    """Import an optional package.
+
+    Raises:
+        CapabilityError: it is absent or broken; the message carries the loader's words and the cure.
+    """
     try:
         return importlib.import_module(package)
     except ImportError as error:

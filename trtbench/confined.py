@@ -53,7 +53,10 @@ class Limits:
 def confined(place: str, path: Path, **arguments: Any) -> Any:
     """Call a function on a foreign file in a process of its own.
 
-    `place` is module:NAME of a function of ours that takes the path and JSON values, and returns a JSON value.
+    Args:
+        place: module:NAME of a function of ours that takes a path and JSON values, and returns a JSON value.
+        path: its first argument.
+        arguments: its others.
 
     Raises:
         TrtbenchError: as the function raised it.

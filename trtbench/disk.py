@@ -32,7 +32,11 @@ _CUT_SHORT = " requested and "  # "... 7664 written": NumPy's words, which have 
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 (hex) of a regular file's bytes; OSError of another kind, which may never end."""
+    """Return the sha256 (hex) of a regular file's bytes; another kind may never end.
+
+    Raises:
+        OSError: it cannot be read, or is of another kind.
+    """
     try:
         file_size(path, most=sys.maxsize)
     except ValueError as error:
@@ -42,7 +46,11 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader, or a killed run, finds the old bytes or the new ones, never a part."""
+    """Write a file so that a reader, or a killed run, finds the old bytes or the new ones, never a part.
+
+    Raises:
+        StoreError: the disk is full, the folder cannot be written, or what stands there is no file.
+    """
     with storing(path):
         require_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +69,11 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 
 def require_file(path: Path) -> None:
-    """Refuse to write to what is no file: a pipe waits for a reader for ever."""
+    """Refuse to write to what is no file: a pipe waits for a reader for ever.
+
+    Raises:
+        StoreError: a folder, a device, a pipe or a socket stands there.
+    """
     if path.exists() and not path.is_file():
         got = "a folder" if path.is_dir() else "a device, pipe or socket"
         raise StoreError(f"cannot write {path}", expected="a file or nothing there", got=got, cure="name another")
@@ -97,7 +109,11 @@ def storing(path: Path, *, only_full: bool = False) -> Iterator[None]:
 
 
 def require_room(folder: Path, size: int) -> None:
-    """Tell a full disk (StoreError) from other reasons why a library that says neither could not write so much."""
+    """Tell a full disk from other reasons why a library that says neither could not write so many bytes.
+
+    Raises:
+        StoreError: they do not fit.
+    """
     with storing(folder / "a file"), tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):  # macOS has none, and keeps the library's own words
             os.posix_fallocate(file.fileno(), 0, size)
@@ -137,7 +153,12 @@ class Lease:
 
 @contextlib.contextmanager
 def locked(path: Path, *, blocking: bool = True) -> Iterator[None]:
-    """Let one at a time, of all processes, be in the block; TimeoutError where another is and this one may not wait."""
+    """Let one at a time, of all processes, be in the block.
+
+    Raises:
+        StoreError: the lock cannot be made.
+        TimeoutError: another is, and this one is not to wait.
+    """
     lock = filelock.FileLock(path)
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,11 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def unstoppable() -> Iterator[None]:
-    """Let signals wait until the block is done; then Stopped is raised."""
+    """Let signals wait until the block is done.
+
+    Raises:
+        Stopped: one came meanwhile.
+    """
     came: list[int] = []
     before = {}
     if threading.current_thread() is threading.main_thread():  # no other thread is ever interrupted

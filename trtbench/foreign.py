@@ -48,7 +48,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+#-]{0,119}")  # that may become a pa
 def file_size(path: Path, *, most: int) -> int:
     """Return the bytes of a regular file, before one of them is read; opening a FIFO would wait for its writer.
 
-    ValueError of another kind of file, or a larger one.
+    Raises:
+        ValueError: it is another kind of file, or larger.
+        OSError: there is none.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
@@ -59,7 +61,12 @@ def file_size(path: Path, *, most: int) -> int:
 
 
 def read_file(path: Path, *, most: int = MAX_JSON) -> bytes:
-    """Read a regular file of at most so many bytes; ValueError of another kind, or a larger one."""
+    """Read a regular file of at most so many bytes.
+
+    Raises:
+        ValueError: it is another kind of file, or larger.
+        OSError: it cannot be read.
+    """
     file_size(path, most=most)
     with path.open("rb") as file:
         if len(data := file.read(most + 1)) > most:  # it grows, or says of itself that it is empty
@@ -68,12 +75,21 @@ def read_file(path: Path, *, most: int = MAX_JSON) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Read a file of JSON as `parse_json` does; ValueError of another kind of file, a large one, or no JSON of ours."""
+    """Read a file of JSON as `parse_json` does.
+
+    Raises:
+        ValueError: it is another kind of file, too large, or no JSON of ours.
+        OSError: it cannot be read.
+    """
     return parse_json(read_file(path))
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Read JSON whose values every reader of ours can hold: numbers of 64 bits, texts of UTF-8, not nested too deep."""
+    """Read JSON whose values every reader of ours can hold: numbers of 64 bits, texts that UTF-8 can write.
+
+    Raises:
+        ValueError: it is none, or nested deeper than anything of ours.
+    """
     try:
         found = json.loads(text, parse_constant=_no_number, parse_int=_whole, parse_float=_real)
     except RecursionError as error:
@@ -93,7 +109,8 @@ class YamlError(ValueError):
 def parse_yaml(text: str, *, most: int = MAX_YAML) -> Any:
     """Read YAML as the values of JSON; a date is a text.
 
-    YamlError of what is none, holds a key twice or one that is no text, is too long, too deep, or expands to too much.
+    Raises:
+        YamlError: it is none, holds a key twice or one that is no text, is too long, too deep, or expands to too much.
     """
     if len(text) > most:
         raise YamlError(f"{len(text):,} characters, above {most:,}")

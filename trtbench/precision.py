@@ -13,12 +13,16 @@ Runtime = Literal["tensorrt", "onnxruntime-cpu"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Precision:
-    """One precision, by the name that suites, rows, sidecars and files have.
+    """One precision.
 
-    `graph` is what its engines are built from; `half` the half type that it computes in, where its layers are not
-    quantized; `codes` what its quantized layers compute in, which calibration images decide; `halves`, of a half graph,
-    the precision whose Q/DQ graph it is made from; `explicit`, of INT8 that a runtime calibrates itself, the precision
-    that says the same in Q/DQ pairs. A GPU before SM 8.0 only imitates what `needs_ampere`.
+    Args:
+        name: as suites, rows, sidecars and files have it.
+        graph: what its engines are built from: the float graph, one in half precision, or one of Q/DQ pairs.
+        half: the half type that it computes in, where its layers are not quantized.
+        codes: what its quantized layers compute in: calibration images decide them.
+        halves: of a half graph: the precision whose Q/DQ graph it is made from.
+        explicit: of INT8 that a runtime calibrates itself: the precision that says the same in Q/DQ pairs.
+        needs_ampere: a GPU before SM 8.0 only imitates it.
     """
 
     name: str

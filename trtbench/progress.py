@@ -50,7 +50,11 @@ def nobody(_event: Event) -> None:
 
 
 class Stages:
-    """Passes events on, and sums what each stage took when it was done, now or in an earlier run, each item once."""
+    """Passes events on, and sums what each stage took when it was done, now or in an earlier run, each item once.
+
+    Args:
+        tell: told of each event.
+    """
 
     def __init__(self, tell: Listener = nobody) -> None:
         self.seconds: dict[str, float] = {}
@@ -66,7 +70,13 @@ class Stages:
 
 
 class Countdown:
-    """Tells each step of a stage with the time left; steps kept from an earlier run take none and are not averaged."""
+    """Tells each step of a stage with the time left; steps kept from an earlier run take none and are not averaged.
+
+    Args:
+        tell: told of each step.
+        stage: what the steps are of.
+        total: how many there are.
+    """
 
     def __init__(self, tell: Listener, *, stage: str, total: int) -> None:
         self._tell = tell

@@ -70,7 +70,12 @@ class Preprocessing(Framing):
 
     @staticmethod
     def read(said: Mapping[str, Any]) -> Preprocessing:
-        """Return it from JSON values, which come from anyone; TypeError or ValueError where these are none."""
+        """Return it from JSON values, which come from anyone.
+
+        Raises:
+            TypeError: these are none.
+            ValueError: likewise: other than 1 to 3 channels, or numbers that no picture is framed or divided by.
+        """
         if "tensors" in said:
             tensors = AsTheyAre.of(Tensor.read(one) for one in said["tensors"])
             if to_jsonable(tensors) != to_jsonable(dict(said)):
@@ -117,7 +122,12 @@ class Tensor:
 
     @staticmethod
     def read(said: Mapping[str, Any]) -> Tensor:
-        """Return it from JSON values, which come from anyone; TypeError or ValueError where these are none."""
+        """Return it from JSON values, which come from anyone.
+
+        Raises:
+            TypeError: these are none.
+            ValueError: likewise.
+        """
         found = Tensor(name=said["name"], dtype=said["dtype"], shape=tuple(said["shape"]))
         is_shape = all(type(side) is int and side > 0 for side in found.shape)
         if type(found.name) is not str or not found.name or found.dtype not in TENSOR_TYPES or not is_shape:

@@ -370,6 +370,10 @@ def imported_calibration(makings: Makings, output: Path, *, cache: Path) -> Cali
     """Write ranges.json and model.qdq.onnx of a cache that a calibrator of TensorRT 10 wrote into a folder.
 
     There is no manifest: which images the calibrator saw, the cache does not tell.
+
+    Raises:
+        DataError: the cache cannot be read.
+        GraphError: it is not of this graph.
     """
     from trtbench.make.calibration import import_cache
 

@@ -56,8 +56,10 @@ class Artefact(Generic[Facts_co]):
 class Store:
     """The artefacts below one folder.
 
-    `user` is the suite that uses it, for which `prune` keeps what its last run used. `brought` is the folder of
-    artefacts that came from another machine; nothing is written there.
+    Args:
+        root: the folder; it is made when the first artefact is.
+        user: the suite that uses it, for which `prune` keeps what its last run used.
+        brought: the folder of artefacts that came from another machine; nothing is written there.
     """
 
     def __init__(self, root: Path, *, user: str = "", brought: Path | None = None) -> None:
@@ -76,7 +78,10 @@ class Store:
     ) -> Artefact[Mapping[str, Any]] | None:
         """Return the artefact if it is there and whole, else one that was brought and stands in for it, else None.
 
-        `circumstances` are the names among the inputs that may differ in what was brought.
+        Args:
+            kind: the folder it stands in.
+            inputs: everything that decides what is made.
+            circumstances: the names among the inputs that may differ in what was brought.
         """
         found = self._read(self.root / kind / self.key(kind, inputs))
         return self._stand_in(kind, inputs, circumstances) if found is None and self._brought else found
@@ -86,7 +91,11 @@ class Store:
         return self._read(self.root / kind / key)
 
     def hold(self, kind: str, key: str) -> None:
-        """Let `prune` leave what stands, or is about to stand, under a key: as long as this store is there at least."""
+        """Let `prune` leave what stands, or is about to stand, under a key: as long as this store is there, at least.
+
+        Raises:
+            StoreError: it cannot be noted.
+        """
         name = f"{kind}/{key}"
         if name in self.held:
             return
@@ -113,9 +122,17 @@ class Store:
     ) -> Artefact[Mapping[str, Any]]:
         """Return the artefact, making it first if it is absent or damaged.
 
-        The maker fills the folder it is given and returns facts to keep; what an interrupted one left in that folder is
-        still there when it is called again. `content` names the files that are the artefact; others in the folder are
-        kept, but not hashed. `changed_inputs` finds an earlier one of the same label.
+        Args:
+            kind: the folder it stands in.
+            inputs: everything that decides what is made, as JSON-able values.
+            label: what people call it; `changed_inputs` finds an earlier one of the same label.
+            maker: fills the folder it is given and returns facts to keep. What an interrupted maker left in that
+                folder is still there when it is called again.
+            content: the names of the files that are the artefact; others in the folder are kept, but not hashed.
+            circumstances: as `find` has them.
+
+        Raises:
+            StoreError: the disk is full or cannot be written.
         """
         key = self.key(kind, inputs)
         folder = self.root / kind / key
@@ -173,7 +190,11 @@ class Store:
         return None
 
     def adopt(self, kind: str, key: str, files: Mapping[str, bytes]) -> Artefact[Mapping[str, Any]]:
-        """Keep the files of an artefact that was made elsewhere, unless it is here; the listing is among them."""
+        """Keep the files of an artefact that was made elsewhere, unless it is here; the listing is among them.
+
+        Raises:
+            StoreError: it cannot be written, or is not whole.
+        """
         folder = self.root / kind / key
         partial = folder.with_name(f"{key}.partial")
         with self._lock(f"{kind}-{key}"):
@@ -239,8 +260,12 @@ class Store:
     def prune(self, *, older_than_days: float = 0.0, keep: Collection[str] = (), keep_last: bool = True) -> int:
         """Remove artefacts, whole or partial, last used before that many days ago; return the bytes freed.
 
-        What another run uses or makes just now stays, whatever is asked; a link is removed, and not followed. `keep` is
-        what else stays, as `held` names it; `keep_last` lets the last run of each suite go on where it stopped.
+        What another run uses or makes just now stays, whatever is asked; a link is removed, and not followed.
+
+        Args:
+            older_than_days: the days.
+            keep: what else stays, as `held` names it.
+            keep_last: whether what the last run of each suite used stays, so that it goes on where it stopped.
         """
         limit = time.time() - older_than_days * 86400
         freed = 0

@@ -39,10 +39,15 @@ def score(
     reference: NDArray[np.float32] | None = None,
     names: Sequence[str] = (),
 ) -> AccuracyRecord:
-    """Count what is right, float32 (images, classes), and compare with the reference's logits image by image.
+    """Count what is right, and compare with the reference image by image.
 
-    Ties go to the lowest class. What guessing would reach is counted like any other (`is_chance`): no such row is
-    chosen, and a study may show it.
+    What guessing would reach is counted like any other (`is_chance`): no such row is chosen, and a study may show it.
+
+    Args:
+        logits: float32 (images, classes) of the engine; ties go to the lowest class.
+        labels: int64 (images,).
+        reference: logits of the network every drop is measured against.
+        names: of the classes; without them they are told by their numbers.
 
     Raises:
         EngineError: the logits are not finite, or not one row an image.
@@ -99,8 +104,11 @@ def fidelity(
 ) -> FidelityRecord:
     """Compare what an engine makes of images with what the float network makes of them, output by output.
 
-    Both are float32 (images, numbers), every output flattened, side by side. `own` is the suite's score, by which both
-    are compared besides.
+    Args:
+        found: float32 (images, numbers), every output flattened, side by side.
+        reference: likewise, of the float network.
+        outputs: the outputs, in their order.
+        own: the suite's own score, by which both are compared besides.
 
     Raises:
         EngineError: the numbers are not finite, or not those of these outputs.

@@ -135,8 +135,15 @@ def measure_interleaved(
 ) -> dict[Key, Timing | RowError]:
     """Time every engine in interleaved blocks until each has what the budget asks for.
 
-    Return the raw samples of each engine, or the error that ended it; the others go on. The seed is of the order within
-    each round; `on_round` is told the share done, in [0, 1].
+    Args:
+        engines: by what tells them apart; they share the machine and run one at a time.
+        budget: how long.
+        seed: of the order within each round.
+        process: the number written beside each block.
+        on_round: told the share done, in [0, 1].
+
+    Returns:
+        The raw samples of each engine, or the error that ended it; the others go on.
     """
     result: dict[Key, Timing | RowError] = {}
     per_block: dict[Key, int] = {}

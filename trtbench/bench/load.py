@@ -82,7 +82,9 @@ def serve_streams(sessions: Sequence[Runnable], *, duration_s: float) -> Served:
 def serve_arrivals(sessions: Sequence[Runnable], due_ns: NDArray[np.int64]) -> Served:
     """Serve requests in order, each no sooner than it is due; an idle session takes the next one.
 
-    `due_ns` is int64 (requests,), ascending, from the start; each session has a thread.
+    Args:
+        sessions: one thread each.
+        due_ns: int64 (requests,), ascending, from the start.
     """
     clock = time.perf_counter_ns
     latencies = np.zeros(len(due_ns), dtype=np.int64)
@@ -134,6 +136,9 @@ def measure_load(worker: WorkerProcess, load: LoadConfig, *, batch_size: int, th
 
     Without a rate, arrivals are tried at rates between none and what the streams reach flat out, and the highest that
     keeps the limit is told; where even the lowest does not, that one is.
+
+    Raises:
+        RowError: the worker died, or the engine failed.
     """
 
     def at(rate: float | None) -> LoadRecord:

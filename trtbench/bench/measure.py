@@ -49,8 +49,10 @@ def measure_engines(
     processes of one engine differ more than the blocks of one. A worker that crashes while it is timed, or runs out of
     memory beside the others, is started once more and measured by itself.
 
-    The first engine is in every group. `found` is filled as the measurement goes on, so that what an interrupted one
-    had is not lost.
+    Args:
+        engines: the files, with their sidecars beside them; the first is in every group.
+        bench: how, on which images, and who is told.
+        found: filled as the measurement goes on, so that what an interrupted one had is not lost.
     """
     found, config = [] if found is None else found, bench.config
     found += [Measured(engine=engine, batch_size=size) for engine in engines for size in config.batch_sizes]
@@ -270,8 +272,13 @@ def time_side_by_side(
 ) -> None:
     """Time rows of one batch size in interleaved blocks, each in every way that the suite asks for.
 
-    A worker may have crashed at another batch size. With that size, the number of the process seeds the order within
-    the rounds; `share` says which turn this is, and of how many.
+    Args:
+        workers: their open engines; one may have crashed at another batch size.
+        rows: what is timed; each gets the run of this process.
+        bench: how.
+        batch_size: of all of them.
+        process: the number of these processes; with the batch size it seeds the order within the rounds.
+        share: which turn this is, and of how many.
     """
     runs = {one.engine.name: Run() for one in rows}
     timers: dict[tuple[str, Way], Timer] = {}

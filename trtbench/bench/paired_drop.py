@@ -37,6 +37,16 @@ def drop_p_value(lost: int, gained: int, total: int, *, drop: float, error: floa
     more is ordered by the signed root of the likelihood ratio, which needs fewer images in the tails than the score
     statistic. The chances of a gain are those of its exact interval at a thousandth of `error`, which is added
     (Berger & Boos 1994, JASA 89:1012-1016).
+
+    Args:
+        lost: images that the reference classifies correctly and the candidate does not.
+        gained: images that the candidate classifies correctly and the reference does not.
+        total: images both were scored on.
+        drop: in (-1, 1).
+        error: the level the p-value will be held against.
+
+    Raises:
+        DataError: the counts are no counts, or there is no image.
     """
     check_counts(lost, gained, total=total)
     unlikely = error * _IMPLAUSIBLE
@@ -58,9 +68,18 @@ def drop_p_value(lost: int, gained: int, total: int, *, drop: float, error: floa
 def drop_upper_bound(lost: int, gained: int, total: int, *, confidence: float = 0.95) -> float:
     """Return the one-sided upper bound of the paired drop (lost - gained) / total, a proportion in [-1, 1].
 
-    The smallest drop that `drop_p_value` rejects at 1 - `confidence`, one-sided. Without losses and gains it is 1 - (1
-    - confidence)^(1 / total), but for the thousandth that goes to implausible gains. Of m candidates all bounds hold
-    together at 1 - (1 - c) / m each.
+    The smallest drop that `drop_p_value` rejects at 1 - `confidence`. Without losses and gains it is
+    1 - (1 - confidence)^(1 / total), but for the thousandth that goes to implausible gains.
+
+    Args:
+        lost: images that the reference classifies correctly and the candidate does not.
+        gained: images that the candidate classifies correctly and the reference does not.
+        total: images both were scored on.
+        confidence: one-sided; greater than 0.5. Of m candidates all bounds hold together at 1 - (1 - c) / m each.
+
+    Raises:
+        DataError: the counts are no counts, or there is no image.
+        ConfigError: `confidence` is not a confidence.
     """
     check_counts(lost, gained, total=total)
     error = 1 - check_confidence(confidence)
@@ -150,6 +169,10 @@ def bootstrap_uppers(drops: NDArray[np.float64], *, engines: int) -> tuple[float
     The bias-corrected and accelerated bootstrap of the mean of paired differences (Efron 1987, JASA 82:171-185), with
     the error shared out among the engines (Bonferroni). Seeded: the same differences have the same bounds. What no
     image shows no resample does: a few images that all agree prove little.
+
+    Args:
+        drops: a difference for each image, float64 (images,).
+        engines: for how many to tell a bound.
     """
     count, mean = len(drops), float(drops.mean())
     centred = drops - mean

@@ -40,8 +40,14 @@ class WorkerProcess:
     """One engine in a process of its own.
 
     Args:
+        name: how messages call it.
+        log: where its standard error goes.
+        module: what `python -m` runs; it serves the commands of `trtbench.bench.worker`.
         under: the command of an emulator that runs it, split into words.
         spin: whether threads of OpenMP wait by spinning, whatever the environment of this process says of its own.
+
+    Raises:
+        EngineError: there is no such emulator.
     """
 
     def __init__(
@@ -130,7 +136,13 @@ class WorkerProcess:
 
 
 class Workers:
-    """All worker processes of a run; leaving the context ends them."""
+    """All worker processes of a run; leaving the context ends them.
+
+    Args:
+        module: what each of them runs.
+        under: the emulator that runs them.
+        spin: as for one.
+    """
 
     def __init__(self, *, module: str = WORKER, under: Sequence[str] = (), spin: bool = False) -> None:
         self._module = module
@@ -155,7 +167,12 @@ class Workers:
                 worker.kill()
 
     def start(self, name: str, *, log: Path, preparing: Mapping[str, Any]) -> WorkerProcess:
-        """Start the worker called `name` and let it prepare; a worker that crashes is started once more."""
+        """Start the worker called `name` and let it prepare; a worker that crashes is started once more.
+
+        Raises:
+            WorkerError: it crashed twice.
+            EngineError: its engine is not what its sidecar says, or there is no such emulator.
+        """
         for is_last in (False, True):
             with self._lock:
                 if self._is_over:
@@ -203,7 +220,11 @@ def _started(under: Sequence[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def mapped(images: NDArray[Any], folder: Path) -> Iterator[Path]:
-    """Keep images in a file, which worker processes map, for as long as they are needed; below a folder with room."""
+    """Keep images in a file, which worker processes map, for as long as they are needed; below a folder with room.
+
+    Raises:
+        StoreError: the folder cannot hold them.
+    """
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         kept = tempfile.TemporaryDirectory(dir=folder, prefix=".images-", ignore_cleanup_errors=True)

@@ -76,7 +76,11 @@ NO_POOL = Pool()
 
 
 def pool_of(times: Mapping[str, Mapping[int, float]]) -> Pool:
-    """Fit the log times of each row in each of its processes as the sum of a row's and a process's; pool the rest."""
+    """Fit log times as the sum of a row's and a process's, and pool what is left over.
+
+    Args:
+        times: of each row its log time in each of its processes.
+    """
     names, numbers = list(times), sorted({number for of_row in times.values() for number in of_row})
     cells = [(row, numbers.index(number)) for row, name in enumerate(names) for number in times[name]]
     if len(names) < 2 or len(numbers) < 2:  # noqa: PLR2004  one row cannot tell its process from the machine
@@ -109,7 +113,10 @@ def pool_of(times: Mapping[str, Mapping[int, float]]) -> Pool:
 def time_interval(times: Mapping[int, float], pool: Pool = NO_POOL, *, name: str = "") -> Interval:
     """Return the time of a row, with its interval, from its log time in each of at least two processes.
 
-    The pool is of the rows that ran beside it, this one among them under `name`.
+    Args:
+        times: by process.
+        pool: of the rows that ran beside it, this one among them under `name`.
+        name: of the row.
     """
     values = list(times.values())
     own = pool.rows.get(name)
@@ -125,6 +132,14 @@ def ratio_interval(log_ratios: NDArray[np.float64], processes: NDArray[np.int64]
 
     The ratio is the median of the block pairs of each process pair, averaged over the process pairs, on the log scale:
     every process counts alike.
+
+    Args:
+        log_ratios: float64 (pairs,): log of a_i / b_i.
+        processes: int64 (pairs,): the process pair of each.
+        prior: how much such ratios vary from one process pair to another.
+
+    Raises:
+        InconclusiveError: fewer than two process pairs.
     """
     medians = [float(np.median(log_ratios[processes == process])) for process in np.unique(processes)]
     if len(medians) < 2:  # noqa: PLR2004  a spread needs two

@@ -26,7 +26,12 @@ _CALIBRATION_BINS = 15
 
 
 def wilson_interval(correct: int, total: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the two-sided score interval of a proportion (Wilson 1927, JASA 22:209-212)."""
+    """Return the two-sided score interval of a proportion (Wilson 1927, JASA 22:209-212).
+
+    Raises:
+        DataError: the counts are no counts, or there is no image.
+        ConfigError: `confidence` is not a confidence.
+    """
     check_counts(correct, total - correct, total=total)
     interval = scipy.stats.binomtest(correct, total).proportion_ci(check_confidence(confidence), method="wilson")
     return float(interval.low), float(interval.high)
@@ -36,6 +41,9 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     """Return the exact two-sided p-value that losses and gains are equally likely (McNemar 1947; Agresti 2013, 11.1.1).
 
     `lost` images only the reference classifies correctly, `gained` only the candidate. Without either, p is 1.
+
+    Raises:
+        DataError: a count is negative.
     """
     discordant = lost + gained
     check_counts(lost, gained, total=max(discordant, 1))
@@ -64,8 +72,11 @@ def is_chance_level(correct: int, total: int, *, classes: int) -> bool:
 def expected_calibration_error(confidence: NDArray[np.float64], is_right: NDArray[np.bool_]) -> float:
     """Return the mean gap of confidence and accuracy over 15 bins of confidence, each weighted by its images.
 
-    Naeini, Cooper & Hauskrecht 2015 (AAAI); 15 equal bins as in Guo et al. 2017 (ICML), section 2. Confidence is the
-    largest softmax probability of each image.
+    Naeini, Cooper & Hauskrecht 2015 (AAAI); 15 equal bins as in Guo et al. 2017 (ICML), section 2.
+
+    Args:
+        confidence: float64 (images,), the largest softmax probability of each image.
+        is_right: bool (images,), whether that class was the label.
     """
     bins = np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
     gaps = np.bincount(bins, weights=confidence - is_right, minlength=_CALIBRATION_BINS)
@@ -81,6 +92,9 @@ def latency_summary(samples_ns: NDArray[np.int64], *, batch_size: int, launches:
 
     Percentiles interpolate linearly between order statistics (Hyndman & Fan 1996, type 7); `p99_ms` is None below
     1,000 samples. `cov` is the sample deviation over the mean. `ms_per_image` is all time over all images.
+
+    Raises:
+        InconclusiveError: fewer than two samples, or one that is not positive.
     """
     samples_ms = _checked_samples(samples_ns) / _NS_PER_MS / launches
     p90, p95, p99 = (float(value) for value in np.percentile(samples_ms, (90, 95, 99)))
@@ -113,6 +127,10 @@ def paired_ratio(
     disturbed on one side that covers the truth 59 times in 100, this one 93 times, and it is a quarter as wide.
 
     Fewer than six blocks have no such interval at 95 %; then it is Student's on the log ratios, wide on purpose.
+
+    Raises:
+        InconclusiveError: fewer than two blocks, unequal numbers of blocks, or a median that is not positive.
+        ConfigError: `confidence` is not a confidence.
     """
     a, b = np.asarray(block_medians_a, dtype=np.float64), np.asarray(block_medians_b, dtype=np.float64)
     if a.shape != b.shape:
@@ -129,7 +147,11 @@ def paired_ratio(
 
 
 def check_counts(first: int, second: int, *, total: int) -> None:
-    """Refuse, by DataError, negative counts of images, none at all, or parts above the whole."""
+    """Refuse counts of images that cannot be.
+
+    Raises:
+        DataError: there are negative ones, no image at all, or parts above the whole.
+    """
     if total < 1:
         raise DataError(
             "images scored", expected="at least 1", got=str(total), cure="score a test split that has images"
@@ -144,7 +166,11 @@ def check_counts(first: int, second: int, *, total: int) -> None:
 
 
 def check_confidence(confidence: float) -> float:
-    """Return a confidence; ConfigError where it is not above one half and below one."""
+    """Return a confidence.
+
+    Raises:
+        ConfigError: it is not above one half and below one.
+    """
     if not 0.5 < confidence < 1:  # noqa: PLR2004  below one half an upper bound lies under the estimate
         raise ConfigError(
             "confidence", expected="more than 0.5 and less than 1", got=repr(confidence), cure="0.95 is usual"

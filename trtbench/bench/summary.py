@@ -31,7 +31,10 @@ Verdict = Literal["narrow", "wide"]
 def latency_record(measured: Measured, way: Way = PLAIN, *, pool: Pool = NO_POOL) -> LatencyRecord:
     """Summarise all samples of a row that were taken one way.
 
-    `pool` is what the rows of its runtime that were timed this way beside it tell of how processes differ.
+    Args:
+        measured: what was learnt of the row.
+        way: how the samples were taken.
+        pool: what the rows of its runtime that were timed this way beside it tell of how processes differ.
 
     Raises:
         InconclusiveError: fewer than two samples.

@@ -66,7 +66,12 @@ class Reader(Protocol):
 
 
 class CpuReader:
-    """Reads clocks, load, steal time and threads as Linux tells them below `root`; elsewhere little is told."""
+    """Reads clocks, load, steal time and threads as Linux tells them; elsewhere little is told.
+
+    Args:
+        root: the folder that stands for "/".
+        clock: the monotonic clock in nanoseconds.
+    """
 
     def __init__(self, *, root: Path = Path("/"), clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._root = root
@@ -116,7 +121,13 @@ class CpuReader:
 
 
 class GpuReader:
-    """Reads one GPU, by its index in NVML's order, through the module `pynvml`, initialised."""
+    """Reads one GPU through NVML.
+
+    Args:
+        nvml: the module `pynvml`, initialised.
+        index: of the GPU in NVML's order.
+        clock: the monotonic clock in nanoseconds.
+    """
 
     def __init__(self, nvml: Any, index: int, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._nvml = nvml
@@ -161,7 +172,12 @@ class GpuReader:
 
 
 class Sampler:
-    """Reads devices every quarter of a second while its context lasts; it may be entered again."""
+    """Reads devices every quarter of a second while its context lasts; it may be entered again.
+
+    Args:
+        readers: of the devices.
+        period_s: between two looks.
+    """
 
     def __init__(self, readers: Sequence[Reader], *, period_s: float = _PERIOD_S) -> None:
         self._readers = readers
@@ -273,7 +289,9 @@ def _steal_share(before: tuple[int, ...], after: tuple[int, ...]) -> float | Non
 class Watch:
     """A sampler of this machine's devices; a context for each measurement, the repeated builds too.
 
-    Rows run on the GPU of that UUID; by default on the first that CUDA sees from this process.
+    Args:
+        readers: of the devices; those of this machine by default.
+        gpu: the UUID of the GPU that rows run on; by default that of the first that CUDA sees from this process.
     """
 
     def __init__(self, readers: list[Reader] | None = None, *, gpu: str | None = None) -> None:
@@ -313,7 +331,11 @@ class Watch:
         return next((one for one in gpus if one.uuid == self._gpu), None)
 
     def write(self, folder: Path) -> None:
-        """Keep every reading beside the raw samples."""
+        """Keep every reading beside the raw samples.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
         readings = [asdict(reading) for reading in self._sampler.readings]
         write_atomically(folder / "raw" / "telemetry.json", json.dumps(readings))
 

@@ -43,7 +43,15 @@ _TOLD_FAULTS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """What both sides are told; `spin` lets `trtexec` poll, as CUDA does for us where there are cores enough."""
+    """What both sides are told.
+
+    Args:
+        batch: images of one inference.
+        warm_up_ms: milliseconds of it.
+        duration_s: seconds of timing, at least.
+        cuda_graph: launch a captured graph instead of the kernels one by one.
+        spin: let `trtexec` wait by polling, as CUDA does for us where there are cores enough.
+    """
 
     batch: int = 1
     warm_up_ms: float = 200.0
@@ -68,9 +76,14 @@ class Figures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossCheck:
-    """Both sides' figures of one engine under the same flags.
+    """Both sides' figures of one engine.
 
-    `settings` tell whether a CUDA graph really ran; with `--exposeDMA` the `trtexec` line is that of the wall clock.
+    Args:
+        ours: of trtbench.
+        theirs: of `trtexec`.
+        flags: what both were told.
+        settings: what our session says was in force: whether a CUDA graph really ran.
+        command: the `trtexec` line; with `--exposeDMA` it is that of the wall clock.
     """
 
     ours: Figures
@@ -127,7 +140,11 @@ def crosscheck(path: Path, sidecar: Sidecar, flags: Flags, *, executable: str = 
 
 
 def find_trtexec(executable: str) -> str:
-    """Return the path of `trtexec`; CapabilityError where it is not on the PATH."""
+    """Return the path of `trtexec`.
+
+    Raises:
+        CapabilityError: it is not on the PATH.
+    """
     found = shutil.which(executable)
     if found is None:
         raise CapabilityError(
@@ -141,7 +158,11 @@ def find_trtexec(executable: str) -> str:
 
 
 def trtexec_command(executable: str, path: Path, sidecar: Sidecar, flags: Flags) -> list[str]:
-    """Return the command line that times an engine as we do: device only, one stream."""
+    """Return the command line that times an engine as we do: device only, one stream.
+
+    Raises:
+        UnsupportedError: the engine has no profile for this batch size.
+    """
     profiles = sidecar.facts.get("profiles", [])
     index = _profile_index(profiles, flags.batch)
     shapes = ",".join(
@@ -177,7 +198,11 @@ def _major(version: str) -> int:
 
 
 def run_trtexec(command: list[str], *, timeout_s: float) -> str:
-    """Run `trtexec` and return what it printed; EngineError, with its error lines, where it failed or hung."""
+    """Run `trtexec` and return what it printed.
+
+    Raises:
+        EngineError: it failed, with its own error lines, or did not end in time.
+    """
     what = f"`{shlex.join(command)}`"
     cure = "run it by hand; its TensorRT must be the one the engine was built with"
     try:
@@ -192,7 +217,11 @@ def run_trtexec(command: list[str], *, timeout_s: float) -> str:
 
 
 def parse_trtexec(text: str) -> Figures:
-    """Read the performance summary that `trtexec` prints; EngineError where it lacks a figure."""
+    """Read the performance summary that `trtexec` prints.
+
+    Raises:
+        EngineError: there is none, or it lacks a figure.
+    """
     summary = text.partition(_SUMMARY)[2]
     qps, gpu_time = _QPS.search(summary), _GPU_TIME.search(summary)
     figures = {name: float(value) for name, _, value in _FIGURE.findall(gpu_time.group(1))} if gpu_time else {}

@@ -82,9 +82,21 @@ def time_together(
 
     There are at least `pairs` rounds over `process_pairs` processes of each engine. While an engine is AMBIGUOUS
     against the first one, more processes follow, up to twice as many: the samples of all of them count, so that a
-    comparison that was clear at first is never made longer, and one that was not is never decided by fewer. Seeded
-    noise stands in for images; an engine's own settings come before those given. `on_share` is told the share done of
-    the least there is to do.
+    comparison that was clear at first is never made longer, and one that was not is never decided by fewer.
+
+    Args:
+        engines: files with their sidecars; names are unique.
+        batch_size: images of one inference; seeded noise stands in for them.
+        folder: for logs.
+        settings: `threads` and `spin` for the runtimes; an engine's own settings come before them.
+        pairs: rounds at least, over all processes.
+        process_pairs: fresh processes of each engine, at least.
+        block_ms: length of a block.
+        worker: the module that the workers run.
+        on_share: told the share done of the least there is to do.
+
+    Raises:
+        RowError: an engine cannot be loaded or timed.
     """
     rounds = -(-pairs // process_pairs)
     budget = Budget(block_ms=block_ms, duration_s=1e-9, iterations=1, warm_up_ms=_WARM_UP_MS, rounds=rounds)

@@ -132,9 +132,13 @@ def cheapest_exclusion(
 
     Cheap is what leaves few multiply-accumulates out of INT8, then few layers. The layers are ranked twice: by the
     noise they alone put on the logits, and by that noise for each multiply-accumulate. Of each ranking the shortest
-    prefix that holds is found by bisection; then its members are put back one by one, the largest first, where the drop
-    allows. The cheaper of both sets is returned; what it reaches was measured. Optimal it need not be. `measure` is
-    asked once a set.
+    prefix that holds is found by bisection; then its members are put back one by one, the largest first, where the
+    drop allows. The cheaper of both sets is returned; what it reaches was measured. Optimal it need not be.
+
+    Args:
+        layers: all layers of the placement.
+        measure: the effect of a network with these layers left out; asked once a set.
+        max_drop_pp: the largest accepted drop, percentage points, not below 0.
     """
     known: dict[tuple[str, ...], Found] = {}
     position = {layer.name: index for index, layer in enumerate(layers)}

@@ -67,7 +67,12 @@ def repeats(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> Repeats:
 def find_leaks(dataset: Dataset, candidates: Sequence[int] | NDArray[np.int64]) -> tuple[Leak, ...]:
     """Return every pair of a candidate and a validation or test image that are the same, sorted by candidate.
 
-    Candidates are indices into the training split, else DataError.
+    Args:
+        dataset: its training, validation and test images are compared.
+        candidates: indices into the training split.
+
+    Raises:
+        DataError: a candidate is no index of the training split.
     """
     indices = _checked(candidates, len(dataset.train))
     images = dataset.train.images[indices]
@@ -82,7 +87,14 @@ def leaking_indices(dataset: Dataset, candidates: Sequence[int] | NDArray[np.int
 
 
 def check_leak(dataset: Dataset, indices: Sequence[int] | NDArray[np.int64]) -> Disjointness:
-    """Prove that no calibration image, by its index in the training split, stands in validation or test.
+    """Prove that no calibration image stands in validation or test.
+
+    Args:
+        dataset: its training, validation and test images are compared.
+        indices: the calibration images, as indices into the training split.
+
+    Returns:
+        How many images were compared.
 
     Raises:
         LeakError: some do; the message names the first pairs.

@@ -148,6 +148,10 @@ def sample_unbalanced(
 
     Returns:
         int64 (total,) indices into `labels`, in the order of drawing.
+
+    Raises:
+        ConfigError: the sampling is unknown.
+        DataError: there are fewer images than `total`.
     """
     random = np.random.default_rng(seed)
     shares = _class_shares(sampling, num_classes=num_classes, labels=labels, random=random)
@@ -238,9 +242,15 @@ def make_manifest(
 ) -> CalibrationManifest:
     """Sample training images, balanced by class, of which none stands in validation or test.
 
-    An image that does (CIFAR-10 repeats photos) is passed over for the next one of its class, and recorded. `but` serve
-    for something else, and are not drawn. `allow_short` takes the classes that have too few images as they are;
-    `short_notes` names them.
+    An image that does (CIFAR-10 repeats photos) is passed over for the next one of its class, and recorded.
+
+    Args:
+        dataset: its training split is sampled.
+        per_class: images of each class; give this or `total`.
+        total: images in all.
+        seed: the same seed gives the same manifest.
+        allow_short: take the classes that have too few images as they are; `short_notes` names them.
+        but: indices that serve for something else, and are not drawn.
 
     Raises:
         ConfigError: not exactly one of `per_class` and `total`.
@@ -285,7 +295,11 @@ def short_notes(
 
 
 def save_manifest(path: Path, manifest: CalibrationManifest) -> None:
-    """Write a manifest as JSON, one image a line; equal manifests are equal bytes, and no reader sees half a file."""
+    """Write a manifest as JSON, one image a line; equal manifests are equal bytes, and no reader sees half a file.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
     write_atomically(path, _rendered(manifest))
 
 
@@ -296,7 +310,11 @@ def _adapter() -> TypeAdapter[CalibrationManifest]:
 
 
 def load_manifest(path: Path) -> CalibrationManifest:
-    """Read a manifest; ConfigError refuses one that is not exactly what `save_manifest` wrote."""
+    """Read a manifest, and refuse one that is not exactly what `save_manifest` wrote.
+
+    Raises:
+        ConfigError: no such file, no JSON (truncated), another version, a field of the wrong type, or an edit.
+    """
     try:
         fields = read_json(path)
         written_sha256 = fields.pop("sha256", None) if isinstance(fields, dict) else None
@@ -328,6 +346,9 @@ def verify_manifest(manifest: CalibrationManifest, dataset: Dataset) -> None:
     """Prove that the dataset still holds, at the manifest's indices, the images the manifest was made of.
 
     Whether these stand in the dataset's validation or test set is another question: `leaks.check_leak` answers it.
+
+    Raises:
+        CalibrationError: a class, a preprocessing or an image is another.
     """
     if manifest.classes != dataset.classes:
         raise _other(manifest, dataset, expected=f"classes {manifest.classes}", got=str(dataset.classes))

@@ -70,7 +70,11 @@ def collect_ranges(
 
 
 def collect_histograms(activations: Iterable[Mapping[str, Any]], *, xp: Any = np) -> dict[str, Histogram]:
-    """Observe each tensor of a stream of batches; the ranges of every method come from what this keeps."""
+    """Observe each tensor of a stream of batches; the ranges of every method come from what this keeps.
+
+    Raises:
+        CalibrationError: as `collect_ranges` does.
+    """
     histograms: dict[str, Histogram] = {}
     for index, batch in enumerate(activations):
         if index and batch.keys() != histograms.keys():
@@ -104,7 +108,11 @@ def guarded_entropy(histograms: Mapping[str, Histogram], *, xp: Any = np) -> tup
 def thresholds(
     histograms: Mapping[str, Histogram], *, method: Method, percentile: float = 99.99, xp: Any = np
 ) -> dict[str, float]:
-    """Return the clip threshold of each tensor from what was observed of it so far, as `collect_ranges` does."""
+    """Return the clip threshold of each tensor from what was observed of it so far, as `collect_ranges` does.
+
+    Raises:
+        ConfigError: the method or the percentile cannot be.
+    """
     search = _search(method, percentile=percentile)
     return {tensor: _threshold(histogram, search, xp) for tensor, histogram in histograms.items()}
 
@@ -132,7 +140,11 @@ class Histogram:
 
 
 def observe(histogram: Histogram, values: Any, *, tensor: str, xp: Any = np) -> Histogram:
-    """Return the histogram with these values added; CalibrationError for none, NaN and infinity."""
+    """Return the histogram with these values added.
+
+    Raises:
+        CalibrationError: the values are empty, or NaN or infinity is among them.
+    """
     flat = values.ravel()
     lowest, highest = (float(flat.min()), float(flat.max())) if flat.size else (math.nan, math.nan)
     largest = max(highest, -lowest)

@@ -40,8 +40,10 @@ _SENTENCE = re.compile(r"[a-z][a-z-]* [^|]")  # not the name of a choice
 class Only:
     """When an option applies; elsewhere it is refused for being given, whatever its value.
 
-    `with_` is the option that must stand beside it, with its value where that counts, as in `--method nm`; `without`
-    the one that must not.
+    Args:
+        with_: the option that must stand beside it, with its value where that counts, as in `--method nm`.
+        without: the option that must not, likewise.
+        cure: what to do about it.
     """
 
     with_: str = ""
@@ -49,7 +51,11 @@ class Only:
     cure: str = "leave it out"
 
     def refuse(self, options: Sequence[str], given: Mapping[str, Any]) -> None:
-        """Refuse options that were given where they do not apply."""
+        """Refuse options that were given where they do not apply.
+
+        Raises:
+            ConfigError: they do not.
+        """
         if self.with_ and not _holds(self.with_, given):
             raise ConfigError(", ".join(options), expected=f"only with {self.with_}", cure=self.cure)
         if self.without and _holds(self.without, given):
@@ -63,7 +69,11 @@ class Given:
     values: Mapping[str, Any]
 
     def section(self, key: str, usual: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return a part as a suite's file would have it, on top of `usual` and what a suite has that says nothing."""
+        """Return a part as a suite's file would have it, on top of `usual` and what a suite has that says nothing.
+
+        Raises:
+            ConfigError: a key leads into a value that has none.
+        """
         default = usual_part(key)
         found: dict[str, Any] = {} if default is None else default.model_dump(exclude_unset=True)
         found |= usual or {}
@@ -78,13 +88,21 @@ class Given:
         return found
 
     def part(self, key: str, kind: type[AnyPart], /, **fixed: Any) -> AnyPart:
-        """Return a part; what is neither given nor fixed is as in a suite that says nothing."""
+        """Return a part; what is neither given nor fixed is as in a suite that says nothing.
+
+        Raises:
+            ConfigError: a value that cannot be.
+        """
         from trtbench.suite import options
 
         return options(kind, **{**fixed, **self.section(key)})
 
     def suite(self, **usual: Mapping[str, Any]) -> Suite:
-        """Return the suite that a step on one model amounts to; `usual` are sections on which the given keys go."""
+        """Return the suite that a step on one model amounts to; `usual` are sections on which the given keys go.
+
+        Raises:
+            ConfigError: a value that cannot be.
+        """
         from trtbench.suite import adhoc_suite
 
         keys = dict.fromkeys((*usual, *(place.partition(".")[0] for place in self.values)))
@@ -111,8 +129,9 @@ def _as_yaml(value: Any) -> str:
 class Verb:
     """A verb with its own options and those of parts of a suite; Typer reads them when it is asked for, not before.
 
-    `function` takes what was given of the parts first, then its own options by name. Of two fields of one name the
-    first part keeps it, the other bears its part's name too.
+    Args:
+        function: takes what was given of the parts first, then its own options by name.
+        sections: the parts; of two fields of one name the first keeps it, the other bears its part's name too.
     """
 
     def __init__(self, function: Callable[..., None], sections: Sequence[Section]) -> None:
@@ -285,7 +304,11 @@ class FieldOption:
         return next(_members(get_args(one)[0])[0] for one in self.members if get_origin(one) is tuple)
 
     def read(self, value: Any) -> Any:
-        """Return the value as a suite has it; several are joined by commas, or the option is given several times."""
+        """Return the value as a suite has it; several are joined by commas, or the option is given several times.
+
+        Raises:
+            ConfigError: no numbers where these are wanted.
+        """
         if isinstance(value, str):
             return int(value) if int in self.members and value.isdigit() else value
         if not isinstance(value, list):

@@ -169,7 +169,11 @@ def places_of(out: Path, engines: Path, calib: Path | None) -> Places:
 
 
 def check_gpu(*, is_required: bool) -> None:
-    """Demand a GPU where the user does."""
+    """Demand a GPU where the user does.
+
+    Raises:
+        CapabilityError: none can be used.
+    """
     if is_required:
         from trtbench.environment import collect_environment, demand
 

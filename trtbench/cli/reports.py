@@ -205,7 +205,11 @@ def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
 
 
 def check_mlflow(uri: str | None) -> None:
-    """Refuse before hours of work what could not be logged after them."""
+    """Refuse before hours of work what could not be logged after them.
+
+    Raises:
+        CapabilityError: MLflow is asked for and absent.
+    """
     if uri is not None:
         from trtbench import _optional
 
@@ -213,7 +217,13 @@ def check_mlflow(uri: str | None) -> None:
 
 
 def publish(report: Report, folder: Path, *, junit: Path | None, mlflow: str | None) -> None:
-    """Hand a report that is written to whoever else wants it."""
+    """Hand a report that is written to whoever else wants it.
+
+    Raises:
+        StoreError: a file cannot be written.
+        ConfigError: the MLflow store refuses.
+        CapabilityError: MLflow is asked for and absent.
+    """
     from trtbench.disk import write_atomically
     from trtbench.report.ci import append_summary, report_junit, report_summary
 
@@ -230,7 +240,11 @@ def publish(report: Report, folder: Path, *, junit: Path | None, mlflow: str | N
 
 
 def publish_comparisons(found: Sequence[Comparison], gates: Gates, *, junit: Path | None) -> None:
-    """Hand a comparison to whoever else wants it."""
+    """Hand a comparison to whoever else wants it.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
     from trtbench.decide.compare import broken_gates
     from trtbench.disk import write_atomically
     from trtbench.report.ci import append_summary, comparison_junit, comparison_summary

@@ -127,6 +127,9 @@ class Screen:
 
     The live line shows what is running, how far it is, and the time that is left of it. Elsewhere what lasts long is
     told again every half minute.
+
+    Args:
+        is_quiet: show nothing; else as the command line says.
     """
 
     def __init__(self, *, is_quiet: bool | None = None) -> None:

@@ -68,11 +68,15 @@ def prune_channels(
 
     Scope uniform keeps int(C * (1 - ratio)) of C channels, in floating point as torch-pruning does (of 160 channels and
     ratio 0.8: 31), rounded down to a multiple of `round_to`, but never fewer than `round_to` or 1. A target of MACs or
-    parameters takes the smallest ratio, in steps of 1/1024, that is not above it. `config.round_to` is for the caller,
-    who knows the precisions built.
+    parameters takes the smallest ratio, in steps of 1/1024, that is not above it.
 
-    taylor and hessian take gradients on `batches`: inputs float32 (N, C, H, W) and labels int64 (N,) of training
-    images. The copy is on the network's device, in its modes.
+    Args:
+        model: any network; it is not changed. The copy is on its device, in its modes.
+        config: what to prune by and how far; `config.round_to` is for the caller, who knows the precisions built.
+        input_shape: channels, height, width.
+        round_to: widths become multiples of this.
+        batches: for taylor and hessian: inputs float32 (N, C, H, W) and labels int64 (N,) of training images.
+        watch: is told how far it is, and ends what takes too long.
 
     Raises:
         ConfigError: taylor or hessian without batches, or images of another shape than the network's.
@@ -99,7 +103,11 @@ def prune_channels(
 
 
 def remove_channels(network: nn.Module, config: ChannelsVariant, context: Context) -> Compressed:
-    """Prune a network's channels as a step of a suite; `config` is settled."""
+    """Prune a network's channels as a step of a suite; `config` is settled.
+
+    Raises:
+        RowError: as `prune_channels`.
+    """
     dataset = context.dataset
     pruned = prune_channels(
         network,

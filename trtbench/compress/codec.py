@@ -47,6 +47,9 @@ def read_state(path: Path, *, weights_from: str | None = None) -> PackedState:
     """Read a checkpoint of any kind as the tensors that a container holds; a packed file keeps its grids.
 
     A file of ours keeps what it says of itself: its name, its masks, the rounding of its inputs.
+
+    Raises:
+        CheckpointError: it cannot be read.
     """
     if path.is_file():
         with path.open("rb") as file:
@@ -67,8 +70,15 @@ def share_weights(state: PackedState, *, clusters: int, seed: int = 0) -> Packed
     """Let the weights of each layer share `clusters` values, by k-means; zeros stay zero and are no cluster.
 
     Section 3 of the paper: one-dimensional k-means within a layer, started from values evenly spread between the least
-    and the largest (section 3.2, "linear initialisation", which keeps the few large weights apart). Weights on a grid,
-    biases, BatchNorm and counters stay as they are. The seed settles ties.
+    and the largest (section 3.2, "linear initialisation", which keeps the few large weights apart).
+
+    Args:
+        state: weights on a grid, biases, BatchNorm and counters stay as they are.
+        clusters: 1 to 4,095 values.
+        seed: of k-means, which settles ties.
+
+    Raises:
+        ConfigError: that many clusters cannot be.
     """
     if not 1 <= clusters < 2**12:
         raise ConfigError("clusters", expected="1 to 4095", got=str(clusters), cure="16 to 256 are common")
@@ -164,10 +174,18 @@ def pack_checkpoint(
     is_halved: bool = False,
     weights_from: str | None = None,
 ) -> PackedFile:
-    """Write a checkpoint, as users have them or packed, as a packed file and read it back.
+    """Write a checkpoint as a packed file and read it back.
 
-    No `clusters` share none and lose nothing; `is_halved` rounds what is left in float32 to half precision.
-    `weights_from` is, of a checkpoint of several networks, the key, or the prefix of its tensors' names, that is meant.
+    Args:
+        checkpoint: weights as users have them, or a packed file.
+        output: the file.
+        clusters: values that the weights of each layer share; None shares none and loses nothing.
+        is_halved: whether what is left in float32 is rounded to half precision.
+        weights_from: of a checkpoint of several networks the key, or the prefix of its tensors' names, that is meant.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or holds several networks.
+        StoreError: the file cannot be written.
     """
     given = read_state(checkpoint, weights_from=weights_from)
     state = given if clusters is None else share_weights(given, clusters=clusters)
@@ -187,7 +205,12 @@ def pack_checkpoint(
 
 
 def unpack_checkpoint(packed: Path, *, output: Path) -> UnpackedFile:
-    """Write the tensors of a packed file as safetensors."""
+    """Write the tensors of a packed file as safetensors.
+
+    Raises:
+        CheckpointError: the packed file is of another kind, cut short, changed or hostile.
+        StoreError: the file cannot be written.
+    """
     state = load_packed(packed, max_bytes=MAX_BYTES)
     values = state.values()
     data = safetensors.torch.save(values, metadata={FACTS: canonical_json(state.facts)})

@@ -68,6 +68,9 @@ def quantize_linear(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, DynamicRec
 
     The source study's `torch.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)`, by ONNX Runtime's
     function of that name: weights int8 per tensor, each activation uint8 by its own minimum and maximum.
+
+    Raises:
+        GraphError: there is no linear layer, or ONNX Runtime refuses the graph.
     """
     record = _count(proto)
     if not record.layers:

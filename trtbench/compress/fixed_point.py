@@ -155,8 +155,13 @@ def by_reconstruction(model: nn.Module, images: Tensor, *, bits: Bits, seed: int
 
     Each layer is rounded where its inputs are those that the rounded layers before it really make, and towards the
     outputs of the float network (Li et al., "GPTAQ", 2025, section 4: asymmetric calibration; here by a ridge
-    regression to the float outputs before `reconstruct`). Weights that are zero stay zero; what wants more than 8 bits
-    stays in float. The seed is of the places of the maps that are looked at.
+    regression to the float outputs before `reconstruct`). Weights that are zero stay zero.
+
+    Args:
+        model: on the CPU, in eval mode.
+        images: float32 (N, C, H, W), training images as the network sees them.
+        bits: 1 to 8, or `ternary`; what wants more than 8 bits stays in float.
+        seed: of the places of the maps that are looked at.
     """
     grids: dict[str, Grid] = {}
     kept: dict[str, Tensor] = {}
@@ -199,7 +204,13 @@ def storable(scales: Tensor) -> Tensor:
 
 
 def calibrated_inputs(model: nn.Module, images: Tensor, *, bits: int) -> dict[str, InputGrid]:
-    """Fit a grid to the inputs of every convolution and linear layer; the image itself keeps 8 bits."""
+    """Fit a grid to the inputs of every convolution and linear layer; the image itself keeps 8 bits.
+
+    Args:
+        model: the float network, in eval mode on the CPU.
+        images: float32 (N, C, H, W), training images as the network sees them.
+        bits: 2 to 8.
+    """
     grids: dict[str, InputGrid] = {}
 
     def see(name: str, _layer: nn.Module, inputs: Tensor) -> None:

@@ -34,7 +34,12 @@ _OUTPUTS, _INPUTS = 8, 16
 
 
 def prune_nm(network: nn.Module, config: NmVariant, context: Context) -> Compressed:
-    """Prune a network to a pattern by a settled config; ConfigError where no layer's inputs are multiples of M."""
+    """Prune a network to a pattern by a settled config.
+
+    Raises:
+        ConfigError: no layer has input channels in multiples of M.
+        RowError: a mask was not held.
+    """
     kept, of = config.kept_of
     layers = tuple(
         name
@@ -65,7 +70,10 @@ def prune_nm(network: nn.Module, config: NmVariant, context: Context) -> Compres
 def largest_of_groups(scores: Tensor, *, kept: int, of: int) -> Tensor:
     """Return the mask that keeps, in each group of `of` input channels, the `kept` largest scores, the first of equals.
 
-    Scores are (R, C, ...), as the weight, C a multiple of `of`.
+    Args:
+        scores: (R, C, ...), as the weight; C a multiple of `of`.
+        kept: N.
+        of: M.
     """
     groups = scores.reshape(len(scores), -1, of, *scores.shape[2:])
     ranks = torch.argsort(torch.argsort(groups, dim=2, descending=True, stable=True), dim=2, stable=True)

@@ -35,12 +35,24 @@ def learn_int8(
     tune: Tune,
     sparse_layers: tuple[str, ...] = (),
 ) -> onnx.ModelProto:
-    """Train a float graph, BatchNorm folded, under the roundings that `insert_qdq` will write into it.
+    """Train a float graph under the roundings that `insert_qdq` will write into it.
 
     Jacob et al. (2018), section 3, with the activations' ranges calibrated before and kept, as NVIDIA's toolkit for
     quantization aware training does (Wu et al., "Integer Quantization for Deep Learning Inference", 2020, section 5.2);
-    the scales of weights follow the weights. Quantized by the same plan and ranges, the float graph that is returned
-    computes what was trained. The zero weights of `sparse_layers` are held.
+    the scales of weights follow the weights.
+
+    Args:
+        proto: the float graph, BatchNorm folded; it is not changed.
+        plan: where its Q/DQ pairs go.
+        activation_amax: for each of `activation_tensors(plan)`.
+        tune: trains the network.
+        sparse_layers: those whose zero weights are held.
+
+    Returns:
+        The float graph with the weights learnt: quantized by the same plan and ranges it computes what was trained.
+
+    Raises:
+        UnsupportedError: the graph has an operator, or one with attributes, that cannot be trained here.
     """
     network = GraphNetwork(proto, plan, activation_amax)
     network.require_same()

@@ -49,6 +49,10 @@ def asymmetric(weight: Tensor, *, bits: int) -> Tensor:
     Luopeiwen Yi, "Pruning, Quantization and Fine-tuning on ResNet-20" (FP_layers_asymmetric.py): with beta = min w and
     alpha = max w - min w, R = round((w - beta) / (alpha + 1e-8) (2^b - 1)) / (2^b - 1) and w_q = (R alpha + beta) (w !=
     0). The levels start at min w, so none of them need be zero: a pruned weight stays zero by the last factor alone.
+
+    Args:
+        weight: float32, any shape.
+        bits: 1 to 8.
     """
     lowest = weight.min()
     return _levels(weight, lowest=lowest, width=weight.max() - lowest, bits=bits)
@@ -144,7 +148,15 @@ class Rounded:
 
 
 def reconstruct(weight: Tensor, moments: Tensor, codes: CodeRange, *, kept: Tensor, sweeps: int = _SWEEPS) -> Rounded:
-    """Round the weights of a layer (G, R, D) by moments (G, D, D), positive semi-definite; `kept` is bool (G, R, D)."""
+    """Round the weights of a layer.
+
+    Args:
+        weight: (G, R, D).
+        moments: (G, D, D), positive semi-definite.
+        codes: what a weight may become.
+        kept: bool (G, R, D); the others get code 0.
+        sweeps: rounds of steps 2 and 3.
+    """
     lifted = damped(moments, share=ROUNDING_DAMPING)
     scales = _candidate_scales(weight, codes)
     count, rows = len(scales), weight.shape[1]
@@ -254,9 +266,15 @@ def reconstruct_in_order(
 ) -> None:
     """Solve every layer of `masks` anew, in place, as the network comes to it; biases stay.
 
-    All images, float32 (N, C, H, W), go through the network on the CPU at once, so that each layer is solved before the
-    next one sees its outputs. A layer that runs more than once is solved for its first run, one that never runs stays
-    as it is. The outputs of `dense` are the targets; masks are bool (R, D).
+    All images go through the network at once, so that each layer is solved before the next one sees its outputs. A
+    layer that runs more than once is solved for its first run, one that never runs stays as it is.
+
+    Args:
+        model: the pruned network, on the CPU.
+        dense: the network whose outputs are the targets.
+        masks: bool (R, D), the weights of each layer that may be other than zero.
+        images: the network's input, float32 (N, C, H, W).
+        generator: draws the positions looked at.
     """
     targets = _targets(dense, tuple(masks), images, generator)
     with contextlib.ExitStack() as stack:

@@ -82,7 +82,11 @@ def draw_sparsity(layers: Sequence[LayerSparsity]) -> bytes:
 
 
 def write_sparsity(network: nn.Module, beside: Path) -> dict[str, str]:
-    """Write the layers' sparsity as CSV and as a plot beside a checkpoint, and return their paths."""
+    """Write the layers' sparsity as CSV and as a plot beside a checkpoint, and return their paths.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
     layers = layer_sparsities(network)
     table, plot = beside.with_suffix(".sparsity.csv"), beside.with_suffix(".sparsity.png")
     write_atomically(table, sparsity_csv(layers))
@@ -91,7 +95,11 @@ def write_sparsity(network: nn.Module, beside: Path) -> dict[str, str]:
 
 
 def verify_masks(model: nn.Module, masks: Mapping[str, Tensor], *, after: str) -> None:
-    """Prove that every weight a mask let go is exactly zero; RowError names the first layer and the step."""
+    """Prove that every weight a mask let go is exactly zero.
+
+    Raises:
+        RowError: some are not; the message names the first layer and the step.
+    """
     weights = prunable_weights(model)
     for name, mask in masks.items():
         if alive := int((weights[name].detach()[~mask] != 0).sum()):

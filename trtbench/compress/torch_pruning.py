@@ -78,8 +78,11 @@ class _LateError(BaseException):
 class Watch:
     """Looks at each group of layers that torch-pruning follows: tells how many they are, and ends what takes too long.
 
-    It tells every ten seconds. The limit is of all that is pruned under this watch: half an hour, where the slowest
-    network that was tried (swin_t) takes minutes.
+    Args:
+        tell: told every ten seconds.
+        limit_s: of all that is pruned under this watch; by default half an hour, where the slowest network that was
+            tried (swin_t) takes minutes.
+        clock: in seconds.
     """
 
     def __init__(
@@ -95,12 +98,20 @@ class Watch:
         self._groups = 0
 
     def look(self) -> None:
-        """Count one more group; _LateError where the limit is passed."""
+        """Count one more group.
+
+        Raises:
+            _LateError: the limit is passed.
+        """
         self._groups += 1
         self.keep_time()
 
     def keep_time(self) -> None:
-        """Tell where it is time to, within a group too; _LateError where the limit is passed."""
+        """Tell where it is time to, within a group too.
+
+        Raises:
+            _LateError: the limit is passed.
+        """
         now = self._clock()
         if now - self._begun > self.limit_s:
             raise _LateError
@@ -145,8 +156,13 @@ class _Pruner(torch_pruning.BasePruner):  # type: ignore[misc]  # torch-pruning 
 def pruned_copy(model: nn.Module, cut: Cut, *, ratio: float, kept: tuple[str, ...] = ()) -> Pruned:
     """Prune a copy of a network; the classifier keeps its outputs, and each parameter learns or not as before.
 
-    Layers whose channels torch-pruning cannot follow to where they are read keep them all, and a warning names them;
-    `kept` are such layers, once they are known.
+    Layers whose channels torch-pruning cannot follow to where they are read keep them all, and a warning names them.
+
+    Args:
+        model: left as it is.
+        cut: how.
+        ratio: share of the channels that go, in [0, 1).
+        kept: such layers, once they are known.
 
     Raises:
         RowError: torch-pruning cannot follow the network at all, or not within the limit of the watch.

@@ -90,7 +90,12 @@ _FEWEST = 64
 
 
 def prune_weights(network: nn.Module, config: WeightsVariant, context: Context) -> Compressed:
-    """Prune a network by a settled config; ConfigError where no layer is left, or the budget is too short."""
+    """Prune a network by a settled config.
+
+    Raises:
+        ConfigError: no layer is left to prune, or the budget is shorter than the schedule.
+        RowError: a mask was not held.
+    """
     if not prunable_weights(network, exclude=config.exclude):
         raise ConfigError(
             f"variant {config.name!r}: exclude", expected="a layer left to prune", got="none", cure="exclude fewer"
@@ -161,9 +166,15 @@ def finished(network: nn.Module, masks: Masks, config: WeightsVariant | NmVarian
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How far and by which rule weights go: layers, the share of their weights, the steps, and what comes afterwards.
+    """How far and by which rule weights go.
 
-    Passes are sequential reconstructions; the seed is of the positions and labels drawn.
+    Args:
+        layers: names of the layers that are pruned.
+        sparsity: share of their weights that goes.
+        steps: steps of the pruning.
+        choose: the rule; see `prune_by_curvature`.
+        passes: sequential reconstructions afterwards.
+        seed: of the positions and labels drawn.
     """
 
     layers: tuple[str, ...]
@@ -185,7 +196,11 @@ def training_images(dataset: Dataset, *, count: int | None, seed: int) -> Tensor
 
 
 def prune_second_order(model: nn.Module, plan: Plan, images: Tensor) -> dict[str, Tensor]:
-    """Prune a network in place, on the CPU, and return the masks in the shape of its weights."""
+    """Prune a network in place, on the CPU, and return the masks in the shape of its weights.
+
+    Raises:
+        RowError: no layer of the plan runs, or the curvature is not finite.
+    """
     dense = copy.deepcopy(model).eval().requires_grad_(True)
     generator = torch.Generator().manual_seed(plan.seed)
     layers = _layers(dense, plan, images, generator)
@@ -223,7 +238,11 @@ def _layers(model: nn.Module, plan: Plan, images: Tensor, generator: torch.Gener
 
 
 def schedule_hooks(config: WeightsVariant, *, budget: TrainConfig, steps_per_epoch: int) -> Hooks:
-    """Return the hooks of a variant whose schedule is iterative or cubic."""
+    """Return the hooks of a variant whose schedule is iterative or cubic.
+
+    Raises:
+        ConfigError: the budget is over before the sparsity is reached.
+    """
     if budget.epochs < config.ramp:
         raise ConfigError(
             f"variant {config.name!r}: ramp {config.ramp}",

@@ -29,7 +29,12 @@ def batches(
 ) -> Iterator[NDArray[np.float32]]:
     """Yield images normalised, float32 (at most `size`, C, H, W); only one batch is in memory at a time.
 
-    `chosen` says which ones, in this order. `pads` fills the last batch up with its last image.
+    Args:
+        images: uint8 (N, C, H, W); may be mapped from a file.
+        preprocessing: how pixels become the input.
+        size: images a batch; the last may hold fewer.
+        chosen: which ones, in this order; by default all.
+        pads: fill the last batch up with its last image.
     """
     order = np.arange(len(images)) if chosen is None else np.asarray(chosen, np.int64)
     for start in range(0, len(order), size):
@@ -46,11 +51,14 @@ def fed(batch: NDArray[Any], name: str = "input") -> dict[str, NDArray[Any]]:
 
 
 def balanced(labels: Indices, *, count: int, seed: int, exclude: Sequence[int] = ()) -> Indices:
-    """Draw distinct images so that in every prefix the class counts differ by at most one; return their indices.
+    """Draw distinct images so that in every prefix the class counts differ by at most one.
 
     Every class has a random order of its own, and round r takes the r-th image of every class, in random order.
     Excluding an image only moves its class up by one: the others stay drawn. A class that has no more gives way to the
     others.
+
+    Returns:
+        Indices into `labels` in the order of drawing: `count` of them, or all that may be drawn.
     """
     is_free = np.ones(len(labels), np.bool_)
     is_free[np.asarray(exclude, np.int64)] = False
@@ -68,7 +76,11 @@ def spread(labels: Indices, *, count: int) -> Indices:
 
 
 def training_sample(dataset: Dataset, *, count: int, seed: int) -> tuple[NDArray[np.float32], Indices]:
-    """Return class-balanced training images as the network sees them, float32 (N, C, H, W), and their labels."""
+    """Return class-balanced training images as the network sees them, float32 (N, C, H, W), and their labels.
+
+    Raises:
+        DataError: there are none.
+    """
     train = dataset.train
     if not len(train):
         raise DataError("training images", expected="at least one", got="none", cure="give --data with some")
@@ -83,6 +95,15 @@ def stratified_split(
 
     The quotas of the classes follow the method of the largest remainder, and sum up to `count` exactly unless a class
     would be left without an image on one side: each side keeps at least one. A class of one image is not split.
+
+    Args:
+        labels: int64 (N,), each the index of a class.
+        classes: their names.
+        count: how many images to hold out.
+        seed: the same seed gives the same split.
+
+    Raises:
+        DataError: no class has two images.
     """
     sizes = np.bincount(labels, minlength=len(classes))
     if sizes.max(initial=0) <= 1:

@@ -49,6 +49,9 @@ def decode(paths: Sequence[Path], *, root: Path, framing: Framing) -> tuple[NDAr
 
     From 10,000 files on, the array is a read-only memory map of a copy in the cache, keyed by names, sizes and times of
     the files.
+
+    Raises:
+        DataError: files that are no images; the message names up to ten of them.
     """
     shape, copy = (len(paths), 3, *framing.height_width), None
     require_room(len(paths), framing.height_width)
@@ -101,13 +104,21 @@ def sizes_of(paths: Sequence[Path]) -> list[tuple[int, int]]:
 
 
 def require_few_pixels(image: Image.Image) -> None:
-    """Refuse, by ValueError, an image of more pixels than any that is meant to be classified, before it is decoded."""
+    """Refuse an image, before it is decoded, of more pixels than any that is meant to be classified.
+
+    Raises:
+        ValueError: it has more.
+    """
     if (pixels := image.width * image.height) > _MAX_PIXELS:
         raise ValueError(f"{pixels / 1e6:.0f} million pixels, above {_MAX_PIXELS / 1e6:.0f} million")
 
 
 def require_room(count: int, height_width: tuple[int, int]) -> None:
-    """Refuse, by DataError before one is read, more images of a size than the machine has memory for."""
+    """Refuse, before one is read, more images of a size than the machine has memory for.
+
+    Raises:
+        DataError: there are more.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     height, width = height_width
     if (wanted := count * 3 * height * width) > _FREE * memory:

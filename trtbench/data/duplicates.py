@@ -59,9 +59,15 @@ class _Prints(NamedTuple):
 def near_duplicates(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> list[tuple[int, int]]:
     """Return the pairs (index in `images`, index in `others`) that show the same photo, sorted.
 
-    Both are uint8, (N, C, H, W) and (M, C, H, W). Identical images are found too, unless they are almost of one colour:
-    only their hash tells two such images apart. Mirrored, rotated and strongly cropped copies are not found. Memory is
-    bounded by blocks, not by N x M.
+    Identical images are found too, unless they are almost of one colour: only their hash tells two such images apart.
+    Mirrored, rotated and strongly cropped copies are not found. Memory is bounded by blocks, not by N x M.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        others: uint8 (M, C, H, W), of the same C, H and W.
+
+    Raises:
+        DataError: the two sets differ in channels or size.
     """
     if images.dtype.names:
         return []  # tensors show nothing

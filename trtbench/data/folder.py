@@ -71,6 +71,10 @@ def load_folder(root: Path, *, framing: Framing, class_map: Path | None = None) 
 
     Without a test/ folder val/ is what is scored; with both, val/ is the validation split. Classes are the folders of
     train/, by name, or by number where all are numbers; a class map names all of them, in the order of the logits.
+
+    Raises:
+        DataError: a folder is missing or empty, its classes are others than those of train/ or of the map, or files
+            are no images.
     """
     parts = {role: _part(root / name) for role, name in _roles(root).items()}
     classes, places = _classes(root, parts, class_map)
@@ -92,7 +96,11 @@ def load_folder(root: Path, *, framing: Framing, class_map: Path | None = None) 
 
 
 def load_images(root: Path, *, framing: Framing) -> tuple[NDArray[np.uint8], list[Path], tuple[str, ...]]:
-    """Return the images of a folder, at any depth, by path: uint8 (N, 3, height, width); the paths, and what to say."""
+    """Return the images of a folder, at any depth, by path: uint8 (N, 3, height, width); the paths, and what to say.
+
+    Raises:
+        DataError: there are fewer than four, or files are no images.
+    """
     found = _files(root)
     files = [file for file in found if file.suffix.lower() in IMAGES]
     if len(files) < FEWEST_IMAGES:
@@ -108,7 +116,11 @@ def load_images(root: Path, *, framing: Framing) -> tuple[NDArray[np.uint8], lis
 
 
 def training_files(source: str) -> list[Path]:
-    """Return the images of a folder, as `data.source` names it, that are for training; all of those without labels."""
+    """Return the images of a folder, as `data.source` names it, that are for training; all of those without labels.
+
+    Raises:
+        DataError: there is no such folder, or a damaged archive.
+    """
     name, _, place = source.partition(":")
     root = Path(place).expanduser()
     if name == "folder":
@@ -198,6 +210,9 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], dict[str, int]]:
 
     A file of JSON is a list, {name: index}, {index: name} or {index: [folder, name]}; any other has a name a line. A
     folder may be called by the whole entry or by its first word, as `n01440764 tench`.
+
+    Raises:
+        DataError: it cannot be read, or is none of these.
     """
     try:
         text = read_file(path).decode()
@@ -290,6 +305,10 @@ def unpacked(path: Path) -> Path:
     """Unpack an archive into the cache, once for each state of the file, and return the folder that holds train/.
 
     Links, devices, absolute names and names that leave the folder are refused.
+
+    Raises:
+        DataError: it is absent, damaged, hostile or too large.
+        StoreError: the disk is full, or the cache cannot be written.
     """
     try:
         file_size(path, most=_LARGEST_BYTES)
@@ -319,7 +338,13 @@ def _roots(target: Path) -> Iterator[Path]:
 
 
 def extract(path: Path, folder: Path) -> None:
-    """Unpack an archive into a new folder, and nothing beside it; ValueError for links, devices and too much."""
+    """Unpack an archive into a new folder, and nothing beside it.
+
+    Raises:
+        ValueError: it holds a link or a device, or more than the disk or any data set takes.
+        OSError: it cannot be read, or the folder not be written.
+        BadZipFile: it is damaged.
+    """
     folder.mkdir()
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as zipped:

@@ -41,12 +41,20 @@ def load_dataset(config: DataConfig, *, expected: Expected | None = None) -> Dat
     """Load the images a suite names, split them, and give them their preprocessing.
 
     `digits` has one fixed split (717 / 180 / 900): `config.validation` and `config.seed` do not touch it. The other
-    sources keep their published test split, whatever the seed, and `config.validation` of their training images is held
-    out, stratified by class; a folder may have a validation split of its own. Of `images` and `npz`, which have no
-    labels, half are the test split, by `config.seed`.
+    sources keep their published test split, whatever the seed, and `config.validation` of their training images is
+    held out, stratified by class; a folder may have a validation split of its own.
 
     Mean and deviation are those of the suite; else what was noted when the weights were saved; else the source's own,
     constants of digits and CIFAR; else those that the weights were published with; else measured on the training split.
+
+    Args:
+        config: the suite's `data`.
+        expected: what the weights expect, where that is known.
+
+    Of `images` and `npz`, which have no labels, half are the test split, by `config.seed`.
+
+    Returns:
+        Images uint8 (N, 3, height, width), labels int64.
 
     Raises:
         ConfigError: a size that cannot be.
@@ -114,6 +122,9 @@ def load_tensors(path: Path, *, fewest: int = FEWEST_IMAGES) -> tuple[tuple[Tens
     """Return the inputs that a .npz has arrays for, and its samples: records (N,) with a field for each.
 
     Floats of other widths become float32: a graph that takes FP16 is widened likewise.
+
+    Raises:
+        DataError: it is none, its arrays differ in how many samples they have, or hold what no network takes.
     """
     what, cure = f"data.source npz:{path}", "write it with numpy.savez(path, NAME=array, ...), a name for each input"
     try:
@@ -141,7 +152,11 @@ def load_tensors(path: Path, *, fewest: int = FEWEST_IMAGES) -> tuple[tuple[Tens
 
 
 def records(arrays: Mapping[str, NDArray[Any]], fit: AsTheyAre) -> NDArray[Any]:
-    """Return samples as records, of an array for each input, samples along its first axis; else DataError."""
+    """Return samples as records, of an array for each input, samples along its first axis.
+
+    Raises:
+        DataError: the arrays are not those of these inputs.
+    """
     given = {name: np.asarray(one) for name, one in arrays.items()}
     count = max((len(one) for one in given.values() if one.ndim), default=0)
     if {name: one.shape for name, one in given.items()} != {one.name: (count, *one.shape) for one in fit.tensors}:
@@ -175,7 +190,11 @@ def save_dataset(path: Path, dataset: Dataset) -> None:
 
 
 def read_dataset(path: Path) -> Dataset:
-    """Read a dataset that `save_dataset` wrote; its splits have the sha256 they had."""
+    """Read a dataset that `save_dataset` wrote; its splits have the sha256 they had.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     try:
         with np.load(path, allow_pickle=False) as kept:
             said = parse_json(str(kept["facts"]))

@@ -28,6 +28,9 @@ def framed(
     It is resampled straight to the size; with a ratio, as torchvision and timm do it: until it just covers
     size / ratio, its proportions kept, and the middle is cut out. Without antialias only the nearest pixels count, as
     in OpenCV. The rotation that a camera noted is passed over unless it is asked for, as torchvision does.
+
+    Raises:
+        ValueError: it has more than 8 bits a channel.
     """
     if image.mode.startswith(_DEEP_MODES):
         raise ValueError(f"more than 8 bits a channel, mode {image.mode}")

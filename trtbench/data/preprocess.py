@@ -25,9 +25,17 @@ _DECIMALS = 4  # of a measured mean or deviation, as the literature writes them
 
 
 def normalise(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Return (pixel / 255 - mean) / std per channel, float32 C-contiguous; of records of tensors these, as they are.
+    """Return (pixel / 255 - mean) / std per channel; of records of tensors these, as they are.
 
-    `images` are uint8 (N, C, H, W), of the channels and the size of the preprocessing, else DataError.
+    Args:
+        images: uint8 (N, C, H, W); left as it is.
+        preprocessing: whose channels and size the images must have.
+
+    Returns:
+        float32 (N, C, H, W), C-contiguous, as `pixels.normalised` computes it.
+
+    Raises:
+        DataError: dtype or shape do not fit `preprocessing`.
     """
     if images.dtype.names:
         records: Any = images
@@ -45,8 +53,11 @@ def normalise(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
 def measure_mean_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and the population deviation of each channel, in [0, 1], float64 rounded to 4 digits.
 
-    `images` are uint8 (N, C, H, W), the training images. DataError where a channel has the same value everywhere, which
-    no deviation can divide.
+    Args:
+        images: uint8 (N, C, H, W), the training images.
+
+    Raises:
+        DataError: a channel has the same value everywhere, which no deviation can divide.
     """
     levels = np.arange(_LEVELS) / (_LEVELS - 1)
     means, stds = [], []
@@ -74,7 +85,11 @@ def _histogram(plane: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def pixel_sha256(images: NDArray[np.uint8]) -> tuple[str, ...]:
-    """Return one sha256 (hex) an image, over its shape (C, H, W) and its pixels, in any memory layout."""
+    """Return one sha256 (hex) an image, over its shape (C, H, W) and its pixels.
+
+    Args:
+        images: uint8 (N, C, H, W), in any memory layout.
+    """
     kind = images.dtype.descr if images.dtype.names else tuple(int(side) for side in images.shape[1:])
     shape = hashlib.sha256(repr(kind).encode())
 

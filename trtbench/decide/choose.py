@@ -98,10 +98,15 @@ class Choice:
 def choose(rows: Sequence[Row], decision: DecisionConfig, *, paired: PairedRatio | None = None) -> Choice:
     """Choose the row to ship.
 
-    Only candidates that are ok, real, scored and timed at the decision's batch size are compared; on a GPU wherever one
-    was tried. Of those that provably keep every limit the best objective wins, or the smallest file that is proven to
-    be as fast within the margin. `paired` answers the latency ratio of two rows from raw blocks; without it the ratios
-    to the anchor that the rows carry serve.
+    Only candidates that are ok, real, scored and timed at the decision's batch size are compared; on a GPU wherever
+    one was tried. Of those that provably keep every limit the best objective wins, or the smallest file that is proven
+    to be as fast within the margin.
+
+    Args:
+        rows: every row of the report.
+        decision: limits and objective.
+        paired: answers the paired latency ratio of two rows from raw blocks, as (ratio, low, high), or None; without
+            it the ratios to the anchor that the rows carry serve.
     """
     assessments = assess(rows, decision)
     qualified = [one.row for one in assessments if one.is_qualified]

@@ -65,7 +65,11 @@ class Matched:
 
 
 def parse_gates(text: str) -> Gates:
-    """Read "slower:5%,drop:0.5,inconclusive"."""
+    """Read "slower:5%,drop:0.5,inconclusive".
+
+    Raises:
+        ConfigError: something else stands there.
+    """
     found: dict[str, Any] = {}
     for part in (one.strip() for one in text.split(",")) if text else ():
         if part == "inconclusive":

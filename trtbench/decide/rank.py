@@ -162,8 +162,10 @@ def pareto_front(points: Sequence[Sequence[float]]) -> tuple[int, ...]:
 def undominated(count: int, *, compare: Callable[[int, int], Sequence[int]]) -> tuple[int, ...]:
     """Return the indices, in order, of the items that none provably dominates.
 
-    `compare` answers, for each respect, -1 where the first item is better than the second, 1 where it is worse, and 0
-    where the two cannot be told apart.
+    Args:
+        count: how many items there are.
+        compare: answers, for each respect, -1 where the first item is better than the second, 1 where it is worse, and
+            0 where the two cannot be told apart.
     """
 
     def beats(other: int, one: int) -> bool:

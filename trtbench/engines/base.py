@@ -263,12 +263,20 @@ class Backend(Protocol):
 
 
 def backend(name: str) -> Backend:
-    """Return the runtime called `name`; UnsupportedError where there is none."""
+    """Return the runtime called `name`.
+
+    Raises:
+        UnsupportedError: there is none of that name.
+    """
     return load_backend(place_of(name))
 
 
 def place_of(name: str) -> str:
-    """Return where the runtime called `name` stands, as `module:NAME`; UnsupportedError where there is none."""
+    """Return where the runtime called `name` stands, as `module:NAME`.
+
+    Raises:
+        UnsupportedError: there is none of that name.
+    """
     from trtbench.suite import BACKENDS  # not with this module: workers load no pydantic
 
     if name not in BACKENDS:
@@ -277,7 +285,11 @@ def place_of(name: str) -> str:
 
 
 def load_backend(place: str) -> Backend:
-    """Import the runtime that stands at `place`; UnsupportedError where what stands there is none."""
+    """Import the runtime that stands at `place`.
+
+    Raises:
+        UnsupportedError: what stands there is none.
+    """
     module, _, name = place.partition(":")
     found: object = getattr(importlib.import_module(module), name, None)
     if not isinstance(found, Backend):
@@ -314,7 +326,11 @@ def partial_path(engine: Path) -> Path:
 
 
 def refuse_precision(precision: str, backend_name: str, *, known: tuple[str, ...]) -> None:
-    """Raise UnsupportedError for a precision that is none of those the runtime can build."""
+    """Raise for a precision that the runtime cannot build.
+
+    Raises:
+        UnsupportedError: it is none of `known`.
+    """
     if precision not in known:
         what = f"precision {precision!r} on {backend_name}"
         raise UnsupportedError(what, expected=" or ".join(known), cure="choose one of these")

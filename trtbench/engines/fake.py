@@ -46,6 +46,9 @@ class FakeBackend:
 
         Keys: `ns_per_image`, `jitter` (relative), `seed`, `classes`, and the faults `crash_at` ("open" | "time") and
         `oom`.
+
+        Raises:
+            UnsupportedError: the precision is none of this runtime's.
         """
         refuse_precision(request.precision, self.name, known=self.precisions)
         own = {} if request.source.suffix == ".onnx" else json.loads(request.source.read_bytes())
@@ -54,7 +57,11 @@ class FakeBackend:
         return BuildResult(achieved=request.precision, weight_bytes=0)
 
     def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> FakeEngine:
-        """Load the script of a fake engine."""
+        """Load the script of a fake engine.
+
+        Raises:
+            OutOfMemoryError: its script says so.
+        """
         script = json.loads(path.read_bytes())
         if script.get("crash_at") == "open":
             os._exit(1)

@@ -66,7 +66,15 @@ class AtPrecision(torch.nn.Module):
 
 
 class TorchSession:
-    """An input tensor of one batch size, the logits of the last inference and, on a GPU, a stream of its own."""
+    """An input tensor of one batch size, the logits of the last inference and, on a GPU, a stream of its own.
+
+    Args:
+        network: what is launched.
+        shape: batch, channels, height, width.
+        device: where.
+        prepare: returns what launches an inference of the input tensor.
+        settings: in force.
+    """
 
     def __init__(
         self,
@@ -170,7 +178,16 @@ def _closed() -> torch.Tensor:
 
 
 class TorchEngine:
-    """A network at its precision on its device, in eval mode; sessions differ by runtime in how they launch it."""
+    """A network on its device; sessions differ by runtime in how they launch it.
+
+    Args:
+        network: at its precision, on the device, in eval mode.
+        device: where.
+        name: as rows name the device.
+        settings: in force.
+        input_shape: channels, height and width of one image.
+        prepare: returns what launches an inference of a session's input.
+    """
 
     def __init__(
         self,
@@ -265,8 +282,11 @@ class TorchBackend:
     def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> TorchEngine:
         """Load a checkpoint into its PyTorch source, with `settings["threads"]` intra-op threads.
 
-        The settings in force tell the TF32 state, which PyTorch keeps for the whole process. No code is imported but
-        what a suite or the command line names.
+        The settings in force tell the TF32 state, which PyTorch keeps for the whole process.
+
+        Raises:
+            UnsupportedError: it needs CUDA.
+            SidecarError: its network is code that neither a suite nor the command line names.
         """
         self._require_cuda()
         _refuse_code(path, sidecar, settings.get("code"))
@@ -315,7 +335,11 @@ def _refuse_code(path: Path, sidecar: Sidecar, trusted: str | None) -> None:
 
 
 def require_device(precision: str, *, backend: str) -> None:
-    """Raise UnsupportedError for a precision that this device only imitates, or does not have."""
+    """Raise for a precision that this device only imitates, or does not have.
+
+    Raises:
+        UnsupportedError: TF32 without a GPU, or TF32 or BF16 on one before Ampere.
+    """
     what = f"precision {precision!r} on {backend}"
     has_cuda = torch.cuda.is_available()
     if precision == "tf32" and not has_cuda:

@@ -94,7 +94,11 @@ def sidecar_path(engine: Path) -> Path:
 
 
 def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
-    """Write the sidecar beside its engine, atomically."""
+    """Write the sidecar beside its engine, atomically.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     document = {**to_jsonable(sidecar), "preprocessing_fingerprint": sidecar.preprocessing.fingerprint}
     write_atomically(sidecar_path(engine), json.dumps(document, indent=1))
 

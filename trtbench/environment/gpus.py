@@ -25,7 +25,14 @@ _SMI_ROW = re.compile(r"^(\d[\d.]*), (\d+)\.(\d+)$", re.MULTILINE)
 
 
 def collect_gpus(nvml: Any | None) -> tuple[Driver, tuple[Gpu, ...]]:
-    """Describe the driver, whose `problem` carries NVML's words, and the GPUs that answer, through `pynvml`."""
+    """Describe the driver and its GPUs through NVML.
+
+    Args:
+        nvml: the module `pynvml` of nvidia-ml-py, or None where it is not installed.
+
+    Returns:
+        The driver, whose `problem` carries NVML's words where it or a GPU does not answer, and the GPUs that answer.
+    """
     if nvml is None:
         return _driver_without_nvml(), ()
     try:
@@ -114,8 +121,12 @@ def _ask(nvml: Any, function: Callable[..., Any], *arguments: Any) -> Any | None
 def fitting_extra(driver_cuda: Version | None, *, lowest_sm: Version | None = None) -> str:
     """Name the extra of trtbench that fits a driver: "", "cu12", "cu13", or "cu12-base" for GPUs before SM 7.5.
 
-    CUDA 12 wheels run on drivers from 525 on, CUDA 13 wheels from 580 on. GPUs before SM 7.5 have neither CUDA 13 nor a
-    supported TensorRT, whatever their driver.
+    CUDA 12 wheels run on drivers from 525 on, CUDA 13 wheels from 580 on. GPUs before SM 7.5 have neither CUDA 13 nor
+    a supported TensorRT, whatever their driver.
+
+    Args:
+        driver_cuda: the highest CUDA of the driver; None without a driver.
+        lowest_sm: the lowest compute capability of the GPUs, where it is known.
     """
     if driver_cuda is None or driver_cuda < (12, 0):
         return ""

@@ -24,7 +24,11 @@ _INT8_DOT = {"avx512_vnni", "avx_vnni", "amx_int8", "dotprod"}
 
 
 def collect_host(*, root: Path = _ROOT) -> Host:
-    """Describe this machine; what the system does not tell is None. `root` stands for "/"."""
+    """Describe this machine; what the system does not tell is None.
+
+    Args:
+        root: the folder that stands for "/", under which proc, sys, etc and run are read.
+    """
     return Host(
         os=_os_name(root),
         kernel=platform.release(),

@@ -52,7 +52,11 @@ _FIRST_ONNXRUNTIME_OF_CUDA_13 = (1, 27)
 
 
 def collect_packages(providers: Mapping[str, Iterable[str]] | None = None) -> tuple[Package, ...]:
-    """List the distributions of interest, of these by module or of those installed; nothing is imported."""
+    """List the distributions of interest; nothing is imported.
+
+    Args:
+        providers: module -> distributions that provide it; by default those that are installed.
+    """
     if providers is None:
         return _installed(_with_listings())
     return tuple(_package(module, name) for module in _MODULES for name in sorted(set(providers.get(module, ()))))
@@ -114,7 +118,11 @@ _VISIBLE, _ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 def collect_environment(*, folder: Path = Path(), nvml: Any | None = None) -> Environment:
     """Describe this machine, its driver, its GPUs and the installed packages, in well under a second.
 
-    CUDA is not initialised and neither torch nor ONNX Runtime is imported. The git commit is that of `folder`.
+    CUDA is not initialised and neither torch nor ONNX Runtime is imported.
+
+    Args:
+        folder: the working directory whose git commit is recorded.
+        nvml: the module to ask about GPUs; `pynvml` by default, where it is installed.
     """
     driver, gpus = collect_gpus(_nvml() if nvml is None else nvml)
     return Environment(
@@ -141,9 +149,12 @@ def number_gpus_by_bus() -> None:
 def using_gpu(device: str | None) -> Iterator[None]:
     """Let this process, and those it starts, see one GPU alone: what every runtime then uses is its first.
 
-    `device` is `cuda:N`, among those visible in the order of nvidia-smi, or the UUID of a GPU or of a MIG slice, or the
-    start of one; None leaves all visible, and the first is used. CapabilityError where there is no such GPU, or CUDA is
-    in use already, which looks at its devices once.
+    Args:
+        device: `cuda:N`, among those visible in the order of nvidia-smi, or the UUID of a GPU or of a MIG slice, or
+            the start of one; None leaves all visible, and the first is used.
+
+    Raises:
+        CapabilityError: there is no such GPU, or CUDA is in use already, which looks at its devices once.
     """
     number_gpus_by_bus()
     if device is None:

@@ -174,7 +174,12 @@ def _no(name: str, reason: str, *, first: Version) -> Capability:
 
 
 def demand(environment: Environment, *, require: Sequence[str]) -> None:
-    """Check that this machine offers all of `require`; CapabilityError carries each reason and cure."""
+    """Check that this machine offers all of `require`.
+
+    Raises:
+        CapabilityError: something is absent; the message carries each reason and cure.
+        ConfigError: a name is not one of `REQUIREMENTS`.
+    """
     lacks = missing(environment, require=require)
     if not lacks:
         return
@@ -193,6 +198,9 @@ def missing(environment: Environment, *, require: Sequence[str]) -> tuple[Capabi
     """Return what the best usable GPU lacks of `require`: one GPU must offer all of it at once.
 
     `gpu` asks for any GPU that CUDA can open; `tensorrt` for a GPU and an installation that can build engines.
+
+    Raises:
+        ConfigError: a name is not one of `REQUIREMENTS`.
     """
     unknown = [name for name in require if name not in REQUIREMENTS]
     if unknown:

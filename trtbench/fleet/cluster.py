@@ -91,8 +91,13 @@ def run_on_ray(
 ) -> Fleet:
     """Run a suite over a Ray cluster: make what it needs once, then measure it on each kind of device.
 
-    `address` is as `ray.init` takes it: "" is the cluster at hand, else one of this machine alone. Of `places` the
-    store is the one that survives.
+    Args:
+        suite: the validated suite.
+        places: folders; the store is the one that survives.
+        address: of the cluster, as `ray.init` takes it; "" is the one at hand, else one of this machine alone.
+        argv: the command, for the record.
+        now: when the run began; names its folders.
+        tell: told of progress on all nodes.
 
     Raises:
         CapabilityError: Ray is absent, or there is no such cluster.

@@ -52,7 +52,12 @@ class Packed:
 
 
 def pack_job(suite: Suite, places: Places, output: Path, *, tell: Listener = nobody) -> Packed:
-    """Train, export and calibrate what a suite asks for, and write it as a job."""
+    """Train, export and calibrate what a suite asks for, and write it as a job.
+
+    Raises:
+        ConfigError: the suite's data or checkpoint cannot be used.
+        StoreError: it cannot be written.
+    """
     makings = Makings(suite, places, tell=tell)
     lost = prepare_suite(makings)
     kept = [one for one in makings.book.at_hand if one.kind != PIXELS]
@@ -63,10 +68,17 @@ def pack_job(suite: Suite, places: Places, output: Path, *, tell: Listener = nob
 def write_job(
     makings: Makings, output: Path, *, artefacts: Sequence[Path], lost: Mapping[str, str], made: str = ""
 ) -> Path:
-    """Write a job of these folders of artefacts; equal ones are equal bytes.
+    """Write a job of these artefacts; equal ones are equal bytes.
 
-    `lost` says why a variant has no network, by its name; `made` on what and with what they were made, where that was
-    not this machine.
+    Args:
+        makings: of its suite.
+        output: the file.
+        artefacts: their folders.
+        lost: why a variant has no network, by its name.
+        made: says on what and with what they were made, where that was not this machine.
+
+    Raises:
+        StoreError: it cannot be written.
     """
     with storing(output), tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "job"
@@ -88,7 +100,11 @@ def write_job(
 
 
 def opened(source: str, places: Places) -> tuple[Suite, Places]:
-    """Return the suite that a file, a name or a job stands for, and where its things stand."""
+    """Return the suite that a file, a name or a job stands for, and where its things stand.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
     return open_job(Path(source), places) if source.endswith(".zip") else (load_suite(source), places)
 
 

@@ -75,6 +75,9 @@ class Keeper:
 
     An artefact is kept here before the task that made it ends, so that it outlives its node. One that a node made in
     other circumstances, with other versions, stands in on all others during this run.
+
+    Args:
+        root: the folder of the driver's store.
     """
 
     def __init__(self, root: str) -> None:
@@ -121,7 +124,14 @@ class Ask(Protocol):
 
 
 class NodeStore(Store):
-    """A node's own store, behind which the driver's stands: what one has all have; `ask` calls the keeper."""
+    """A node's own store, behind which the driver's stands: what one has all have.
+
+    Args:
+        root: the folder.
+        user: the suite that uses it.
+        ask: calls the keeper.
+        node: its name.
+    """
 
     def __init__(self, root: Path, *, user: str, ask: Ask, node: str) -> None:
         super().__init__(root, user=user)
@@ -175,9 +185,16 @@ class NodePlaces(Places):
 def make_there(
     job: bytes, ask: Ask, node: str, *, variant: str, shared: Prepared | None, device: str, threads: int
 ) -> Prepared:
-    """Make on this node what the engines of a variant are built from; where nothing is `shared` yet, what all share.
+    """Make on this node what the engines of a variant are built from; where nothing is shared yet, what all share.
 
-    `device` and `threads` are what a local run would train on; "cpu" where no node has a GPU to make graphs for.
+    Args:
+        job: the suite, its images and its files.
+        ask: calls the keeper.
+        node: the name of this node.
+        variant: its name.
+        shared: what all variants share, made before.
+        device: what a local run would train on; "cpu" where no node has a GPU to make graphs for.
+        threads: on how many a local run would.
     """
     suite, places = _at_home(job, NodePlaces(ask=ask, node=node))
     makings = Makings(suite, places, tell=_Teller(ask, node))

@@ -28,8 +28,9 @@ _RANK = 4
 def adapted(proto: onnx.ModelProto, *, preprocessing: Preprocessing) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Return an equal graph in our form, and what was done to it.
 
-    Its only input is its first, or it has the data's tensors for inputs. The preprocessing is of the data: its images'
-    size, and their normalisation, undone before an input of whole pixels.
+    Args:
+        proto: a valid graph whose only input is its first, or has the data's tensors for inputs; it is not changed.
+        preprocessing: of the data: its images' size, and their normalisation, undone before an input of whole pixels.
 
     Raises:
         GraphError: its opset cannot be raised.

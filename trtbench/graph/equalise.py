@@ -41,7 +41,11 @@ class _Pair:
 
 
 def equalise(proto: onnx.ModelProto) -> Equalised:
-    """Return a float graph, BatchNorm folded, with the weight ranges of neighbouring layers made equal by channel."""
+    """Return the graph with the weight ranges of each pair of neighbouring convolutions made equal, channel by channel.
+
+    Args:
+        proto: a float graph, BatchNorm folded; it is not changed.
+    """
     equal = onnx.ModelProto()
     equal.CopyFrom(proto)
     seen = view(equal)

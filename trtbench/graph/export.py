@@ -67,9 +67,14 @@ def export_onnx(
 ) -> ExportRecord:
     """Write a network as one ONNX file in the form of `simplify`, and prove that it computes PyTorch's logits.
 
-    The network maps (N, *input_shape) to logits (N, classes). The file, written atomically, has one float32 input
-    `input` (batch, *input_shape) and one output `logits` (batch, classes); `batch` is its only free dimension. Equal
-    models give equal bytes, whichever process exports them.
+    The file has one float32 input `input` (batch, *input_shape) and one output `logits` (batch, classes); `batch` is
+    its only free dimension. Equal models give equal bytes, whichever process exports them.
+
+    Args:
+        model: a network that maps (N, *input_shape) to logits (N, classes); it is not changed.
+        path: the file to write, atomically.
+        input_shape: channels, height and width of one image.
+        config: exporter and opset.
 
     Raises:
         GraphError: the model cannot be exported, answers by what else is in the batch, the graph is invalid, or its

@@ -89,7 +89,13 @@ def _of_layers(plan: QdqPlan, quantized: Collection[str]) -> Iterator[Activation
 def insert_fp8(proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[str, float]) -> onnx.ModelProto:
     """Return the graph with its FP8 pairs; of a weight its codes are stored, behind a DequantizeLinear.
 
-    `activation_amax` has for each of `activation_tensors(plan)` the largest magnitude to represent; more are ignored.
+    Args:
+        proto: the float graph the plan was made for; it is not changed.
+        plan: where the pairs go.
+        activation_amax: for each of `activation_tensors(plan)` the largest magnitude to represent; more are ignored.
+
+    Raises:
+        GraphError: a range is missing, or no positive number; or a weight is not finite.
     """
     require_ranges(plan, activation_amax)
     made, arrays = onnx.ModelProto(), constants(proto.graph)

@@ -63,7 +63,12 @@ class Imported:
 
 
 def import_confined(path: Path, target: Path, *, num_classes: int | None, preprocessing: Preprocessing) -> Imported:
-    """Do what `import_onnx` does in a process with limits: it parses, folds and runs what nobody has vouched for."""
+    """Do what `import_onnx` does in a process with limits: it parses, folds and runs what nobody has vouched for.
+
+    Raises:
+        ConfigError: as there, or it took more memory or time than its size explains, or crashed the runtime.
+        GraphError: its opset cannot be raised.
+    """
     found = confined(
         "trtbench.graph.given:_import",
         path,
@@ -96,9 +101,12 @@ def _try_optimised(own: onnx.ModelProto, preprocessing: Preprocessing) -> None:
 def import_onnx(path: Path, target: Path, *, num_classes: int | None, preprocessing: Preprocessing) -> Imported:
     """Write a user's ONNX graph to `target` in the form of our own exports, and prove that it computes the same.
 
-    External data beside it is read. The file, written atomically, has one input `input`, a free batch, and one output
-    `logits`; without classes (None: the data has no labels) every output, by its own name, and of tensors every input
-    by its own.
+    Args:
+        path: the user's file; external data beside it is read.
+        target: the file to write, atomically: one input `input`, a free batch, and one output `logits`; without
+            classes every output, by its own name, and of tensors every input by its own.
+        num_classes: how many classes the data has; None where it has no labels.
+        preprocessing: how the data's images are normalised, and their size.
 
     Raises:
         ConfigError: it is no ONNX file, its input or output does not fit the data, or it cannot be brought there.
@@ -169,7 +177,11 @@ def _own_outputs(
 
 
 def graph_sha256(path: Path) -> str:
-    """Return the sha256 (hex) of an ONNX file with the external data beside it, read in a process with limits."""
+    """Return the sha256 (hex) of an ONNX file with the external data beside it, read in a process with limits.
+
+    Raises:
+        ConfigError: it is no ONNX file, or its data is missing.
+    """
     refuse_other_kinds(path)
     state = path.stat()
     return _sha256(path, state.st_size, state.st_mtime_ns)
@@ -185,7 +197,11 @@ def _sha256_here(path: Path) -> str:
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
-    """Read a user's ONNX file with the external data beside it; ConfigError names what stands there instead."""
+    """Read a user's ONNX file with the external data beside it.
+
+    Raises:
+        ConfigError: it is none; what stands there instead is named where its first bytes tell.
+    """
     refuse_other_kinds(path)
     try:
         proto = onnx.load(path)
@@ -333,7 +349,11 @@ class Description:
 
 
 def describe_onnx(path: Path) -> Description:
-    """Read what there is to say of a user's ONNX file, and the line that builds it, in a process with limits."""
+    """Read what there is to say of a user's ONNX file, and the line that builds it, in a process with limits.
+
+    Raises:
+        ConfigError: it is no ONNX file, or it takes more memory or time than its size explains.
+    """
     refuse_other_kinds(path)
     found = confined("trtbench.graph.given:_described", path)
     return Description(**{**found, **{key: tuple(found[key]) for key in ("inputs", "outputs")}})

@@ -42,10 +42,12 @@ SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)  # 2^-14; below it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HalfGraph:
-    """A converted graph, its inputs and outputs FP32, and what of it is in half precision.
+    """A converted graph, and what of it is in half precision.
 
-    The share is of the nodes that compute on floats: Q/DQ nodes and casts do not count. `kept` are the nodes that stay
-    in FP32 and why, in the order of the graph.
+    Args:
+        proto: the graph; its inputs and outputs are FP32.
+        share_of_nodes: in half precision, of the nodes that compute on floats; Q/DQ nodes and casts do not count.
+        kept: the nodes that stay in FP32 and why, in the order of the graph.
     """
 
     proto: onnx.ModelProto
@@ -56,10 +58,14 @@ class HalfGraph:
 def to_half(
     proto: onnx.ModelProto, *, dtype: HalfType, keep: Collection[str] = (), method: Method = "trtbench"
 ) -> HalfGraph:
-    """Convert a valid float or Q/DQ graph, weights inside, to fp16 or bf16; `keep` names nodes that stay in FP32.
+    """Convert a graph to half precision.
 
-    Where its opset lacks the half type (BF16 convolutions before 22, FP16 Q/DQ before 19) the result has a later one.
-    The method is our rules (`half_rules`), or ModelOpt's AutoCast, an optional package.
+    Args:
+        proto: a valid float or Q/DQ graph, weights inside; it is not changed. Where its opset lacks the half type
+            (BF16 convolutions before 22, FP16 Q/DQ before 19) the result has a later one.
+        dtype: fp16 or bf16.
+        keep: names of nodes that stay in FP32.
+        method: our rules (`half_rules`), or ModelOpt's AutoCast, an optional package.
 
     Raises:
         GraphError: the graph is not valid or cannot be converted, or `keep` names no node of it.
@@ -269,7 +275,13 @@ def half_scale(scale: NDArray[Any]) -> NDArray[np.float16]:
 
 
 def half_weight(weight: NDArray[Any], scale: NDArray[Any], *, axis: int | None) -> NDArray[np.float16]:
-    """Return code x scale in FP16, with codes in [-127, 127] of the FP16 scale: one, or one a slice along `axis`."""
+    """Return code x scale in FP16, with codes in [-127, 127] of the FP16 scale.
+
+    Args:
+        weight: float32, of any shape.
+        scale: positive FP16, one, or one for each slice along `axis`.
+        axis: None for one scale.
+    """
     shape = [1] * weight.ndim
     if axis is not None and scale.size > 1:
         shape[axis] = -1
@@ -281,7 +293,9 @@ def half_weight(weight: NDArray[Any], scale: NDArray[Any], *, axis: int | None) 
 def half_constants(seen: GraphView, *, quantizers: Collection[str]) -> Mapping[tuple[str, int], NDArray[np.float16]]:
     """Return the FP16 value of each constant that a Q or DQ node reads, by its first output and the input's index.
 
-    `quantizers` are the first outputs of the nodes that become half; others are passed over.
+    Args:
+        seen: the graph.
+        quantizers: the first outputs of the nodes that become half; others are passed over.
     """
     found: dict[tuple[str, int], NDArray[np.float16]] = {}
     for node in seen.nodes:

@@ -108,7 +108,17 @@ class HalfPlan:
 
 
 def plan_half(seen: GraphView, types: Mapping[str, int], *, dtype: HalfType, keep: Collection[str] = ()) -> HalfPlan:
-    """Decide for every node of a graph, of the opset it will have; `keep` names nodes that stay in FP32."""
+    """Decide for every node.
+
+    Args:
+        seen: the graph, of the opset it will have.
+        types: the element type of every tensor.
+        dtype: the half format.
+        keep: names of nodes that stay in FP32.
+
+    Raises:
+        GraphError: `keep` names a node that is not there.
+    """
     _require_known(seen, keep)
     halves: dict[str, Operands] = {}
     kept: dict[str, str] = {}
@@ -244,6 +254,15 @@ def check_half(
 
     A Q/DQ graph that quantization hurts much is another matter: half precision moves values over the borders of codes,
     which moves its logits about as far as quantization itself did. Compare such a one with the float graph.
+
+    Args:
+        proto: the graph before.
+        half: the graph after.
+        inputs: one array for each graph input.
+        dtype: the half format.
+
+    Raises:
+        GraphError: ONNX Runtime refuses a graph or the inputs.
     """
     before = run_reference(proto, inputs)
     after = run_reference(rounding_graph(half), inputs)

@@ -78,9 +78,13 @@ class Finding:
 
 
 def lint(proto: onnx.ModelProto) -> tuple[Finding, ...]:
-    """Return the breaches of any graph, by rule in the order of `RULES`, then in the order of the graph.
+    """Check a graph against the rules.
 
-    It need not pass ONNX's own checker.
+    Args:
+        proto: any graph, float or quantized; it need not pass ONNX's own checker.
+
+    Returns:
+        The breaches, by rule in the order of `RULES`, then in the order of the graph; () for a clean graph.
     """
     seen = view(_typed(proto))
     return tuple(

@@ -33,7 +33,12 @@ _TOLERANCE = 1e-3  # of the largest value of a tensor: sums in another order dif
 
 
 class GraphNetwork(nn.Module):
-    """A float graph of one input and one output, as `simplify` leaves it, as a network; no plan rounds nowhere.
+    """A float graph as a network.
+
+    Args:
+        proto: with one input and one output, as `simplify` leaves it; it is not changed.
+        plan: where to round; None rounds nowhere.
+        activation_amax: for each of `activation_tensors(plan)`.
 
     Raises:
         UnsupportedError: the graph has an operator that is not known here.
@@ -92,7 +97,8 @@ class GraphNetwork(nn.Module):
     def require_same(self) -> None:
         """Compare each node, nothing rounded, with what the standard makes of two images of noise.
 
-        UnsupportedError names the first node with attributes that are not known here.
+        Raises:
+            UnsupportedError: a node has attributes that are not known here; the message names the first.
         """
         float_network = GraphNetwork(self._proto).eval()
         shape = [dim.dim_value for dim in self._input.type.tensor_type.shape.dim][1:]

@@ -155,9 +155,11 @@ class JoinedRanges:
 
 
 def join_ranges(concats: Sequence[onnx.NodeProto], ranges: Mapping[str, str]) -> JoinedRanges:
-    """Group the tensors whose values meet in the Concats that run in INT8.
+    """Group the tensors whose values meet in Concats.
 
-    `ranges` has for each quantized tensor, in the order of the graph, the one whose range it has.
+    Args:
+        concats: those that run in INT8.
+        ranges: for each quantized tensor, in the order of the graph, the one whose range it has.
     """
     groups: list[set[str]] = []
     for node in concats:
@@ -173,9 +175,12 @@ def join_ranges(concats: Sequence[onnx.NodeProto], ranges: Mapping[str, str]) ->
 
 
 def plan_qdq(proto: onnx.ModelProto, *, exclude: Collection[str] = (), runtime: Runtime = "tensorrt") -> QdqPlan:
-    """Decide where the Q/DQ pairs of a float32 graph go, as `simplify` leaves it, for a runtime's kernels.
+    """Decide where the Q/DQ pairs of a float graph go.
 
-    `exclude` are names of nodes that stay in float: their inputs are read unquantized.
+    Args:
+        proto: a float32 graph in topological order, as `simplify` leaves it; it is not changed.
+        exclude: names of nodes that stay in float: their inputs are read unquantized.
+        runtime: whose kernels the pairs are for.
 
     Raises:
         GraphError: the opset is below 13, the graph is quantized already, or an excluded name is unknown.

@@ -46,9 +46,16 @@ def insert_qdq(
 ) -> onnx.ModelProto:
     """Return the graph with its Q/DQ pairs.
 
-    `activation_amax` has for each of `activation_tensors(plan)` the largest magnitude to represent; more are ignored.
-    `weights` says how the clip of each output channel of a weight is found, `scales_of` is the same graph with the
-    weights that the scales are found for, where the weights of `proto` are rounded already.
+    Args:
+        proto: the float graph the plan was made for; it is not changed.
+        plan: where the pairs go.
+        activation_amax: for each of `activation_tensors(plan)` the largest magnitude to represent; more are ignored.
+        weights: how the clip of each output channel of a weight is found.
+        scales_of: the same graph with the weights that the scales are found for; by default `proto` itself. It differs
+            where the weights of `proto` are rounded already.
+
+    Raises:
+        GraphError: a range is missing, or no positive number; or a weight is not finite.
     """
     require_ranges(plan, activation_amax)
     quantized = onnx.ModelProto()
@@ -159,7 +166,11 @@ def _weight_scales(
 
 
 def require_ranges(plan: QdqPlan, activation_amax: Mapping[str, float]) -> None:
-    """Refuse, by GraphError, ranges that make no scale."""
+    """Refuse ranges that make no scale.
+
+    Raises:
+        GraphError: one is missing, or no positive number.
+    """
     wanted = activation_tensors(plan)
     if missing := [tensor for tensor in wanted if tensor not in activation_amax]:
         raise GraphError(

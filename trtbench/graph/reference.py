@@ -44,8 +44,16 @@ def run_reference(
 ) -> dict[str, NDArray[np.float32]]:
     """Run a graph on one CPU thread with every optimisation off, so that Q/DQ nodes round exactly where they stand.
 
-    The outputs may be inner tensors; they come by name, in the order asked for. GraphError where ONNX Runtime refuses
-    the graph or the inputs.
+    Args:
+        proto: the graph, weights inside; it is not changed.
+        inputs: one array for each graph input.
+        outputs: the tensors wanted, inner ones included; by default the graph's outputs.
+
+    Returns:
+        The arrays by tensor name, in the order asked for.
+
+    Raises:
+        GraphError: ONNX Runtime refuses the graph or the inputs.
     """
     return next(run_reference_batches(proto, iter([inputs]), outputs=outputs))
 
@@ -53,7 +61,11 @@ def run_reference(
 def run_reference_batches(
     proto: onnx.ModelProto, given: Iterator[Mapping[str, NDArray[Any]]], *, outputs: Sequence[str] = ()
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Run a graph as `run_reference` does, batch after batch in one session."""
+    """Run a graph as `run_reference` does, batch after batch in one session.
+
+    Raises:
+        GraphError: ONNX Runtime refuses the graph or the inputs.
+    """
     session = None
     wanted = list(outputs) or [item.name for item in proto.graph.output]
     for inputs in given:

@@ -339,9 +339,15 @@ def _committed_manifest(makings: Makings, *, per_class: int | None, total: int |
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedCache:
-    """What came of a cache: JSON of amax by tensor, the bytes of the Q/DQ graph, and how many tensors have its scales.
+    """What came of a cache.
 
-    `notes` say which of its tensors the graph does not ask for, goes by another name for, or has only zeros of.
+    Args:
+        ranges: JSON of amax by tensor, as a calibration writes it.
+        graph: the bytes of the ONNX graph with Q/DQ nodes.
+        tensors: how many tensors have a scale of the cache.
+        algorithm: of the calibrator that wrote it.
+        sha256: of the cache file.
+        notes: which of its tensors the graph does not ask for, goes by another name for, or has only zeros of.
     """
 
     ranges: str
@@ -354,6 +360,10 @@ class ImportedCache:
 
 def import_cache(graph: Path, cache: Path) -> ImportedCache:
     """Place Q/DQ pairs in a float graph with the activation scales of a cache; weights have their own.
+
+    Args:
+        graph: the float ONNX graph that was calibrated.
+        cache: the file that TensorRT's calibrator wrote.
 
     Raises:
         DataError: the cache cannot be read.

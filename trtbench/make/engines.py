@@ -139,7 +139,12 @@ def build_engine(makings: Makings, plan: EnginePlan) -> tuple[Path, Sidecar]:
 
 
 def prepare_engine(makings: Makings, plan: EnginePlan) -> None:
-    """Make all that a build reads, and what its sidecar tells, but not the engine: that is of a machine."""
+    """Make all that a build of an engine reads, and what its sidecar tells, but not the engine: that is of a machine.
+
+    Raises:
+        RowError: it cannot be made.
+        Absent: the book is dry, and it is not there.
+    """
     made_from, precision = source(makings, plan), PRECISIONS[plan.precision]
     if precision.calibrates_itself:
         calibration_pixels(makings)

@@ -256,8 +256,10 @@ def float_graph(makings: Makings, variant: Variant) -> Artefact[GraphFacts]:
 def calibrated_graph(makings: Makings, variant: Variant) -> Artefact[Any]:
     """Return the float graph that INT8 starts from: a variant's own, or with its layers equalised.
 
-    One that learnt in INT8 began with them equalised, and learnt within the ranges they have then. UnsupportedError
-    where the graph came with Q/DQ pairs of its own.
+    One that learnt in INT8 began with them equalised, and learnt within the ranges they have then.
+
+    Raises:
+        UnsupportedError: the graph came with Q/DQ pairs of its own.
     """
     graph = float_graph(makings, variant)
     if makings.onnx_path is not None and graph.facts.is_quantized:  # in a plan our own has no facts yet

@@ -114,9 +114,16 @@ class Architecture:
 
 
 class Makings:
-    """One suite with what its artefacts are made of; the functions of this room take it, and give one artefact each.
+    """One suite with what its artefacts are made of.
 
-    `tell` hears what is made, reused, or rebuilt and why. `is_dry` looks up only: what is not there is a Promise.
+    The functions of this room take it, and give one artefact each, found or made: `networks.variant(makings, variant)`,
+    `graphs.quantized_graph(makings, variant, precision="int8")`, `calibration.manifest(makings)`.
+
+    Args:
+        suite: the validated suite.
+        places: folders.
+        tell: told what is made, reused, or rebuilt and why.
+        is_dry: look up only: what is not there is a Promise.
     """
 
     def __init__(self, suite: Suite, places: Places, *, tell: Listener = nobody, is_dry: bool = False) -> None:
@@ -166,7 +173,11 @@ class Makings:
 
     @functools.cached_property
     def checkpoint(self) -> Given[Path] | None:
-        """The suite's checkpoint, its bytes hashed once; None where it has none, ConfigError where it is not there."""
+        """The suite's checkpoint, its bytes hashed once; None where it has none.
+
+        Raises:
+            ConfigError: it is not there.
+        """
         path = self.suite.model.checkpoint
         if path is not None and not path.is_file():
             raise ConfigError(f"checkpoint {path}", expected="a file", cure="mend model.checkpoint")
@@ -180,14 +191,22 @@ class Makings:
         return found
 
     def require_labels(self, what: str, cure: str = "give images by class: folder:PATH") -> None:
-        """Refuse images without labels for what counts by them."""
+        """Refuse images without labels for what counts by them.
+
+        Raises:
+            ConfigError: they have none.
+        """
         if not self.dataset.is_labelled:
             expected = f"images with labels for {what}"
             raise ConfigError(f"data.source {self.suite.data.source}", expected=expected, got="none", cure=cure)
 
     @functools.cached_property
     def architecture(self) -> Architecture:
-        """The suite's network; ConfigError of images without labels, which tell how many classes it has."""
+        """The suite's network.
+
+        Raises:
+            ConfigError: the images have no labels, which tell how many classes it has.
+        """
         if not self.dataset.is_labelled:
             cure = f"give folder:PATH, images by class; or onnx:network.onnx of {self.export_line(num_classes=None)}"
             self.require_labels("a network in PyTorch", cure)

@@ -134,7 +134,11 @@ def recipe(
 
 
 def key_of(value: object) -> Any:
-    """Return the JSON value that stands for an argument in a key; TypeError where nothing can."""
+    """Return the JSON value that stands for an argument in a key.
+
+    Raises:
+        TypeError: nothing can stand for it; wrap it in Given or Aside.
+    """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     for kinds, read in _KEYS:
@@ -186,8 +190,11 @@ class Promise(Artefact[F]):
 class Book:
     """Finds artefacts, or makes them by their recipes, each once.
 
-    `label` says whose they are; what is made again says what changed since the last one of it. `is_dry` looks up only:
-    what is not there becomes a Promise, and `missing` tells its kind and item.
+    Args:
+        store: keeps them.
+        label: whose they are, as people say it; an artefact that is made again says what changed since the last one.
+        tell: told what is made, reused, or rebuilt and why.
+        is_dry: look up only; what is not there becomes a Promise, and `missing` tells its kind and item.
     """
 
     def __init__(self, store: Store, *, label: str = "", tell: Listener = nobody, is_dry: bool = False) -> None:
@@ -206,7 +213,13 @@ class Book:
         return other
 
     def make(self, recipe: Recipe[P, F], item: str, /, *args: P.args, **kwargs: P.kwargs) -> Artefact[F]:
-        """Find or make what people call `item`, and tell which it was; a stale one is named with what changed.
+        """Find or make an artefact and tell which it was; a stale one is named with what changed.
+
+        Args:
+            recipe: how it is made.
+            item: what people call it.
+            args: none; recipes take keywords.
+            kwargs: the arguments of the recipe.
 
         Raises:
             RowError: it cannot be made. What failed once is not tried again.

@@ -83,7 +83,10 @@ def reconstructions(proto: onnx.ModelProto, plan: QdqPlan) -> Iterator[Reconstru
 def gram(layer: Reconstruction, values: NDArray[np.float32], *, scale: float) -> NDArray[np.float64]:
     """Return sum x x^T over what the layer reads of a batch, rounded to its codes: float64 (groups, inputs, inputs).
 
-    `values` is the tensor it reads, float32, (N, C, H, W) for a convolution; `scale` is of its int8 codes.
+    Args:
+        layer: how it reads.
+        values: the tensor it reads, float32, (N, C, H, W) for a convolution.
+        scale: of the tensor's int8 codes.
     """
     codes = np.clip(np.rint(values / np.float32(scale)), -LEVELS - 1, LEVELS) * np.float32(scale)
     patches = _patches(layer, codes) if layer.kernel else codes.reshape(1, -1, codes.shape[-1])
@@ -110,10 +113,14 @@ def _patches(layer: Reconstruction, values: NDArray[np.float32]) -> NDArray[np.f
 def round_by_reconstruction(
     rows: NDArray[np.float32], scales: NDArray[np.float32], grams: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Return float weights (outputs, inputs) on their grids, rounded for the least squared error of the outputs.
+    """Return weights (outputs, inputs) on their grids, rounded for the least squared error of the outputs.
 
-    What is zero stays zero. `scales` (outputs,) are the grids of the rows; `grams` (groups, inputs, inputs) sum x x^T
-    of each group's inputs, whose rows follow each other.
+    What is zero stays zero.
+
+    Args:
+        rows: the float weights.
+        scales: (outputs,), the grid of each row.
+        grams: (groups, inputs, inputs), sum x x^T of each group's inputs; the rows of a group follow each other.
     """
     parts = np.split(np.arange(len(rows)), len(grams))
     rounded = [_gptq(rows[part], scales[part], gram) for part, gram in zip(parts, grams, strict=True)]
@@ -157,8 +164,12 @@ def layer_rows(proto: onnx.ModelProto, layer: Reconstruction) -> NDArray[np.floa
 def shift_graph(proto: onnx.ModelProto, quantized: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
     """Return a graph that computes each layer as float and as quantized, from the same float activations.
 
-    And for each layer with a bias, by its output, the tensor that holds quantized minus float. The weights of
-    `quantized` may be rounded otherwise than those of `proto`.
+    Args:
+        proto: the float graph.
+        quantized: the same graph with Q/DQ pairs; its weights may be rounded otherwise.
+
+    Returns:
+        The graph, and for each layer with a bias, by its output, the tensor that holds quantized minus float.
     """
     graph = onnx.ModelProto()
     graph.CopyFrom(proto)
@@ -234,10 +245,14 @@ def quantize(
     *,
     images: CalibrationSet | None,
 ) -> onnx.ModelProto:
-    """Return the Q/DQ graph by the suite's options; `images` are those of calibration, where the options read them.
+    """Return the Q/DQ graph by the suite's options.
 
-    `proto` is the float graph, its layers equalised where the suite says so; `amax` are the ranges of
-    `activation_tensors(plan)`.
+    Args:
+        proto: the float graph, its layers equalised where the suite says so.
+        plan: where the pairs go.
+        amax: the ranges of `activation_tensors(plan)`.
+        options: how weights become codes.
+        images: those of calibration, where the options read them.
     """
     rounded = proto
     if options.rounding == "gptq":

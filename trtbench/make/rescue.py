@@ -171,7 +171,11 @@ def is_in_doubt(record: CalibrationRecord | None, *, max_drop_pp: float) -> bool
 
 
 def rescue(makings: Makings, variant: Variant, *, runtime: Runtime) -> Rescue | None:
-    """Return what holds a variant's INT8 graph; None where it is in no doubt, or nothing gets more images right."""
+    """Return what holds a variant's INT8 graph; None where it is in no doubt, or nothing found gets more images right.
+
+    Raises:
+        RowError: a graph cannot be made.
+    """
     limit = makings.suite.decision.max_drop_pp
     if not makings.suite.calibration.rescue or not makings.dataset.is_labelled:  # it counts what labels tell
         return None

@@ -43,7 +43,11 @@ def one_image(
     input_shape: tuple[int, int, int],
     export_line: Aside[Callable[[], str]],
 ) -> TrialFacts:
-    """Run an image of zeros through a network with the weights it is to have, or with those of a seed."""
+    """Run an image of zeros through a network with the weights it is to have, or with those of a seed.
+
+    Raises:
+        ConfigError: it gives no logits.
+    """
     from trtbench.models.counts import count_params, evaluating, run_zeros
 
     if checkpoint is None:
@@ -75,7 +79,12 @@ def asked(
 
 
 def trial(makings: Makings) -> TrialFacts:
-    """Return what the suite's network counts, once it took one image of the suite's size: else ConfigError."""
+    """Return what there is to say of the suite's network once it took one image of the suite's size.
+
+    Raises:
+        ConfigError: it does not take such an image, or its checkpoint is not there.
+        CheckpointError: the checkpoint does not fit.
+    """
     return makings.book.sure(
         one_image,
         "dense",

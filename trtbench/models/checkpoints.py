@@ -59,12 +59,16 @@ def load_model(
     is_dense: bool = False,
     weights_from: str | None = None,
 ) -> LoadedModel:
-    """Build a network and fill it from a checkpoint, pruned or not; None leaves fresh weights.
+    """Build a network and fill it from a checkpoint, pruned or not.
 
-    A checkpoint is a state dict, bare or wrapped, as a torch pickle or safetensors, or a packed file. No code of the
-    file runs; files above 4 GB are refused. `weights_from` is, of a checkpoint of several networks, the key, or the
-    prefix of its tensors' names, that is meant. `is_dense` lets every weight learn; else the zeros of a pruned network
-    stay zero in all that comes after.
+    Args:
+        name: as in `build_model`.
+        num_classes: logits.
+        checkpoint: a state dict, bare or wrapped, as a torch pickle or safetensors, or a packed file; None leaves
+            fresh weights. No code of the file runs; files above 4 GB are refused.
+        in_channels: channels of the images.
+        is_dense: let every weight learn; else the zeros of a pruned network stay zero in all that comes after.
+        weights_from: of a checkpoint of several networks the key, or the prefix of its tensors' names, that is meant.
 
     Raises:
         ConfigError: no such network.
@@ -98,7 +102,11 @@ def load_model(
 
 
 def network_of(checkpoint: Path, *, weights_from: str | None = None) -> str:
-    """Return the name of the one network that a checkpoint is of; CheckpointError where there is none, or several."""
+    """Return the name of the one network that a checkpoint is of.
+
+    Raises:
+        CheckpointError: it cannot be read, there is none, or several that it may be of.
+    """
     found = networks_of(checkpoint, weights_from=weights_from)
     if len(found) != 1:
         got = " and ".join(found) or "none of ours or of torchvision"
@@ -112,6 +120,9 @@ def networks_of(checkpoint: Path, *, weights_from: str | None = None) -> tuple[s
 
     It is the one that we noted, or that torchvision published under this file's name; else those of ours that it fits,
     else those of torchvision.
+
+    Raises:
+        CheckpointError: it cannot be read.
     """
     noted = facts_of(read_metadata(checkpoint)).get("name")
     if isinstance(noted, str):
@@ -148,8 +159,17 @@ def _published_as(file: str) -> tuple[str, ...]:
 def save_model(path: Path, model: nn.Module, *, name: str, num_classes: int, metadata: Mapping[str, str]) -> None:
     """Write a network's weights as safetensors, whole or not at all; equal weights and metadata give equal bytes.
 
-    The widths of a pruned network lie in the shapes of its tensors, so that `load_model` needs no pruner. `name` and
-    `num_classes` are what it will be called with; `metadata` is text to keep beside the weights.
+    The widths of a pruned network lie in the shapes of its tensors, so that `load_model` needs no pruner.
+
+    Args:
+        path: the file.
+        model: a network on any device.
+        name: what `load_model` will be called with.
+        num_classes: likewise.
+        metadata: text to keep beside the weights.
+
+    Raises:
+        StoreError: the file cannot be written.
     """
     known = {"name": name, "num_classes": num_classes, "metadata": dict(metadata), MASKS: masks_to_facts(model)}
     inputs = grids_to_facts(input_grids(model))

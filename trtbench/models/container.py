@@ -135,7 +135,11 @@ def state_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_packed(path: Path, state: PackedState) -> int:
-    """Write a container, whole or not at all; return its bytes. Equal states give equal files."""
+    """Write a container, whole or not at all; return its bytes. Equal states give equal files.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
     data = to_bytes(state)
     write_atomically(path, data)
     return len(data)
@@ -163,7 +167,15 @@ def weight_bytes(state: PackedState) -> dict[str, int]:
 
 
 def load_packed(path: Path, *, max_bytes: int) -> PackedState:
-    """Read a container of at most `max_bytes` decoded; CheckpointError where it is cut short, changed or hostile."""
+    """Read a container.
+
+    Args:
+        path: the file.
+        max_bytes: the most the decoded tensors may take.
+
+    Raises:
+        CheckpointError: it cannot be read, is cut short, changed or hostile.
+    """
     try:
         data = read_file(path, most=max_bytes)
     except (OSError, ValueError) as error:
@@ -178,7 +190,11 @@ def load_packed(path: Path, *, max_bytes: int) -> PackedState:
 
 
 def from_bytes(data: bytes, *, max_bytes: int) -> PackedState:
-    """Read a container from bytes; ValueError where it is cut short, changed or hostile."""
+    """Read a container from bytes.
+
+    Raises:
+        ValueError: it is cut short, changed or hostile; the message says where.
+    """
     start = len(MAGIC) + _DIGEST_BYTES
     if not data.startswith(MAGIC) or len(data) < start + _LENGTH.size:
         raise ValueError("bytes of another kind, or cut short")

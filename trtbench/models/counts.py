@@ -28,10 +28,17 @@ def conv_widths(model: nn.Module) -> dict[str, int]:
 
 
 def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Count the multiply-accumulates of the convolutions and linear layers for one image (channels, height, width).
+    """Count the multiply-accumulates of the convolutions and linear layers for one image.
 
     One forward pass of zeros in eval mode; the mode of every module is put back. A layer that runs twice counts twice;
     biases, BatchNorm, additions and whatever is neither a convolution nor a linear layer count nothing.
+
+    Args:
+        model: a network on any device.
+        input_shape: channels, height, width.
+
+    Raises:
+        ConfigError: the network does not take images of this shape.
     """
     macs = 0
 
@@ -49,7 +56,11 @@ def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
 
 
 def run_zeros(model: nn.Module, input_shape: tuple[int, ...]) -> Any:
-    """Return what the network makes of one image of zeros; ConfigError where it takes no images of this shape."""
+    """Return what the network makes of one image of zeros, where its weights are and in their precision.
+
+    Raises:
+        ConfigError: the network does not take images of this shape.
+    """
     weight = next(model.parameters(), torch.empty(0))
     images = torch.zeros((1, *input_shape), dtype=weight.dtype, device=weight.device)
     try:

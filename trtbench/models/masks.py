@@ -38,7 +38,9 @@ _FEWEST = 4  # distinct values of a row that say whether it lies on a grid
 def prunable_weights(model: nn.Module, *, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """Return the weights of the convolutions and linear layers by the layer's name, in the order of the modules.
 
-    Layers whose name contains one of `exclude` are left out.
+    Args:
+        model: any network.
+        exclude: layers whose name contains one of these are left out.
     """
     return {
         name: module.weight
@@ -99,7 +101,11 @@ def masks_to_facts(model: nn.Module) -> dict[str, str | None]:
 
 
 def masks_from_facts(facts: Any, model: nn.Module, *, path: Path) -> Masks:
-    """Read masks back from a file's facts; CheckpointError where they are of another network, or make no sense."""
+    """Read masks back from a file's facts.
+
+    Raises:
+        CheckpointError: they are of another network, or make no sense.
+    """
     try:
         zeros = zeros_of(model)
         masks = {str(name): _unpacked(bits, zeros[name]) for name, bits in dict(facts).items()}

@@ -96,10 +96,12 @@ class Unit:
 
 
 def name_tensors(network: Mapping[str, Shape], checkpoint: Mapping[str, Shape], *, is_ordered: bool = True) -> Naming:
-    """Find the checkpoint's tensor for each tensor of the network, both as shapes by key.
+    """Find the checkpoint's tensor for each tensor of the network.
 
-    The network's stand in the order in which the modules were defined. Where the checkpoint's order says nothing, its
-    keys are sorted as people count.
+    Args:
+        network: shapes by key, in the order in which the modules were defined.
+        checkpoint: the same of the checkpoint.
+        is_ordered: False where the checkpoint's order says nothing; its keys are then sorted as people count.
     """
     checkpoint = dict(checkpoint)
     if not is_ordered:

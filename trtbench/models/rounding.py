@@ -53,7 +53,11 @@ def grids_to_facts(grids: Mapping[str, InputGrid]) -> dict[str, list[float]]:
 
 
 def grids_from_facts(facts: Any, *, layers: frozenset[str], path: Path) -> dict[str, InputGrid]:
-    """Read grids back from a file's facts; CheckpointError where they are of another network, or make no sense."""
+    """Read grids back from a file's facts.
+
+    Raises:
+        CheckpointError: they are of another network, or make no sense.
+    """
     try:
         grids = {
             str(name): InputGrid(scale=float(scale), lowest=int(lowest), highest=int(highest))

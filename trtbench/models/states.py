@@ -46,9 +46,13 @@ class State:
 
 
 def clean_state(content: Any, *, path: Path, max_bytes: int, weights_from: str | None = None) -> State:
-    """Find the state dict inside a checkpoint's content and bring it into float32, of at most `max_bytes`.
+    """Find the state dict inside a checkpoint's content and bring it into float32.
 
-    `weights_from` is a key of the checkpoint, or a prefix of its tensors' names, below which alone is looked.
+    Args:
+        content: what the file held.
+        path: the file, for messages.
+        max_bytes: the most the tensors may take in float32.
+        weights_from: a key of the checkpoint, or a prefix of its tensors' names, below which alone is looked.
 
     Raises:
         CheckpointError: no state dict, several, tensors that are no plain numbers, or NaN or infinite weights.

@@ -76,12 +76,21 @@ Form = Annotated[Dense | Sparse, Field(discriminator="form")]
 
 
 def encode(symbols: Symbols) -> tuple[Dense | Sparse, bytes]:
-    """Write symbols, int32 (N,) in [0, MAX_SYMBOLS), in the form that takes the fewest bytes."""
+    """Write symbols in the form that takes the fewest bytes.
+
+    Args:
+        symbols: int32 (N,), each in [0, MAX_SYMBOLS).
+    """
     return min((*_dense_forms(symbols), *_sparse_forms(symbols)), key=_cost)
 
 
 def decode(form: Dense | Sparse, data: bytes, *, count: int) -> Symbols:
-    """Read `count` symbols; ValueError where the bytes are not what such a form of `count` symbols takes."""
+    """Read `count` symbols.
+
+    Raises:
+        ValueError: the bytes are not what such a form of `count` symbols takes.
+        CapabilityError: they are range-coded, and the range coder is not installed.
+    """
     if isinstance(form, Packed):
         return _unpack(data, bits=form.bits, count=count)
     if isinstance(form, Xz):

@@ -244,9 +244,13 @@ def model_names() -> tuple[str, ...]:
 def build_model(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
     """Build a network with fresh weights, in training mode on the CPU.
 
-    `name` is one of the zoo, `torchvision:NAME`, `timm:NAME`, or `package.module:callable`, which is called with
-    `num_classes` and, where the images have other than 3 channels, `in_channels`. The initial weights come from torch's
-    global generator: call `torch.manual_seed` before, for equal weights.
+    The initial weights come from torch's global generator: call `torch.manual_seed` before, for equal weights.
+
+    Args:
+        name: a name of the zoo, `torchvision:NAME`, `timm:NAME`, or `package.module:callable`, which is called with
+            `num_classes` and, where the images have other than 3 channels, `in_channels`.
+        num_classes: logits.
+        in_channels: channels of the images.
 
     Raises:
         ConfigError: no such network, or it cannot be built so; the message names the nearest names.
@@ -272,7 +276,11 @@ def build_model(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Modu
 def export_line(name: str, fit: Preprocessing, *, num_classes: int | None, checkpoint: Path | None) -> str:
     """Return the shell line that writes a network as network.onnx, whatever goes in and comes out.
 
-    That is pictures, its one argument, or the tensors that it takes by name.
+    Args:
+        name: as `build_model` takes it.
+        fit: of pictures, which are its one argument, or the tensors that it takes by name.
+        num_classes: what it is called with, where there are classes.
+        checkpoint: its weights, a state dict.
     """
     source, _, rest = name.rpartition(":")
     module, builder, called = {
@@ -343,7 +351,11 @@ def _callable(name: str, *, module_name: str, num_classes: int, in_channels: int
 
 
 def attribute(name: str, *, module_name: str, what: str) -> Callable[..., Any]:
-    """Import a callable of a module, which runs the module's code; ConfigError where there is none."""
+    """Import a callable of a module, which runs the module's code.
+
+    Raises:
+        ConfigError: it cannot be imported, or there is none of that name.
+    """
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # importing runs the user's own code, which may raise anything

@@ -133,6 +133,10 @@ def comparison_summary(comparisons: Sequence[Comparison], *, broken: Sequence[st
 
 
 def append_summary(path: Path, text: str) -> None:
-    """Add to the file that GitHub names in GITHUB_STEP_SUMMARY, to which other steps write too."""
+    """Add to the file that GitHub names in GITHUB_STEP_SUMMARY, to which other steps write too.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     with storing(path), path.open("a", encoding="utf-8") as file:
         file.write(text)

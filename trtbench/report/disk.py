@@ -72,7 +72,11 @@ def _encoded(report: Report) -> str:
 
 
 def write_raw(folder: Path, row: Row, measured: Measured) -> None:
-    """Keep every sample: by the way it was taken, the blocks, the process of each, and when it was."""
+    """Keep every sample: by the way it was taken, the blocks, the process of each, and when it was.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
     samples = {}
     for way in measured.ways:
         timed = measured.timed_as(way)
@@ -87,7 +91,11 @@ def write_raw(folder: Path, row: Row, measured: Measured) -> None:
 
 
 def read_blocks(folder: Path, row: Row) -> Timing | None:
-    """Return the plain samples of a row of the run in this folder; None where none were kept."""
+    """Return the plain samples of a row of the run in this folder; None where none were kept.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
     path = _path(folder, row)
     if not path.is_file():
         return None
@@ -111,7 +119,11 @@ def read_blocks(folder: Path, row: Row) -> Timing | None:
 
 
 def read_predictions(folder: Path, row: Row) -> tuple[int, ...]:
-    """Return the first class of each test image as a row of the run in this folder gave it; () where none were kept."""
+    """Return the first class of each test image as a row of the run in this folder gave it; () where none were kept.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
     path = _path(folder, row)
     try:
         return tuple(map(int, read_json(path)["predictions"]))

@@ -113,7 +113,11 @@ def schema_text() -> str:
 
 
 def validate_report(text: str, *, origin: str) -> Report:
-    """Read a report from the text of report.json, taking nothing on trust; a ConfigError names file, key and cure."""
+    """Read a report from the text of report.json, taking nothing on trust.
+
+    Raises:
+        ConfigError: no JSON, a newer schema, or a value that cannot be; the message names file, key and cure.
+    """
     try:
         raw = parse_json(text)
     except ValueError as error:

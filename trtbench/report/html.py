@@ -217,10 +217,12 @@ def _yaml(values: Mapping[str, Any]) -> str:
 
 
 def inline_svg(figure: Figure, *, name: str, label: str) -> str:
-    """Return an `<svg>` element for an HTML page that may hold others: `name` makes every id unique within the page.
+    """Return an `<svg>` element for an HTML page that may hold others.
 
-    `label` is what a screen reader says of the whole; artists that `figures_style.tip` was called for carry a
-    `<title>`.
+    Args:
+        figure: what to draw; artists that `figures_style.tip` was called for carry a `<title>`.
+        name: makes every id in it unique within the page.
+        label: what a screen reader says of the whole.
     """
     file = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):

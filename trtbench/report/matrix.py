@@ -95,7 +95,16 @@ def matrix_table(matrix: Matrix) -> Table:
 
 
 def write_matrix(matrix: Matrix, path: Path, *, pages: Sequence[str]) -> None:
-    """Write a matrix as Markdown, or as .html: a page that switches to each machine's own, whose paths are `pages`."""
+    """Write a matrix as Markdown, or as one page from which each machine's own is switched to where the name asks it.
+
+    Args:
+        matrix: what is written.
+        path: the file; .html is a page.
+        pages: where the page of each column is, from there.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     table = matrix_table(matrix)
     if path.suffix == ".html":
         template = templates().get_template("matrix.html.jinja")

@@ -95,7 +95,10 @@ def caveats(rows: Sequence[Row]) -> tuple[Remark, ...]:
 def advice(rows: Sequence[Row], telemetry: Mapping[str, Any], environment: Mapping[str, Any]) -> tuple[Remark, ...]:
     """Return what disturbed the measurement and can be mended by the user, and how many samples are flagged.
 
-    `telemetry` is by device, as `bench.telemetry.summary` tells it.
+    Args:
+        rows: every row of the report.
+        telemetry: by device, as `bench.telemetry.summary` tells it.
+        environment: of the report.
     """
     found = list(_flagged(rows))
     for device, figures in telemetry.items():

@@ -113,7 +113,10 @@ def file_line(decision: Recommendation, *, run: str = "RUN") -> str:
 def look_words(choice: Choice, *, number: int, engines: int) -> tuple[str, ...]:
     """Say that other engines were looked at on this test split before, and what is proven over all of them.
 
-    `number` is of this look; `engines` counts those of all looks so far, this run's among them.
+    Args:
+        choice: of this run.
+        number: of this look.
+        engines: that all looks so far were at, those of this run among them.
     """
     if engines <= choice.engines:
         return ()

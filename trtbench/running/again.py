@@ -43,9 +43,14 @@ if TYPE_CHECKING:
 
 
 def decide_again(run: Path, changed: Callable[[Mapping[str, Any]], DecisionConfig]) -> Recommendation:
-    """Decide a run, by its folder or its report.json, under other limits: those that `changed` makes of the old ones.
+    """Decide a run under other limits.
 
-    Without the raw samples the ratios in the report serve.
+    Args:
+        run: a run's folder, or its report.json; without the raw samples the ratios in the report serve.
+        changed: given the limits the run was decided under, returns those to use now.
+
+    Raises:
+        ConfigError: there is no report, or a limit cannot be.
     """
     report = read_report(run)
     folder = run if run.is_dir() else run.parent
@@ -105,12 +110,20 @@ def compare_reports(
 ) -> tuple[tuple[Comparison, ...], Matched]:
     """Compare every row that was measured in both reports.
 
-    Engines are re-timed when both files are below `engines`, found by their sha256, and the runtimes are those of both
-    reports; then today's machine decides. Otherwise the stored samples do, each against the anchor of its own run.
+    Engines are re-timed when both files are in one of the folders and the runtimes are those of both reports; then
+    today's machine decides. Otherwise the stored samples do, each against the anchor of its own run.
 
-    `folder` is for the workers' logs; `across_machines` compares unlike machines, and re-times nothing; `again`
-    re-times engines that are one and the same file too; `matched` are the rows to compare, by default those of one
-    name.
+    Args:
+        first: the report that stands for before.
+        second: the report that stands for after.
+        engines: folders in which engine files are looked for by their sha256.
+        folder: for the workers' logs.
+        across_machines: compare even where the machines are unlike; nothing is re-timed then.
+        again: re-time engines that are one and the same file too.
+        pairs: block pairs at least.
+        process_pairs: process pairs at least.
+        matched: which rows to compare; by default those of one name.
+        tell: told of progress.
 
     Raises:
         ConfigError: no row is in both, or the machines are unlike and `across_machines` is False.

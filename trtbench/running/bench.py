@@ -76,7 +76,11 @@ class Results:
 class Session:
     """Measures the engines of one suite, now and again: on the same images, watched by the same sampler.
 
-    Raw samples go to raw/ of the run's folder, workers' words to logs/; `images` is the file of the test images.
+    Args:
+        makings: of the suite.
+        built: its engines.
+        folder: the run's folder; raw samples go to raw/, workers' words to logs/.
+        images: the file of the test images.
     """
 
     def __init__(self, makings: Makings, built: Sequence[BuiltEngine], folder: Path, *, images: Path) -> None:
@@ -194,8 +198,9 @@ def score_of(makings: Makings) -> Score | None:
     """Return the suite's own score of all outputs side by side, (images, numbers); None where it has none.
 
     Its callable is told each output by its name, and the paths of the test images, or each tensor by its name.
-    ConfigError where it cannot be imported, or, when called, fails or returns other than a finite number for each
-    image.
+
+    Raises:
+        ConfigError: it cannot be imported; when called, it fails or returns other than a finite number for each image.
     """
     name, test = makings.suite.score, makings.dataset.test
     if name is None:
@@ -232,7 +237,11 @@ def _reference_or_none(makings: Makings) -> NDArray[np.float32] | None:
 
 
 def reference_logits(makings: Makings) -> NDArray[np.float32]:
-    """Return the logits (images, classes) of the dense network, against which every drop is counted."""
+    """Return the logits (images, classes) of the dense network, against which every drop is counted.
+
+    Raises:
+        RowError: the dense network cannot be made.
+    """
     dataset = makings.dataset
     if makings.onnx_path is not None:
         variant = DenseVariant(kind="dense", name="dense")
@@ -346,7 +355,14 @@ def sample_on(
     """Time more processes of the winner and of the rows that the choice is open against; say whether any were.
 
     How many is settled once, by the spread that was seen (`processes_needed`). Simulated rows count as if they were
-    real. The new processes are added to `found`; the budget is held against the seconds of `bench` so far.
+    real.
+
+    Args:
+        found: what was measured; the new processes are added to it.
+        rows: the rows of it.
+        bench: of the measurement so far, whose seconds the budget is held against.
+        decision: of the suite.
+        paired: the ratios of rows.
     """
     ranking = choose([replace(row, simulated=False) for row in rows], decision, paired=paired).ranking
     if ranking is None or not ranking.undecided:

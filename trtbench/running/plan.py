@@ -104,6 +104,11 @@ def _baselines(suite: Suite, variant: Variant) -> Iterator[EnginePlan]:
 def build_suite(suite: Suite, places: Places, *, tell: Listener = nobody) -> tuple[BuiltEngine, ...]:
     """Build every engine a suite asks for, reusing what is there.
 
+    Args:
+        suite: the validated suite.
+        places: folders.
+        tell: told of progress.
+
     Raises:
         ConfigError: the suite's data or checkpoint cannot be used: no row can be made.
         CapabilityError: the suite names a GPU that is not here.
@@ -140,8 +145,9 @@ def built_engines(makings: Makings) -> Iterator[BuiltEngine]:
 def prepare_suite(makings: Makings, *, only: Variant | None = None, anywhere: bool = True) -> dict[str, str]:
     """Make all that the engines of a suite, or of one variant, are built from on any machine, or on ones as this.
 
-    Returns why a variant has no network, by its name. What else cannot be made is told: the machine that asks for it
-    tries again, and says so.
+    Returns:
+        Why a variant has no network, by its name. What else cannot be made is told: the machine that asks for it
+        tries again, and says so.
     """
     lost: dict[str, str] = {}
     overlap_notes(makings)
@@ -209,7 +215,11 @@ class Outlook:
 
 
 def outlook(suite: Suite, places: Places) -> Outlook:
-    """Look at what is ahead, making nothing but what tells: one image goes through the network, once."""
+    """Look at what is ahead, making nothing but what tells: one image goes through the network, once.
+
+    Raises:
+        ConfigError: the network does not take the suite's images.
+    """
     makings = Makings(suite, places, is_dry=True)
     _ = makings.dataset  # without images there is no row
     with using_gpu(suite.device):
@@ -280,7 +290,17 @@ class RepeatedBuilds:
 def repeat_builds(
     makings: Makings, built: Sequence[BuiltEngine], rows: Sequence[Row], *, measure: Measure
 ) -> RepeatedBuilds | None:
-    """Build the finalists again and measure all their builds; None where the suite asks for one build of each."""
+    """Build the finalists again and measure all their builds; None where the suite asks for one build of each.
+
+    Args:
+        makings: of the suite.
+        built: the first builds.
+        rows: what they were measured at.
+        measure: measures engines side by side.
+
+    Raises:
+        RowError: a finalist cannot be built again.
+    """
     decision = makings.suite.decision
     chosen = finalists(rows, decision)
     wanted = [one for one in built if _row_name(one.plan, decision) in chosen and _is_rebuilt(one.plan)]
@@ -350,7 +370,8 @@ _TRIED = 64  # images that a checkpoint is tried on
 def propose(suite: Suite) -> Proposal:
     """Open the images and the weights of a suite, and say by them what it leaves open of its data; nothing is kept.
 
-    ConfigError where there are none, the network does not take such images, or its classes are others.
+    Raises:
+        ConfigError: there are none, the network does not take such images, or its classes are others.
     """
     data, reasons = framing_proposed(suite)
     with tempfile.TemporaryDirectory() as scratch:

@@ -42,9 +42,12 @@ TrueCorrect = Mapping[tuple[str, Runtime], int]
 class Family:
     """What rows that were measured side by side know of one another.
 
-    `anchors` are, by batch size, the first candidate timed, which the others' ratios are to; `holm_p`, by engine and
-    batch size, McNemar's p-value, adjusted for all candidates of that size; `throttled` counts the samples that were
-    taken while a device held back; `pools` tell, by runtime, batch size and way of timing, how much processes differ.
+    Args:
+        anchors: by batch size the first candidate timed, which the others' ratios are to.
+        holm_p: by engine and batch size McNemar's p-value, adjusted for all candidates of that size.
+        true_correct: by variant and placement what the int8 graph gets right in true arithmetic.
+        throttled: counts the samples that were taken while a device held back.
+        pools: by runtime, batch size and way of timing how much processes differ.
     """
 
     anchors: Mapping[int, Measured] = field(default_factory=dict)
@@ -97,7 +100,14 @@ def _pools(found: Sequence[Measured]) -> dict[tuple[str, int, Way], Pool]:
 
 
 def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role: Role = "candidate") -> Row:
-    """Return the row of one engine at one batch size."""
+    """Return the row of one engine at one batch size.
+
+    Args:
+        measured: what was learnt of it.
+        sidecar: what it is.
+        family: of what was measured beside it.
+        role: in the decision.
+    """
     opening, run = measured.opening, measured.last_run or Run()
     device = opening.device if opening else sidecar.device
     status, reason = _status(measured)

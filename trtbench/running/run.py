@@ -61,9 +61,14 @@ class Looks:
 
 
 def remember_look(runs: Path, test_sha256: str, engines: Collection[str]) -> Looks:
-    """Write down that a decision looked at engines (by sha256) on a test split; one at no new engine is no new look.
+    """Write down that a decision looked at these engines on this test split; one at no new engine is no new look.
 
     A file that cannot be read is begun anew: it serves a warning, and a run must not fail by it, nor by a full disk.
+
+    Args:
+        runs: the folder of the runs.
+        test_sha256: of the images and labels.
+        engines: sha256 of each file.
     """
     path = runs / LOOKS
     seen = _seen(path)
@@ -96,9 +101,18 @@ def run_suite(
     tell: Listener = nobody,
     kind: str = "",
 ) -> tuple[Report, Path]:
-    """Build, score and time a suite, decide, and write the report; return it and the folder it stands in.
+    """Build, score and time a suite, decide, and write the report; one that is interrupted leaves what it had.
 
-    `argv` is for the record, `now` names the folder, and so does `kind`: of device, where the suite runs on several.
+    Args:
+        suite: the validated suite.
+        places: folders.
+        argv: the command, for the record.
+        now: when the run began; names its folder.
+        tell: told of progress.
+        kind: of device, where the suite runs on several; the folder's name ends in it.
+
+    Returns:
+        The report and the folder it stands in.
 
     Raises:
         CapabilityError: the suite names a GPU that is not here.
@@ -235,7 +249,11 @@ class Origin:
 
 
 def write_origin(run: Path, suite: Suite, places: Places, *, artefacts: Collection[str] = ()) -> None:
-    """Keep what a run is made of in its folder, and the names of the artefacts it used."""
+    """Keep what a run is made of in its folder, and the names of the artefacts it used.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     kept = {
         "folder": str(Path.cwd()),
         "runs": str(places.runs.absolute()),
@@ -249,7 +267,11 @@ def write_origin(run: Path, suite: Suite, places: Places, *, artefacts: Collecti
 
 
 def read_origin(run: Path) -> Origin:
-    """Return what a run was made of; of one that kept nothing, what its report says, read from this folder."""
+    """Return what a run was made of; of one that kept nothing, what its report says, read from this folder.
+
+    Raises:
+        ConfigError: there is no report, or what was kept is damaged.
+    """
     folder = run if run.is_dir() else run.parent
     try:
         kept = read_json(folder / _ORIGIN)

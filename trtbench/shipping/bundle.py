@@ -111,7 +111,11 @@ class Bundle:
 
 
 def seal(folder: Path, bundle: Mapping[str, Any]) -> None:
-    """Write bundle.json: the fields of a bundle, the sha256 of every other file of the folder, and its own."""
+    """Write bundle.json: the fields of a bundle, the sha256 of every other file of the folder, and its own.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     with storing(folder):
         paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != BUNDLE)
         files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
@@ -149,7 +153,11 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def zipped(folder: Path) -> Path:
-    """Write a bundle as one file beside its folder; equal bundles are equal bytes."""
+    """Write a bundle as one file beside its folder; equal bundles are equal bytes.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     target = folder.with_name(f"{folder.name}.zip")
     partial = target.with_name(f".{target.name}.partial")
     with storing(target):
@@ -168,7 +176,16 @@ def _adapter() -> TypeAdapter[Bundle]:
 
 
 def beside(folder: Path, shipped: Report, run: Report) -> Matched:
-    """Return the pairs of rows to compare of a bundle in production and a new run: of its name, and the recommended."""
+    """Return the pairs of rows to compare of a bundle in production and a new run: of its name, and the recommended.
+
+    Args:
+        folder: of the bundle.
+        shipped: the report in it.
+        run: of the new run.
+
+    Raises:
+        ConfigError: a file of the bundle was changed.
+    """
     bundle = read_bundle(folder)
     before = next((row for row in shipped.rows if row.name == bundle.row and is_measured(row)), None)
     wanted = dict.fromkeys((bundle.row, run.decision.winner))

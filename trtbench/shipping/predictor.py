@@ -50,8 +50,11 @@ class Prediction:
 class Predictor:
     """An open engine; calls from several threads take turns.
 
-    `classes` are in the order of the logits; none of a network that is no classifier. The engine takes `batch` images
-    at once; fewer are padded, so that an image's logits are always the same.
+    Args:
+        engine: as its runtime opened it.
+        sidecar: of its file.
+        classes: their names, in the order of the logits; none of a network that is no classifier.
+        batch: images the engine takes at once; fewer are padded, so that an image's logits are always the same.
     """
 
     def __init__(self, engine: Engine, sidecar: Sidecar, *, classes: Sequence[str], batch: int) -> None:

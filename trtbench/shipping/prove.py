@@ -33,8 +33,15 @@ def prove(
 ) -> tuple[Proof, NDArray[np.float32]]:
     """Score the test split in a fresh process that knows the bundle alone; return the proof and the logits.
 
-    `correct` is what the run counted, `noted` the first class of each image as it noted it, () where it noted none.
-    GateError where the process fails, the count is another, or an image flips that is no near-tie.
+    Args:
+        folder: of the bundle.
+        test: the images and their labels.
+        batch: at which the engine was measured.
+        correct: what the run counted.
+        noted: the first class of each image as the run noted it; () where it noted none.
+
+    Raises:
+        GateError: the process fails, the count is another, or an image flips that is no near-tie.
     """
     logits = scored(folder, test.images, batch=batch)
     first = logits.argmax(axis=1)
@@ -58,10 +65,18 @@ def prove_outputs(
     noted: FidelityRecord,
     outputs: Sequence[Output],
 ) -> tuple[Proof, NDArray[np.float32]]:
-    """Compute the outputs of all images likewise, and hold them to the float network's, `reference`, as the run did.
+    """Compute the outputs of all images likewise, and hold them to the float network's as the run did.
+
+    Args:
+        folder: of the bundle.
+        images: those of the run.
+        batch: at which the engine was measured.
+        reference: the float network's outputs of these images.
+        noted: what the run found.
+        outputs: which there are.
 
     Raises:
-        GateError: the process fails, or an output's noise is another than `noted`, by more than MARGIN of the output.
+        GateError: the process fails, or an output's noise is another, by more than MARGIN of the output.
         EngineError: the outputs are not finite, or not these.
     """
     found = scored(folder, images, batch=batch)
@@ -90,8 +105,10 @@ def _noise(snr_db: float | None) -> float:
 def scored(folder: Path, images: NDArray[np.uint8], *, batch: int) -> NDArray[np.float32]:
     """Return the logits that a bundle's own predict.py gives of uint8 images (N, C, H, W), in a process of its own.
 
-    Of a network that is no classifier they are all its outputs, flattened, side by side. GateError, with the process's
-    last words, where it fails.
+    Of a network that is no classifier they are all its outputs, flattened, side by side.
+
+    Raises:
+        GateError: it fails; with its last words.
     """
     with tempfile.TemporaryDirectory(prefix="trtbench-") as scratch:
         pixels, logits = Path(scratch) / "pixels.npy", Path(scratch) / "logits.npy"

@@ -42,7 +42,9 @@ _SERVER = "see what its server says: python -m venv triton; triton/bin/pip insta
 def largest_batch(described: Mapping[str, Any], *, takes_any: bool) -> int:
     """Return the largest batch that Triton may form; 0 where the engine takes one size only.
 
-    An engine that `takes_any` runs at every batch size, and was measured at some.
+    Args:
+        described: the fields of the bundle.
+        takes_any: the engine takes batches of every size, and was measured at some.
     """
     if described["profile"] is not None:
         low, _, high = described["profile"]
@@ -58,10 +60,17 @@ def served_name(described: Mapping[str, Any]) -> str:
 def write_repositories(
     folder: Path, described: Mapping[str, Any], *, ships: str, takes_any: bool, tensors: tuple[str, str]
 ) -> None:
-    """Write both repositories and a client into a bundle's folder, which has its engine.
+    """Write both repositories and a client into a bundle's folder.
 
-    `ships` says who runs the engine in a bundle, as `suite.BACKENDS` does; `tensors` are the names of its input and
-    logits.
+    Args:
+        folder: of the bundle, with its engine.
+        described: the fields of the bundle.
+        ships: who runs the engine in a bundle, as `suite.BACKENDS` says.
+        takes_any: the engine takes batches of every size.
+        tensors: the names of the engine's input and of its logits.
+
+    Raises:
+        StoreError: they cannot be written.
     """
     root, fit, model = folder / "triton", described["preprocessing"], served_name(described)
     own = {one["name"]: one["shape"] for one in described.get("outputs", ())}
@@ -144,12 +153,17 @@ class Served:
 def serve_check(folder: Path, test: Split, *, largest: int, batch: int, correct: int, python: Path) -> Served:
     """Serve a bundle's Python model and send the whole test split through HTTP and gRPC.
 
-    `largest` is the batch that the server forms, 0 where the engine takes `batch` only; `python` the interpreter of an
-    environment with nvidia-pytriton, Pillow and the engine's runtime.
+    Args:
+        folder: of the bundle.
+        test: the images and their labels.
+        largest: batch that the server forms; 0 where the engine takes `batch` only.
+        batch: of the row.
+        correct: what the run counted.
+        python: the interpreter of an environment with nvidia-pytriton, Pillow and the engine's runtime.
 
     Raises:
         CapabilityError: the interpreter cannot serve.
-        GateError: a count is another than `correct`, or a batch beyond the largest is taken.
+        GateError: a count is another, or a batch beyond the largest is taken.
     """
     batches = sorted({1, min(3, largest), largest}) if largest else [batch]
     with tempfile.TemporaryDirectory(prefix="trtbench-") as scratch:

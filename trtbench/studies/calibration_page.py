@@ -36,7 +36,11 @@ def study_json(found: Study) -> dict[str, Any]:
 
 
 def write_study(found: Study, folder: Path) -> None:
-    """Write calibration-study.json, .md and .png into `folder`; each is whole or absent."""
+    """Write calibration-study.json, .md and .png into `folder`; each is whole or absent.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
     write_atomically(folder / "calibration-study.json", json.dumps(study_json(found), indent=1) + "\n")
     write_atomically(folder / "calibration-study.png", png(study_figure(found)))
     write_atomically(folder / "calibration-study.md", study_markdown(found, plot="calibration-study.png"))

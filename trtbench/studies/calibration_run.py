@@ -258,7 +258,9 @@ def chained(
 def study_calibration(makings: Makings, config: StudyConfig) -> Study:
     """Score the INT8 network of a suite's first variant for every sampling, size, seed and method.
 
-    Of the suite's calibration only `weights` and `equalise` count. An unbalanced sample has as many images in all.
+    Args:
+        makings: of the suite, with a listener for progress. Of its calibration only `weights` and `equalise` count.
+        config: what is varied. Sizes are images per class; an unbalanced sample has as many images in all.
 
     Raises:
         ConfigError: a method, the placement or the split cannot be, or the images have no labels.

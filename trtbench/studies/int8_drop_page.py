@@ -37,7 +37,11 @@ def explanation_json(found: Explanation) -> dict[str, Any]:
 
 
 def write_explanation(found: Explanation, folder: Path) -> None:
-    """Write explain.json, explain.md, exclude.yaml and explain.png into `folder`; each is whole or absent."""
+    """Write explain.json, explain.md, exclude.yaml and explain.png into `folder`; each is whole or absent.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
     write_atomically(folder / "explain.json", json.dumps(explanation_json(found), indent=1) + "\n")
     write_atomically(folder / "explain.png", png(layers_figure(found)))
     write_atomically(folder / "explain.md", explanation_markdown(found, plot="explain.png"))

@@ -44,11 +44,14 @@ def explain_int8(
     max_drop_pp: float | None = None,
     kernels: KernelConfig | None = None,
 ) -> Explanation:
-    """Explain the INT8 drop of a variant, by default the suite's first.
+    """Explain the INT8 drop of one variant of a suite.
 
-    `placement` is of the Q/DQ pairs that are taken apart, by default those of the engine that the suite builds;
-    `max_drop_pp` the drop that the layers kept in float must bring, by default the suite's; `kernels` are compared
-    beside those of the engine as built.
+    Args:
+        makings: of the suite, with a listener for progress.
+        variant: its name; by default the suite's first.
+        placement: the Q/DQ pairs that are taken apart: by default those of the engine that the suite builds.
+        max_drop_pp: the drop that the layers kept in float must bring; by default the suite's.
+        kernels: which kernels are compared beside those of the engine as built.
 
     Raises:
         ConfigError: the suite has no such variant or builds no such engine.

@@ -64,7 +64,8 @@ _LOGITS = "logits.npy"
 def saturating_matmul(codes: NDArray[np.uint8], weights: NDArray[np.int8]) -> tuple[NDArray[np.int64], int]:
     """Multiply uint8 (positions, K) by int8 (K, channels), each pair of neighbours along K added in saturating int16.
 
-    Returns the sums, int64 (positions, channels), and how many pairs saturated.
+    Returns:
+        The sums, int64 (positions, channels), and how many pairs saturated.
     """
     exact = np.rint(codes.astype(np.float64) @ weights.astype(np.float64)).astype(np.int64)
     even = len(weights) // 2 * 2  # a last, single product fits int16
@@ -218,9 +219,16 @@ class KernelConfig:
 def kernel_effects(
     makings: Makings, plan: EnginePlan, truth: TrueArithmetic, config: KernelConfig
 ) -> Iterator[tuple[str, KernelEffect]]:
-    """Yield the precision an engine achieved with each way to run it, as built first; it is built where it is missing.
+    """Yield the precision an engine achieved with each way to run it, as built first.
 
-    EngineError where it cannot be built or run, or not under the emulator.
+    Args:
+        makings: of the suite; the engine is built where it is missing.
+        plan: the engine.
+        truth: true arithmetic on the test images.
+        config: which kernels.
+
+    Raises:
+        EngineError: the engine cannot be built or run, or not under the emulator.
     """
     path, sidecar = build_engine(makings, plan)
     graph = onnx.load(quantized_graph(makings, plan.variant, runtime=BACKENDS[plan.backend].placement).path(GRAPH))

@@ -69,7 +69,14 @@ class SeedStudy:
 def train_seeds(suite: Suite, *, seeds: int, output: Path, tell: Listener = nobody) -> SeedStudy:
     """Train by the suite's seed, the one after it, ..., each into output/seed-N, and score each on the test split.
 
-    The suite is of one variant that is trained, or of the dense network with a training budget.
+    Args:
+        suite: of one variant that is trained, or of the dense network with a training budget.
+        seeds: how many.
+        output: the folder.
+        tell: told of the epochs.
+
+    Raises:
+        ConfigError: fewer than two seeds.
     """
     if seeds < 2:  # noqa: PLR2004  one has no spread
         raise ConfigError("seeds", expected="at least 2", got=str(seeds), cure="one run needs no spread")

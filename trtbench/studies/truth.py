@@ -96,9 +96,12 @@ def measured(_folder: Path, *, graph: Graph, reference: Graph, tensors: tuple[st
 
 
 class TrueArithmetic:
-    """What graphs compute beside one float graph, each node as the standard defines it, kept in the store.
+    """What graphs compute beside one float graph, each node as the standard defines it.
 
-    Results on the validation split may steer a search, those on test may not.
+    Args:
+        makings: whose store keeps the results and whose images are run.
+        reference: the float graph.
+        split: the images; results on validation may steer a search, those on test may not.
     """
 
     def __init__(self, makings: Makings, reference: onnx.ModelProto, *, split: SplitName) -> None:

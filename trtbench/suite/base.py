@@ -53,7 +53,11 @@ AnyPart = TypeVar("AnyPart", bound=Part)
 
 
 def unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Refuse, by ValueError, a list that names something twice."""
+    """Refuse a list that names something twice.
+
+    Raises:
+        ValueError: it does.
+    """
     if len(set(items)) < len(items):
         raise ValueError("each only once")
     return items
@@ -62,9 +66,16 @@ def unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
 def validated(
     kind: type[AnyPart], raw: dict[Any, Any], *, origin: str, locate: Callable[[Path], str] = lambda _: ""
 ) -> AnyPart:
-    """Validate raw values as a part of a suite; ConfigError has one line per fault.
+    """Validate raw values as a part of a suite.
 
-    `origin` says where they come from, `locate` where a path stands there, as ":3:7".
+    Args:
+        kind: the part.
+        raw: its keys.
+        origin: where they come from.
+        locate: says where a path stands there, as ":3:7"; "" where there is no text.
+
+    Raises:
+        ConfigError: one line per fault.
     """
     try:
         # JSON has no tuples and no paths, so that strictness (a number in quotes is no number) leaves those alone.
@@ -78,7 +89,11 @@ def validated(
 
 
 def options(part: type[AnyPart], /, **values: Any) -> AnyPart:
-    """Validate one part of a suite that came as command-line options; None stands for the default."""
+    """Validate one part of a suite that came as command-line options; None stands for the default.
+
+    Raises:
+        ConfigError: a value that cannot be, named as in the suite file.
+    """
     given = {name: value for name, value in values.items() if value is not None}
     return validated(part, given, origin="command line")
 

@@ -66,7 +66,11 @@ def load_suite(source: str | Path) -> Suite:
 
 
 def parse_suite(text: str, *, origin: str, base: Path | None = None) -> Suite:
-    """Validate the text of a suite; ConfigError has one line per fault, each with file, line, column, key and cure."""
+    """Validate the text of a suite.
+
+    Raises:
+        ConfigError: one line per fault, each with file, line, column, key, expectation, finding and cure.
+    """
     try:
         raw = parse_yaml(text)
     except YamlError as error:

@@ -53,6 +53,12 @@ def hard_loss(logits: Tensor, labels: Tensor, *, kind: str = "cross-entropy", la
     mse, l1 and smooth-l1 are distances of the probabilities to the one-hot target, kl-div its divergence from them; all
     three, as cross-entropy, take a target of which `label_smoothing` is spread over all classes (Szegedy et al. 2015,
     section 7). nll is that of the log probabilities, which knows no smoothing.
+
+    Args:
+        logits: (N, K), in any float type.
+        labels: int64 (N,).
+        kind: cross-entropy, mse, l1, smooth-l1, nll or kl-div.
+        label_smoothing: share of the target that is spread.
     """
     logits = logits.float()
     if kind == "cross-entropy":
@@ -103,10 +109,16 @@ def _magnitude(tensors: list[nn.Parameter]) -> Tensor:
 def augmented_batch(
     images: DeviceImages, indices: Tensor, *, config: AugmentConfig, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Gather a batch, cropped and mirrored, normalise it and blank squares; return inputs and labels, on the device.
+    """Gather a batch, cropped and mirrored, normalise it and blank squares.
 
-    Inputs are float32 (N, C, H, W), labels int64 (N,). The generator is on the CPU, so that every device sees the same
-    batches.
+    Args:
+        images: the split on its device.
+        indices: int64 (N,) on the CPU.
+        config: what to do.
+        generator: on the CPU, so that every device sees the same batches.
+
+    Returns:
+        The network's input float32 (N, C, H, W) and the labels int64 (N,), on the device of the images.
     """
     height, width = images.pixels.shape[1:3]
     device = images.pixels.device
@@ -127,8 +139,9 @@ def augmented_batch(
 def crop_positions(count: int, size: int, *, padding: int, generator: Generator) -> Tensor:
     """Draw, per image, which source pixels a crop of a reflection-padded image shows along one axis.
 
-    int64 (count, size) in [0, size), as `padding` pixels reflected without the border repeated, cropped at a uniform
-    offset in [0, 2 * padding].
+    Returns:
+        int64 (count, size) in [0, size), as `padding` pixels reflected without the border repeated, cropped at a
+        uniform offset in [0, 2 * padding].
     """
     shifts = torch.randint(-padding, padding + 1, (count, 1), generator=generator)
     positions = torch.arange(size) + shifts
@@ -154,7 +167,11 @@ def _outside(count: int, size: int, *, side: int, generator: Generator) -> Tenso
 def mixed(inputs: Tensor, labels: Tensor, *, config: AugmentConfig, generator: Generator) -> tuple[Tensor, Labels]:
     """Mix each image with another one of the batch, or leave all as they are where both methods are off.
 
-    With both on, each batch gets one or the other, evenly.
+    Args:
+        inputs: float32 (N, C, H, W).
+        labels: int64 (N,).
+        config: the Beta parameters; with both on, each batch gets one or the other, evenly.
+        generator: on the CPU.
     """
     methods = [(alpha, mix) for alpha, mix in ((config.mixup, _mixup), (config.cutmix, _cutmix)) if alpha]
     if not methods:

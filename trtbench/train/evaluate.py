@@ -32,9 +32,17 @@ def predict(
     device: str | torch.device = "cpu",
     batch_size: int = _BATCH_SIZE,
 ) -> NDArray[np.float32]:
-    """Return the logits of a network in evaluation mode, float32 (N, K), of uint8 images (N, C, H, W).
+    """Return the logits of a network in evaluation mode.
 
-    The network is moved to the device (`cpu`, `cuda` or `cuda:N`), where it stays; its training mode is kept.
+    Args:
+        model: moved to `device`, where it stays; its training mode is kept.
+        images: uint8 (N, C, H, W), at least one.
+        preprocessing: how pixels become the input.
+        device: `cpu`, `cuda` or `cuda:N`.
+        batch_size: images per forward pass; the last pass may hold fewer.
+
+    Returns:
+        float32 (N, K).
 
     Raises:
         DataError: no images.
@@ -66,7 +74,11 @@ def score(model: nn.Module, images: DeviceImages) -> tuple[float, int]:
 
 
 def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Run a network that answers with one tensor (N, K); ConfigError where it answers with anything else."""
+    """Run a network that answers with one tensor (N, K).
+
+    Raises:
+        ConfigError: it answers with anything else.
+    """
     logits = model(inputs)
     if isinstance(logits, torch.Tensor) and logits.ndim == 2 and len(logits) == len(inputs):  # noqa: PLR2004  (N, K)
         return logits
@@ -103,7 +115,11 @@ class DeviceImages:
 
 
 def place(split: Split, preprocessing: Preprocessing, *, device: torch.device, is_channels_last: bool) -> DeviceImages:
-    """Put a split on a device; the network's input gets the memory format asked for."""
+    """Put a split on a device; the network's input gets the memory format asked for.
+
+    Raises:
+        DataError: dtype or shape of the images do not fit the preprocessing.
+    """
     normalise(split.images[:1], preprocessing)
     pixels = torch.from_numpy(np.ascontiguousarray(split.images.transpose(0, 2, 3, 1)))
     return DeviceImages(
@@ -124,7 +140,12 @@ def _table(preprocessing: Preprocessing) -> np.ndarray[tuple[int], np.dtype[np.f
 
 
 def as_device(name: str | torch.device) -> torch.device:
-    """Return the device called `cpu`, `cuda` or `cuda:N`; ConfigError for other names, CapabilityError if not here."""
+    """Return the device called `name`: `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        ConfigError: no such name.
+        CapabilityError: a CUDA device that is not here.
+    """
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -212,7 +212,11 @@ def _weights_sha256(model: nn.Module) -> str:
 
 
 def save_progress(path: Path, progress: Progress, *, fingerprint: Mapping[str, str]) -> None:
-    """Write the state as a file that `torch.load(weights_only=True)` reads."""
+    """Write the state as a file that `torch.load(weights_only=True)` reads.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written.
+    """
     state = {
         "fingerprint": dict(fingerprint),
         "model": progress.model.state_dict(),
@@ -230,7 +234,11 @@ def save_progress(path: Path, progress: Progress, *, fingerprint: Mapping[str, s
 
 
 def load_progress(path: Path, progress: Progress, *, fingerprint: Mapping[str, str]) -> str:
-    """Restore the state of an interrupted run of the same fit, or say why the file that is there is of no use."""
+    """Restore the state of an interrupted run of the same fit, if there is one.
+
+    Returns:
+        An empty string, or why the file that is there is of no use: nothing was restored.
+    """
     if not path.exists():
         return ""
     try:

@@ -68,15 +68,20 @@ def fit(
 ) -> FitRecord:
     """Train a network on `dataset.train` and leave it with the weights of its best epoch on `dataset.validation`.
 
-    It is trained in place, moved to `device`, where it stays, and returned in evaluation mode. What its masks let go
-    stays zero. Best means most right, then the lower loss, then the earlier epoch. With 0 epochs the weights stay as
-    they are.
+    What the network's masks let go stays zero. Best means most right, then the lower loss, then the earlier epoch.
+    After every epoch the whole state stands in `folder/epoch.pt`; a second call with the same start weights, data and
+    config goes on from there, and ends with the same weights, bit for bit, as a run that was not interrupted. Torch's
+    global random state neither decides anything nor changes; the number of threads stays what it is.
 
-    After every epoch the whole state stands in `folder/epoch.pt`, beside config.json, history.json, train.log and
-    curves.png; a second call with the same start weights, data and config goes on from there, and ends with the same
-    weights, bit for bit, as a run that was not interrupted. Torch's global random state neither decides anything nor
-    changes; the number of threads stays what it is. `on_epoch` is called when an epoch's state is on the disk. The
-    teacher is used where `config.distill` is set.
+    Args:
+        model: trained in place, moved to `device` where it stays, returned in evaluation mode, its weights contiguous.
+        dataset: its test split is not read.
+        config: the budget; with 0 epochs the weights stay as they are.
+        folder: gets epoch.pt, config.json, history.json, train.log and curves.png.
+        teacher: used, unchanged, where `config.distill` is set.
+        hooks: what a compression method does while the network learns.
+        device: `cpu`, `cuda` or `cuda:N`.
+        on_epoch: called after each epoch, when its state is on the disk.
 
     Raises:
         ConfigError: the budget does not fit the data, the device or the network.

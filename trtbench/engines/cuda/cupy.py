@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
 
 def open_cupy(index: int) -> CupyCuda:
-    """Return a device by CuPy; CapabilityError where it is absent or broken, DeviceError without such a device."""
+    """Return a device by CuPy.
+
+    Raises:
+        CapabilityError: CuPy is absent or cannot be imported.
+        DeviceError: it sees no such device.
+    """
     cupy: Any = load("cupy")
     package = f"cupy {cupy.__version__}"
     try:
@@ -126,7 +131,11 @@ class CupyCuda:
         self._stream.synchronize()
 
     def capture(self, launch: Operation) -> Operation:
-        """Record what `launch` queues as a CUDA graph; CuPy's default mode is relaxed, ours is thread-local."""
+        """Record what `launch` queues as a CUDA graph; CuPy's default mode is relaxed, ours is thread-local.
+
+        Raises:
+            DeviceError: it cannot be captured.
+        """
         with _mapped("CUDA graph"):
             self._stream.begin_capture(mode=self._runtime.streamCaptureModeThreadLocal)
             try:
@@ -140,7 +149,11 @@ class CupyCuda:
         return partial(graph.launch, self._stream)
 
     def kernel(self, source: str, *, name: str) -> CupyKernel:
-        """Compile a kernel with NVRTC."""
+        """Compile a kernel with NVRTC.
+
+        Raises:
+            DeviceError: it does not compile, or NVRTC is absent.
+        """
         kernel = self._cupy.RawKernel(source, name)
         try:
             kernel.compile()

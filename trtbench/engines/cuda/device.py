@@ -171,7 +171,11 @@ class Cuda(Protocol):
 
 
 def require_device(index: int, *, count: int, package: str) -> None:
-    """Raise DeviceError unless a package sees the device."""
+    """Raise unless a package sees the device.
+
+    Raises:
+        DeviceError: it does not.
+    """
     if not 0 <= index < count:
         raise DeviceError(
             package, expected=f"device {index}", got=f"{count} devices", cure="check CUDA_VISIBLE_DEVICES and the suite"
@@ -179,10 +183,16 @@ def require_device(index: int, *, count: int, package: str) -> None:
 
 
 def device_uuid(index: int, *, name: str, known: bytes = b"", load: Callable[[str], Any] = ctypes.CDLL) -> str:
-    """Return the UUID that libcuda tells of a device, or of the MIG slice it is, as nvidia-smi writes it.
+    """Return the UUID that libcuda tells of a device, of the MIG slice where it is one.
 
-    `name` is the driver's: slices have MIG in it. `known` is what the package tells instead, `load` opens a library;
-    CuPy's is cut at its first zero byte, and PyCUDA has none. "" where nobody tells.
+    Args:
+        index: the device.
+        name: what the driver calls it: slices have MIG in it.
+        known: what the package tells instead; CuPy's is cut at its first zero byte, and PyCUDA has none.
+        load: opens a library.
+
+    Returns:
+        It as nvidia-smi writes it; "" where nobody tells.
     """
     raw = _asked_of_libcuda(index, load) or (known if len(known) == _UUID_BYTES else b"")
     return f"{'MIG' if ' MIG ' in name else 'GPU'}-{uuid.UUID(bytes=raw)}" if raw else ""

@@ -28,7 +28,12 @@ _NON_BLOCKING = (
 
 
 def open_pycuda(index: int) -> PycudaCuda:
-    """Return a device by PyCUDA; CapabilityError where it is absent, DeviceError without such a device."""
+    """Return a device by PyCUDA.
+
+    Raises:
+        CapabilityError: PyCUDA is absent, or finds no driver.
+        DeviceError: it sees no such device.
+    """
     driver: Any = load("pycuda.driver")
     try:
         driver.init()
@@ -124,7 +129,11 @@ class PycudaCuda:
         self._stream.synchronize()
 
     def capture(self, launch: Operation) -> Operation:  # noqa: ARG002  the seam's signature
-        """Refuse: PyCUDA captures no stream."""
+        """Refuse: PyCUDA captures no stream.
+
+        Raises:
+            UnsupportedError: always.
+        """
         cure = "install CuPy: pip install 'trtbench[cu12-base]' or 'trtbench[cu13-base]'"
         raise UnsupportedError("CUDA graphs by PyCUDA", expected="CuPy", got=self.package, cure=cure)
 

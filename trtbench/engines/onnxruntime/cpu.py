@@ -71,6 +71,10 @@ class CpuBackend:
 
         On x86 without VNNI the int8 kernels add pairs of products in 16 bits and saturate; there the slower exact
         kernels are chosen by `x64quantprecision`, so that the model stays the one TensorRT gets.
+
+        Raises:
+            UnsupportedError: the precision is none of this runtime's.
+            EngineError: ONNX Runtime refuses the graph.
         """
         refuse_precision(request.precision, self.name, known=self.precisions)
         settings = {"x64quantprecision": request.precision != "fp32" and not _has_int8_dot()}
@@ -92,7 +96,17 @@ class CpuBackend:
         return BuildResult(achieved=achieved, weight_bytes=stored, settings=settings, notes=notes)
 
     def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> OnnxRuntimeEngine:
-        """Load an engine file at `settings["threads"]` (intra-op) and `spin`; what the build decided goes before."""
+        """Load an engine file.
+
+        Args:
+            path: the engine file.
+            sidecar: its sidecar, already checked.
+            settings: `threads` (intra-op) and `spin`; what the build decided is in the sidecar.
+
+        Raises:
+            EngineError: the file cannot be loaded.
+            ProviderError: ONNX Runtime chose another device.
+        """
         ort = onnxruntime()
         wanted = {"threads": 1, "spin": False, **settings, **sidecar.settings}
         options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings=wanted)
@@ -201,7 +215,11 @@ class OnnxRuntimeSession:
 
 
 def integer_convolutions(engine: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the convolutions of an engine file that this CPU computes in integers."""
+    """Return the names of the convolutions of an engine file that this CPU computes in integers.
+
+    Raises:
+        EngineError: the file cannot be loaded.
+    """
     nodes = (node for node in _fused_nodes(engine, settings) if node.op_type in _INT8_CONVOLUTIONS)
     return tuple(node.name.partition(_FUSED_MARK)[0] for node in nodes)
 

@@ -81,7 +81,13 @@ class CudaBackend:
         )
 
     def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> DeviceEngine:
-        """Load an engine file."""
+        """Load an engine file.
+
+        Raises:
+            ProviderError: CUDA cannot be used, or some nodes would run on the CPU.
+            DeviceError: there is no package to drive CUDA with.
+            EngineError: it does not load.
+        """
         require_provider(onnxruntime(), CUDA)
         return open_on_device(path, sidecar, settings, providers={CUDA: _OPTIONS}, level=_LEVEL)
 
@@ -99,7 +105,20 @@ def _refuse_int8(precision: str) -> None:
 def open_on_device(
     path: Path, sidecar: Sidecar, settings: Mapping[str, Any], *, providers: Providers, level: str
 ) -> DeviceEngine:
-    """Load an engine file on the GPU, on a stream of ours, which is added to each provider's options."""
+    """Load an engine file on the GPU, on a stream of ours.
+
+    Args:
+        path: the engine file.
+        sidecar: its sidecar, already checked.
+        settings: what is asked for beside the build's own settings.
+        providers: with their options; the stream is added to each.
+        level: the name of ONNX Runtime's optimisation level.
+
+    Raises:
+        DeviceError: CUDA cannot be used.
+        ProviderError: it would not run on the provider asked for.
+        EngineError: it does not load.
+    """
     ort = onnxruntime()
 
     def load(cuda: Cuda) -> Any:
@@ -112,7 +131,15 @@ def open_on_device(
 
 
 class DeviceEngine:
-    """A loaded engine file. ONNX Runtime ties a network to one stream: each further session loads the file again."""
+    """A loaded engine file. ONNX Runtime ties a network to one stream, so each further session loads the file again.
+
+    Args:
+        load: told the device and a stream, returns a session of ONNX Runtime that computes on it.
+        cuda: the device and the first session's stream.
+        device: as rows name it.
+        num_classes: of the logits.
+        settings: in force.
+    """
 
     def __init__(
         self,
@@ -145,7 +172,16 @@ class DeviceEngine:
 
 
 class DeviceSession:
-    """Page-locked host arrays and device buffers of one batch size; `memory` is what ONNX Runtime calls theirs."""
+    """Page-locked host arrays and device buffers of one batch size.
+
+    Args:
+        session: of ONNX Runtime.
+        cuda: the device and the stream that the session computes on.
+        batch: images at a time.
+        num_classes: of the logits.
+        settings: in force.
+        memory: where ONNX Runtime is told that the buffers are.
+    """
 
     def __init__(
         self,

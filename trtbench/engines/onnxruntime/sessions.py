@@ -50,6 +50,12 @@ def session_options(ort: Any, *, level: Any, settings: Mapping[str, Any]) -> Any
 def start(ort: Any, source: Path | bytes, options: Any, *, providers: Providers) -> Any:
     """Open a session and prove that it runs where it was asked to: ONNX Runtime falls back in silence.
 
+    Args:
+        ort: the module.
+        source: the file, or its bytes.
+        options: of the session.
+        providers: the wanted one first; the others take what it does not.
+
     Raises:
         ProviderError: all of the graph, or some of it, would run elsewhere.
         EngineError: the graph is refused.
@@ -83,7 +89,14 @@ def _elsewhere(name: str, wanted: str, *, got: str) -> ProviderError:
 
 
 def require_provider(ort: ModuleType, provider: str, *, load: Callable[..., Any] = ctypes.CDLL) -> None:
-    """Load the library of a GPU provider; what it lacks is told by name, as a ProviderError."""
+    """Load the library of a GPU provider, so that what it lacks is told by name.
+
+    ONNX Runtime itself writes the reason to standard error and opens a session on the CPU. The libraries of CUDA that
+    pip packages bring are loaded first, as ONNX Runtime's documentation asks for.
+
+    Raises:
+        ProviderError: it, or a library it links, cannot be loaded.
+    """
     with contextlib.redirect_stdout(io.StringIO()):  # it prints each library that is missing
         ort.preload_dlls()
     for name, mode in (("shared", ctypes.RTLD_GLOBAL), (_LIBRARIES[provider], ctypes.RTLD_LOCAL)):

@@ -111,7 +111,14 @@ class TensorRtProviderBackend:
         )
 
     def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> DeviceEngine:
-        """Load an engine file."""
+        """Load an engine file.
+
+        Raises:
+            UnsupportedError: TensorRT 11, or no TensorRT.
+            ProviderError: the GPU cannot be used, or some nodes would run on the CPU.
+            DeviceError: there is no package to drive CUDA with.
+            EngineError: it does not load.
+        """
         _ready()
         providers = {TENSORRT: {"device_id": "0"}, CUDA: _CUDA_OPTIONS}
         return open_on_device(path, sidecar, settings, providers=providers, level=_LEVEL)
@@ -121,7 +128,11 @@ def build_options(options: BuildOptions, *, precision: str, image: tuple[str, in
     """Return the provider's options of a build; names and values as its documentation has them.
 
     The provider builds weakly typed networks: the graph's types are hints, and the flags decide which kernels compete.
-    `image` is the input's name, and channels, height and width of one image.
+
+    Args:
+        options: what the suite asks for.
+        precision: the requested one.
+        image: the input's name, and channels, height and width of one image.
     """
     name, *shape = image
     low, high = _batches(options)
@@ -159,7 +170,11 @@ def context_nodes(proto: Any) -> tuple[int, int]:
 
 
 def refuse_tensorrt(environment: Environment, *, load: Callable[..., Any] = ctypes.CDLL) -> None:
-    """Load the TensorRT that the provider is linked to; UnsupportedError where there is another one, or none."""
+    """Raise unless the TensorRT that the provider is linked to can be loaded; it is, for the provider to find.
+
+    Raises:
+        UnsupportedError: another one is installed, or none.
+    """
     package = environment.package("tensorrt")
     what, cure = "backend onnxruntime-tensorrt", "use the backend tensorrt, or install trtbench[cu12]: TensorRT 10"
     if package is not None and package.release[0] > 10:  # noqa: PLR2004  the major that the library is named by

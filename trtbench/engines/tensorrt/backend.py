@@ -40,6 +40,10 @@ class TensorRtBackend:
 
         In `int8` alone every layer but the quantized ones is FP32, so that it would lose unfairly: among the usual
         precisions int8+fp16 stands beside it, and where TensorRT calibrates by itself its best precision too.
+
+        Raises:
+            CapabilityError: TensorRT is absent.
+            DeviceError: CUDA cannot be used.
         """
         from trtbench.engines.cuda import open_cuda
         from trtbench.engines.tensorrt.library import abilities
@@ -63,7 +67,14 @@ class TensorRtBackend:
         return build_engine(request)
 
     def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> TensorrtEngine:
-        """Load an engine whose sidecar was checked, after comparing its TensorRT version with the installed one."""
+        """Load an engine whose sidecar was checked, after comparing its TensorRT version with the installed one.
+
+        Raises:
+            SidecarError: it was built with another TensorRT.
+            DeviceError: CUDA cannot be used.
+            EngineError: it does not load; with the lines of TensorRT's logger and the command that builds it again.
+            OutOfMemoryError: the device is full.
+        """
         from trtbench.engines.cuda import open_cuda
         from trtbench.engines.tensorrt.library import abilities
         from trtbench.engines.tensorrt.plan import load_plan, refuse_version

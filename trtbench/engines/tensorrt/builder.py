@@ -122,9 +122,22 @@ def serialize(
     beside: Callable[[trt.Builder, trt.IBuilderConfig, ParsedNetwork], AbstractContextManager[None]],
     current: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Serialized:
-    """Parse a graph and build it: `beside` is what the build happens in, `current` what its thread does.
+    """Parse a graph and build it.
 
-    `lines` is what the logger keeps, which outlives the builder.
+    Args:
+        request: its options, and who is told of progress.
+        plan: of the precision.
+        source: the graph.
+        lines: what the logger keeps.
+        logger: it outlives the builder.
+        beside: what the build happens in, given the builder, its configuration and the network.
+        current: what the thread that builds happens in.
+
+    Raises:
+        DeviceError: the library found no device it can use.
+        GraphError: the graph cannot be parsed; by node.
+        EngineError: the builder failed; with the lines of its logger.
+        OutOfMemoryError: memory ran out.
     """
     builder = create_builder(logger, lines)
     config = builder.create_builder_config()

@@ -39,7 +39,12 @@ _CURE = "give the file that a calibrator's write_calibration_cache wrote"
 
 
 class KeyedCache:
-    """One cache file as TensorRT writes it and, beside it, `<name>.json` with its key and its sha256."""
+    """One cache file and, beside it, `<name>.json` with its key and its sha256.
+
+    Args:
+        path: the cache file, as TensorRT writes it.
+        key: the sha256 of all that decides its content.
+    """
 
     def __init__(self, path: Path, *, key: str) -> None:
         self._path = path
@@ -64,7 +69,11 @@ class KeyedCache:
         return content
 
     def write(self, content: bytes) -> None:
-        """Write the cache and then its label: between the two the cache fits no label, and is not read."""
+        """Write the cache and then its label: between the two the cache fits no label, and is not read.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
         write_atomically(self._path, content)
         label = {"key": self._key, "sha256": hashlib.sha256(content).hexdigest()}
         write_atomically(self._label, json.dumps(label, indent=1))
@@ -185,7 +194,14 @@ def thresholds(scales: Mapping[str, float], *, all_zero: float) -> dict[str, flo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingCache:
-    """The cache of one build, of whose file `read_bytes` were taken; it must live until the build has ended."""
+    """The cache of one build; its object must live until the build has ended.
+
+    Args:
+        path: its file.
+        cache: what TensorRT reads from and writes to.
+        read_bytes: bytes taken from the file; 0 started empty.
+        note: what a reader must know, or "".
+    """
 
     path: Path
     cache: trt.ITimingCache
@@ -193,7 +209,11 @@ class TimingCache:
     note: str = ""
 
     def save(self, config: trt.IBuilderConfig) -> None:
-        """Write what the build learned, together with what others wrote meanwhile."""
+        """Write what the build learned, together with what others wrote meanwhile.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
         learned = config.get_timing_cache() or self.cache
         with locked(_lock(self.path)):
             # As trtexec does: what a build learned is added to a fresh cache of the file, not the other way round.

@@ -75,7 +75,10 @@ def normalise_batch(
 ) -> NDArray[np.float32]:
     """Return the chosen images as the network's input: the kernel's NumPy twin.
 
-    `pixels` are uint8 (images, channels, height, width), `chosen` int64 (batch,), `table` is of `level_table`.
+    Args:
+        pixels: uint8 (images, channels, height, width).
+        chosen: int64 (batch,), which images.
+        table: float32 (channels, 256) of `level_table`.
 
     Returns:
         float32 (batch, channels, height, width), C-contiguous; bit for bit that of `normalise`.
@@ -93,9 +96,15 @@ def launch_normalise_batch(
     output: DeviceBuffer,
     shape: tuple[int, int, int, int],
 ) -> None:
-    """Queue the kernel on the stream; `shape` is batch, channels, height, width of the float32 `output`.
+    """Queue the kernel on the stream.
 
-    `pixels` are uint8 (images, channels, height, width), `chosen` int64 (batch,), `table` float32 (channels, 256).
+    Args:
+        kernel: compiled from `SOURCES[NORMALISE_BATCH]`.
+        pixels: uint8 (images, channels, height, width).
+        chosen: int64 (batch,), which images.
+        table: float32 (channels, 256).
+        output: float32 of `shape`.
+        shape: batch, channels, height, width.
     """
     batch, channels, height, width = shape
     plane = height * width
@@ -136,6 +145,11 @@ def make_calibrator(images: CalibrationImages, cuda: Cuda) -> Calibrator:
 
     The usual batch of the calibration profile must be `images.batch_size`: that is what runs, whatever
     `get_batch_size` says.
+
+    Raises:
+        UnsupportedError: this TensorRT has no calibrators: 11 removed them.
+        CalibrationError: the images are no uint8 (N, C, H, W) of this preprocessing, or fewer than one batch.
+        OutOfMemoryError: they do not fit the device.
     """
     trt: Any = load("tensorrt")
     name = _BASES[images.algorithm]
@@ -232,7 +246,11 @@ class Feed:
             self._lay_out = self._by_kernel() or self._by_copy()
 
     def next(self, names: list[str]) -> list[int] | None:
-        """Lay out the next batch; return its address, or None when all are served. It holds until the next call."""
+        """Lay out the next batch; return its address, or None when all are served. It holds until the next call.
+
+        Raises:
+            CalibrationError: the network has not one input.
+        """
         if len(names) != 1:
             raise CalibrationError(
                 "calibration", expected="a network of one input", got=", ".join(names), cure="give it one image input"

@@ -96,7 +96,12 @@ class LayerReport:
 
 
 def report_layers(text: str, *, convolutions: Sequence[str] = ()) -> LayerReport:
-    """Read the inspector's JSON of an engine; without names the layers that are convolutions count."""
+    """Read the inspector's JSON of an engine.
+
+    Args:
+        text: what `get_engine_information` returned.
+        convolutions: the names of the graph's convolutions; without them the layers that are convolutions count.
+    """
     raw = _layers(text)
     layers = [_layer(one) for one in raw if isinstance(one, dict)]
     computing = [layer for layer in layers if layer.kind == "compute"]
@@ -114,7 +119,13 @@ def report_layers(text: str, *, convolutions: Sequence[str] = ()) -> LayerReport
 
 
 def achieved(report: LayerReport, *, precision: str, target: str) -> tuple[str, tuple[str, ...]]:
-    """Say what became of a precision whose convolutions should have `target`; note where that is not all of it."""
+    """Say what became of the requested precision, and note where that is not all of it.
+
+    Args:
+        report: what the inspector told.
+        precision: the requested one.
+        target: what its convolutions should have.
+    """
     counts = Counter(report.convolutions.values())
     total, met = counts.total(), counts[target]
     if not total or counts[UNKNOWN] == total:

@@ -51,7 +51,11 @@ class Abilities:
 
 
 def abilities() -> Abilities:
-    """Import TensorRT and ask it what it can do; CapabilityError where it is absent, broken, or not 10.x or 11.x."""
+    """Import TensorRT and ask it what it can do.
+
+    Raises:
+        CapabilityError: it is absent or broken, or neither 10.x nor 11.x.
+    """
     try:
         _optional.load("tensorrt")
     except OSError as error:  # its package loads the libraries by path, and raises this where one is missing
@@ -167,19 +171,31 @@ def make_logger(lines: LogLines, *, listen: Callable[[str], None] | None = None)
 
 
 def stand_in(package: str) -> None:
-    """Let `import tensorrt` give another package of the same API from now on, in a process for it alone."""
+    """Let `import tensorrt` give another package of the same API from now on, in a process that is for it alone.
+
+    Raises:
+        CapabilityError: it is absent or broken.
+    """
     sys.modules["tensorrt"] = _optional.load(package)
 
 
 def create_builder(logger: trt.ILogger, lines: LogLines) -> trt.Builder:
-    """Return a builder that logs to `logger`, which keeps `lines`."""
+    """Return a builder that logs to `logger`, which keeps `lines`.
+
+    Raises:
+        DeviceError: the library found no device it can use.
+    """
     import tensorrt as trt
 
     return _made(lambda: trt.Builder(logger), "builder", lines)
 
 
 def create_runtime(logger: trt.ILogger, lines: LogLines) -> trt.Runtime:
-    """Return a runtime that logs to `logger`, which keeps `lines`."""
+    """Return a runtime that logs to `logger`, which keeps `lines`.
+
+    Raises:
+        DeviceError: the library found no device it can use.
+    """
     import tensorrt as trt
 
     return _made(lambda: trt.Runtime(logger), "runtime", lines)

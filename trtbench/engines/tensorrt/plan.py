@@ -38,6 +38,11 @@ def machine_of(device: DeviceFacts, options: Mapping[str, Any], *, system: str =
 
     A whole GPU and a slice of it are two machines: their tactics differ. The driver counts by the CUDA it runs, so
     that an update within it keeps the engines.
+
+    Args:
+        device: the GPU.
+        options: those of the build; with `hardware_compatible` any GPU from Ampere on will do.
+        system: operating system and architecture; those of this host by default.
     """
     host = system or f"{platform.system()} {platform.machine()}"
     driver = f"CUDA {_cuda_major(device.driver)} driver"
@@ -61,7 +66,11 @@ def _cuda_major(driver: str) -> str:
 
 
 def refuse_hardware(device: DeviceFacts, *, is_hardware_compatible: bool) -> None:
-    """Refuse a hardware-compatible build before Ampere, by UnsupportedError."""
+    """Refuse a build that cannot be portable.
+
+    Raises:
+        UnsupportedError: hardware-compatible engines begin at Ampere.
+    """
     if is_hardware_compatible and device.compute_capability < _FIRST_PORTABLE_SM:
         what = f"hardware_compatible on SM {sm_of(device)}"
         raise UnsupportedError(what, expected="SM 8.0 or later", cure="leave it out, or build on an Ampere GPU")
@@ -90,7 +99,12 @@ def _parts(version: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
-    """An engine's inputs and outputs (name, mode, shape with -1 where free, dtype) and its inspector's JSON."""
+    """What an engine is.
+
+    Args:
+        tensors: its inputs and outputs: name, mode, shape (-1 where free) and dtype.
+        layers: the engine inspector's JSON.
+    """
 
     tensors: tuple[dict[str, Any], ...]
     layers: str
@@ -113,10 +127,19 @@ def load_plan(
     is_version_compatible: bool,
     check: Callable[[trt.Runtime, LogLines], None] | None = None,
 ) -> Loaded:
-    """Deserialise a plan that we built ourselves: a version-compatible one holds host code that is run.
+    """Deserialise a plan.
 
-    `what` and `cure` are for a message with the lines of TensorRT's logger; `check` raises where the runtime that is to
-    load it says that it cannot.
+    Args:
+        data: the bytes of a plan that we built ourselves: a version-compatible one holds host code that is run.
+        what: how a message calls it.
+        cure: what to do where it does not load.
+        is_version_compatible: it was built to be.
+        check: raises where the runtime that is to load it says that it cannot.
+
+    Raises:
+        DeviceError: TensorRT finds no device.
+        EngineError: it does not load; with the lines of TensorRT's logger.
+        OutOfMemoryError: the device is full.
     """
     lines = LogLines()
     runtime = create_runtime(make_logger(lines), lines)  # pybind11 keeps the logger with it
@@ -212,7 +235,12 @@ def trtexec_line(
 ) -> str:
     """Return the command line of NVIDIA's `trtexec` that builds this engine again.
 
-    TensorRT 11 is strong by default: it knows strongly typed networks only, and its `trtexec` no other flag.
+    Args:
+        request: source, engine and options.
+        plan: the precision.
+        profiles: the shapes of each input: smallest, usual, largest.
+        is_strong_by_default: TensorRT 11 knows strongly typed networks only, and its `trtexec` no other flag.
+        timing_cache: the file of timings that the build read.
     """
     options = request.options
     cache = request.calibration.cache if plan.needs_calibrator and request.calibration else None

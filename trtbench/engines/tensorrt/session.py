@@ -50,9 +50,16 @@ class LayerTime:
 
 
 class TensorrtEngine:
-    """A deserialised engine; its sessions share the weights, and each has a stream beside the engine's own.
+    """A deserialised engine; its sessions share the weights.
 
-    The runtime that deserialised it outlives it. `contexts` makes its sessions' contexts.
+    Args:
+        engine: of TensorRT.
+        runtime: that deserialised it; it must outlive the engine.
+        cuda: the device; each session has a stream beside its own, and it is closed with the engine.
+        sidecar: of the engine file.
+        settings: `cuda_graph` and `clock`; the build's own come from the sidecar.
+        lines: what the runtime's logger says.
+        contexts: how its sessions' contexts are made.
     """
 
     def __init__(
@@ -77,7 +84,13 @@ class TensorrtEngine:
         self._sessions: list[TensorrtSession] = []
 
     def session(self, batch: int) -> TensorrtSession:
-        """Return a session at this batch size; UnsupportedError where no profile of the engine takes it."""
+        """Return a session at this batch size.
+
+        Raises:
+            UnsupportedError: no profile of the engine takes it.
+            OutOfMemoryError: it does not fit the device.
+            EngineError: TensorRT refuses, or the engine closed.
+        """
         if self._engine is None:
             raise EngineError("engine", expected="an open one", got="a closed one", cure="open it again")
         session = TensorrtSession(
@@ -192,7 +205,12 @@ class TensorrtSession:
             )
 
     def profile_layers(self, iterations: int = 100) -> tuple[LayerTime, ...]:
-        """Return the mean time of each layer over `iterations` inferences, of a context of its own."""
+        """Return the mean time of each layer over `iterations` inferences, of a context of its own.
+
+        Raises:
+            EngineError: TensorRT reports nothing.
+            OutOfMemoryError: a second context does not fit.
+        """
         with self._cuda.current():
             context = self._open_context()
             try:
@@ -288,6 +306,16 @@ def profile_layers(
     """Return the time of each layer, in the order they run: of a pass of its own, never one that is timed.
 
     With a profiler attached TensorRT marks each layer and runs no CUDA graph: the sum is more than an inference takes.
+
+    Args:
+        context: one that nothing is timed with.
+        launch: queues one inference of it.
+        wait: waits for it.
+        iterations: inferences to take the mean of; one before them is not counted.
+        lines: of TensorRT's logger.
+
+    Raises:
+        EngineError: TensorRT reports nothing.
     """
     total_ms: dict[str, float] = {}
     launch()

@@ -47,7 +47,12 @@ class Source:
 
 
 def read_source(path: Path, plan: PrecisionPlan) -> Source:
-    """Read an ONNX file and check that TensorRT can make of it what the plan says."""
+    """Read an ONNX file and check that TensorRT can make of it what the plan says.
+
+    Raises:
+        EngineError: it cannot be read.
+        GraphError: it breaks a rule of explicit quantization, or is not of the types that the precision needs.
+    """
     import onnx
 
     try:
@@ -130,7 +135,11 @@ def parse_network(
     is_strongly_typed: bool,
     logger: trt.ILogger,
 ) -> ParsedNetwork:
-    """Parse an ONNX graph; where TensorRT cannot, GraphError names each fault with its node and operator."""
+    """Parse an ONNX graph.
+
+    Raises:
+        GraphError: TensorRT cannot read it; each fault with its node and operator.
+    """
     import tensorrt as trt
 
     # Always by name: the bit of this flag differs between the majors.
@@ -158,10 +167,14 @@ def _told(fault: trt.ParserError) -> str:
 def add_profiles(
     builder: trt.Builder, config: trt.IBuilderConfig, parsed: ParsedNetwork, options: BuildOptions
 ) -> tuple[dict[str, list[list[int]]], ...]:
-    """Give the configuration a profile for each batch size, or one dynamic one; return their shapes.
+    """Give the configuration one optimisation profile for each batch size, or one dynamic profile.
 
-    For each profile the smallest, usual and largest shape of every input. GraphError where the graph's fixed batch is
-    not what was asked for.
+    Returns:
+        For each profile the smallest, usual and largest shape of every input.
+
+    Raises:
+        GraphError: the graph's fixed batch is not what was asked for.
+        EngineError: TensorRT refuses a profile.
     """
     inputs = parsed.inputs
     triples = tuple(_batches(options))
@@ -178,7 +191,12 @@ def add_profiles(
 def set_calibration_profile(
     builder: trt.Builder, config: trt.IBuilderConfig, parsed: ParsedNetwork, *, batch_size: int
 ) -> None:
-    """Say at which shape a calibrator's batches run; TensorRT 10 takes the usual shape of this profile."""
+    """Say at which shape a calibrator's batches run; TensorRT 10 takes the usual shape of this profile.
+
+    Raises:
+        GraphError: the graph's fixed batch is another one.
+        EngineError: TensorRT refuses the profile.
+    """
     inputs = parsed.inputs
     _refuse_shapes(inputs, ((batch_size,) * 3,))
     if all(shape[0] != -1 for shape in inputs.values()):

@@ -57,7 +57,14 @@ class PlainContexts:
 
 @dataclass(slots=True, kw_only=True)
 class Context:
-    """A context (None once closed), its memory where that is ours, the device bytes it takes, and what to note."""
+    """A context, and the memory it works in where that is ours.
+
+    Args:
+        handle: TensorRT's; None once closed.
+        scratch: what we allocated for it, where TensorRT could not.
+        memory_bytes: what its activations take on the device.
+        notes: what a reader of the row must know.
+    """
 
     handle: trt.IExecutionContext | None
     scratch: DeviceBuffer | None
@@ -72,7 +79,16 @@ class Context:
 
 
 def choose_profile(engine: trt.ICudaEngine, name: str, *, shape: tuple[int, ...]) -> int:
-    """Return the profile that takes a shape, the batch first, and was tuned for the nearest batch."""
+    """Return the profile that takes a shape and was tuned for the nearest batch.
+
+    Args:
+        engine: whose profiles.
+        name: the input.
+        shape: of the input, the batch first.
+
+    Raises:
+        UnsupportedError: no profile takes it.
+    """
     fixed = tuple(engine.get_tensor_shape(name))
     if _DYNAMIC not in fixed:
         profiles = [(fixed, fixed, fixed)]
@@ -103,6 +119,10 @@ def open_context(engine: trt.ICudaEngine, *, cuda: Cuda, profile: int, lines: Lo
 
     TensorRT's own is as large as the largest profile wants; ours is as large as this one wants, and CuPy's pool is
     emptied for it.
+
+    Raises:
+        OutOfMemoryError: ours does not fit either.
+        EngineError: TensorRT gives no context, or refuses the profile.
     """
     handle = contexts.make(engine, is_ours=False)
     if handle is not None:
@@ -152,7 +172,11 @@ def _prepare(handle: trt.IExecutionContext, *, cuda: Cuda, profile: int, lines: 
 
 
 def require_true(answer: bool, what: str, *, lines: LogLines) -> None:  # noqa: FBT001  TensorRT's own answer
-    """Raise EngineError, with its log, where TensorRT answered False."""
+    """Raise where TensorRT answered False.
+
+    Raises:
+        EngineError: it did; its log says why.
+    """
     if not answer:
         raise lines.error(what, cure=_CURE)
 
@@ -212,7 +236,11 @@ def _nothing() -> None:
 
 
 def image_input(engine: trt.ICudaEngine) -> str:
-    """Return the name of an engine's only input; EngineError where it has not one, or it is not float32."""
+    """Return the name of an engine's only input.
+
+    Raises:
+        EngineError: it has not one, or it is not float32.
+    """
     import tensorrt as trt
 
     inputs = [name for name in _names(engine) if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
@@ -225,14 +253,29 @@ def image_input(engine: trt.ICudaEngine) -> str:
 
 
 def set_shape(context: trt.IExecutionContext, name: str, *, shape: tuple[int, ...], lines: LogLines) -> None:
-    """Tell a context the shape of its input, after which it knows those of all others."""
+    """Tell a context the shape of its input, after which it knows those of all others.
+
+    Raises:
+        EngineError: TensorRT refuses it, or wants to know more.
+    """
     require_true(context.set_input_shape(name, shape), f"TensorRT refuses shape {shape} of input {name!r}", lines=lines)
     if missing := context.infer_shapes():
         raise EngineError("shapes of the engine", expected="all known", got=f"unknown: {', '.join(missing)}")
 
 
 def allocate(engine: trt.ICudaEngine, context: trt.IExecutionContext, *, cuda: Cuda, num_classes: int) -> IoTensors:
-    """Return memory for every tensor at the context's shapes; the logits are the output (batch, num_classes)."""
+    """Return memory for every tensor at the context's shapes.
+
+    Args:
+        engine: whose tensors.
+        context: with its input's shape set.
+        cuda: where the memory is taken.
+        num_classes: of the logits, which are the output of this many columns.
+
+    Raises:
+        EngineError: no output is float32 (batch, classes), or one has no fixed shape.
+        OutOfMemoryError: the memory does not fit.
+    """
     images = image_input(engine)
     shapes = {name: _shape(context, name) for name in _names(engine)}
     outputs = [name for name in shapes if name != images]
@@ -250,7 +293,11 @@ def allocate(engine: trt.ICudaEngine, context: trt.IExecutionContext, *, cuda: C
 
 
 def set_addresses(context: trt.IExecutionContext, tensors: IoTensors, *, lines: LogLines) -> None:
-    """Tell a context where each tensor stands."""
+    """Tell a context where each tensor stands.
+
+    Raises:
+        EngineError: TensorRT refuses an address.
+    """
     for one in tensors:
         is_set = context.set_tensor_address(one.name, one.address)
         require_true(is_set, f"TensorRT refuses the address {one.address:#x} of {one.name!r}", lines=lines)

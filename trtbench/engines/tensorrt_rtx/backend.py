@@ -68,7 +68,14 @@ def gpu_for(targets: Sequence[str]) -> tuple[str, str]:
 
 
 def open_engine(path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> TensorrtEngine:
-    """Load an engine whose sidecar was checked; this process runs TensorRT for RTX alone from now on."""
+    """Load an engine whose sidecar was checked; this process runs TensorRT for RTX alone from now on.
+
+    Raises:
+        SidecarError: it was built with another version of the library.
+        DeviceError: CUDA cannot be used.
+        EngineError: the library says that it cannot run here, or it does not load.
+        OutOfMemoryError: the device is full.
+    """
     refuse_version(sidecar, version=version_here())
     stand_in(PACKAGE)
     cuda, data, doubts = open_cuda(), path.read_bytes(), list[str]()
@@ -181,6 +188,9 @@ class TensorRtRtxBackend:
         """Return its version, what an engine is for, and the GPU that runs it where one is here.
 
         What builds it does not count: one engine serves every machine that has a GPU among its targets.
+
+        Raises:
+            CapabilityError: it is absent.
         """
         version, targets = version_here(), targets_of(options.get("targets", ()))
         gpu, why_not_run = gpu_for(targets)

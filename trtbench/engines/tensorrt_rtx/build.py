@@ -70,7 +70,11 @@ def told(targets: Sequence[str]) -> str:
 
 
 def refuse(precision: str, options: BuildOptions) -> None:
-    """Refuse, by UnsupportedError, what an engine would lack in silence."""
+    """Refuse what an engine would lack in silence.
+
+    Raises:
+        UnsupportedError: a target lacks the precision, or computes it in floats, or an option has no effect.
+    """
     asked, targets = PRECISIONS[precision], targets_of(options.targets)
     if asked.codes == "fp8" and (lacking := [one for one in targets if compute_capability(one) < _FIRST_FP8]):
         what = f"precision {precision!r} for {', '.join(lacking)}"
@@ -103,7 +107,11 @@ _INT8_NOTE = (
 
 
 def version_here() -> str:
-    """Return the version of the library without importing it; CapabilityError where it is absent or not 1.x."""
+    """Return the version of the library, without importing it here.
+
+    Raises:
+        CapabilityError: it is absent, broken, or of another major.
+    """
     from trtbench import _optional
 
     found = str(_optional.load(PACKAGE).__version__)
