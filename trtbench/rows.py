@@ -60,13 +60,21 @@ class OutputFidelity:
 
     `snr_db` is 10 log10 of the power of the float output over that of the difference, None without any; `max_error` the
     largest absolute difference. `agreement` is the share of the images whose largest number is the same one, of an
-    output (batch, numbers).
+    output (batch, numbers). Where its channels have several scales, `channels` are those of one scale ("4-7,9") that
+    come least near, and `channels_snr_db` is theirs alone.
     """
 
     name: str
     snr_db: float | None
     max_error: float
     agreement: float | None = None
+    channels: str = ""
+    channels_snr_db: float | None = None
+
+    @property
+    def least_db(self) -> float:
+        """Its ratio, or that of its channels where that is less; infinite without a difference."""
+        return min(one for one in (self.snr_db, self.channels_snr_db, math.inf) if one is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +98,9 @@ class ScoreRecord:
 class FidelityRecord:
     """What an engine of a network that is no classifier computes beside the float network, without labels.
 
-    `snr_db` is that of the worst output, `snr_se_db` its standard error over the images. Both are None where every
-    output is the float network's, bit for bit. `score` is the suite's own, if it has one.
+    `snr_db` is that of the worst output, or of the worst channels of one scale of an output; `snr_se_db` its standard
+    error over the images. Both are None where every output is the float network's, bit for bit. `score` is the suite's
+    own, if it has one.
     """
 
     images: int
@@ -99,6 +108,13 @@ class FidelityRecord:
     snr_db: float | None
     snr_se_db: float | None
     score: ScoreRecord | None = None
+
+    @property
+    def worst(self) -> str:
+        """The output that `snr_db` is of, or the channels of it."""
+        one = min(self.outputs, key=lambda one: one.least_db)
+        some = "channel" if one.channels.isdigit() else "channels"
+        return f"{some} {one.channels} of {one.name}" if one.channels else one.name
 
     def low_db(self, *, confidence: float) -> float:
         """Return the lower bound of the ratio at this confidence, as far as these images stand for all."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trtbench.bench.accuracy import score
+from trtbench.bench.accuracy import fidelity, score
 from trtbench.errors import EngineError
+from trtbench.records import Output
 
 
 def _one_hot(classes: list[int], *, total: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -92,3 +93,41 @@ def test_the_loss_and_the_calibration_error_of_logits_are_those_of_their_softmax
 
     assert found.loss == pytest.approx(-np.log([0.9, 0.1, 0.6]).mean(), rel=1e-6)
     assert found.ece == pytest.approx((abs(0.9 + 0.9 - 1) + abs(0.6 - 1)) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((6, 50), 1), ((50, 6), 2), ((6, 8, 8), 1), ((8, 8, 6), 3), ((3, 8, 8, 6), 4)],
+    ids=str,
+)
+def test_channels_of_each_scale_are_judged_by_themselves(shape: tuple[int, ...], axis: int) -> None:
+    random = np.random.default_rng(0)
+    scales = np.array([300, 200, 300, 1, 0.5, 1]).reshape([6 if one == axis else 1 for one in range(len(shape) + 1)])
+    reference = (random.uniform(0, scales, (4, *shape))).astype(np.float32)
+    found = reference + random.normal(0, 0.5, reference.shape).astype(np.float32)
+
+    record = fidelity(found.reshape(4, -1), reference.reshape(4, -1), [Output(name="head", shape=shape)])
+
+    (head,) = record.outputs
+    assert head.snr_db is not None
+    assert head.snr_db > 45
+    assert head.channels == "3-5"
+    small = np.moveaxis(reference, axis, 1)[:, 3:].astype(np.float64)
+    noise = np.moveaxis(found, axis, 1)[:, 3:] - small
+    assert record.snr_db == head.channels_snr_db == pytest.approx(10 * np.log10((small**2).sum() / (noise**2).sum()))
+    assert record.worst == "channels 3-5 of head"
+
+
+def test_a_channel_that_tells_nothing_does_not_decide() -> None:
+    random = np.random.default_rng(0)
+    reference = random.uniform(0, 1, (4, 200, 16, 16)).astype(np.float32)
+    reference[:, 7] = 0  # never fires
+    reference[:, 8] *= 1e-4  # one in two hundred, which hardly does
+    reference[:, 9:20] *= 1e-8  # what float32 rounds away
+    found = reference + random.normal(0, 1e-3, reference.shape).astype(np.float32)
+
+    record = fidelity(found.reshape(4, -1), reference.reshape(4, -1), [Output(name="map", shape=(200, 16, 16))])
+
+    assert record.snr_db == pytest.approx(55, abs=1)
+    assert record.worst == "map"
+    assert fidelity(reference.reshape(4, -1), reference.reshape(4, -1), [Output(name="map", shape=(200, 16, 16))]).worst

@@ -59,7 +59,7 @@ FULL = replace(
     calibration=CalibrationRecord(method="entropy", snr_db=30.0, agreement=0.99, images=100),
     fidelity=FidelityRecord(
         images=100,
-        outputs=(OutputFidelity(name="boxes", snr_db=30.0, max_error=0.1, agreement=0.9),),
+        outputs=(OutputFidelity(name="boxes", snr_db=30.0, max_error=0.1, agreement=0.9, channels="4"),),
         snr_db=30.0,
         snr_se_db=0.5,
         score=ScoreRecord(mean=0.5, drop=0.1, drop_uppers=(0.2, 0.3)),

@@ -164,7 +164,7 @@ def test_a_row_says_how_near_its_own_graph_comes(suite: Make, places: Places) ->
     found = calibration_record(makings, variant, runtime="onnxruntime-cpu")
 
     assert (found.method, found.images) == ("minmax", 27)  # all calibrate, so all judge
-    in_int8, in_float = (judges(makings).logits(onnx.load(one)) for one in (fused, _float(makings)))
+    (in_int8,), (in_float,) = (judges(makings).outputs(onnx.load(one)) for one in (fused, _float(makings)))
     assert found.snr_db == judge(in_int8, in_float).snr_db
 
 

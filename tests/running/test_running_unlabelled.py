@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -18,9 +19,11 @@ from PIL import Image
 from short_cuts import save_blank, worker_here
 
 from tests.records import arrays_of
+from trtbench.bench.accuracy import fidelity
 from trtbench.cli import main
 from trtbench.errors import CapabilityError, ConfigError, DataError, GateError
 from trtbench.make.makings import Makings
+from trtbench.records import Output
 from trtbench.report.document import read_report
 from trtbench.report.words import file_line, recommend
 from trtbench.running import Places, build_suite, outlook, run_suite
@@ -146,6 +149,24 @@ def test_a_limit_that_no_engine_proves_leaves_nothing_to_ship(ran: tuple[Report,
     assert "dB of fidelity, proven (limit 200)" in found.sentence
     assert "its fidelity is" in found.reasons[0]
     assert any(text.startswith("With min_fidelity_db ") for text in found.what_if)
+
+
+def test_an_engine_that_ruins_the_quiet_channels_of_an_output_is_refused_by_their_name(
+    ran: tuple[Report, Path],
+) -> None:
+    random = np.random.default_rng(0)
+    packed = random.uniform(0, 1, (8, 2, 64)) * np.array([[300], [1]])  # coordinates in pixels beside scores
+    noisy = packed + random.normal(0, 0.5, packed.shape)
+    flat, noisy = (one.reshape(8, -1).astype(np.float32) for one in (packed, noisy))
+    measured = fidelity(noisy, flat, [Output(name="head", shape=(2, 64))])
+    rows = [replace(row, fidelity=measured) for row in ran[0].rows if row.precision == "int8"]
+
+    found = recommend(rows, DecisionConfig(min_fidelity_db=30))
+
+    assert found.winner is None
+    assert "dB (channel 1 of head)" in found.reasons[0]
+    assert measured.outputs[0].snr_db is not None
+    assert measured.outputs[0].snr_db > 45  # of both together
 
 
 def test_the_engine_keeps_its_outputs_by_name_and_a_free_batch(ran: tuple[Report, Path]) -> None:

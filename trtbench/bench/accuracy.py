@@ -15,7 +15,7 @@ from trtbench.bench.statistics import (
     mcnemar_exact,
     wilson_interval,
 )
-from trtbench.calibrate.exclusion import signal_to_noise_db
+from trtbench.calibrate.exclusion import channel_groups, channel_powers, signal_to_noise_db
 from trtbench.errors import EngineError
 from trtbench.graph.reference import parted
 from trtbench.rows import AccuracyRecord, FidelityRecord, OutputFidelity, ScoreRecord
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from trtbench.bench.records import Images, Score
     from trtbench.records import Output
 
+_Ratio = tuple[float, float]  # in decibels, with its standard error
 _TOP = 5
 _TOGETHER = 100  # engines that are decided on together, at most, with a bound of their own
 
@@ -118,24 +119,48 @@ def fidelity(
     if not np.isfinite(found).all():
         bad = int((~np.isfinite(found)).any(axis=1).sum())
         raise EngineError("outputs", expected="finite numbers", got=f"NaN or infinity on {bad} of {len(found)} images")
-    records, ratios, mine, theirs = [], [], parted(found, outputs), parted(reference, outputs)
-    for one in outputs:
-        here, wanted = (of[one.name].reshape(len(found), -1).astype(np.float64) for of in (mine, theirs))
-        noise, signal = (np.square(values).sum(axis=1) for values in (here - wanted, wanted))
-        snr_db = signal_to_noise_db(float(signal.sum()), float(noise.sum()))
-        same = float((here.argmax(axis=1) == wanted.argmax(axis=1)).mean()) if one.has_classes else None
-        largest = float(np.abs(here - wanted).max())
-        records.append(OutputFidelity(name=one.name, snr_db=snr_db, max_error=largest, agreement=same))
-        if snr_db is not None:
-            ratios.append((snr_db, _standard_error_db(signal, noise)))
-    worst = min(ratios, default=(None, None))
+    mine, theirs = parted(found, outputs), parted(reference, outputs)
+    compared = [_compared(one, mine[one.name], theirs[one.name]) for one in outputs]
+    snr_db, snr_se_db = min((ratio for _, ratio in compared if ratio is not None), default=(None, None))
     return FidelityRecord(
         images=len(found),
-        outputs=tuple(records),
-        snr_db=worst[0],
-        snr_se_db=worst[1],
+        outputs=tuple(one for one, _ in compared),
+        snr_db=snr_db,
+        snr_se_db=snr_se_db,
         score=None if own is None else scored(own(found), own(reference)),
     )
+
+
+def _compared(
+    output: Output, found: NDArray[np.float32], wanted: NDArray[np.float32]
+) -> tuple[OutputFidelity, _Ratio | None]:
+    """Return what an output (images, ...) is like, and its ratio, or that of its channels where that is less."""
+    signal, noise = channel_powers(wanted, found)
+    groups = channel_groups(signal.sum(axis=0))
+    whole = _ratio(signal, noise)
+    by_scale = {_spans(one): _ratio(signal[:, one], noise[:, one]) for one in groups if len(groups) > 1}
+    worst = min(((ratio, name) for name, ratio in by_scale.items() if ratio is not None), default=None)
+    record = OutputFidelity(
+        name=output.name,
+        snr_db=whole and whole[0],
+        max_error=float(np.abs(found.astype(np.float64) - wanted).max()),
+        agreement=float((found.argmax(axis=1) == wanted.argmax(axis=1)).mean()) if output.has_classes else None,
+        channels=worst[1] if worst else "",
+        channels_snr_db=worst[0][0] if worst else None,
+    )
+    return record, min((one for one in (whole, worst and worst[0]) if one), default=None)
+
+
+def _ratio(signal: NDArray[np.float64], noise: NDArray[np.float64]) -> _Ratio | None:
+    """Return the ratio of powers (images, channels) in decibels, and its standard error; None without either power."""
+    snr_db = signal_to_noise_db(float(signal.sum()), float(noise.sum()))
+    return None if snr_db is None else (snr_db, _standard_error_db(signal.sum(axis=1), noise.sum(axis=1)))
+
+
+def _spans(channels: NDArray[np.intp]) -> str:
+    """Return whole numbers as in "4-7,9"."""
+    runs = np.split(ordered := np.sort(channels), np.flatnonzero(np.diff(ordered) > 1) + 1)
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def scored(found: NDArray[np.float64], reference: NDArray[np.float64]) -> ScoreRecord:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 Name = TypeVar("Name")
 
+_APART = 100.0  # times the power of the next quieter channel: beside it, noise of the louder one says nothing of it
+_FEW = 100  # one of so many channels is one that never fires, not what the output tells
+_NOTHING = float(np.finfo(np.float32).eps) ** 2  # of the power of the loudest channel: what float32 rounds away
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
@@ -30,14 +34,22 @@ class Judgement:
     images: int
 
 
-def judge(logits: NDArray[np.float32], reference: NDArray[np.float32], *, has_classes: bool = True) -> Judgement:
-    """Compare logits (images, classes), or other outputs (images, numbers), with the float network's."""
-    if not has_classes:
-        snr_db = signal_to_noise_db(*powers(reference, logits))
-        return Judgement(snr_db=snr_db, agreement=None, images=len(logits))
+def judge(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> Judgement:
+    """Compare logits (images, classes) with the float network's."""
     same = logits.argmax(axis=1) == reference.argmax(axis=1)
     snr_db = signal_to_noise_db(*powers(_centred(reference), _centred(logits)))
     return Judgement(snr_db=snr_db, agreement=float(same.mean()), images=len(logits))
+
+
+def judge_outputs(found: Sequence[NDArray[np.float32]], reference: Sequence[NDArray[np.float32]]) -> Judgement:
+    """Compare outputs (images, ...) that are no classes likewise: the worst group of channels of the worst output."""
+    ratios = []
+    for here, wanted in zip(found, reference, strict=True):
+        signal, noise = (one.sum(axis=0) for one in channel_powers(wanted, here))
+        groups = [*channel_groups(signal), slice(None)]
+        ratios += [signal_to_noise_db(float(signal[one].sum()), float(noise[one].sum())) for one in groups]
+    snr_db = min((one for one in ratios if one is not None), default=None)
+    return Judgement(snr_db=snr_db, agreement=None, images=len(found[0]))
 
 
 def nearest(found: Mapping[Name, Judgement]) -> Name:
@@ -63,6 +75,45 @@ def powers(reference: NDArray[np.float32], values: NDArray[np.float32]) -> tuple
     """Return the sums of squares of the reference and of the difference; sums over batches add up."""
     wide = reference.astype(np.float64)
     return float(np.square(wide).sum()), float(np.square(values - wide).sum())
+
+
+def channel_powers(
+    wanted: NDArray[np.float32], found: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sums of squares of an output (images, ...) and of the difference from it, (images, channels) each.
+
+    Channels are along axis 1, as ONNX has them, but where the shape tells otherwise: (boxes, channels), of more boxes
+    than channels, or (..., side, side, channels). Numbers without a place are one channel.
+    """
+    wide = wanted.astype(np.float64)
+    axis = _channel_axis(wide.shape)
+    others = tuple(one for one in range(1, wide.ndim) if one != axis)
+    signal, noise = (
+        np.square(one).sum(axis=others).reshape(len(wide), wide.shape[axis] if axis else 1)
+        for one in (wide, found - wide)
+    )
+    return signal, noise
+
+
+def _channel_axis(shape: Sequence[int]) -> int:
+    """Return the axis of the channels as far as a shape (images, ...) tells; 0 of (images, numbers)."""
+    last = len(shape) - 1
+    if last < 2:  # noqa: PLR2004
+        return 0
+    is_last = shape[1] > shape[2] if last == 2 else shape[-3] == shape[-2] != shape[-1]  # noqa: PLR2004
+    return last if is_last else 1
+
+
+def channel_groups(power: NDArray[np.float64]) -> list[NDArray[np.intp]]:
+    """Return the channels of an output that are to be judged together: those of about one scale, the loudest first.
+
+    The power of all together is that of the loudest: coordinates in pixels, of 100 dB more than the scores beside them,
+    hide that these are ruined. A group that float32 rounds away, or of under 1 % of the channels, tells nothing.
+    """
+    order = np.argsort(-power, kind="stable")
+    falling = power[order]
+    groups = np.split(order, np.flatnonzero(falling[1:] * _APART < falling[:-1]) + 1)
+    return [one for one in groups if power[one[0]] > _NOTHING * falling[0] and len(one) * _FEW >= len(power)]
 
 
 def signal_to_noise_db(signal: float, noise: float) -> float | None:

@@ -93,23 +93,22 @@ class CalibrationSet:
         chosen = load_manifest(self.manifest.path(_MANIFEST)).indices
         return batches(self.train.images, self.preprocessing, size=size or self.batch_size, chosen=chosen)
 
-    def logits(self, graph: onnx.ModelProto) -> NDArray[np.float32]:
-        """Return what a graph computes of them, (images, numbers), its Q/DQ pairs fused as this CPU fuses them."""
+    def outputs(self, graph: onnx.ModelProto) -> list[NDArray[np.float32]]:
+        """Return what a graph computes of them, (images, ...) each, its Q/DQ pairs fused as this CPU fuses them."""
         from trtbench.engines.onnxruntime import iterate_graph_activations
-        from trtbench.graph.reference import flat
 
         outputs = tuple(item.name for item in graph.graph.output)
-        computed = iterate_graph_activations(graph, outputs, self.batches())
-        return np.concatenate([flat(one.values()) for one in computed])
+        computed = [found.values() for found in iterate_graph_activations(graph, outputs, self.batches())]
+        return [np.concatenate(one) for one in zip(*computed, strict=True)]
 
     def judge(self, quantized: Iterable[onnx.ModelProto], in_float: onnx.ModelProto) -> list[Judgement]:
         """Compare what quantized graphs compute of them with what the float one does."""
-        from trtbench.calibrate.exclusion import judge
+        from trtbench.calibrate.exclusion import judge, judge_outputs
 
-        shapes = [item.type.tensor_type.shape.dim for item in in_float.graph.output]
-        has_classes = len(shapes) == 1 and len(shapes[0]) == len(("batch", "classes"))
-        reference = self.logits(in_float)
-        return [judge(self.logits(graph), reference, has_classes=has_classes) for graph in quantized]
+        reference = self.outputs(in_float)
+        if len(reference) == 1 and reference[0].ndim == len(("batch", "classes")):
+            return [judge(self.outputs(graph)[0], reference[0]) for graph in quantized]
+        return [judge_outputs(self.outputs(graph), reference) for graph in quantized]
 
 
 @recipe(kind="manifest", facts=ManifestFacts, content=(_MANIFEST,), packages=("numpy",), version=1)
@@ -164,7 +163,7 @@ def collected(
 
 
 @recipe(
-    kind="ranges", facts=RangesFacts, content=("ranges.json",), packages=("onnx", "onnxruntime", "numpy"), version=2
+    kind="ranges", facts=RangesFacts, content=("ranges.json",), packages=("onnx", "onnxruntime", "numpy"), version=3
 )
 def judged(
     folder: Path,

@@ -82,7 +82,7 @@ def counted(
     return facts
 
 
-@recipe(kind="judgement", facts=Judgement, content=(), packages=("onnx", "onnxruntime"), version=1)
+@recipe(kind="judgement", facts=Judgement, content=(), packages=("onnx", "onnxruntime"), version=2)
 def weighed(_folder: Path, *, in_float: Ingredient, quantized: Ingredient, judges: CalibrationSet) -> Judgement:
     """Compare the logits of an INT8 graph with those of the float one on images that did not calibrate."""
     import onnx

@@ -156,7 +156,10 @@ def _same_largest(found: FidelityRecord) -> float | None:
 
 def _by_output(found: FidelityRecord) -> str:
     return "; ".join(
-        f"{one.name} {decibels(one.snr_db)}, largest error {significant(one.max_error)}" for one in found.outputs
+        f"{one.name} {decibels(one.snr_db)}"
+        + (f" (channels {one.channels} {decibels(one.channels_snr_db)})" if one.channels else "")
+        + f", largest error {significant(one.max_error)}"
+        for one in found.outputs
     )
 
 
@@ -285,6 +288,7 @@ COLUMNS = (
         text=_FIXED,
         shown_in=_FILES,
     ),
+    _fidelity("fidelity_worst", "Worst output", shown_in=_FILES, align="left"),
     _fidelity(
         "fidelity_max_error",
         "Largest error",

@@ -182,7 +182,8 @@ DETAILS = (
         keys=(*ENGINE, "fidelity_images", *FIDELITY, "fidelity_outputs"),
         lines=lambda rows: engine_lines(rows, lambda row: row.fidelity),
         legend="By output: 10 log10 of the power of the float network's output over that of the difference, and the"
-        " largest absolute difference.",
+        " largest absolute difference. Of an output whose channels are of several scales, more than ten apart, those of"
+        " each scale are judged by themselves, and the worst are named.",
     ),
     Detail(
         name="by-class",

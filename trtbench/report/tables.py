@@ -309,6 +309,7 @@ FIDELITY = (
     "score_drop_upper",
     "fidelity_db",
     "fidelity_low_db",
+    "fidelity_worst",
     "fidelity_max_error",
     "fidelity_agreement",
 )
@@ -333,11 +334,11 @@ ENGINES_LEGEND = (
     " points lost against the dense network on the same images (after <= the most that may have been lost, which the"
     " limit is held against; ! where more than the limit was lost). Test loss: mean cross-entropy, in nats."
     " Fidelity, of images without labels: 10 log10 of the power of the float network's output over that of the"
-    " difference, of the worst output; >= its lower bound; same largest: the share of images whose largest"
-    " number is the same one. Score: the mean of the suite's own, of images without labels; its drop is the float"
-    " network's less it, <= its upper bound. All bounds are one-sided and hold together, of all engines"
-    " that were compared, at 95 %. MB = 10^6 bytes of the file that was"
-    " timed. Params and MACs, of one image, are in millions."
+    " difference, of the worst output, or of its worst channels of one scale; >= its lower bound; same"
+    " largest: the share of images whose largest number is the same one. Score: the mean of the suite's own, of images"
+    " without labels; its drop is the float network's less it, <= its upper bound. All bounds are one-sided and hold"
+    " together, of all engines that were compared, at 95 %. MB = 10^6 bytes of the file that was timed."
+    " Params and MACs, of one image, are in millions."
 )
 LATENCIES_LEGEND = (
     "One sample is one synchronised inference of a whole batch by the wall clock, on a GPU launch and wake-up included;"
@@ -356,7 +357,7 @@ _LEGEND = {  # of the columns that need words, by key
     "drop_upper_pp": _DROP,
     "score": "Score: the mean of the suite's own",
     "score_drop_upper": "its drop below the float network's at most, 95 % confidence",
-    "fidelity_db": "Fidelity: signal to noise beside the float network, of the worst output",
+    "fidelity_db": "Fidelity: signal to noise beside the float network, of the worst output or channels",
     "p50_ms": "p50: the median of a batch",
     "times_as_fast_as_eager": "vs eager: times as fast as PyTorch eager",
     "times_as_fast_as_dense_fp32": "vs dense: times as fast as the dense FP32 network",

@@ -298,7 +298,7 @@ def _limit_clause(broken: HeldLimit, row: Row, choice: Choice) -> str:
     if broken.key == "min_fidelity_db":
         assert row.fidelity is not None, "its limit is of rows that were compared"
         return (
-            f"its fidelity is {decibels(row.fidelity.snr_db)}, {decibels(broken.value)} at least"
+            f"its fidelity is {decibels(row.fidelity.snr_db)} ({row.fidelity.worst}), {decibels(broken.value)} at least"
             f" ({_confidence(choice)}), against a limit of {limit} dB"
         )
     assert row.accuracy is not None, "a comparable row is scored"

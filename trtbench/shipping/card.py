@@ -66,7 +66,7 @@ def _facts(described: Mapping[str, Any], row: Row) -> Iterator[tuple[str, str]]:
         bound = f"drop at most {significant(score.drop_upper(engines=row.together))} (95 % confidence, {_TOGETHER})"
         yield "score", f"{significant(score.mean)}, {bound}"
     if row.fidelity is not None:
-        told = f"of the worst output, on {row.fidelity.images} images" if row.fidelity.snr_db is not None else ""
+        told = f"({row.fidelity.worst}) on {row.fidelity.images} images" if row.fidelity.snr_db is not None else ""
         yield "fidelity to the float network", f"{decibels(row.fidelity.snr_db)} {told}".strip()
     if latency is not None:
         yield "p50", f"{significant(latency.p50_ms)} ms"

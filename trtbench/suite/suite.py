@@ -110,8 +110,8 @@ class DecisionConfig(Part):
     )
     min_fidelity_db: Annotated[float, Field(ge=-(10**3), le=10**3)] = Field(
         30.0,
-        description="of images without labels: least accepted signal-to-noise ratio of the worst output, proven, the"
-        " float network's being the signal",
+        description="of images without labels: least accepted signal-to-noise ratio of the worst output, or of the"
+        " worst channels of one scale, proven, the float network's being the signal",
     )
     max_score_drop: Annotated[float, Field(ge=0, le=10**9)] = Field(
         0.01,
