@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper, shape_inference
 
 from trtbench.errors import GraphError
 from trtbench.graph.placement import plan_qdq
-from trtbench.graph.qdq import require_ranges
+from trtbench.graph.qdq import Pairs, pair, require_ranges, rewired
 from trtbench.graph.view import LAYERS, attribute, constants, node_name, view
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ def insert_fp8(proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[s
     require_ranges(plan, activation_amax)
     made, arrays = onnx.ModelProto(), constants(proto.graph)
     made.CopyFrom(proto)
-    before: dict[tuple[str, int], tuple[str, list[onnx.NodeProto]]] = {}
+    before: Pairs = {}
     for point in plan.activations:
         scale = _scale(plan.amax(point.range_of, activation_amax))
         _add(made.graph, point.range_of, scale)
-        pair = _pair(point.tensor, point.range_of)
-        before |= {(reader.node, reader.index): pair for reader in point.readers}
+        placed = pair(point.tensor, point.tensor, point.range_of)
+        before |= {(reader.node, reader.index): placed for reader in point.readers}
     for weight in plan.weights:
         values = arrays[weight.tensor]
         if not np.isfinite(values).all():
@@ -116,7 +116,7 @@ def insert_fp8(proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[s
         _add_constant(made.graph, f"{weight.tensor}.codes", (values / scale).astype(ml_dtypes.float8_e4m3fn))
         before |= {(reader.node, reader.index): _stored(weight.tensor) for reader in weight.readers}
     del made.graph.node[:]
-    made.graph.node.extend(_rewired(proto.graph, before))
+    made.graph.node.extend(rewired(proto.graph, before))
     _drop_unread(made.graph)
     return shape_inference.infer_shapes(made, strict_mode=True, data_prop=True)
 
@@ -137,38 +137,10 @@ def _add_constant(graph: onnx.GraphProto, name: str, values: NDArray[np.generic]
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name))
 
 
-def _pair(tensor: str, scale: str) -> tuple[str, list[onnx.NodeProto]]:
-    given = [f"{scale}.scale", f"{scale}.zero_point"]
-    codes, values = f"{tensor}.quantized", f"{tensor}.dequantized"
-    nodes = [
-        helper.make_node("QuantizeLinear", [tensor, *given], [codes], name=f"{tensor}.QuantizeLinear"),
-        helper.make_node("DequantizeLinear", [codes, *given], [values], name=f"{tensor}.DequantizeLinear"),
-    ]
-    return values, nodes
-
-
 def _stored(weight: str) -> tuple[str, list[onnx.NodeProto]]:
     values = f"{weight}.dequantized"
     given = [f"{weight}.codes", f"{weight}.scale", f"{weight}.zero_point"]
     return values, [helper.make_node("DequantizeLinear", given, [values], name=f"{weight}.DequantizeLinear")]
-
-
-def _rewired(
-    graph: onnx.GraphProto, before: Mapping[tuple[str, int], tuple[str, list[onnx.NodeProto]]]
-) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes in order, each pair before its first reader."""
-    placed: set[str] = set()
-    for original in graph.node:
-        node = onnx.NodeProto()
-        node.CopyFrom(original)
-        for index in range(len(node.input)):
-            output, nodes = before.get((original.output[0], index), ("", []))
-            if output:
-                node.input[index] = output
-            if output not in placed:
-                placed.add(output)
-                yield from nodes
-        yield node
 
 
 def _drop_unread(graph: onnx.GraphProto) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trtbench.graph.placement import QdqPlan, Reader
+    from trtbench.graph.placement import QdqPlan
     from trtbench.graph.view import GraphView
 
 UNSIGNED_LEVELS = 255
@@ -61,7 +61,7 @@ def insert_qdq(
     quantized = onnx.ModelProto()
     quantized.CopyFrom(proto)
     del quantized.graph.node[:]
-    quantized.graph.node.extend(_rewired(proto.graph, _pairs(plan)))
+    quantized.graph.node.extend(rewired(proto.graph, _pairs(plan)))
     unsigned = {point.range_of for point in plan.activations if point.is_unsigned}
     scales = _activation_scales(plan, activation_amax)
     for name, scale in (*scales.items(), *_weight_scales(scales_of or proto, plan, scales, clip=weights)):
@@ -72,43 +72,28 @@ def insert_qdq(
     return shape_inference.infer_shapes(quantized, strict_mode=True, data_prop=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pair:
-    """One Q/DQ pair: `name` prefixes its nodes and tensors, `scale` those of its scale and zero point."""
-
-    name: str
-    tensor: str
-    scale: str
-    axis: int | None = None
-
-    @property
-    def output(self) -> str:
-        return f"{self.name}.dequantized"
-
-    def nodes(self) -> Iterator[onnx.NodeProto]:
-        axis: dict[str, Any] = {} if self.axis is None else {"axis": self.axis}
-        constants = [f"{self.scale}.scale", f"{self.scale}.zero_point"]
-        steps = (
-            ("QuantizeLinear", self.tensor, "quantized"),
-            ("DequantizeLinear", f"{self.name}.quantized", "dequantized"),
-        )
-        for operator, source, suffix in steps:
-            output = f"{self.name}.{suffix}"
-            yield helper.make_node(operator, [source, *constants], [output], name=f"{self.name}.{operator}", **axis)
+Pairs = dict[tuple[str, int], tuple[str, list[onnx.NodeProto]]]
 
 
-def _pairs(plan: QdqPlan) -> dict[tuple[str, int], _Pair]:
+def pair(name: str, tensor: str, scale: str, **axis: int) -> tuple[str, list[onnx.NodeProto]]:
+    """Return what a Q/DQ pair on a tensor gives, and its nodes: `name` prefixes them, `scale` their constants."""
+    given, codes, values = [f"{scale}.scale", f"{scale}.zero_point"], f"{name}.quantized", f"{name}.dequantized"
+    return values, [
+        helper.make_node("QuantizeLinear", [tensor, *given], [codes], name=f"{name}.QuantizeLinear", **axis),
+        helper.make_node("DequantizeLinear", [codes, *given], [values], name=f"{name}.DequantizeLinear", **axis),
+    ]
+
+
+def _pairs(plan: QdqPlan) -> Pairs:
     """Return the pair that each quantized input (node's first output, input index) reads through."""
-    pairs: dict[tuple[str, int], _Pair] = {}
-
-    def add(pair: _Pair, readers: tuple[Reader, ...]) -> None:
-        pairs.update({(reader.node, reader.index): pair for reader in readers})
-
+    pairs: Pairs = {}
     for activation in plan.activations:
-        add(_Pair(name=activation.tensor, tensor=activation.tensor, scale=activation.range_of), activation.readers)
+        made = pair(activation.tensor, activation.tensor, activation.range_of)
+        pairs |= {(reader.node, reader.index): made for reader in activation.readers}
     for weight in plan.weights:
         name = weight_name(weight.tensor, weight.axis)
-        add(_Pair(name=name, tensor=weight.tensor, scale=name, axis=weight.axis), weight.readers)
+        made = pair(name, weight.tensor, name, axis=weight.axis)
+        pairs |= {(reader.node, reader.index): made for reader in weight.readers}
     return pairs
 
 
@@ -117,20 +102,19 @@ def weight_name(tensor: str, axis: int) -> str:
     return tensor if axis == 0 else f"{tensor}.axis{axis}"
 
 
-def _rewired(graph: onnx.GraphProto, pairs: Mapping[tuple[str, int], _Pair]) -> Iterator[onnx.NodeProto]:
+def rewired(graph: onnx.GraphProto, pairs: Pairs) -> Iterator[onnx.NodeProto]:
     """Yield the nodes in order, each pair before its first reader."""
     placed: set[str] = set()
     for original in graph.node:
         node = onnx.NodeProto()
         node.CopyFrom(original)
         for index in range(len(node.input)):
-            pair = pairs.get((original.output[0], index))
-            if pair is None:
-                continue
-            node.input[index] = pair.output
-            if pair.name not in placed:
-                placed.add(pair.name)
-                yield from pair.nodes()
+            output, nodes = pairs.get((original.output[0], index), ("", []))
+            if output:
+                node.input[index] = output
+            if output not in placed:
+                placed.add(output)
+                yield from nodes
         yield node
 
 
