@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from trtbench.bench import telemetry
 from trtbench.bench.interleave import Timing
 from trtbench.bench.telemetry import (
     CpuReader,
     GpuReader,
     Reading,
-    Sampler,
+    Watch,
     readers_here,
     summary,
     throttled_samples,
@@ -58,11 +59,12 @@ def test_where_the_system_tells_nothing_nothing_is_told(tmp_path: Path) -> None:
     assert (found.clock_mhz, found.load, found.steal, found.threads, found.throttled) == (None, None, None, None, ())
 
 
-def test_this_machine_can_be_read() -> None:
-    with Sampler(readers_here(None), period_s=0.02) as sampler:
+def test_this_machine_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "_PERIOD_S", 0.02)
+    with Watch(readers_here(None), gpu="") as watch:
         time.sleep(0.2)
-    assert len(sampler.readings) > 2
-    assert sampler.readings[-1].load is not None
+    assert len(watch.readings) > 2
+    assert watch.readings[-1].load is not None
 
 
 class _NvmlError(Exception):
@@ -193,13 +195,14 @@ def test_the_samples_of_blocks_that_ran_while_the_device_held_back_are_counted(
     assert throttled_samples(_timed((10, 90), (110, 190), (210, 290)), readings, device="gpu 0") == count
 
 
-def test_a_watch_is_entered_again_for_the_finals_and_keeps_what_it_read() -> None:
-    sampler = Sampler([_Still()], period_s=0.001)
+def test_a_watch_is_entered_again_for_the_finals_and_keeps_what_it_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "_PERIOD_S", 0.001)
+    watch = Watch([_Still()], gpu="")
     counts = []
     for _ in range(2):
-        with sampler:
+        with watch:
             time.sleep(0.05)
-        counts.append(len(sampler.readings))
+        counts.append(len(watch.readings))
 
     assert 0 < counts[0] < counts[1]
 

@@ -7,13 +7,11 @@ import errno
 import json
 import os
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trtbench.bench.telemetry import Sampler
 from trtbench.errors import ConfigError, StoreError, WorkerError
 from trtbench.make.graphs import float_graph
 from trtbench.make.makings import Makings
@@ -254,8 +252,8 @@ def test_a_file_system_without_links_keeps_the_run_and_says_that_none_points_at_
 def test_a_report_holds_what_was_watched_and_the_family_of_tests(
     suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    often = partial(Sampler, period_s=0.01)  # a run of this suite may take less than the usual quarter of a second
-    monkeypatch.setattr("trtbench.bench.telemetry.Sampler", often)
+    # A run of this suite may take less than the usual quarter of a second.
+    monkeypatch.setattr("trtbench.bench.telemetry._PERIOD_S", 0.01)
     twice = suite()
     twice = twice.model_copy(update={"bench": twice.bench.model_copy(update={"processes": 2})})
 

@@ -171,42 +171,6 @@ class GpuReader:
             return None
 
 
-class Sampler:
-    """Reads devices every quarter of a second while its context lasts; it may be entered again.
-
-    Args:
-        readers: of the devices.
-        period_s: between two looks.
-    """
-
-    def __init__(self, readers: Sequence[Reader], *, period_s: float = _PERIOD_S) -> None:
-        self._readers = readers
-        self._period_s = period_s
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._readings: list[Reading] = []
-
-    def __enter__(self) -> Self:
-        self._over.clear()
-        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    @property
-    def readings(self) -> tuple[Reading, ...]:
-        """What was read so far, oldest first."""
-        return tuple(self._readings)
-
-    def _run(self) -> None:
-        while not self._over.wait(self._period_s):
-            self._readings += [reader.read() for reader in self._readers]
-
-
 def readers_here(nvml: Any | None) -> list[Reader]:
     """Return a reader for the CPU and for each GPU that answers; `nvml` is None where there is none."""
     found: list[Reader] = [CpuReader()]
@@ -287,32 +251,47 @@ def _steal_share(before: tuple[int, ...], after: tuple[int, ...]) -> float | Non
 
 
 class Watch:
-    """A sampler of this machine's devices; a context for each measurement, the repeated builds too.
+    """Reads this machine's devices every quarter of a second while its context lasts; it may be entered again.
 
     Args:
         readers: of the devices; those of this machine by default.
         gpu: the UUID of the GPU that rows run on; by default that of the first that CUDA sees from this process.
     """
 
-    def __init__(self, readers: list[Reader] | None = None, *, gpu: str | None = None) -> None:
+    def __init__(self, readers: Sequence[Reader] | None = None, *, gpu: str | None = None) -> None:
         self._readers = readers_here(_nvml()) if readers is None else readers
         self._gpu = _gpu_in_use() if gpu is None else gpu
-        self._sampler = Sampler(self._readers)
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._readings: list[Reading] = []
 
     def __enter__(self) -> Self:
-        self._sampler.__enter__()
+        self._over.clear()
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._sampler.__exit__()
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(_PERIOD_S):
+            self._readings += [reader.read() for reader in self._readers]
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What was read so far, oldest first."""
+        return tuple(self._readings)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Return what each device did, as the report keeps it."""
-        return summary(self._sampler.readings)
+        return summary(self.readings)
 
     def throttled(self, timed: Timing, device: str) -> int | None:
         """Count the samples of a row that were taken while its device held back."""
-        return throttled_samples(timed, self._sampler.readings, device=self._as_read(device))
+        return throttled_samples(timed, self.readings, device=self._as_read(device))
 
     def energy_j(self, device: str) -> float | None:
         """Return the joules a device took so far; None where nothing counts them, as on CPUs."""
@@ -336,7 +315,7 @@ class Watch:
         Raises:
             StoreError: the folder cannot be written.
         """
-        readings = [asdict(reading) for reading in self._sampler.readings]
+        readings = [asdict(reading) for reading in self._readings]
         write_atomically(folder / "raw" / "telemetry.json", json.dumps(readings))
 
 
