@@ -206,7 +206,6 @@ def _learn(task: _Task, progress: Progress, *, epoch: int) -> tuple[float, int]:
     correct = torch.zeros((), dtype=torch.int64, device=task.device)
     if task.hooks.before_epoch is not None:
         task.hooks.before_epoch(progress.model, epoch)
-    lesson = _Lesson(config=config, device=task.device, teacher=task.teacher, penalty=task.hooks.penalty)
     progress.model.train()
     with seeded_layers(config.seed, epoch, device=task.device):
         order = torch.randperm(len(task.train), generator=generator)
@@ -214,7 +213,7 @@ def _learn(task: _Task, progress: Progress, *, epoch: int) -> tuple[float, int]:
         for index, indices in enumerate(torch.tensor_split(order, task.steps), start=1):
             inputs, labels = augmented_batch(task.train, indices, config=config.augment, generator=generator)
             inputs, mixture = mixed(inputs, labels, config=config.augment, generator=generator)
-            loss, logits = _learn_batch(progress, inputs, mixture, lesson=lesson)
+            loss, logits = _learn_batch(task, progress, inputs, mixture)
             if task.hooks.after_step is not None:
                 task.hooks.after_step(progress.model, (epoch - 1) * task.steps + index)
             if progress.average is not None:
@@ -292,25 +291,15 @@ def _memory_of(device: torch.device, config: TrainConfig) -> Iterator[None]:
         ) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Lesson:
-    """What every batch is learnt by: the budget, the device, and what a teacher and a method add to the loss."""
-
-    config: TrainConfig
-    device: torch.device
-    teacher: nn.Module | None
-    penalty: Callable[[nn.Module], Tensor] | None
-
-
-def _learn_batch(progress: Progress, inputs: Tensor, labels: Labels, *, lesson: _Lesson) -> tuple[Tensor, Tensor]:
+def _learn_batch(task: _Task, progress: Progress, inputs: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
     """Learn one batch; return its loss and logits, detached."""
-    scaler, radius = progress.scaler, lesson.config.sam
+    scaler, radius = progress.scaler, task.config.sam
     progress.optimizer.zero_grad()
-    loss, logits = _pass(progress, inputs, labels, lesson)
+    loss, logits = _pass(task, progress, inputs, labels)
     if radius:
         with climbed(progress.model, radius=radius):
             progress.optimizer.zero_grad()
-            _pass(progress, inputs, labels, lesson)
+            _pass(task, progress, inputs, labels)
     scale = scaler.get_scale()
     scaler.step(progress.optimizer)
     scaler.update()
@@ -319,14 +308,14 @@ def _learn_batch(progress: Progress, inputs: Tensor, labels: Labels, *, lesson: 
     return loss, logits
 
 
-def _pass(progress: Progress, inputs: Tensor, labels: Labels, lesson: _Lesson) -> tuple[Tensor, Tensor]:
+def _pass(task: _Task, progress: Progress, inputs: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
     """Run a batch forward and backward; return its loss and logits, detached."""
-    config, model = lesson.config, progress.model
-    with torch.autocast(lesson.device.type, dtype=_AMP_DTYPES[config.amp], enabled=config.amp != "off"):
+    config, model, hook = task.config, progress.model, task.hooks.penalty
+    with torch.autocast(task.device.type, dtype=_AMP_DTYPES[config.amp], enabled=config.amp != "off"):
         logits = logits_of(model, inputs)
-        opinion = _opinion(lesson.teacher, inputs)
+        opinion = _opinion(task.teacher, inputs)
     loss = loss_on(logits, labels, config, teacher_logits=opinion)
-    for penalty in (penalties(model, config), None if lesson.penalty is None else lesson.penalty(model)):
+    for penalty in (penalties(model, config), None if hook is None else hook(model)):
         loss = loss if penalty is None else loss + penalty
     torch.autograd.backward(progress.scaler.scale(loss))
     return loss.detach(), logits.detach()
