@@ -233,27 +233,15 @@ def _pad(_node: onnx.NodeProto, inputs: _Inputs) -> Tensor:
     return F.pad(data, pairs, value=0.0 if fill is None else float(fill))
 
 
-def _max_pool(node: onnx.NodeProto, inputs: _Inputs) -> Tensor:
+def _pool(pool: Callable[..., Tensor], node: onnx.NodeProto, inputs: _Inputs, **more: bool) -> Tensor:
     kernel = attribute(node, "kernel_shape")
-    return F.max_pool2d(
-        inputs[0],
-        kernel,
-        stride=attribute(node, "strides", [1] * len(kernel)),
-        padding=attribute(node, "pads", [0, 0, 0, 0])[:2],
-        ceil_mode=bool(attribute(node, "ceil_mode", 0)),
-    )
+    strides, pads = attribute(node, "strides", [1] * len(kernel)), attribute(node, "pads", [0, 0, 0, 0])[:2]
+    ceil_mode = bool(attribute(node, "ceil_mode", 0))
+    return pool(inputs[0], kernel, stride=strides, padding=pads, ceil_mode=ceil_mode, **more)
 
 
 def _average_pool(node: onnx.NodeProto, inputs: _Inputs) -> Tensor:
-    kernel = attribute(node, "kernel_shape")
-    return F.avg_pool2d(
-        inputs[0],
-        kernel,
-        stride=attribute(node, "strides", [1] * len(kernel)),
-        padding=attribute(node, "pads", [0, 0, 0, 0])[:2],
-        ceil_mode=bool(attribute(node, "ceil_mode", 0)),
-        count_include_pad=bool(attribute(node, "count_include_pad", 0)),
-    )
+    return _pool(F.avg_pool2d, node, inputs, count_include_pad=bool(attribute(node, "count_include_pad", 0)))
 
 
 def _batch_norm(node: onnx.NodeProto, inputs: _Inputs) -> Tensor:
@@ -285,7 +273,7 @@ _OPERATORS: Mapping[str, Callable[[onnx.NodeProto, _Inputs], Tensor]] = {
     "Gemm": _matrix,
     "GlobalAveragePool": lambda _node, inputs: inputs[0].mean((2, 3), keepdim=True),
     "MatMul": _matrix,
-    "MaxPool": _max_pool,
+    "MaxPool": lambda node, inputs: _pool(F.max_pool2d, node, inputs),
     "Mul": lambda _node, inputs: inputs[0] * inputs[1],
     "Pad": _pad,
     "Relu": lambda _node, inputs: inputs[0].relu(),

@@ -75,7 +75,7 @@ def insert_qdq(
 Pairs = dict[tuple[str, int], tuple[str, list[onnx.NodeProto]]]
 
 
-def pair(name: str, tensor: str, scale: str, **axis: int) -> tuple[str, list[onnx.NodeProto]]:
+def pair(name: str, tensor: str, scale: str, **axis: Any) -> tuple[str, list[onnx.NodeProto]]:
     """Return what a Q/DQ pair on a tensor gives, and its nodes: `name` prefixes them, `scale` their constants."""
     given, codes, values = [f"{scale}.scale", f"{scale}.zero_point"], f"{name}.quantized", f"{name}.dequantized"
     return values, [
