@@ -2,6 +2,5 @@
 
 from __future__ import annotations
 
-from trtbench.compress.channels import ChannelsRecord, PrunedModel, prune_channels
-
-__all__ = ["ChannelsRecord", "PrunedModel", "prune_channels"]
+from trtbench.compress.channels import PrunedModel as PrunedModel
+from trtbench.compress.channels import prune_channels as prune_channels

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from trtbench.train.evaluate import predict
-from trtbench.train.hooks import Hooks
-from trtbench.train.logbook import EpochRecord, FitRecord
-from trtbench.train.loop import fit
-
-__all__ = ["EpochRecord", "FitRecord", "Hooks", "fit", "predict"]
+from trtbench.train.evaluate import predict as predict
+from trtbench.train.hooks import Hooks as Hooks
+from trtbench.train.logbook import EpochRecord as EpochRecord
+from trtbench.train.logbook import FitRecord as FitRecord
+from trtbench.train.loop import fit as fit
