@@ -268,6 +268,11 @@ class Row:
         return shown_precision(self.precision, sparse=self.sparse, rescued=self.rescued, build=self.build)
 
     @property
+    def engine(self) -> tuple[str, str, str]:
+        """What tells engines of a report apart on one device."""
+        return (self.variant, self.shown_precision, self.backend)
+
+    @property
     def name(self) -> str:
         """The row's name as people say it."""
         return f"{self.variant} {self.shown_precision} {self.backend} b{self.batch_size}"

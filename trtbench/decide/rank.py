@@ -156,7 +156,11 @@ def pareto_front(points: Sequence[Sequence[float]]) -> tuple[int, ...]:
 
     A point dominates another when it is nowhere worse and somewhere better, so equal points stay together.
     """
-    return tuple(index for index, point in enumerate(points) if not any(_dominates(other, point) for other in points))
+
+    def compare(first: int, second: int) -> list[int]:
+        return [(a > b) - (a < b) for a, b in zip(points[first], points[second], strict=True)]
+
+    return undominated(len(points), compare=compare)
 
 
 def undominated(count: int, *, compare: Callable[[int, int], Sequence[int]]) -> tuple[int, ...]:
@@ -196,11 +200,6 @@ def _separable(ratio: Ratio | None, decision: DecisionConfig, *, is_level: bool)
     return ratio.value != 1 if decision.objective == "engine_bytes" else not is_level
 
 
-def _dominates(first: Sequence[float], second: Sequence[float]) -> bool:
-    pairs = list(zip(first, second, strict=True))
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-
 _KNEE = 0.9  # share of the best throughput from which on larger batches gain little
 
 
@@ -226,10 +225,10 @@ class Sweep:
 
 def sweeps(rows: Sequence[Row]) -> tuple[Sweep, ...]:
     """Return the sweep of each engine that was timed at two batch sizes or more."""
-    engines: dict[tuple[str, str, str, str], list[Row]] = {}
+    engines: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if is_measured(row):
-            engines.setdefault((row.variant, row.shown_precision, row.backend, row.device), []).append(row)
+            engines.setdefault((row.engine, row.device), []).append(row)
     ordered = [sorted(own, key=lambda row: row.batch_size) for own in engines.values() if len(own) > 1]
     return tuple(_sweep(own, rows) for own in ordered)
 

@@ -96,7 +96,7 @@ def counterpart(
     """
     network = (variant or row.variant, precision or row.shown_precision, backend or row.backend)
     for other in rows:
-        if (other.variant, other.shown_precision, other.backend) != network or not is_measured(other):
+        if other.engine != network or not is_measured(other):
             continue
         if (other.device, other.batch_size) == (row.device, row.batch_size):
             return other

@@ -59,14 +59,8 @@ def comparison_junit(comparisons: Sequence[Comparison], gates: Gates, *, created
 
 
 def _row_case(row: Row) -> Case:
-    failing = {
-        "failed": "failure",
-        "oom": "failure",
-        "unsupported": "skipped",
-        "skipped": "skipped",
-        "built": "skipped",
-    }
-    outcome: Literal["failure", "skipped"] | None = failing.get(row.status)  # type: ignore[assignment]  # the values above
+    outcome: Literal["failure", "skipped"] | None = "failure" if row.status in {"failed", "oom"} else "skipped"
+    outcome = None if row.status == "ok" else outcome
     timed = 0.0 if row.latency is None else row.latency.n * row.latency.mean_ms / 1000
     return Case(
         name=row.name,

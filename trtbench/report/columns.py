@@ -92,6 +92,7 @@ def _of(record: Callable[[Line], Any], *, prefix: str = "") -> Callable[..., Col
     return column
 
 
+_line = _of(lambda line: line)
 _row = _of(lambda line: line.row)
 _accuracy = _of(lambda line: line.row.accuracy)
 _fidelity = _of(lambda line: line.row.fidelity, prefix="fidelity_")
@@ -100,17 +101,13 @@ _latency = _of(lambda line: line.latency)
 _load = _of(lambda line: line.load, prefix="load_")
 
 
-def _number(write: Callable[[Any], str]) -> Callable[[Line, Any], str]:
+def _number(write: Callable[[Any], str], *, between: str = " ") -> Callable[[Line, Any], str]:
     """Write a number by one of the `units`, each of several the same way."""
-    return lambda _, value: " ".join(map(write, value)) if isinstance(value, tuple) else write(value)
+    return lambda _, value: between.join(map(write, value)) if isinstance(value, tuple) else write(value)
 
 
 def _end(interval: tuple[float, float] | None, index: int) -> float | None:
     return None if interval is None else interval[index]
-
-
-def _shown_precision(line: Line, _: str) -> str:
-    return line.row.shown_precision
 
 
 def _top1(line: Line, top1: float) -> str:
@@ -121,17 +118,25 @@ def _top1(line: Line, top1: float) -> str:
 
 def _drop(line: Line, drop_pp: float) -> str:
     assert line.row.accuracy is not None, "a row with a drop is scored"
-    bound = shown_bound_pp(line.row, line.rows)
+    bound = _drop_bound_pp(line)
     return _marked(line, fixed(drop_pp) if bound is None else f"{fixed(drop_pp)} <={fixed(bound)}")
 
 
-def _drop_bound(line: Line, bound_pp: float) -> str:
-    return _marked(line, fixed(bound_pp))
+def _over_limit(line: Line, drop_pp: float) -> str:
+    return _marked(line, fixed(drop_pp))
 
 
 def _marked(line: Line, text: str) -> str:
     """Mark the drop of a row that lost more than the limit."""
     return text if line.row.over_limit_pp is None else f"{text} {OVER_LIMIT}"
+
+
+def _drop_bound_pp(line: Line) -> float | None:
+    return shown_bound_pp(line.row, line.rows)
+
+
+def _beside(base: Callable[[Row, Sequence[Row]], Row | None]) -> Callable[[Line], float | None]:
+    return lambda line: speed_up(line.row, base(line.row, line.rows))
 
 
 def _low_fidelity(line: Line) -> float | None:
@@ -171,10 +176,6 @@ def _channels_gone(line: Line) -> float | None:
     return 1 - here / full if 0 < here < full else None
 
 
-def _interval(_: Line, ends: tuple[float, float]) -> str:
-    return "-".join(map(significant, ends))
-
-
 def _ratio(line: Line, ratio: float) -> str:
     interval = None if line.latency is None else line.latency.ratio_ci95
     ends = "" if interval is None else f" ({fixed(interval[0], decimals=3)}-{fixed(interval[1], decimals=3)})"
@@ -210,10 +211,6 @@ def _method(found: CalibrationRecord) -> str:
     return found.method if not found.mse_tensors else f"{found.method}, mse for {found.mse_tensors} tensors"
 
 
-def _short(_: Line, sha256: str) -> str:
-    return sha256[:12]
-
-
 def _on_cpu(line: Line, backend: str) -> str:
     return f"{backend} (CPU)" if is_cpu(line.row) and "cpu" not in backend else backend
 
@@ -228,6 +225,7 @@ _MILLIONS = _number(millions)
 _PERCENT = _number(percent)
 _FIXED = _number(fixed)
 _THREE = _number(lambda value: fixed(value, decimals=3))
+_INTERVAL = _number(significant, between="-")
 _TIMES = _number(lambda value: f"{fixed(value)}x")
 
 _FILES: frozenset[Medium] = frozenset({"md", "html", "csv"})
@@ -240,13 +238,13 @@ _CSV: frozenset[Medium] = frozenset({"csv"})
 COLUMNS = (
     # what report.csv has had from the first, in its order
     _row("variant", "Variant", align="left"),
-    _row("precision", "Precision", text=_shown_precision, align="left"),
+    _row("precision", "Precision", text=lambda line, _: line.row.shown_precision, align="left"),
     _row("backend", "Backend", shown_in=_FILES, align="left"),
     _row("device", "Device", shown_in=_FILES, align="left"),
-    Column(
-        key="batch_size",
-        header="Batch",
-        value=lambda line: line.row.batch_size,
+    _line(
+        "batch_size",
+        "Batch",
+        lambda line: line.row.batch_size,
         text=lambda line, size: ", ".join(str(row.batch_size) for row in line.alike) or str(size),
     ),
     _row("role", "Role", shown_in=_HTML_CSV, align="left"),
@@ -260,14 +258,7 @@ COLUMNS = (
     _accuracy("correct", "Right", shown_in=_HTML_CSV),
     _accuracy("total", "Images", shown_in=_HTML_CSV),
     _accuracy("drop_pp", "Drop", unit="pp", text=_drop, shown_in=_FILES),
-    Column(
-        key="drop_upper_pp",
-        header="Drop <=",
-        value=lambda line: shown_bound_pp(line.row, line.rows),
-        unit="pp",
-        text=_drop_bound,
-        shown_in=_NOT_MD,
-    ),
+    _line("drop_upper_pp", "Drop <=", _drop_bound_pp, unit="pp", text=_over_limit, shown_in=_NOT_MD),
     _row("together", "Bounded together", shown_in=_CSV),
     _row("over_limit_pp", "Over the limit", unit="pp", text=_FIXED, shown_in=_HTML_CSV),
     _accuracy("mcnemar_p", "McNemar p", text=_P, shown_in=_HTML_CSV),
@@ -278,16 +269,9 @@ COLUMNS = (
     _accuracy("worst_class", "Worst class", shown_in=_FILES, align="left"),
     _fidelity("score", "Score", _of_score(lambda score: score.mean), text=_MS),
     _fidelity("score_drop", "Score drop", _of_score(lambda score: score.drop), text=_MS, shown_in=_FILES),
-    Column(key="score_drop_upper", header="Score drop <=", value=_score_bound, text=_MS),
+    _line("score_drop_upper", "Score drop <=", _score_bound, text=_MS),
     _fidelity("fidelity_db", "Fidelity", lambda found: found.snr_db, unit="dB", text=_FIXED),
-    Column(
-        key="fidelity_low_db",
-        header="Fidelity >=",
-        value=_low_fidelity,
-        unit="dB",
-        text=_FIXED,
-        shown_in=_FILES,
-    ),
+    _line("fidelity_low_db", "Fidelity >=", _low_fidelity, unit="dB", text=_FIXED, shown_in=_FILES),
     _fidelity("fidelity_worst", "Worst output", shown_in=_FILES, align="left"),
     _fidelity(
         "fidelity_max_error",
@@ -321,21 +305,11 @@ COLUMNS = (
     _latency("ratio_low", "Ratio low", lambda found: _end(found.ratio_ci95, 0), text=_THREE, shown_in=_CSV),
     _latency("ratio_high", "Ratio high", lambda found: _end(found.ratio_ci95, 1), text=_THREE, shown_in=_CSV),
     _latency("anchor", "Anchor", shown_in=_HTML_CSV, align="left"),
-    Column(
-        key="times_as_fast_as_eager",
-        header="vs eager",
-        value=lambda line: speed_up(line.row, eager_of(line.row, line.rows)),
-        text=_TIMES,
-    ),
-    Column(
-        key="times_as_fast_as_dense_fp32",
-        header="vs dense",
-        value=lambda line: speed_up(line.row, dense_fp32_of(line.row, line.rows)),
-        text=_TIMES,
-    ),
+    _line("times_as_fast_as_eager", "vs eager", _beside(eager_of), text=_TIMES),
+    _line("times_as_fast_as_dense_fp32", "vs dense", _beside(dense_fp32_of), text=_TIMES),
     _row("engine_bytes", "File", unit="MB", text=_MB),
     _row("weight_bytes", "Weights", unit="MB", text=_MB, shown_in=_FILES),
-    Column(key="cut", header="Cut", value=_channels_gone, unit="%", text=_PERCENT, shown_in=_FILES),
+    _line("cut", "Cut", _channels_gone, unit="%", text=_PERCENT, shown_in=_FILES),
     _row("params", "Params", unit="M", text=_MILLIONS, shown_in=_FILES),
     _row("macs", "MACs", unit="M", text=_MILLIONS, shown_in=_FILES),
     _row("sparsity", "Zeros", unit="%", text=_PERCENT, shown_in=_HTML_CSV),
@@ -346,13 +320,13 @@ COLUMNS = (
     _row("load_ms", "Load", unit="ms", text=_MS, shown_in=_HTML_CSV),
     _row("first_inference_ms", "First inference", unit="ms", text=_MS, shown_in=_HTML_CSV),
     _row("achieved", "Layers achieved", shown_in=_FILES, align="left"),
-    _row("engine_sha256", "sha256", text=_short, shown_in=_HTML_CSV, align="left"),
+    _row("engine_sha256", "sha256", text=lambda _, sha256: sha256[:12], shown_in=_HTML_CSV, align="left"),
     _row("notes", "Notes", lambda row: "; ".join(row.notes), shown_in=_CSV, align="left"),
     # what is said of a row by other columns together, or with less room
     _row("name", "Row", shown_in=_PAGES, align="left"),
     _row("runs_on", "Backend", lambda row: row.backend, text=_on_cpu, shown_in=frozenset({"terminal"}), align="left"),
-    Column(key="marks", header="Note", value=lambda line: line.marks, shown_in=frozenset({"terminal", "md"})),
-    _latency("p50_ci95_ms", "95 % interval", unit="ms", text=_interval, shown_in=_HTML),
+    _line("marks", "Note", lambda line: line.marks, shown_in=frozenset({"terminal", "md"})),
+    _latency("p50_ci95_ms", "95 % interval", unit="ms", text=_INTERVAL, shown_in=_HTML),
     _accuracy(
         "worst_class_drop_pp",
         "Its drop",

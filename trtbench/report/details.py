@@ -99,10 +99,7 @@ DETAILS = (
     Detail(
         name="calibration",
         title="Calibration of INT8",
-        keys=(
-            *ENGINE,
-            *("calibration_method", "calibration_snr_db", "calibration_agreement", "calibration_images"),
-        ),
+        keys=(*ENGINE, "calibration_method", "calibration_snr_db", "calibration_agreement", "calibration_images"),
         lines=lambda rows: engine_lines(rows, lambda row: row.calibration),
         media=("md", "html"),
         legend="Beside the float graph on training images that did not calibrate: no label, no test image is looked at."
@@ -156,20 +153,9 @@ DETAILS = (
         name="scores",
         title="How each engine was scored",
         keys=(
-            *(
-                *ENGINE,
-                "correct",
-                "total",
-                "drop_upper_pp",
-                "top5",
-                "lost",
-                "gained",
-                "agreement",
-                "true_arithmetic_correct",
-                "tensorrt_graph_correct",
-                "mcnemar_p",
-            ),
-            *("mcnemar_holm_p", "loss", "ece", "is_chance"),
+            *(*ENGINE, "correct", "total", "drop_upper_pp", "top5", "lost", "gained", "agreement"),
+            *("true_arithmetic_correct", "tensorrt_graph_correct", "mcnemar_p", "mcnemar_holm_p"),
+            *("loss", "ece", "is_chance"),
         ),
         lines=lambda rows: engine_lines(rows, lambda row: row.accuracy),
         legend="Agreement: images whose first class is that of the dense network. True arithmetic: what the same Q/DQ"
@@ -204,10 +190,7 @@ DETAILS = (
     Detail(
         name="steadiness",
         title="How steady the samples were",
-        keys=(
-            *(*_WAY, "verdict", "p50_by_process_ms"),
-            *("throttled_samples", "warm_up_ms", "warm_up_inferences"),
-        ),
+        keys=(*_WAY, "verdict", "p50_by_process_ms", "throttled_samples", "warm_up_ms", "warm_up_inferences"),
         lines=_timings,
         legend="Narrow: the 95 % interval of the median lies within 5 % of it.",
     ),
@@ -221,7 +204,7 @@ DETAILS = (
     Detail(
         name="networks",
         title="Networks and files",
-        keys=(*(*ENGINE, "params", "macs", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "widths"),),
+        keys=(*ENGINE, "params", "macs", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "widths"),
         lines=lambda rows: engine_lines(rows, lambda row: row.engine_sha256 or row.params),
     ),
 )

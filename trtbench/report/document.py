@@ -95,6 +95,13 @@ class Report:
     telemetry: Mapping[str, Any] = field(default_factory=dict)
     schema_version: str = SCHEMA_VERSION
 
+    @property
+    def beaten(self) -> tuple[Loser, ...]:
+        """Why each comparable row lost; rows of other batch sizes and baselines are plain from the tables."""
+        size = self.decision.batch_size
+        names = {row.name for row in self.rows if row.role == "candidate" and row.batch_size == size}
+        return tuple(loser for loser in self.decision.losers if loser.name in names)
+
 
 def report_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of report.json, built from the records; `schema.json` is its copy."""

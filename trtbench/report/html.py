@@ -29,11 +29,9 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from trtbench.report.answer import Part
     from trtbench.report.columns import Line
     from trtbench.report.document import Report
     from trtbench.report.figures import Drawing
-    from trtbench.report.tables import Table
 
 _DECIDES = (
     *("variant", "precision", "backend", "batch_size", "top1", "drop_pp", "p50_ms"),
@@ -91,7 +89,7 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
                 Cell(one.cell(line), _sorted_by(one, line), _style(one), _ON_A_PHONE.get(one.key, "")) for one in shown
             ),
             marks=tuple(line.marks.split()),
-            style=_row_style(became[line.row.name]),
+            style="winner" if (part := became[line.row.name]).word == RECOMMENDED else "out" if part.is_out else "",
         )
         for line in lines
     ]
@@ -105,37 +103,16 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
         notes=marks.texts,
         observations=texts(observations(report.rows)),
         caveats=texts(caveats(report.rows)),
-        why=_why(report),
-        figures=[_Figure.of(one) for one in drawings],
+        why=report.beaten,
+        figures=[
+            (one, Markup(inline_svg(one.figure, name=one.name, label=one.caption)))  # noqa: S704  matplotlib escapes
+            for one in drawings
+        ],
         tables=details(report.rows, "html"),
         machine=_machine(report.environment),
         blocks=_blocks(report),
         colours=[(colour_variable(light), light, dark) for light, dark in DARK.items()],
     )
-
-
-def _row_style(part: Part) -> str:
-    return "winner" if part.word == RECOMMENDED else "out" if part.is_out else ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Figure:
-    name: str
-    caption: str
-    reading: str
-    svg: Markup
-    table: Table
-
-    @classmethod
-    def of(cls, drawing: Drawing) -> _Figure:
-        svg = inline_svg(drawing.figure, name=drawing.name, label=drawing.caption)
-        return cls(
-            name=drawing.name,
-            caption=drawing.caption,
-            reading=drawing.reading,
-            svg=Markup(svg),  # noqa: S704  matplotlib has escaped it
-            table=drawing.table,
-        )
 
 
 @functools.cache
@@ -161,13 +138,6 @@ def _style(column: Column) -> str:
 def _sorted_by(column: Column, line: Line) -> str:
     value = column.value(line)
     return "" if value is None else str(value)
-
-
-def _why(report: Report) -> list[tuple[str, str]]:
-    """Return why each comparable row lost."""
-    size = report.decision.batch_size
-    names = {row.name for row in report.rows if row.role == "candidate" and row.batch_size == size}
-    return [(loser.name, loser.reason) for loser in report.decision.losers if loser.name in names]
 
 
 def _machine(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -81,14 +81,9 @@ def _details(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _why(report: Report) -> Iterator[str]:
-    """Tell why each comparable row lost; rows of other batch sizes and baselines are plain from the tables."""
-    names = {
-        row.name for row in report.rows if row.role == "candidate" and row.batch_size == report.decision.batch_size
-    }
-    losers = [loser for loser in report.decision.losers if loser.name in names]
-    if losers:
+    if report.beaten:
         yield "## Why not the others"
-        yield "\n".join(f"- {loser.name}: {loser.reason}" for loser in losers)
+        yield "\n".join(f"- {loser.name}: {loser.reason}" for loser in report.beaten)
     if report.decision.what_if:
         yield "## What would change the choice"
         yield "\n".join(f"- {line}" for line in report.decision.what_if)

@@ -122,7 +122,8 @@ def is_launch_bound(row: Row, measured: Sequence[Row]) -> bool:
     return any(
         other.latency is not None and other.latency.p50_ms <= _LAUNCH_BOUND * row.latency.p50_ms
         for other in measured
-        if _is_same_engine(row, other) and other.batch_size >= _LARGER_BATCH * row.batch_size
+        if (row.engine, row.device) == (other.engine, other.device)
+        and other.batch_size >= _LARGER_BATCH * row.batch_size
     )
 
 
@@ -239,15 +240,6 @@ def _rate(row: Row) -> float:
     return (row.macs or 0) * row.batch_size / row.latency.p50_ms / 1e6
 
 
-def _is_same_engine(row: Row, other: Row) -> bool:
-    return (row.variant, row.shown_precision, row.backend, row.device) == (
-        other.variant,
-        other.shown_precision,
-        other.backend,
-        other.device,
-    )
-
-
 def _limits(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
     measured = [row for row in rows if row.latency is not None]
     if any(is_cpu(row) for row in measured):
@@ -320,10 +312,9 @@ def explained_losses(rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
     """Yield each candidate engine that lost more than the limit, with what there is to say of it."""
     seen: set[tuple[str, str, str]] = set()
     for row in rows:
-        engine = (row.variant, row.shown_precision, row.backend)
-        if row.role != "candidate" or row.over_limit_pp is None or row.accuracy is None or engine in seen:
+        if row.role != "candidate" or row.over_limit_pp is None or row.accuracy is None or row.engine in seen:
             continue
-        seen.add(engine)
+        seen.add(row.engine)
         name = f"{row.variant} {row.shown_precision} on {row.backend}"
         yield row, f"{name} {loss_words(row.accuracy, row.over_limit_pp)}. {_cause_of_loss(row, row.accuracy, rows)}"
 

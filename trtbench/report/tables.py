@@ -108,7 +108,7 @@ def engine_lines(rows: Sequence[Row], has_answer: Callable[[Row], object]) -> li
     firsts: dict[tuple[str, ...], Line] = {}
     for line in row_lines(rows):
         if has_answer(line.row):
-            firsts.setdefault(_engine(line.row), line)
+            firsts.setdefault(line.row.engine, line)
     return list(firsts.values())
 
 
@@ -119,7 +119,7 @@ def engine_table(rows: Sequence[Row], marks: Footnotes) -> Table:
     for line in row_lines([row for row in rows if row.status == "ok"]):
         engines.setdefault(tuple(column.cell(line) for column in shown), []).append(line.row)
     lines = [Line(row=own[0], rows=rows, alike=tuple(own), marks=marks.marks(*own)) for own in engines.values()]
-    is_split = len({_engine(line.row) for line in lines}) < len(lines)
+    is_split = len({line.row.engine for line in lines}) < len(lines)
     return select(ENGINES if is_split else [key for key in ENGINES if key != "batch_size"], lines, "md")
 
 
@@ -194,7 +194,7 @@ def batch_table(rows: Sequence[Row]) -> Table:
     engines: dict[tuple[str, ...], dict[int, list[str]]] = {}
     for line in row_lines(rows):
         if line.latency is not None:
-            engines.setdefault(_engine(line.row), {})[line.row.batch_size] = [one.cell(line) for one in columns]
+            engines.setdefault(line.row.engine, {})[line.row.batch_size] = [one.cell(line) for one in columns]
     headers = (*_titles(ENGINE), *(f"b{size} {column.title}" for size in sizes for column in columns))
     cells = [
         (*name, *(cell for size in sizes for cell in found.get(size, [ABSENT] * len(columns))))
@@ -286,10 +286,6 @@ def _titles(keys: Sequence[str]) -> tuple[str, ...]:
 
 def _by_batch(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: row.batch_size)
-
-
-def _engine(row: Row) -> tuple[str, str, str]:
-    return (row.variant, row.shown_precision, row.backend)
 
 
 def _has_class_drops(row: Row) -> bool:

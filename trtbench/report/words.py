@@ -16,7 +16,7 @@ from trtbench.report.units import decibels, fixed, megabytes, percent, significa
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from trtbench.decide.choose import Against, Change, Choice
+    from trtbench.decide.choose import Change, Choice
     from trtbench.decide.compare import BrokenGate
     from trtbench.decide.limits import Assessment, HeldLimit, LimitKey, Obstacle
     from trtbench.decide.rank import Ranking
@@ -213,7 +213,8 @@ def _reasons(choice: Choice) -> Iterator[str]:
     yield _against_runner_up(ranking, choice.decision)
     yield from _other_order(ranking, choice)
     if (int8 := choice.slower_int8) is not None:
-        told = "" if int8.row is ranking.runner_up else f": {_slower(int8, ranking.winner)}"
+        slower = f"{short_name(int8.row)} takes {ratio_words(int8.ratio)} as long as {short_name(ranking.winner)}"
+        told = "" if int8.row is ranking.runner_up else f": {slower}"
         yield f"INT8 is slower than FP32 here{told}."
     if ranking.undecided:
         yield _undecided(ranking, choice.decision)
@@ -333,10 +334,6 @@ def _change(change: Change, choice: Choice) -> str:
         f"Whether {name} should win over {short_name(choice.ranking.winner)} is open: more samples"
         " (bench.budget_s, bench.processes) may tell."
     )
-
-
-def _slower(int8: Against, winner: Row) -> str:
-    return f"{short_name(int8.row)} takes {ratio_words(int8.ratio)} as long as {short_name(winner)}"
 
 
 def _other_order(ranking: Ranking, choice: Choice) -> Iterator[str]:
