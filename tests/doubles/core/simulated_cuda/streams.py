@@ -38,7 +38,17 @@ class Queue:
 
 _lock = threading.RLock()
 _handles = itertools.count(0x5EED000, 0x40)
-_queues: dict[int, Queue] = {LEGACY: Queue(handle=LEGACY, is_blocking=True)}
+_queues: dict[int, Queue] = {}
+
+
+def forget_all() -> None:
+    """Leave but the legacy default stream, with nothing to do; a handle is not given twice."""
+    with _lock:
+        _queues.clear()
+        _queues[LEGACY] = Queue(handle=LEGACY, is_blocking=True)
+
+
+forget_all()
 
 
 def create(*, is_blocking: bool) -> int:

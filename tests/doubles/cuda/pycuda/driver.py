@@ -224,9 +224,11 @@ class DeviceAllocation:
     @classmethod
     def _of(cls, size: int) -> Self:
         made = cls.__new__(cls)
-        made._address = memory.allocate(size).address
+        made._allocation = memory.allocate(size)
+        made._address = made._allocation.address
         return made
 
+    _allocation: memory.Allocation
     _address: int
 
     def __int__(self) -> int:

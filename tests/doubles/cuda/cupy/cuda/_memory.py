@@ -18,7 +18,8 @@ class Memory:
 
     def __init__(self, size: int, /) -> None:
         self.size = size
-        self.ptr = memory.allocate(size).address
+        self._allocation = memory.allocate(size)  # held, so that its address is nobody else's before `__del__`
+        self.ptr = self._allocation.address
 
     def __del__(self) -> None:
         if hasattr(self, "ptr"):
