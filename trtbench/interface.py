@@ -144,10 +144,9 @@ def run(
     asked, places = _suite(suite, Places(runs=Path(out), engines=Path(engines)))
     now = datetime.now(UTC).astimezone()
     argv = ("trtbench.run", asked.origin)
-    if tell is not None:
-        return RunReport._of(*run_suite(asked, places, argv=argv, now=now, tell=tell))  # noqa: SLF001  its own module
-    with Screen(is_quiet=quiet) as screen:
-        return RunReport._of(*run_suite(asked, places, argv=argv, now=now, tell=screen))  # noqa: SLF001  likewise
+    with Screen(is_quiet=quiet or tell is not None) as screen:
+        found = run_suite(asked, places, argv=argv, now=now, tell=tell or screen)
+    return RunReport._of(*found)  # noqa: SLF001  its own module
 
 
 def _suite(given: Suite | str | PathLike[str] | Mapping[str, Any], places: Places) -> tuple[Suite, Places]:

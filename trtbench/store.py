@@ -106,10 +106,6 @@ class Store:
             self._lease.note(name)
         self.held.add(name)
 
-    def use(self, artefact: Artefact[Any]) -> None:
-        """Note that an artefact is used, so that `prune` counts its age from now."""
-        self._touch(artefact.folder)
-
     def make(
         self,
         kind: str,
@@ -139,7 +135,7 @@ class Store:
         partial = folder.with_name(f"{key}.partial")
         with self._lock(f"{kind}-{key}"):
             if (found := self._read(folder)) is not None:
-                self._touch(folder)
+                self.use(folder)
                 return found
             with storing(folder):
                 self._clear_damaged(folder)
@@ -336,8 +332,8 @@ class Store:
             _remove(folder)
             self._note(event="damaged", kind=folder.parent.name, key=folder.name)
 
-    def _touch(self, folder: Path) -> None:
-        """Note that an artefact is used: prune goes by the last use."""
+    def use(self, folder: Path) -> None:
+        """Note that the artefact in a folder is used: `prune` counts its age from now."""
         with contextlib.suppress(OSError):
             os.utime(folder)
 

@@ -79,7 +79,8 @@ def inspect_verb(*, engine: EngineArgument, as_json: JsonOption = False) -> None
         return
     found = inspect_engine(engine)
     if as_json:
-        show_json({"engine": str(found.path), **_plain(found)})
+        live = {"is_live": found.is_live, "why_not_live": found.why_not_live}
+        show_json({"engine": str(found.path), "sidecar": found.sidecar, "layers": dict(found.layers), **live})
         return
     _show_inspection(found)
 
@@ -131,12 +132,6 @@ def crosscheck_verb(
         _show_crosscheck(found)
     if not found.is_close:
         warn(f"the figures differ by more than {LIMIT:.0%}; lock the clocks and see that nobody else is on it")
-
-
-def _plain(found: Inspection) -> dict[str, Any]:
-    plain: dict[str, Any] = to_jsonable(found.sidecar)
-    told: dict[str, Any] = to_jsonable(dict(found.layers))
-    return {"sidecar": plain, "layers": told, "is_live": found.is_live, "why_not_live": found.why_not_live}
 
 
 def _show_inspection(found: Inspection) -> None:

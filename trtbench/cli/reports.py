@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,8 +24,6 @@ from trtbench.jsonable import without_secrets
 from trtbench.progress import RUN_LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from trtbench.decide.compare import Comparison, Gates
     from trtbench.report.document import Report
     from trtbench.report.matrix import Matrix
@@ -75,6 +73,7 @@ def compare(
     from trtbench.bench.versus import PAIRS
     from trtbench.decide.compare import parse_gates
     from trtbench.report.document import read_report
+    from trtbench.report.tables import comparison_table
     from trtbench.running.again import compare_reports
     from trtbench.shipping.bundle import BUNDLE, beside
 
@@ -95,28 +94,29 @@ def compare(
     if as_json:
         show_json({"comparisons": found, "only_first": matched.only_first, "only_second": matched.only_second})
     else:
-        _show_comparisons(found)
+        table = comparison_table(found)
+        show_table(f"{len(found)} rows in both", table.headers, table.cells, left=table.left)
         for names, which in ((matched.only_first, "A"), (matched.only_second, "B")):
             for name in names:
                 say(f"only in {which}: {name}")
-    publish_comparisons(found, gates, junit=junit)
-    _judge(found, gates)
+    _judge(found, gates, junit=junit)
 
 
-def _show_comparisons(found: tuple[Comparison, ...]) -> None:
-    from trtbench.report.tables import comparison_table
-
-    table = comparison_table(found)
-    show_table(f"{len(found)} rows in both", table.headers, table.cells, left=table.left)
-
-
-def _judge(found: tuple[Comparison, ...], gates: Any) -> None:
-    """End as the verdicts demand: where a row breaks a gate, or not one could be decided."""
+def _judge(found: tuple[Comparison, ...], gates: Gates, *, junit: Path | None) -> None:
+    """Tell whoever else wants to know, and end as the verdicts demand: a broken gate, or not one that is decided."""
     from trtbench.decide.compare import broken_gates
+    from trtbench.disk import write_atomically
+    from trtbench.report.ci import append_summary, comparison_junit, comparison_summary
     from trtbench.report.words import gate_clause
 
-    if broken := broken_gates(found, gates):
-        raise GateError("--fail-on", expected="no row beyond it", got="; ".join(map(gate_clause, broken)))
+    broken = [gate_clause(one) for one in broken_gates(found, gates)]
+    if junit is not None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_atomically(junit, comparison_junit(found, gates, created=now))
+    if (page := _step_summary()) is not None:
+        append_summary(page, comparison_summary(found, broken=broken))
+    if broken:
+        raise GateError("--fail-on", expected="no row beyond it", got="; ".join(broken))
     if all(one.verdict == "AMBIGUOUS" for one in found):
         cure = "keep the engines of both runs at hand, or time longer with --pairs"
         raise InconclusiveError("compare", expected="a verdict on some row", got="only AMBIGUOUS", cure=cure)
@@ -237,24 +237,6 @@ def publish(report: Report, folder: Path, *, junit: Path | None, mlflow: str | N
 
         logged = log_to_mlflow(report, folder, uri=mlflow, curves=training_curves(folder))
         say(f"MLflow run {logged} at {without_secrets((mlflow,))[0]}")
-
-
-def publish_comparisons(found: Sequence[Comparison], gates: Gates, *, junit: Path | None) -> None:
-    """Hand a comparison to whoever else wants it.
-
-    Raises:
-        StoreError: a file cannot be written.
-    """
-    from trtbench.decide.compare import broken_gates
-    from trtbench.disk import write_atomically
-    from trtbench.report.ci import append_summary, comparison_junit, comparison_summary
-    from trtbench.report.words import gate_clause
-
-    if junit is not None:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_atomically(junit, comparison_junit(found, gates, created=now))
-    if (page := _step_summary()) is not None:
-        append_summary(page, comparison_summary(found, broken=[gate_clause(one) for one in broken_gates(found, gates)]))
 
 
 def _step_summary() -> Path | None:

@@ -246,23 +246,19 @@ def _placement(name: str | None, precision: str) -> Runtime | None:
 
 def _suite(target: str | None, given: Given) -> Suite:
     """Return the suite of a run, a file or one model."""
+    from trtbench.report.document import read_report
+    from trtbench.suite import load_suite, parse_suite
+
     if target is not None:
-        return _suite_of(target)
+        if Path(target).is_dir() or target.endswith(".json"):
+            # Relative paths of the suite are taken from here: a run does not keep where its file stood.
+            return parse_suite(json.dumps(read_report(target).suite), origin=target, base=Path.cwd())
+        return load_suite(target)
     if "model.name" not in given.values:
         raise ConfigError(
             "RUN and --model", expected="one of them", got="neither", cure="name a run's folder, or a model"
         )
     return given.suite(engines={"precisions": ["fp32", "int8"]})
-
-
-def _suite_of(target: str) -> Suite:
-    from trtbench.report.document import read_report
-    from trtbench.suite import load_suite, parse_suite
-
-    if Path(target).is_dir() or target.endswith(".json"):
-        # Relative paths of the suite are taken from here: a run does not keep where its file stood.
-        return parse_suite(json.dumps(read_report(target).suite), origin=target, base=Path.cwd())
-    return load_suite(target)
 
 
 def _beside(target: str | None, otherwise: Path, name: str) -> Path:

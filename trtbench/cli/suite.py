@@ -74,20 +74,14 @@ def run(
     on: Annotated[str | None, typer.Option(help="ray or ray:ADDRESS: over a Ray cluster, by device.")] = None,
 ) -> None:
     """Do everything a suite asks for, going on where an earlier run stopped."""
+    places = places_of(out, engines, calib)
     if on is not None:
         if junit or mlflow or require_gpu:
             cure = "publish the run of one device afterwards: `trtbench report`"
             raise ConfigError("--on", expected="none of --junit, --mlflow, --require-gpu", got="one", cure=cure)
-        _measure_fleet(suite, places_of(out, engines, calib), on, as_json=as_json)
+        _measure_fleet(suite, places, on, as_json=as_json)
         return
-    _measure(
-        suite,
-        places_of(out, engines, calib),
-        as_json=as_json,
-        require_gpu=require_gpu,
-        junit=junit,
-        mlflow=mlflow,
-    )
+    _measure(suite, places, as_json=as_json, require_gpu=require_gpu, junit=junit, mlflow=mlflow)
 
 
 @app.command()
@@ -145,14 +139,8 @@ def bench(
 ) -> None:
     """Score and time the engines of a suite and write the report, or measure one engine file."""
     if engine is None:
-        _measure(
-            suite or _DEFAULT,
-            places_of(out, engines, calib),
-            as_json=as_json,
-            require_gpu=require_gpu,
-            junit=junit,
-            mlflow=mlflow,
-        )
+        places = places_of(out, engines, calib)
+        _measure(suite or _DEFAULT, places, as_json=as_json, require_gpu=require_gpu, junit=junit, mlflow=mlflow)
         return
     from trtbench.running.bench import bench_engine
     from trtbench.suite import BenchConfig
@@ -363,8 +351,8 @@ def _measure(
     *,
     as_json: bool,
     require_gpu: bool,
-    junit: Path | None = None,
-    mlflow: str | None = None,
+    junit: Path | None,
+    mlflow: str | None,
 ) -> None:
     """Score and time every engine of a suite, building what is not there, and write the report."""
     from trtbench.running import run_suite
@@ -373,13 +361,8 @@ def _measure(
     loaded, places = _load(suite, places)
     check_gpu(is_required=require_gpu)
     with Screen() as screen:
-        found, folder = run_suite(
-            loaded,
-            places,
-            argv=command_line(),
-            now=datetime.now(UTC).astimezone(),
-            tell=screen,
-        )
+        now = datetime.now(UTC).astimezone()
+        found, folder = run_suite(loaded, places, argv=command_line(), now=now, tell=screen)
     show_report(found, folder, as_json=as_json)
     publish(found, folder, junit=junit, mlflow=mlflow)
     _exit_where_failed([row.status for row in found.rows])

@@ -9,7 +9,7 @@ import time
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from trtbench.data.decode import data_cache
 from trtbench.errors import RowError
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from trtbench.progress import Event
     from trtbench.store import Artefact
     from trtbench.suite import Suite
+
+    Ask = Callable[..., Any]  # calls the keeper by the name of a method; of `tell` no answer is waited for
 
 _OFTEN_S = 0.5  # between two events of progress
 Files = dict[str, bytes]
@@ -113,14 +115,6 @@ class Keeper:
         """Hand out the news since the last time."""
         found, self._news, self._made = (self._news, self._made), [], []
         return found
-
-
-class Ask(Protocol):
-    """How a node calls the keeper: by the name of a method; of `tell` no answer is waited for."""
-
-    def __call__(self, method: str, *arguments: Any) -> Any:
-        """Return the answer."""
-        ...
 
 
 class NodeStore(Store):

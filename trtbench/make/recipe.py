@@ -257,7 +257,7 @@ class Book:
                 raise
             self.tell(Event(stage=recipe.kind, item=item, state="done", seconds=found.seconds))
         elif not self.is_dry:
-            self.store.use(found)
+            self.store.use(found.folder)
             self.tell(Event(stage=found.kind, item=item, state="cached", seconds=found.seconds))
         self._at_hand[key] = made = _typed(recipe, found)
         return made

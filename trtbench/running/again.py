@@ -146,7 +146,9 @@ def compare_reports(
         share, sizes = (number, len(matched.pairs)), (pairs, process_pairs)
         result = _retimed(before, after, files=files, folder=folder, sizes=sizes, share=share, tell=tell)
         if result is None:
-            found.append(_stored(before, after, (first, second)))
+            ratio, how = compare_stored(before, after, (first.rows, second.rows))
+            verdict = "AMBIGUOUS" if ratio.ci95 is None else judge(*ratio.ci95)
+            found.append(_compared(before, after, verdict, ratio.value, ratio.ci95, how=how))
             continue
         how = f"re-timed side by side: {result.pairs} pairs in {result.process_pairs} process pairs"
         found.append(_compared(before, after, result.verdict, result.ratio, result.ci95, how=how))
@@ -238,9 +240,3 @@ def _compared(
     name = before.name if before.name == after.name else f"{before.name} -> {after.name}"
     drop_pp = top1_drop_pp(before, after)
     return Comparison(name=name, verdict=verdict, ratio=ratio, ci95=ci95, drop_pp=drop_pp, how=how)
-
-
-def _stored(before: Row, after: Row, reports: tuple[Report, Report]) -> Comparison:
-    ratio, how = compare_stored(before, after, (reports[0].rows, reports[1].rows))
-    verdict = "AMBIGUOUS" if ratio.ci95 is None else judge(*ratio.ci95)
-    return _compared(before, after, verdict, ratio.value, ratio.ci95, how=how)

@@ -33,7 +33,7 @@ from trtbench.running.rows import absent_row, family_of, row_of
 from trtbench.suite import BACKENDS, DataConfig, DenseVariant, options
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -85,13 +85,18 @@ class Session:
 
     def __init__(self, makings: Makings, built: Sequence[BuiltEngine], folder: Path, *, images: Path) -> None:
         self._makings, self._built = makings, built
-        self._notes = (*makings.dataset.notes, *_brought_words(makings), *overlap_notes(makings))
+        reference = None
+        with contextlib.suppress(RowError):  # the dense network cannot be made, which every row then says
+            reference = reference_logits(makings)
+        made = makings.brought.get("made")
+        brought = (f"Networks and graphs were made on {made}.",) if made else ()
+        self._notes = (*makings.dataset.notes, *brought, *overlap_notes(makings))
         self.watch = Watch()
         self.bench = Bench(
             images=Images(
                 path=images,
                 labels=makings.dataset.test.labels,
-                reference=_reference_or_none(makings),
+                reference=reference,
                 classes=makings.dataset.classes,
                 outputs=outputs_of(makings),
                 score=score_of(makings),
@@ -189,11 +194,6 @@ class Session:
         return self.rows(built, found)
 
 
-def _brought_words(makings: Makings) -> Iterator[str]:
-    if made := makings.brought.get("made"):
-        yield f"Networks and graphs were made on {made}."
-
-
 def score_of(makings: Makings) -> Score | None:
     """Return the suite's own score of all outputs side by side, (images, numbers); None where it has none.
 
@@ -226,14 +226,6 @@ def score_of(makings: Makings) -> Score | None:
         return values
 
     return score
-
-
-def _reference_or_none(makings: Makings) -> NDArray[np.float32] | None:
-    """Return the reference's logits; None where the dense network cannot be made, which every row then says."""
-    try:
-        return reference_logits(makings)
-    except RowError:
-        return None
 
 
 def reference_logits(makings: Makings) -> NDArray[np.float32]:
@@ -270,7 +262,8 @@ def engine_files(built: Sequence[BuiltEngine], suite: Suite) -> list[EngineFile]
 
 def _true_arithmetic(makings: Makings, built: Sequence[BuiltEngine], progress: Progress) -> TrueCorrect:
     """Count what each variant's Q/DQ graphs get right in true arithmetic: the kernels' share, and a forecast."""
-    plans = [one.plan for one in built if _is_int8(one) and makings.dataset.is_labelled]
+    ran = [one.plan for one in built if one.status == "ok" and makings.dataset.is_labelled]
+    plans = [plan for plan in ran if plan.precision == "int8" and not plan.rescued]
     variants = {plan.variant.name: plan.variant for plan in plans}
     asked = {(plan.variant.name, BACKENDS[plan.backend].placement) for plan in plans}
     asked |= {(name, "tensorrt") for name in variants}  # the forecast
@@ -282,10 +275,6 @@ def _true_arithmetic(makings: Makings, built: Sequence[BuiltEngine], progress: P
             counts[variant.name, runtime] = int((logits.argmax(axis=1) == makings.dataset.test.labels).sum())
         progress("true arithmetic", "all int8 variants", (index + 1) / len(wanted))
     return counts
-
-
-def _is_int8(built: BuiltEngine) -> bool:
-    return built.status == "ok" and built.plan.precision == "int8" and not built.plan.rescued
 
 
 def true_logits(graph: Path, makings: Makings) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ from trtbench.progress import Event, Listener, nobody
 from trtbench.suite import BACKENDS, Proposal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from trtbench.bench.interleave import Timing
     from trtbench.engines.sidecar import Sidecar
@@ -62,7 +63,11 @@ def plan_engines(suite: Suite, *, anywhere: bool = False) -> tuple[EnginePlan, .
     plans: dict[str, EnginePlan] = {}
     asked = [*_asked_anywhere(suite)] if anywhere else _asked(suite)
     for variant in suite.variants:
-        plans |= {engine.name: engine for engine in (*_candidates(variant, asked), *_baselines(suite, variant))}
+        candidates = (
+            EnginePlan(variant=variant, precision=precision, backend=name, config=config)
+            for config, name, precision in asked
+        )
+        plans |= {engine.name: engine for engine in (*candidates, *_baselines(suite, variant))}
     return tuple(plans.values())
 
 
@@ -85,11 +90,6 @@ def _asked_anywhere(suite: Suite) -> Iterator[tuple[EngineConfig, str, str]]:
                 usual = backend(name).facts().usual_precisions
             for precision in config.precisions or usual:
                 yield config, name, precision
-
-
-def _candidates(variant: Variant, asked: Iterable[tuple[EngineConfig, str, str]]) -> Iterator[EnginePlan]:
-    for config, name, precision in asked:
-        yield EnginePlan(variant=variant, precision=precision, backend=name, config=config)
 
 
 def _baselines(suite: Suite, variant: Variant) -> Iterator[EnginePlan]:
@@ -303,15 +303,17 @@ def repeat_builds(
     """
     decision = makings.suite.decision
     chosen = finalists(rows, decision)
-    wanted = [one for one in built if _row_name(one.plan, decision) in chosen and _is_rebuilt(one.plan)]
+    again = [one for one in built if one.plan.config.builds > 1 and backend(one.plan.backend).takes_options]
+    wanted = [one for one in again if _row_name(one.plan, decision) in chosen]
     if not wanted:
         return None
-    builds = [again for one in wanted for again in (one, *_others(makings, one.plan))]
+    builds = [build for one in wanted for build in (one, *_others(makings, one.plan))]
     measured, blocks = measure(builds)
     found, paired = {}, {}
     for one in wanted:
         of_plan = [plan.plan for plan in builds if replace(plan.plan, build=one.plan.build) == one.plan]
-        median = median_build([_of(plan, measured, decision) for plan in of_plan])
+        names = {_row_name(plan, decision) for plan in of_plan}
+        median = median_build([row for row in measured if row.name in names])
         for row in measured:
             if row.name == replace(median, batch_size=row.batch_size).name:
                 name = replace(row, build=one.plan.build).name
@@ -352,16 +354,8 @@ def _others(makings: Makings, plan: EnginePlan) -> list[BuiltEngine]:
     return found
 
 
-def _is_rebuilt(plan: EnginePlan) -> bool:
-    return plan.config.builds > 1 and backend(plan.backend).takes_options
-
-
 def _row_name(plan: EnginePlan, decision: DecisionConfig) -> str:
     return f"{plan.name} b{decision.batch_size}"
-
-
-def _of(plan: EnginePlan, rows: Sequence[Row], decision: DecisionConfig) -> Row:
-    return next(row for row in rows if row.name == _row_name(plan, decision))
 
 
 _TRIED = 64  # images that a checkpoint is tried on
@@ -386,7 +380,7 @@ def propose(suite: Suite) -> Proposal:
         reasons["mean"] = dataset.normalisation
         if "measured" in dataset.normalisation and suite.model.train is None:
             reasons["mean"] += ": if the network was trained with others, write those"
-    classes = [count for count in _class_counts(makings) if count]
+    classes = Counter(dataset.train.labels.tolist()).values()
     return Proposal(
         suite=suite.model_copy(update={"data": suite.data.model_copy(update=data)}),
         reasons=reasons,
@@ -395,13 +389,6 @@ def propose(suite: Suite) -> Proposal:
         is_quantized=is_quantized,
         notes=(*(note for note in dataset.notes if not note.startswith(ASSUMED)), seen),
     )
-
-
-def _class_counts(makings: Makings) -> list[int]:
-    import numpy as np
-
-    counts: list[int] = np.bincount(makings.dataset.train.labels).tolist()
-    return counts
 
 
 def _try(makings: Makings) -> tuple[str, int | None, bool]:

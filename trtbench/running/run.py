@@ -279,7 +279,8 @@ def read_origin(run: Path) -> Origin:
         places = Places(runs=Path(kept["runs"]), engines=Path(kept["engines"]), calib=calib, job=job)
         return Origin(suite=options(Suite, **kept["suite"]), places=places, folder=Path(kept["folder"]))
     except FileNotFoundError:
-        return _from_here(read_report(run), folder)
+        suite = options(Suite, **read_report(run).suite)
+        return Origin(suite=suite, places=Places(runs=folder.resolve().parent), folder=Path.cwd())
     except MISFITS as error:
         cure = "run the suite again"
         raise ConfigError(f"{folder / _ORIGIN}", expected="a whole file", got=repr(error), cure=cure) from error
@@ -309,11 +310,3 @@ def training_curves(run: Path) -> dict[str, tuple[EpochRecord, ...]]:
                 label = read_json(store / name / LISTING)["label"].rpartition("/")[2]
                 found |= {label: epochs} if epochs else {}
     return found
-
-
-def _from_here(report: Report, folder: Path) -> Origin:
-    return Origin(
-        suite=options(Suite, **report.suite),
-        places=Places(runs=folder.resolve().parent),
-        folder=Path.cwd(),
-    )
