@@ -374,8 +374,8 @@ def import_cache(graph: Path, cache: Path) -> ImportedCache:
     from trtbench.graph.placement import activation_tensors, plan_qdq
     from trtbench.graph.qdq import insert_qdq
 
-    content = _read(cache)
-    parsed = parse_cache(_decoded(content, cache), origin=cache.name)
+    content, text = _read(cache)
+    parsed = parse_cache(text, origin=cache.name)
     proto = onnx.load(graph)
     plan = plan_qdq(proto)
     matched = match_scales(parsed, activation_tensors(plan), origin=cache.name)
@@ -394,19 +394,15 @@ def import_cache(graph: Path, cache: Path) -> ImportedCache:
     )
 
 
-def _read(cache: Path) -> bytes:
+def _read(cache: Path) -> tuple[bytes, str]:
     try:
-        return cache.read_bytes()
+        content = cache.read_bytes()
+        return content, content.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"calibration cache {cache}", expected="text", got=str(error)) from error
     except OSError as error:
         cure = "give the file that a calibrator's write_calibration_cache wrote"
         raise DataError(f"calibration cache {cache}", got=error.strerror or str(error), cure=cure) from error
-
-
-def _decoded(content: bytes, cache: Path) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"calibration cache {cache}", expected="text", got=str(error)) from error
 
 
 def _notes(matched: MatchedScales) -> tuple[str, ...]:

@@ -51,7 +51,9 @@ def expected_input(name: str, checkpoint: Path | None) -> Expected | None:
 
     noted = {} if checkpoint is None else facts_of(read_metadata(checkpoint)).get("metadata", {})
     with suppress(TypeError, ValueError, KeyError, AttributeError):  # an older file of ours, or none of ours
-        return _noted(parse_json(noted["input"]))
+        fit = Preprocessing.read(parse_json(noted["input"]))
+        framing = Framing(**fit.framing)
+        return Expected(source="noted in the checkpoint", mean=fit.mean, std=fit.std, framing=framing, is_own=True)
     source, _, rest = name.partition(":")
     if source == "torchvision":
         return _of_torchvision(rest, checkpoint)
@@ -102,12 +104,6 @@ def _size_of(files: list[Path], model: str) -> tuple[int | tuple[int, int], str]
     most = _OF_CIFAR if is_small else _LARGEST
     why = "what this network is made for" if is_small else f"at most {most} pixels"
     return min(side, most), f"measured: the shorter side is of {side} pixels, as a median; {why}"
-
-
-def _noted(said: dict[str, Any]) -> Expected:
-    fit = Preprocessing.read(said)
-    framing = Framing(**fit.framing)
-    return Expected(source="noted in the checkpoint", mean=fit.mean, std=fit.std, framing=framing, is_own=True)
 
 
 def _of_torchvision(name: str, checkpoint: Path | None) -> Expected | None:

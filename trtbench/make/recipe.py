@@ -44,6 +44,11 @@ class Facts:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoFacts(Facts):
+    """Of an artefact whose files tell all by themselves."""
+
+
 class Ingredient(Protocol):
     """An artefact as a maker sees it: its files, which its sha256 stands for, and not the facts noted beside them."""
 

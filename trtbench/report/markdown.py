@@ -42,7 +42,7 @@ def render_markdown(report: Report, *, plots: Mapping[str, str] | None = None) -
         *_bullets(texts(observations(report.rows))),
         *_tables(report.rows),
         *(f"![{caption}]({path})" for path, caption in (plots or {}).items()),
-        *_details(report.rows),
+        *(part for one in details(report.rows, "md") for part in _table(one.title, one.table, one.legend)),
         *_why(report),
         "## What these numbers do not say",
         *_bullets(texts(caveats(report.rows))),
@@ -73,11 +73,6 @@ def _table(title: str, table: Table, legend: str) -> Iterator[str]:
     yield to_markdown(table)
     if legend:
         yield legend
-
-
-def _details(rows: Sequence[Row]) -> Iterator[str]:
-    for one in details(rows, "md"):
-        yield from _table(one.title, one.table, one.legend)
 
 
 def _why(report: Report) -> Iterator[str]:

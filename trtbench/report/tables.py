@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from tabulate import tabulate
@@ -54,6 +54,12 @@ class Table:
         """Return a table whose first `left` columns are words and align left, all others numbers."""
         aligns: list[Align] = ["left" if index < left else "right" for index in range(len(headers))]
         return cls(headers=tuple(headers), cells=tuple(map(tuple, cells)), aligns=tuple(aligns), notes=notes)
+
+    @classmethod
+    def by(cls, lines: Iterable[Any], *columns: tuple[str, Callable[[Any], str]], left: int) -> Self:
+        """Return a table of a line for each of several things, by its columns: a header, and the text of a thing."""
+        headers = [header for header, _ in columns]
+        return cls.of(headers, [[text(one) for _, text in columns] for one in lines], left=left)
 
     @property
     def left(self) -> int:
@@ -229,18 +235,20 @@ def class_drops_table(rows: Sequence[Row]) -> Table:
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """Return the verdict of each row that two reports have."""
-    cells = [
-        (
-            one.name,
-            one.verdict,
-            one.how,
-            fixed(one.ratio, decimals=3),
-            ABSENT if one.ci95 is None else f"{fixed(one.ci95[0], decimals=3)} to {fixed(one.ci95[1], decimals=3)}",
-            fixed(one.drop_pp),
-        )
-        for one in comparisons
-    ]
-    return Table.of(("Row", "Verdict", "How", "Time B / A", "95 % interval", "Top-1 lost pp"), cells, left=3)
+    return Table.by(
+        comparisons,
+        ("Row", lambda one: one.name),
+        ("Verdict", lambda one: one.verdict),
+        ("How", lambda one: one.how),
+        ("Time B / A", lambda one: _three(one.ratio)),
+        ("95 % interval", lambda one: ABSENT if one.ci95 is None else " to ".join(map(_three, one.ci95))),
+        ("Top-1 lost pp", lambda one: fixed(one.drop_pp)),
+        left=3,
+    )
+
+
+def _three(value: float) -> str:
+    return fixed(value, decimals=3)
 
 
 def to_markdown(table: Table) -> str:

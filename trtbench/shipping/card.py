@@ -142,17 +142,16 @@ def _triton(described: Mapping[str, Any]) -> Iterator[str]:
     )
     beyond = ", ".join(f"{one['batch']} by {one['protocol']}" for one in served.refused)
     yield f"Triton with `triton/python`, on loopback: {counts}; refused were batches of {beyond}. By gRPC:"
-    cells = [
-        (
-            str(one["streams"]),
-            str(one["n"]),
-            significant(one["p50_ms"]),
-            significant(one["p99_ms"]),
-            significant(one["throughput_ips"]),
-        )
-        for one in served.loads
-    ]
-    yield to_markdown(Table.of(("in flight", "requests", "p50 ms", "p99 ms", "images/s"), cells, left=0))
+    loads = Table.by(
+        served.loads,
+        ("in flight", lambda one: str(one["streams"])),
+        ("requests", lambda one: str(one["n"])),
+        ("p50 ms", lambda one: significant(one["p50_ms"])),
+        ("p99 ms", lambda one: significant(one["p99_ms"])),
+        ("images/s", lambda one: significant(one["throughput_ips"])),
+        left=0,
+    )
+    yield to_markdown(loads)
 
 
 def _files(described: Mapping[str, Any]) -> str:

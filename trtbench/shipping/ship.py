@@ -183,7 +183,7 @@ def _proof(folder: Path, cargo: _Cargo) -> tuple[Proof, NDArray[np.float32]]:
             folder, test.images, batch=row.batch_size, reference=reference, noted=row.fidelity, outputs=outputs
         )
     assert row.accuracy is not None, "an engine that runs was scored"
-    noted = read_predictions(_folder(cargo.run), row)
+    noted = read_predictions(cargo.run if cargo.run.is_dir() else cargo.run.parent, row)
     return prove(folder, test, batch=row.batch_size, correct=row.accuracy.correct, noted=noted)
 
 
@@ -420,7 +420,3 @@ def _write_golden(folder: Path, cargo: _Cargo, logits: NDArray[np.float32] | Non
         taken = {"images": images.transpose(0, 2, 3, 1), "inputs": inputs}
     with storing(folder):
         write_arrays(folder / "golden.npz", taken | told)
-
-
-def _folder(run: Path) -> Path:
-    return run if run.is_dir() else run.parent

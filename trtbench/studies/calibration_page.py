@@ -65,38 +65,32 @@ def study_markdown(found: Study, *, plot: str) -> str:
 
 def spread_table(found: Study) -> Table:
     """Return a line for each method, sampling and size."""
-    headers = ("Method", "Sampling", "Per class", "Right, mean", "Least", "Most", "Deviation", "SNR dB")
-    cells = tuple(
-        (
-            one.method,
-            one.sampling,
-            str(one.per_class),
-            fixed(one.mean_correct, decimals=1),
-            str(one.least_correct),
-            str(one.most_correct),
-            fixed(one.deviation),
-            significant(one.mean_snr_db),
-        )
-        for one in spreads(found.points)
+    return Table.by(
+        spreads(found.points),
+        ("Method", lambda one: one.method),
+        ("Sampling", lambda one: one.sampling),
+        ("Per class", lambda one: str(one.per_class)),
+        ("Right, mean", lambda one: fixed(one.mean_correct, decimals=1)),
+        ("Least", lambda one: str(one.least_correct)),
+        ("Most", lambda one: str(one.most_correct)),
+        ("Deviation", lambda one: fixed(one.deviation)),
+        ("SNR dB", lambda one: significant(one.mean_snr_db)),
+        left=2,
     )
-    return Table.of(headers, cells, left=2)
 
 
 def balance_table(found: Study) -> Table:
     """Return a line for each method, size and sampling that is not balanced."""
-    headers = ("Method", "Against", "Per class", "Images", "95 % interval", "dB")
-    cells = tuple(
-        (
-            one.method,
-            one.sampling,
-            str(one.per_class),
-            signed(one.mean_images),
-            ABSENT if one.ci95_images is None else " to ".join(map(signed, one.ci95_images)),
-            signed(one.mean_db, decimals=2),
-        )
-        for one in balance_effects(found.points)
+    return Table.by(
+        balance_effects(found.points),
+        ("Method", lambda one: one.method),
+        ("Against", lambda one: one.sampling),
+        ("Per class", lambda one: str(one.per_class)),
+        ("Images", lambda one: signed(one.mean_images)),
+        ("95 % interval", lambda one: ABSENT if one.ci95_images is None else " to ".join(map(signed, one.ci95_images))),
+        ("dB", lambda one: signed(one.mean_db, decimals=2)),
+        left=2,
     )
-    return Table.of(headers, cells, left=2)
 
 
 def study_sentences(found: Study) -> tuple[str, ...]:

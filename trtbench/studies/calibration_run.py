@@ -25,7 +25,7 @@ from trtbench.errors import ConfigError
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
 from trtbench.make.graphs import GRAPH, calibrated_graph
-from trtbench.make.recipe import Book, Facts, Ingredient, recipe
+from trtbench.make.recipe import Book, Facts, Ingredient, NoFacts, recipe
 from trtbench.precision import PLACEMENTS
 from trtbench.progress import Countdown
 from trtbench.records import Split
@@ -191,23 +191,10 @@ class StudyConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Chain:
-    """One nested sample: its sampling and its seed."""
-
-    sampling: str
-    seed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaksFacts(Facts):
     """The training images that stand in validation or test, ascending."""
 
     indices: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainFacts(Facts):
-    """Ranges tell all by themselves."""
 
 
 @recipe(kind="leaks", facts=LeaksFacts, content=(), packages=("numpy",), version=1)
@@ -217,11 +204,7 @@ def repeated(_folder: Path, *, dataset: Dataset) -> LeaksFacts:
 
 
 @recipe(
-    kind="study-ranges",
-    facts=ChainFacts,
-    content=("ranges.json",),
-    packages=("onnx", "onnxruntime", "numpy"),
-    version=1,
+    kind="study-ranges", facts=NoFacts, content=("ranges.json",), packages=("onnx", "onnxruntime", "numpy"), version=1
 )
 def chained(
     folder: Path,
@@ -233,7 +216,7 @@ def chained(
     percentile: float,
     runtime: Runtime,
     exclude: tuple[str, ...],
-) -> ChainFacts:
+) -> NoFacts:
     """Find the ranges of the first images of a sample, for each size and method, in one pass over them."""
     proto = onnx.load(graph.path(GRAPH))
     tensors = activation_tensors(plan_qdq(proto, exclude=exclude, runtime=runtime))
@@ -246,13 +229,10 @@ def chained(
             for tensor in tensors:
                 histograms[tensor] = observe(histograms.get(tensor, Histogram()), values[tensor], tensor=tensor)
         for method in methods:
-            ranges[method][size] = thresholds(
-                histograms,
-                method=method,  # type: ignore[arg-type]  # checked
-                percentile=percentile,
-            )
+            found = thresholds(histograms, method=method, percentile=percentile)  # type: ignore[arg-type]  # checked
+            ranges[method][size] = found
     write_atomically(folder / "ranges.json", json.dumps(ranges))
-    return ChainFacts()
+    return NoFacts()
 
 
 def study_calibration(makings: Makings, config: StudyConfig) -> Study:
@@ -269,12 +249,10 @@ def study_calibration(makings: Makings, config: StudyConfig) -> Study:
     _check(config)
     makings.require_labels("what a calibration set is worth")
     study = _Study(makings, config)
-    chains = [
-        _Chain(sampling=sampling, seed=seed) for sampling in (BALANCED, *SAMPLINGS) for seed in range(config.seeds)
-    ]
+    chains = [(sampling, seed) for sampling in (BALANCED, *SAMPLINGS) for seed in range(config.seeds)]
     total = len(chains) * (1 + len(config.methods) * len(config.per_class))
     progress = Countdown(makings.tell, stage="study", total=total)
-    points = tuple(point for chain in chains for point in study.points(chain, progress))
+    points = tuple(point for chain in chains for point in study.points(*chain, progress))
     progress.end(f"{len(points)} calibration sets, {config.split}")
     return Study(
         model=makings.suite.model.name,
@@ -307,24 +285,24 @@ class _Study:
         dataset = self._makings.dataset
         return self._makings.book.make(repeated, dataset.name, dataset=dataset).facts.indices
 
-    def points(self, chain: _Chain, progress: Countdown) -> Iterator[StudyPoint]:
-        """Yield every point of one chain."""
-        found = self._ranges(chain)
+    def points(self, sampling: str, seed: int, progress: Countdown) -> Iterator[StudyPoint]:
+        """Yield every point of one chain, which is a nested sample."""
+        found = self._ranges(self._order(sampling, seed))
         ranges: Mapping[str, Any] = json.loads(found.path("ranges.json").read_bytes())
         classes = self._makings.dataset.num_classes
-        progress.step(f"ranges of {chain.sampling} {chain.seed}", is_kept=found.is_cached)
+        progress.step(f"ranges of {sampling} {seed}", is_kept=found.is_cached)
         for method in self._config.methods:
             for size in self._config.per_class:
                 clip = self._makings.suite.calibration.weights
                 graph = insert_qdq(self._float, self._plan, ranges[method][str(size * classes)], weights=clip)
                 effect = self.truth.effect(graph)
-                item = f"{method} {chain.sampling} {chain.seed}, {size} per class"
+                item = f"{method} {sampling} {seed}, {size} per class"
                 progress.step(item, is_kept=self.truth.is_kept)
-                yield StudyPoint(method=method, sampling=chain.sampling, per_class=size, seed=chain.seed, effect=effect)
+                yield StudyPoint(method=method, sampling=sampling, per_class=size, seed=seed, effect=effect)
 
-    def _ranges(self, chain: _Chain) -> Artefact[ChainFacts]:
+    def _ranges(self, order: NDArray[np.int64]) -> Artefact[NoFacts]:
         """Return the ranges of every method and size of one chain, from one pass over its images."""
-        config, dataset, order = self._makings.suite.calibration, self._makings.dataset, self._order(chain)
+        config, dataset = self._makings.suite.calibration, self._makings.dataset
         return Book(self._makings.book.store).make(
             chained,
             "",
@@ -341,20 +319,18 @@ class _Study:
             exclude=config.exclude,
         )
 
-    def _order(self, chain: _Chain) -> NDArray[np.int64]:
+    def _order(self, sampling: str, seed: int) -> NDArray[np.int64]:
         """Return the images of a chain, in the order of drawing."""
         dataset, largest = self._makings.dataset, self._config.per_class[-1]
         labels, classes = dataset.train.labels, dataset.num_classes
-        if chain.sampling == BALANCED:
-            return sample_balanced(
-                labels, num_classes=classes, per_class=largest, seed=chain.seed, exclude=self.leaking
-            )
+        if sampling == BALANCED:
+            return sample_balanced(labels, num_classes=classes, per_class=largest, seed=seed, exclude=self.leaking)
         return sample_unbalanced(
             labels,
-            sampling=chain.sampling,  # type: ignore[arg-type]  # one of SAMPLINGS
+            sampling=sampling,  # type: ignore[arg-type]  # one of SAMPLINGS
             num_classes=classes,
             total=largest * classes,
-            seed=chain.seed,
+            seed=seed,
             exclude=self.leaking,
         )
 

@@ -14,18 +14,19 @@ from trtbench.report.figures import png
 from trtbench.report.figures_style import GREY, PALE, colours, new_figure, quieten
 from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import fixed, significant
-from trtbench.studies.int8_drop import Effect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from trtbench.studies.int8_drop import Explanation, LayerEffect
+    from trtbench.studies.int8_drop import Effect, Explanation, LayerEffect
 
 _NO_NOISE = "no noise"
+# What of an effect, or of the parts of a drop, follows from its fields
+_FOLLOWS = (*("drop_pp", "drop_upper_pp", "weights_images", "activations_images", "together_images", "lost_images"),)
 _LAYER_INCHES = 0.22  # of height per layer, so that every label keeps its line
 _NAME_LENGTH = 44
 
@@ -102,30 +103,18 @@ def caveats(found: Explanation) -> tuple[str, ...]:
 
 def split_table(found: Explanation) -> Table:
     """Return a line for each placement: images right, and lost to weights, activations and both together."""
-    headers = (
-        "Placement",
-        "FP32 right",
-        "Weights",
-        "Activations",
-        "Together",
-        "INT8 right",
-        "Drop pp",
-        "Logits SNR dB",
+    return Table.by(
+        found.splits,
+        ("Placement", lambda one: one.placement),
+        ("FP32 right", lambda one: str(one.float_correct)),
+        ("Weights", lambda one: _signed(-one.weights_images)),
+        ("Activations", lambda one: _signed(-one.activations_images)),
+        ("Together", lambda one: _signed(-one.together_images)),
+        ("INT8 right", lambda one: str(one.both.correct)),
+        ("Drop pp", lambda one: f"{fixed(one.both.drop_pp)} (<= {fixed(one.both.drop_upper_pp)})"),
+        ("Logits SNR dB", lambda one: _decibels(one.both.logits_snr_db)),
+        left=1,
     )
-    cells = tuple(
-        (
-            split.placement,
-            str(split.float_correct),
-            _signed(-split.weights_images),
-            _signed(-split.activations_images),
-            _signed(-split.together_images),
-            str(split.both.correct),
-            f"{fixed(split.both.drop_pp)} (<= {fixed(split.both.drop_upper_pp)})",
-            _decibels(split.both.logits_snr_db),
-        )
-        for split in found.splits
-    )
-    return Table.of(headers, cells, left=1)
 
 
 def kernel_table(found: Explanation) -> Table:
@@ -150,23 +139,20 @@ def kernel_table(found: Explanation) -> Table:
 
 def layer_table(found: Explanation) -> Table:
     """Return a line for each layer, in the order of the graph."""
-    headers = ("Layer", "Type", "MACs %", "SNR dB", "SNR so far dB", "Logits SNR dB", "Only it", "All but it", "Kept")
     total = max(1, sum(layer.macs for layer in found.layers))
-    cells = tuple(
-        (
-            layer.name,
-            layer.op_type,
-            fixed(100 * layer.macs / total, decimals=1) if layer.macs else "",
-            _decibels(layer.own_snr_db),
-            _decibels(layer.accumulated_snr_db),
-            _decibels(layer.only.logits_snr_db),
-            _signed(layer.only.correct - found.validation_float_correct),
-            _signed(layer.without.correct - found.all_quantized.correct),
-            "float" if layer.name in found.exclusion.nodes else "",
-        )
-        for layer in found.layers
+    return Table.by(
+        found.layers,
+        ("Layer", lambda one: one.name),
+        ("Type", lambda one: one.op_type),
+        ("MACs %", lambda one: fixed(100 * one.macs / total, decimals=1) if one.macs else ""),
+        ("SNR dB", lambda one: _decibels(one.own_snr_db)),
+        ("SNR so far dB", lambda one: _decibels(one.accumulated_snr_db)),
+        ("Logits SNR dB", lambda one: _decibels(one.only.logits_snr_db)),
+        ("Only it", lambda one: _signed(one.only.correct - found.validation_float_correct)),
+        ("All but it", lambda one: _signed(one.without.correct - found.all_quantized.correct)),
+        ("Kept", lambda one: "float" if one.name in found.exclusion.nodes else ""),
+        left=2,
     )
-    return Table.of(headers, cells, left=2)
 
 
 _SPLIT_LEGEND = (
@@ -184,22 +170,13 @@ _LAYER_LEGEND = (
 
 
 def _jsonable(value: Any) -> Any:
-    """Do as `to_jsonable` does, and add to an effect what follows from it."""
-    if isinstance(value, Effect):
-        return {**to_jsonable(value), "drop_pp": value.drop_pp, "drop_upper_pp": value.drop_upper_pp}
+    """Do as `to_jsonable` does, and add to a record what follows from it."""
     if isinstance(value, (tuple, list)):
         return [_jsonable(item) for item in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return dict(_fields(value))
-    return to_jsonable(value)
-
-
-def _fields(record: Any) -> Iterator[tuple[str, Any]]:
-    for name in record.__dataclass_fields__:
-        yield name, _jsonable(getattr(record, name))
-    for name in ("weights_images", "activations_images", "together_images", "lost_images"):
-        if hasattr(record, name):
-            yield name, getattr(record, name)
+    if not hasattr(value, "__dataclass_fields__"):
+        return to_jsonable(value)
+    names = (*value.__dataclass_fields__, *(name for name in _FOLLOWS if hasattr(value, name)))
+    return {name: _jsonable(getattr(value, name)) for name in names}
 
 
 def _drop(effect: Effect) -> str:

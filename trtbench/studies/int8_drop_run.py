@@ -74,9 +74,16 @@ def explain_int8(
         exclude=config.exclude,
     )
     layers = tuple(_layers(makings, pairs, validation))
-    search = _Search(makings, pairs, validation)
-    exclusion = cheapest_exclusion(layers, search.effect, max_drop_pp=limit)
-    search.progress.end(f"{len(exclusion.nodes)} of {len(layers)} kept in float")
+    guess = 2 * (len(pairs.nodes).bit_length() + 1)  # two bisections; putting back adds to it
+    progress = Countdown(makings.tell, stage="explain search", total=guess)
+
+    def left_out(nodes: Sequence[str]) -> Effect:
+        found = validation.effect(pairs.graph(nodes))
+        progress.step(f"{len(nodes)} kept in float", is_kept=validation.is_kept)
+        return found
+
+    exclusion = cheapest_exclusion(layers, left_out, max_drop_pp=limit)
+    progress.end(f"{len(exclusion.nodes)} of {len(layers)} kept in float")
     excluded = makings.excluding((*config.exclude, *exclusion.nodes))
     final = onnx.load(quantized_graph(excluded, chosen, runtime=runtime).path(GRAPH))
     return Explanation(
@@ -98,22 +105,6 @@ def explain_int8(
         exclude=excluded.suite.calibration.exclude,
         where=where(),
     )
-
-
-class _Search:
-    """Measures candidates for the nodes to leave out, on validation."""
-
-    def __init__(self, makings: Makings, placement: Placement, truth: TrueArithmetic) -> None:
-        self._placement = placement
-        self._truth = truth
-        guess = 2 * (len(placement.nodes).bit_length() + 1)  # two bisections; putting back adds to it
-        self.progress = Countdown(makings.tell, stage="explain search", total=guess)
-
-    def effect(self, nodes: Sequence[str]) -> Effect:
-        """Return what the network gets right with these nodes left out."""
-        found = self._truth.effect(self._placement.graph(nodes))
-        self.progress.step(f"{len(nodes)} kept in float", is_kept=self._truth.is_kept)
-        return found
 
 
 def _variant(makings: Makings, name: str | None) -> Variant:

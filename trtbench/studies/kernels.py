@@ -234,7 +234,18 @@ def kernel_effects(
     graph = onnx.load(quantized_graph(makings, plan.variant, runtime=BACKENDS[plan.backend].placement).path(GRAPH))
     every = np.arange(len(truth.split))
     few = spread(truth.split.labels, count=config.images)
-    compare = _Comparison(truth, truth.logits(graph))
+    all_true = truth.logits(graph)
+
+    def compare(how: str, logits: NDArray[np.float32], indices: NDArray[np.int64]) -> KernelEffect:
+        true, reference, labels = all_true[indices], truth.float_logits[indices], truth.split.labels[indices]
+        return KernelEffect(
+            how=how,
+            effect=effect_of(logits, reference, labels),
+            true=effect_of(true, reference, labels),
+            against_true_snr_db=signal_to_noise_db(*powers(true, logits)),
+            differing_predictions=int((logits.argmax(axis=1) != true.argmax(axis=1)).sum()),
+        )
+
     runs = _Runs(makings, path, sidecar, truth)
     yield sidecar.achieved, compare(f"{plan.backend}, as built here", runs(every), every)
     if plan.backend != "onnxruntime-cpu":
@@ -250,25 +261,6 @@ def kernel_effects(
         logits, saturated = _simulated(makings, graph, truth, few, layers=layers)
         how = "saturating int16 pairs, simulated in NumPy"
         yield sidecar.achieved, replace(compare(how, logits, few), saturated_pairs=saturated)
-
-
-class _Comparison:
-    """Compares logits of some images with the float network's and with true arithmetic's."""
-
-    def __init__(self, truth: TrueArithmetic, true_logits: NDArray[np.float32]) -> None:
-        self._truth = truth
-        self._true = true_logits
-
-    def __call__(self, how: str, logits: NDArray[np.float32], indices: NDArray[np.int64]) -> KernelEffect:
-        true, reference = self._true[indices], self._truth.float_logits[indices]
-        labels = self._truth.split.labels[indices]
-        return KernelEffect(
-            how=how,
-            effect=effect_of(logits, reference, labels),
-            true=effect_of(true, reference, labels),
-            against_true_snr_db=signal_to_noise_db(*powers(true, logits)),
-            differing_predictions=int((logits.argmax(axis=1) != true.argmax(axis=1)).sum()),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from trtbench.calibrate.exclusion import powers, signal_to_noise_db
 from trtbench.data import batches, spread
 from trtbench.environment.host import collect_host
 from trtbench.graph.reference import exact_logits, run_reference_batches
-from trtbench.make.recipe import Book, Facts, Given, recipe
+from trtbench.make.recipe import Book, Facts, Given, NoFacts, recipe
 from trtbench.studies.int8_drop import Effect, effect_of
 
 if TYPE_CHECKING:
@@ -57,23 +57,18 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogitsFacts(Facts):
-    """Logits tell all by themselves."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseFacts(Facts):
     """Signal-to-noise ratios by tensor; None where there is no noise."""
 
     snr_db: Mapping[str, float | None]
 
 
-@recipe(kind="logits", facts=LogitsFacts, content=(_LOGITS,), packages=("onnx", "onnxruntime"), version=1)
-def computed(folder: Path, *, graph: Graph, images: Images) -> LogitsFacts:
+@recipe(kind="logits", facts=NoFacts, content=(_LOGITS,), packages=("onnx", "onnxruntime"), version=1)
+def computed(folder: Path, *, graph: Graph, images: Images) -> NoFacts:
     """Run a graph in true arithmetic."""
     with (folder / _LOGITS).open("wb") as file:
         np.save(file, images.logits(graph.value))
-    return LogitsFacts()
+    return NoFacts()
 
 
 @recipe(kind="effect", facts=Effect, content=(), packages=("onnx", "onnxruntime"), version=1)
