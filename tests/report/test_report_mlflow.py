@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +18,6 @@ from trtbench.report.tables import row_lines
 from trtbench.train import EpochRecord
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from trtbench.report.document import Report
 
 
@@ -109,3 +110,84 @@ def test_the_metrics_of_a_row_are_its_numbers_and_nothing_else(full_report: Repo
     assert _winner(full_report)["top1"] > 0
     assert _winner(replace(full_report, decision=replace(full_report.decision, winner=None))) == {}
     assert _tags(full_report)["winner"] == full_report.decision.winner
+
+
+class _RefusedError(Exception):
+    """What MLflow raises of every kind."""
+
+
+class _Client:
+    """What a tracking store keeps of one session: the requests, in their order."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        if tracking_uri.startswith("nonsense"):
+            raise _RefusedError(f"no store: {tracking_uri}")
+        self.experiments: dict[str, str] = {}
+        self.runs: dict[str, dict[str, Any]] = {}
+        _CLIENTS.append(self)
+
+    def get_experiment_by_name(self, name: str) -> Any:
+        return SimpleNamespace(experiment_id=self.experiments[name]) if name in self.experiments else None
+
+    def create_experiment(self, name: str) -> str:
+        self.experiments[name] = f"experiment of {name}"
+        return self.experiments[name]
+
+    def create_run(self, experiment: str, *, start_time: int, run_name: str, tags: dict[str, str]) -> Any:
+        kept = {"params": {}, "metrics": [], "tags": tags, "files": [], "status": "", "since": start_time}
+        self.runs[run_name] = {"experiment": experiment, **kept}
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_name))
+
+    def log_batch(self, run_id: str, *, params: Any = (), metrics: Any = ()) -> None:
+        assert len(params) <= 100  # as servers refuse more
+        assert len(metrics) <= 1000
+        self.runs[run_id]["params"] |= dict(params)
+        self.runs[run_id]["metrics"] += metrics
+
+    def log_artifact(self, run_id: str, path: str) -> None:
+        self.runs[run_id]["files"].append(Path(path).name)
+
+    def log_artifacts(self, run_id: str, folder: str, name: str) -> None:
+        self.runs[run_id]["files"] += [f"{name}/{path.name}" for path in Path(folder).iterdir()]
+
+    def set_terminated(self, run_id: str, status: str = "FINISHED") -> None:
+        self.runs[run_id]["status"] = status
+
+
+_CLIENTS: list[_Client] = []
+
+
+@pytest.fixture
+def mlflow_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be MLflow: a real one takes seconds to import, and is tried in the slow test."""
+    double = ModuleType("mlflow")
+    entities = SimpleNamespace(Param=lambda key, value: (key, value), Metric=lambda *facts: facts)
+    facts = {"MlflowClient": _Client, "entities": entities}
+    vars(double).update(facts, exceptions=SimpleNamespace(MlflowException=_RefusedError))
+    monkeypatch.setitem(sys.modules, "mlflow", double)
+    _CLIENTS.clear()
+
+
+@pytest.mark.usefixtures("mlflow_double")
+def test_requests_name_a_run_for_each_row_and_training_below_that_of_the_report(
+    full_report: Report, report_folder: Path
+) -> None:
+    epochs = [replace(_epoch(number), val_loss=math.nan if number == 7 else 1.0) for number in range(1, 251)]
+
+    run_id = log_to_mlflow(full_report, report_folder, uri="http://tracking", curves={"half": epochs})
+
+    (client,) = _CLIENTS
+    runs = dict(client.runs)
+    whole, training = runs.pop(run_id), runs.pop("train half")
+    assert set(client.experiments) == {str(full_report.suite["name"])}
+    assert whole["tags"]["winner"] == full_report.decision.winner
+    assert whole["params"]["bench.batch_sizes"] == "[1, 32]"
+    assert {"report.json", "report.md", "report.html", "report.csv"} <= set(whole["files"])
+    assert set(runs) == {row.name for row in full_report.rows}
+    assert {one["tags"]["mlflow.parentRunId"] for one in [*runs.values(), training]} == {run_id}
+    ended = {row.name: "FAILED" if row.status in {"failed", "oom"} else "FINISHED" for row in full_report.rows}
+    assert {name: one["status"] for name, one in runs.items()} == ended
+    curve = [(step, value) for key, value, _, step in training["metrics"] if key == "val_loss"]
+    assert curve == [(number, 1.0) for number in range(1, 251) if number != 7]
+    with pytest.raises(ConfigError, match="--mlflow nonsense://x"):
+        log_to_mlflow(full_report, report_folder, uri="nonsense://x")
