@@ -96,7 +96,7 @@ def _measured(graph: Path, images: NDArray[np.float32], *, rounds: int) -> dict[
 
 def _forward(graph: Path) -> Callable[[NDArray[np.float32]], None]:
     ort = onnxruntime()
-    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={"threads": 1})
+    options = session_options("ORT_ENABLE_ALL")
     session = start(ort, graph, options, providers={CPU: {}})
 
     def run(images: NDArray[np.float32]) -> None:

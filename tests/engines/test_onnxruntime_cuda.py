@@ -56,7 +56,7 @@ def test_opening_on_cuda_without_a_gpu_is_a_provider_error_too(
 @without_gpu
 def test_the_silent_fallback_of_a_session_is_an_error(float_graph: Path) -> None:
     ort = onnxruntime()
-    options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={})
+    options = session_options("ORT_ENABLE_ALL")
 
     with pytest.raises(ProviderError, match=r"float\.onnx: provider: expected CUDA\w+, got CPU\w+ for some"):
         start(ort, float_graph, options, providers={CUDA: {}})
@@ -174,7 +174,7 @@ def on_host(float_graph: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[DeviceE
     ort, seam = onnxruntime(), _HostCuda()
 
     def load(_: Cuda) -> Any:
-        options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings={})
+        options = session_options("ORT_ENABLE_ALL")
         return start(ort, float_graph, options, providers={CPU: {}})
 
     made = cuda.DeviceSession

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,8 +119,7 @@ def without_pairs(quantized: onnx.ModelProto, *, of: Operand) -> onnx.ModelProto
             gone[node.output[0]] = gone[source]
         else:
             kept.append(node)
-    stripped = onnx.ModelProto()
-    stripped.CopyFrom(quantized)
+    stripped = deepcopy(quantized)
     del stripped.graph.node[:]
     stripped.graph.node.extend(_reading(node, gone) for node in kept)
     return stripped
@@ -134,8 +134,7 @@ def with_refinements(
     """
     seen = view(proto)
     changed = {item.name: item for item in quantized.graph.initializer}
-    refined = onnx.ModelProto()
-    refined.CopyFrom(proto)
+    refined = deepcopy(proto)
     for item in refined.graph.initializer:
         readers = seen.readers.get(item.name, ())
         if item.name in changed and not any(node_name(node) in exclude for node, _ in readers):
@@ -156,8 +155,7 @@ def _read_by(node: QuantizedNode, readers: tuple[Reader, ...]) -> tuple[Reader, 
 
 
 def _reading(node: onnx.NodeProto, instead: Mapping[str, str]) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
+    copy = deepcopy(node)
     for index, tensor in enumerate(node.input):
         copy.input[index] = instead.get(tensor, tensor)
     return copy

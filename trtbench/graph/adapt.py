@@ -6,6 +6,7 @@ the batch free, in an opset that has Q/DQ pairs by channel.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,9 +112,7 @@ def _raised(proto: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
             ) from error
         notes.append(f"opset {version} raised to {_RAISED_OPSET}")
         return raised
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    return copy
+    return deepcopy(proto)
 
 
 def _free_batch(proto: onnx.ModelProto, batch: int, notes: list[str]) -> None:

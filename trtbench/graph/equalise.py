@@ -8,6 +8,7 @@ stands between the two it becomes a ReLU, as in the paper (section 5.1.1), which
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,7 @@ def equalise(proto: onnx.ModelProto) -> Equalised:
     Args:
         proto: a float graph, BatchNorm folded; it is not changed.
     """
-    equal = onnx.ModelProto()
-    equal.CopyFrom(proto)
+    equal = deepcopy(proto)
     seen = view(equal)
     pairs = list(_pairs(seen))
     arrays = {name: np.array(seen.constants[name]) for pair in pairs for name in _parameters(pair)}

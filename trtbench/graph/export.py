@@ -14,6 +14,7 @@ import io
 import warnings
 from collections import Counter
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -242,8 +243,7 @@ def rename(proto: onnx.ModelProto) -> onnx.ModelProto:
     A node's tensor is `<node>.out`, its constants are `<node>.<input as the standard names it>`, `W` and `B` of layers
     being `weight` and `bias`. A constant that several nodes read is named by the first of them.
     """
-    named = onnx.ModelProto()
-    named.CopyFrom(proto)
+    named = deepcopy(proto)
     graph = named.graph
     fixed = {item.name for item in [*graph.input, *graph.output]}
     new = {name: name for name in [*fixed, ""]}

@@ -6,6 +6,7 @@ In a strongly typed network TensorRT computes a layer in FP8 or fails to build i
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -98,8 +99,7 @@ def insert_fp8(proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[s
         GraphError: a range is missing, or no positive number; or a weight is not finite.
     """
     require_ranges(plan, activation_amax)
-    made, arrays = onnx.ModelProto(), constants(proto.graph)
-    made.CopyFrom(proto)
+    made, arrays = deepcopy(proto), constants(proto.graph)
     before: Pairs = {}
     for point in plan.activations:
         scale = _scale(plan.amax(point.range_of, activation_amax))

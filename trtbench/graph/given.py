@@ -22,7 +22,7 @@ from trtbench.disk import write_atomically
 from trtbench.errors import ConfigError, GraphError
 from trtbench.foreign import FAULTS, MISFITS, file_size, reason
 from trtbench.graph.adapt import adapted, fixed_batch, flattened, is_channels_last
-from trtbench.graph.reference import flat, onnxruntime, run_reference
+from trtbench.graph.reference import flat, plain_options, plain_session, run_reference
 from trtbench.graph.simplify import simplify
 from trtbench.graph.view import QUANTIZERS, view
 from trtbench.jsonable import to_jsonable
@@ -89,12 +89,8 @@ def _import(path: Path, *, target: str, num_classes: int | None, preprocessing: 
 
 def _try_optimised(own: onnx.ModelProto, preprocessing: Preprocessing) -> None:
     """Run a graph as engines run it: what crashes an optimiser does so here; what it refuses, each row tells."""
-    ort = onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
     with contextlib.suppress(Exception):
-        session = ort.InferenceSession(own.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = plain_session(own, plain_options("ORT_ENABLE_ALL", severity=4))
         session.run(None, fed(normalise(_noise(preprocessing, 1), preprocessing)))
 
 

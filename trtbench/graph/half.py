@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -106,8 +107,7 @@ def _is_quantized(proto: onnx.ModelProto) -> bool:
 
 def _lifted(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return the graph with its Constant nodes as initializers, so that each reader can have its own type of them."""
-    lifted = onnx.ModelProto()
-    lifted.CopyFrom(proto)
+    lifted = deepcopy(proto)
     del lifted.graph.node[:]
     for node in proto.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -202,8 +202,7 @@ class _Rewriter:
         self._initializers: dict[str, onnx.TensorProto] = {}
 
     def rewritten(self) -> onnx.ModelProto:
-        result = onnx.ModelProto()
-        result.CopyFrom(self._proto)
+        result = deepcopy(self._proto)
         for field in (result.graph.node, result.graph.initializer, result.graph.value_info):
             del field[:]
         result.graph.node.extend(node for original in self._proto.graph.node for node in self._nodes(original))
@@ -212,8 +211,7 @@ class _Rewriter:
 
     def _nodes(self, original: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         """Yield the casts a node needs, the node, and the casts of the graph's outputs it makes."""
-        node = onnx.NodeProto()
-        node.CopyFrom(original)
+        node = deepcopy(original)
         operands = self._plan.halves.get(original.output[0])
         for index, tensor in enumerate(original.input):
             is_half = operands is not None and index in operands.inputs

@@ -7,6 +7,7 @@ operator in FP32, every tensor that is half rounded to the half type.
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -287,8 +288,7 @@ def rounding_graph(half: onnx.ModelProto) -> onnx.ModelProto:
     """Return an FP32 graph that rounds to the half type wherever the given one has a half tensor."""
     types = element_types(shape_inference.infer_shapes(half).graph)
     halves = {name for name, kind in types.items() if kind in {item.element for item in FORMATS.values()}}
-    result = onnx.ModelProto()
-    result.CopyFrom(half)
+    result = deepcopy(half)
     for field in (result.graph.node, result.graph.value_info):
         del field[:]
     for item in result.graph.initializer:
@@ -301,8 +301,7 @@ def rounding_graph(half: onnx.ModelProto) -> onnx.ModelProto:
 
 def _rounding(node: onnx.NodeProto, halves: set[str], types: Mapping[str, int]) -> Iterator[onnx.NodeProto]:
     """Yield a node that computes in FP32, and the two casts that round each of its half outputs."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
+    copy = deepcopy(node)
     rounded = [(index, name) for index, name in enumerate(node.output) if name in halves]
     for index, name in rounded:
         copy.output[index] = f"{name}.exact"

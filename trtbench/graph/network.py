@@ -9,6 +9,7 @@ gradients through, clipping does not.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,8 +149,7 @@ class GraphNetwork(nn.Module):
 
     def trained_graph(self) -> onnx.ModelProto:
         """Return the float graph with the weights that were learnt."""
-        trained = onnx.ModelProto()
-        trained.CopyFrom(self._proto)
+        trained = deepcopy(self._proto)
         learnt = {name: getattr(self, slot) for name, slot in self._slots.items()}
         for item in trained.graph.initializer:
             if isinstance(learnt[item.name], nn.Parameter):

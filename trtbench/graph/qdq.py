@@ -8,6 +8,7 @@ Weights stay float32 before their own pair, so that the file shows what is round
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,7 @@ def insert_qdq(
         GraphError: a range is missing, or no positive number; or a weight is not finite.
     """
     require_ranges(plan, activation_amax)
-    quantized = onnx.ModelProto()
-    quantized.CopyFrom(proto)
+    quantized = deepcopy(proto)
     del quantized.graph.node[:]
     quantized.graph.node.extend(rewired(proto.graph, _pairs(plan)))
     unsigned = {point.range_of for point in plan.activations if point.is_unsigned}
@@ -106,8 +106,7 @@ def rewired(graph: onnx.GraphProto, pairs: Pairs) -> Iterator[onnx.NodeProto]:
     """Yield the nodes in order, each pair before its first reader."""
     placed: set[str] = set()
     for original in graph.node:
-        node = onnx.NodeProto()
-        node.CopyFrom(original)
+        node = deepcopy(original)
         for index in range(len(node.input)):
             output, nodes = pairs.get((original.output[0], index), ("", []))
             if output:
@@ -215,15 +214,13 @@ def strip_qdq(proto: onnx.ModelProto) -> Stripped:
     seen = view(proto)
     if not any(node.op_type in QUANTIZERS for node in seen.nodes):
         raise _not_stripped("the graph", "it has no Q/DQ pairs")
-    found = onnx.ModelProto()
-    found.CopyFrom(proto)
+    found = deepcopy(proto)
     del found.graph.node[:], found.graph.value_info[:]
     quantizers: dict[str, onnx.NodeProto] = {}  # by the codes they give
     floats: dict[str, str] = {}  # what stands for a tensor now
     pairs, codes, clips = 0, 0, 0
     for original in seen.nodes:
-        node = onnx.NodeProto()
-        node.CopyFrom(original)
+        node = deepcopy(original)
         if node.op_type != "DequantizeLinear":
             _require_floats(node, quantizers)
             node.input[:] = [floats.get(name, name) for name in node.input]

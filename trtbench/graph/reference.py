@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def run_reference_batches(
     for inputs in given:
         computed = [name for name in wanted if name not in inputs]
         with _refusals(proto):
-            session = session or _session(_exposing(proto, computed))
+            session = session or plain_session(_exposing(proto, computed), plain_options("ORT_DISABLE_ALL"))
             values = dict(zip(computed, session.run(computed, dict(inputs)) if computed else (), strict=True))
         yield {name: values[name] if name in values else inputs[name] for name in wanted}
 
@@ -108,22 +109,30 @@ def _refusals(proto: onnx.ModelProto) -> Iterator[None]:
         ) from error
 
 
-def _session(proto: onnx.ModelProto) -> Any:
+def plain_options(level: str, *, threads: int = 1, severity: int = 3) -> Any:
+    """Return the options of a session at a level of optimisation, as ONNX Runtime names it.
+
+    One thread stands between operators. Below `severity` nothing is logged: errors come back as exceptions, and
+    warnings on each optimised file are no news to a user.
+    """
     ort = onnxruntime()
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # the error comes back as an exception
-    return ort.InferenceSession(proto.SerializeToString(), options, providers=[_PROVIDER])
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = severity
+    return options
+
+
+def plain_session(proto: onnx.ModelProto, options: Any) -> Any:
+    """Return a session of a graph on the CPU."""
+    return onnxruntime().InferenceSession(proto.SerializeToString(), options, providers=[_PROVIDER])
 
 
 def _exposing(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """Return the graph with these inner tensors among its outputs."""
     known = {item.name for item in proto.graph.output}
     if hidden := [name for name in names if name not in known]:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(proto)
+        copy = deepcopy(proto)
         copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in hidden)
         return copy
     return proto

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,8 +103,7 @@ def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     The graph must be valid; inputs, outputs and every kept tensor keep their names.
     """
-    simple = onnx.ModelProto()
-    simple.CopyFrom(proto)
+    simple = deepcopy(proto)
     _fold_constants(simple)
     _fix_reshapes(simple)
     _drop_identities(simple.graph)

@@ -79,10 +79,9 @@ class CpuBackend:
         refuse_precision(request.precision, self.name, known=self.precisions)
         settings = {"x64quantprecision": request.precision != "fp32" and not _has_int8_dot()}
         ort = onnxruntime()
-        levels = ort.GraphOptimizationLevel
         partial = partial_path(request.engine)
         try:
-            options = session_options(ort, level=levels.ORT_ENABLE_BASIC, settings=settings)
+            options = session_options("ORT_ENABLE_BASIC", settings)
             options.optimized_model_filepath = str(partial)
             start(ort, request.source, options, providers={CPU: {}})
             fused = _fused_operators(partial, settings)
@@ -109,7 +108,7 @@ class CpuBackend:
         """
         ort = onnxruntime()
         wanted = {"threads": 1, "spin": False, **settings, **sidecar.settings}
-        options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings=wanted)
+        options = session_options("ORT_ENABLE_ALL", wanted)
         session = start(ort, path, options, providers={CPU: {}})
         logits = (Output(name=session.get_outputs()[0].name, shape=(sidecar.num_classes,)),)
         fit = sidecar.preprocessing
@@ -236,7 +235,7 @@ def _fused_nodes(engine: Path, settings: Mapping[str, Any]) -> list[onnx.NodePro
     ort = onnxruntime()
     with tempfile.TemporaryDirectory() as folder:
         fused = Path(folder) / "fused.onnx"
-        options = session_options(ort, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, settings=settings)
+        options = session_options("ORT_ENABLE_ALL", settings)
         options.optimized_model_filepath = str(fused)
         start(ort, engine, options, providers={CPU: {}})
         return list(onnx.load(fused).graph.node)

@@ -70,7 +70,7 @@ class CudaBackend:
         refuse_precision(request.precision, self.name, known=self.precisions)
         ort = onnxruntime()
         require_provider(ort, CUDA)
-        options = session_options(ort, level=getattr(ort.GraphOptimizationLevel, _LEVEL), settings={})
+        options = session_options(_LEVEL)
         start(ort, request.source, options, providers={CUDA: _OPTIONS})
         write_atomically(request.engine, request.source.read_bytes())
         return BuildResult(
@@ -122,7 +122,7 @@ def open_on_device(
     ort = onnxruntime()
 
     def load(cuda: Cuda) -> Any:
-        options = session_options(ort, level=getattr(ort.GraphOptimizationLevel, level), settings={})
+        options = session_options(level)
         on_stream = {name: {**one, "user_compute_stream": str(cuda.stream)} for name, one in providers.items()}
         return start(ort, path, options, providers=on_stream)
 

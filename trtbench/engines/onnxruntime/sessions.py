@@ -8,13 +8,15 @@ import io
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbench.data.batches import fed
+from trtbench.engines.base import NO_OPTIONS
 from trtbench.environment.host import collect_host
 from trtbench.errors import EngineError, OutOfMemoryError, ProviderError
-from trtbench.graph.reference import onnxruntime
+from trtbench.graph.reference import onnxruntime, plain_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,13 +36,9 @@ _FELL_BACK = "fallback to CPU EP has been explicitly disabled"
 _CURE = "`trtbench gpu-info` names what is missing here and the command that brings it"
 
 
-def session_options(ort: Any, *, level: Any, settings: Mapping[str, Any]) -> Any:
+def session_options(level: str, settings: Mapping[str, Any] = NO_OPTIONS) -> Any:
     """Return the options of a session: one thread between operators, and `threads` and `spin` of the settings."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = level
-    options.intra_op_num_threads = settings.get("threads", 1)
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # warnings on each optimised file are no news to a user
+    options = plain_options(level, threads=settings.get("threads", 1))
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.get("spin") else "0")
     if settings.get("x64quantprecision"):
         options.add_session_config_entry("session.x64quantprecision", "1")
@@ -139,8 +137,7 @@ def iterate_graph_activations(
     import onnx
 
     ort = onnxruntime()
-    proto = onnx.ModelProto()
-    proto.CopyFrom(graph)
+    proto = deepcopy(graph)
     known = {output.name for output in proto.graph.output}
     inputs = {item.name for item in proto.graph.input}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known | inputs)
@@ -171,10 +168,7 @@ def _session(ort: Any, graph: bytes) -> Any:
     ("Failed to find node output").
     """
     settings = {"threads": 1, "x64quantprecision": not collect_host().cpu.has_int8_dot}
-    levels = ort.GraphOptimizationLevel
     try:
-        options = session_options(ort, level=levels.ORT_ENABLE_ALL, settings=settings)
-        return start(ort, graph, options, providers={CPU: {}})
+        return start(ort, graph, session_options("ORT_ENABLE_ALL", settings), providers={CPU: {}})
     except EngineError:
-        options = session_options(ort, level=levels.ORT_ENABLE_EXTENDED, settings=settings)
-        return start(ort, graph, options, providers={CPU: {}})
+        return start(ort, graph, session_options("ORT_ENABLE_EXTENDED", settings), providers={CPU: {}})

@@ -82,7 +82,7 @@ class TensorRtProviderBackend:
         ort = _ready()
         (name, *_) = (item.name for item in onnx.load(request.source, load_external_data=False).graph.input)
         partial = partial_path(request.engine)
-        options = session_options(ort, level=getattr(ort.GraphOptimizationLevel, _LEVEL), settings={})
+        options = session_options(_LEVEL)
         for key, value in (("enable", "1"), ("file_path", str(partial)), ("embed_mode", "1")):
             options.add_session_config_entry(f"ep.context_{key}", value)
         given = build_options(request.options, precision=request.precision, image=(name, *request.input_shape))
