@@ -219,17 +219,15 @@ def _timed_two_in_flight(cuda: Cuda, launch: Operation, *, samples: int) -> np.n
 def _timed_eager(network: Any, *, precision: str, batch: int, samples: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     import torch
 
-    from trtbench.engines.pytorch import AtPrecision, TorchEngine
+    from trtbench.engines.pytorch import AtPrecision, TorchSession
 
-    engine = TorchEngine(
+    session = TorchSession(
         AtPrecision(network, precision=precision).cuda(),
+        shape=(batch, *_IMAGE),
         device=torch.device("cuda:0"),
-        name="probe",
-        settings={},
-        input_shape=_IMAGE,
         prepare=functools.partial,
+        settings={},
     )
-    session = engine.session(batch)
     session.copy_in(np.random.default_rng(0).standard_normal((batch, *_IMAGE), dtype=np.float32))
     session.time(samples // 5)
     found = session.time(samples)

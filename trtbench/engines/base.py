@@ -203,6 +203,28 @@ class Engine(Protocol):
         ...
 
 
+class OpenEngine:
+    """A loaded engine file of which nothing is left to free but what its sessions share.
+
+    Args:
+        device: as a row names it.
+        opened: returns a session at a batch size, and holds what they share.
+    """
+
+    def __init__(self, device: str, opened: Callable[[int], Session]) -> None:
+        self.device = device
+        self._opened: Callable[[int], Session] | None = opened
+
+    def session(self, batch: int) -> Session:
+        """Return a session at this batch size."""
+        assert self._opened is not None, "an engine is asked before it is closed only"
+        return self._opened(batch)
+
+    def close(self) -> None:
+        """Let go of what the sessions share."""
+        self._opened = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendFacts:
     """What a runtime is on this machine.

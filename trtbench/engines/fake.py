@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.disk import write_atomically
-from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, refuse_precision
+from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, OpenEngine, SessionFacts, refuse_precision
 from trtbench.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class FakeBackend:
         write_atomically(request.engine, json.dumps(script))
         return BuildResult(achieved=request.precision, weight_bytes=0)
 
-    def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> FakeEngine:
+    def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> OpenEngine:
         """Load the script of a fake engine.
 
         Raises:
@@ -67,26 +67,8 @@ class FakeBackend:
             os._exit(1)
         if script.get("oom"):
             raise OutOfMemoryError(f"engine {path.name}", expected="enough memory", got="a script that has none")
-        return FakeEngine(script, input_shape=sidecar.preprocessing.input_shape, settings=settings)
-
-
-class FakeEngine:
-    """An engine that plays its script."""
-
-    def __init__(
-        self, script: Mapping[str, Any], *, input_shape: tuple[int, int, int], settings: Mapping[str, Any]
-    ) -> None:
-        self.device = _DEVICE
-        self._settings = settings
-        self._script = script
-        self._input_shape = input_shape
-
-    def session(self, batch: int) -> FakeSession:
-        """Return a session at this batch size."""
-        return FakeSession(self._script, shape=(batch, *self._input_shape), settings=self._settings)
-
-    def close(self) -> None:
-        """Nothing to let go of."""
+        shape = sidecar.preprocessing.input_shape
+        return OpenEngine(_DEVICE, lambda batch: FakeSession(script, shape=(batch, *shape), settings=settings))
 
 
 class FakeSession:

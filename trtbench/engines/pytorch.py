@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from trtbench.disk import write_atomically
-from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, refuse_precision
+from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, OpenEngine, SessionFacts, refuse_precision
 from trtbench.errors import EngineError, SidecarError, UnsupportedError
 from trtbench.models import load_model
 from trtbench.precision import PRECISIONS
@@ -177,47 +177,6 @@ def _closed() -> torch.Tensor:
     return torch.zeros(0)
 
 
-class TorchEngine:
-    """A network on its device; sessions differ by runtime in how they launch it.
-
-    Args:
-        network: at its precision, on the device, in eval mode.
-        device: where.
-        name: as rows name the device.
-        settings: in force.
-        input_shape: channels, height and width of one image.
-        prepare: returns what launches an inference of a session's input.
-    """
-
-    def __init__(
-        self,
-        network: torch.nn.Module,
-        *,
-        device: torch.device,
-        name: str,
-        settings: Mapping[str, Any],
-        input_shape: tuple[int, int, int],
-        prepare: Prepare,
-    ) -> None:
-        self.device = name
-        self._network = network
-        self._settings = settings
-        self._torch_device = device
-        self._input_shape = input_shape
-        self._prepare = prepare
-
-    def session(self, batch: int) -> TorchSession:
-        """Return a session at this batch size."""
-        shape = (batch, *self._input_shape)
-        return TorchSession(
-            self._network, shape=shape, device=self._torch_device, prepare=self._prepare, settings=self._settings
-        )
-
-    def close(self) -> None:
-        """Let go of the network."""
-        self._network = torch.nn.Identity()
-
-
 # PyTorch, "CUDA semantics", "Whole-network capture": libraries choose and set up their kernels in the first runs.
 _WARM_UP_RUNS = 3
 _COMPILERS = ("gcc", "g++", "clang", "clang++", "cl")
@@ -279,7 +238,7 @@ class TorchBackend:
         network = load_model(request.model, num_classes=request.num_classes, checkpoint=request.engine).model
         return BuildResult(achieved=request.precision, weight_bytes=weight_bytes(network, precision=request.precision))
 
-    def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> TorchEngine:
+    def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> OpenEngine:
         """Load a checkpoint into its PyTorch source, with `settings["threads"]` intra-op threads.
 
         The settings in force tell the TF32 state, which PyTorch keeps for the whole process.
@@ -301,14 +260,15 @@ class TorchBackend:
         if device.type == "cuda":
             # cuDNN tries its kernels for each shape in the first inference, as TensorRT does when it builds.
             torch.backends.cudnn.benchmark = on_device["cudnn_benchmark"] = True
-        return TorchEngine(
-            AtPrecision(network, precision=sidecar.precision).to(device),
-            device=device,
-            name=self.facts().device,
-            settings={**wanted, "tf32": is_tf32, "memory_format": layout, **on_device, **self._settings},
-            input_shape=sidecar.preprocessing.input_shape,
-            prepare=self._launch,
-        )
+        at_precision = AtPrecision(network, precision=sidecar.precision).to(device)
+        in_force = {**wanted, "tf32": is_tf32, "memory_format": layout, **on_device, **self._settings}
+        image, prepare = sidecar.preprocessing.input_shape, self._launch
+
+        def opened(batch: int) -> TorchSession:
+            shape = (batch, *image)
+            return TorchSession(at_precision, shape=shape, device=device, prepare=prepare, settings=in_force)
+
+        return OpenEngine(self.facts().device, opened)
 
     def _require_cuda(self) -> None:
         if self._needs_cuda and not torch.cuda.is_available():

@@ -83,6 +83,11 @@ class Sidecar:
     schema_version: int = SCHEMA_VERSION
 
     @property
+    def rebuilding(self) -> str:
+        """The cure of an engine that is not what it should be."""
+        return f"build it here: `{self.rebuild or 'trtbench build'}`"
+
+    @property
     def shown_precision(self) -> str:
         """The precision as names show it, with what else tells two engines of it apart."""
         return shown_precision(self.precision, sparse=self.sparse, rescued=self.rescued, build=self.build)
@@ -174,7 +179,7 @@ def check_engine(engine: Path, sidecar: Sidecar, *, machine: str) -> None:
     Raises:
         SidecarError: the file is absent or has other bytes, or it was built for another machine.
     """
-    cure = f"build it here: `{sidecar.rebuild or 'trtbench build'}`"
+    cure = sidecar.rebuilding
     if not engine.is_file():
         raise SidecarError(f"engine {engine}", expected="a file", got="nothing", cure=cure)
     if (found := file_sha256(engine)) != sidecar.engine_sha256:

@@ -65,8 +65,6 @@ def log_line(epoch: EpochRecord, *, epochs: int, is_best: bool) -> str:
 
 def write_curves(folder: Path, history: Sequence[EpochRecord], *, best_epoch: int) -> None:
     """Write curves.png."""
-    from trtbench.train.logbook import draw_curves  # matplotlib takes a third of a second to import
-
     write_atomically(folder / "curves.png", draw_curves(history, best_epoch=best_epoch))
 
 
@@ -112,7 +110,8 @@ def draw_curves(history: Sequence[EpochRecord], *, best_epoch: int) -> bytes:
     """Return a PNG of the training and validation loss, and of the accuracies, with the best epoch marked."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
-    _draw(losses, history, kind="loss", train=[epoch.train_loss for epoch in history], val=_val_losses(history))
+    train, val = [epoch.train_loss for epoch in history], [epoch.val_loss for epoch in history]
+    _draw(losses, history, kind="loss", train=train, val=val)
     _draw(
         accuracies,
         history,
@@ -126,10 +125,6 @@ def draw_curves(history: Sequence[EpochRecord], *, best_epoch: int) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
     return file.getvalue()
-
-
-def _val_losses(history: Sequence[EpochRecord]) -> list[float]:
-    return [epoch.val_loss for epoch in history]
 
 
 def _draw(

@@ -1,4 +1,4 @@
-"""The timed loops: operations bound beforehand, and nothing of ours between two of them."""
+"""A session's copies on its stream, and the timed loops: operations bound beforehand, nothing of ours between two."""
 
 from __future__ import annotations
 
@@ -17,6 +17,40 @@ if TYPE_CHECKING:
     from trtbench.engines.cuda.device import Cuda, Operation
 
 _IN_FLIGHT = 2
+
+
+class Staged:
+    """The way of images and logits through page-locked arrays of a session, on a stream of its own.
+
+    Attributes:
+        _host_in: float32 (batch, C, H, W); `_upload` queues its copy.
+        _host_out: float32 (batch, classes); `_download` queues the copy into it.
+    """
+
+    _cuda: Cuda
+    _host_in: NDArray[np.float32]
+    _host_out: NDArray[np.float32]
+    _upload: Operation
+    _download: Operation
+
+    def copy_in(self, images: NDArray[np.float32]) -> None:
+        """Copy float32 images (batch, C, H, W) into the input buffer, when no copy of the last ones is under way."""
+        with self._cuda.current():
+            self._cuda.synchronize()
+            np.copyto(self._host_in, images)
+            self._upload()
+
+    def synchronize(self) -> None:
+        """Wait for everything launched."""
+        with self._cuda.current():
+            self._cuda.synchronize()
+
+    def copy_out(self) -> NDArray[np.float32]:
+        """Return a copy of the logits (batch, classes) of the last inference."""
+        with self._cuda.current():
+            self._download()
+            self._cuda.synchronize()
+        return self._host_out.copy()
 
 
 def timed_by_clock(cuda: Cuda, operations: tuple[Operation, ...], *, samples: int) -> NDArray[np.int64]:

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.data.batches import fed
-from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, partial_path, refuse_precision
+from trtbench.engines.base import (
+    NO_OPTIONS,
+    BackendFacts,
+    BuildResult,
+    OpenEngine,
+    SessionFacts,
+    partial_path,
+    refuse_precision,
+)
 from trtbench.engines.onnxruntime.sessions import CPU, session_options, start, weight_bytes
 from trtbench.environment.host import collect_host
 from trtbench.graph.reference import flat, onnxruntime
@@ -94,7 +102,7 @@ class CpuBackend:
             notes += ("this CPU has no VNNI: exact int8 kernels are used (x64quantprecision), at a cost in speed",)
         return BuildResult(achieved=achieved, weight_bytes=stored, settings=settings, notes=notes)
 
-    def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> OnnxRuntimeEngine:
+    def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> OpenEngine:
         """Load an engine file.
 
         Args:
@@ -115,29 +123,12 @@ class CpuBackend:
         taken = session.get_inputs()[0]
         picture = (Tensor(name=taken.name, dtype="float32", shape=tuple(taken.shape[1:])),)
         inputs = fit.tensors if isinstance(fit, AsTheyAre) else picture
-        return OnnxRuntimeEngine(session, inputs=inputs, outputs=sidecar.outputs or logits, settings=wanted)
+        outputs = sidecar.outputs or logits
 
+        def opened(batch: int) -> OnnxRuntimeSession:
+            return OnnxRuntimeSession(session, batch=batch, inputs=inputs, outputs=outputs, settings=wanted)
 
-class OnnxRuntimeEngine:
-    """A loaded engine file; all its sessions share the loaded network."""
-
-    def __init__(
-        self, session: Any, *, inputs: Sequence[Tensor], outputs: Sequence[Output], settings: Mapping[str, Any]
-    ) -> None:
-        self.device = _DEVICE
-        self._inputs = inputs
-        self._settings = settings
-        self._session = session
-        self._outputs = outputs
-
-    def session(self, batch: int) -> OnnxRuntimeSession:
-        """Return a session at this batch size."""
-        inputs, outputs = self._inputs, self._outputs
-        return OnnxRuntimeSession(self._session, batch=batch, inputs=inputs, outputs=outputs, settings=self._settings)
-
-    def close(self) -> None:
-        """Let go of the network."""
-        self._session = None
+        return OpenEngine(_DEVICE, opened)
 
 
 class OnnxRuntimeSession:

@@ -14,7 +14,7 @@ import numpy as np
 from trtbench.disk import write_atomically
 from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, refuse_precision
 from trtbench.engines.cuda import open_cuda
-from trtbench.engines.cuda.loops import timed_by_clock
+from trtbench.engines.cuda.loops import Staged, timed_by_clock
 from trtbench.engines.onnxruntime.sessions import CUDA, require_provider, session_options, start, weight_bytes
 from trtbench.environment import collect_environment
 from trtbench.errors import UnsupportedError
@@ -171,7 +171,7 @@ class DeviceEngine:
         self._cuda.close()
 
 
-class DeviceSession:
+class DeviceSession(Staged):
     """Page-locked host arrays and device buffers of one batch size.
 
     Args:
@@ -202,8 +202,8 @@ class DeviceSession:
             self._host_out = cuda.pinned((batch, num_classes), dtype=np.float32)
             self._host_in.fill(0)
             self._input, self._output = cuda.allocate(self._host_in.nbytes), cuda.allocate(self._host_out.nbytes)
-            self._upload: Operation = cuda.upload(self._input, self._host_in)
-            self._download: Operation = cuda.download(self._host_out, self._output)
+            self._upload = cuda.upload(self._input, self._host_in)
+            self._download = cuda.download(self._host_out, self._output)
         self._binding = session.io_binding()
         for bind, tensor, host, buffer in (
             (self._binding.bind_input, images, self._host_in, self._input),
@@ -215,30 +215,10 @@ class DeviceSession:
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._launch: Operation = functools.partial(session.run_with_iobinding, self._binding, options)
 
-    def copy_in(self, images: NDArray[np.float32]) -> None:
-        """Copy float32 images (batch, C, H, W) into the input buffer, when no copy of the last ones is under way."""
-        with self._cuda.current():
-            self._cuda.synchronize()
-            np.copyto(self._host_in, images)
-            self._upload()
-
     def enqueue(self) -> None:
         """Launch one inference."""
         with self._cuda.current():
             self._launch()
-
-    def synchronize(self) -> None:
-        """Wait for everything launched."""
-        with self._cuda.current():
-            self._cuda.synchronize()
-
-    def copy_out(self) -> NDArray[np.float32]:
-        """Return a copy of the logits (batch, classes) of the last inference."""
-        with self._cuda.current():
-            self._download()
-            self._cuda.synchronize()
-        logits: NDArray[np.float32] = self._host_out.copy()
-        return logits
 
     def time(self, samples: int, *, launches_per_sample: int = 1, scope: Scope = "device") -> NDArray[np.int64]:
         """Return `samples` durations in nanoseconds, each of `launches_per_sample` inferences and one wait.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from trtbench.engines.base import Backend, BuildRequest, BuildResult
     from trtbench.engines.sidecar import Sidecar
+    from trtbench.engines.tensorrt.plan import Loaded
     from trtbench.engines.tensorrt.session import TensorrtEngine
 
 
@@ -77,21 +78,27 @@ class TensorRtBackend:
         """
         from trtbench.engines.cuda import open_cuda
         from trtbench.engines.tensorrt.library import abilities
-        from trtbench.engines.tensorrt.plan import load_plan, refuse_version
+        from trtbench.engines.tensorrt.plan import refuse_version
         from trtbench.engines.tensorrt.session import TensorrtEngine
 
         refuse_version(sidecar, version=abilities().version)
         cuda = open_cuda()
-        loaded = load_plan(
-            path.read_bytes(),
-            what=f"TensorRT cannot load {path.name}",
-            cure=f"build it here: `{sidecar.rebuild or 'trtbench build'}`",
-            is_version_compatible=bool(sidecar.options.get("version_compatible")),
-        )
+        loaded = _loaded(path, sidecar)
         return TensorrtEngine(loaded.engine, loaded.runtime, cuda, sidecar, settings, lines=loaded.lines)
 
 
 TENSORRT: Backend = TensorRtBackend()
+
+
+def _loaded(path: Path, sidecar: Sidecar) -> Loaded:
+    from trtbench.engines.tensorrt.plan import load_plan
+
+    return load_plan(
+        path.read_bytes(),
+        what=f"TensorRT cannot load {path.name}",
+        cure=sidecar.rebuilding,
+        is_version_compatible=bool(sidecar.options.get("version_compatible")),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,30 +127,24 @@ def inspect_engine(path: Path) -> Inspection:
     check_engine(path, sidecar, machine=sidecar.machine)
     layers = sidecar.facts.get("layers") or {}
     kept: dict[str, Any] = dict(layers) if isinstance(layers, dict) else {"layers": layers}
-    if sidecar.backend != "tensorrt":
-        why = f"{sidecar.backend} has no inspector"
-        return Inspection(path=path, sidecar=sidecar, layers=kept, is_live=False, why_not_live=why)
-    try:
-        layers = kept | _asked(path, sidecar)
-    except TrtbenchError as error:
-        return Inspection(path=path, sidecar=sidecar, layers=kept, is_live=False, why_not_live=str(error))
-    return Inspection(path=path, sidecar=sidecar, layers=layers, is_live=True)
+    why = "" if sidecar.backend == "tensorrt" else f"{sidecar.backend} has no inspector"
+    if not why:
+        try:
+            kept |= _asked(path, sidecar)
+        except TrtbenchError as error:
+            why = str(error)
+    return Inspection(path=path, sidecar=sidecar, layers=kept, is_live=not why, why_not_live=why)
 
 
 def _asked(path: Path, sidecar: Sidecar) -> dict[str, Any]:
     """Load a TensorRT engine and return what its inspector tells."""
     from trtbench.engines.tensorrt.inspector import report_layers
-    from trtbench.engines.tensorrt.plan import examine, load_plan, refuse_version
+    from trtbench.engines.tensorrt.plan import examine, refuse_version
 
     here = TENSORRT.facts(sidecar.options)
     refuse_version(sidecar, version=here.version)
     check_engine(path, sidecar, machine=here.machine)
-    loaded = load_plan(
-        path.read_bytes(),
-        what=f"TensorRT cannot load {path.name}",
-        cure=f"build it here: `{sidecar.rebuild or 'trtbench build'}`",
-        is_version_compatible=bool(sidecar.options.get("version_compatible")),
-    )
+    loaded = _loaded(path, sidecar)
     names = tuple(sidecar.facts.get("layers", {}).get("convolutions", ()))
     found: dict[str, Any] = to_jsonable(report_layers(examine(loaded.engine).layers, convolutions=names))
     return found

@@ -88,9 +88,9 @@ def refuse_version(sidecar: Sidecar, *, version: str) -> None:
     is_portable = bool(sidecar.options.get("version_compatible"))
     if built == here or (is_portable and built < here):
         return
-    cure = f"build it here: `{sidecar.rebuild or 'trtbench build'}`"
     got = f"one of {sidecar.backend_version}{', for it and later versions' if is_portable else ''}"
-    raise SidecarError(f"engine of {sidecar.variant}", expected=f"one of TensorRT {version}", got=got, cure=cure)
+    what, expected = f"engine of {sidecar.variant}", f"one of TensorRT {version}"
+    raise SidecarError(what, expected=expected, got=got, cure=sidecar.rebuilding)
 
 
 def _parts(version: str) -> tuple[int, ...]:

@@ -6,10 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from trtbench.engines.base import SessionFacts
-from trtbench.engines.cuda.loops import timed_by_clock, timed_by_events, timed_in_parts
+from trtbench.engines.cuda.loops import Staged, timed_by_clock, timed_by_events, timed_in_parts
 from trtbench.engines.tensorrt.library import LogLines
 from trtbench.engines.tensorrt.tensors import (
     PlainContexts,
@@ -28,6 +26,7 @@ from trtbench.errors import EngineError, UnsupportedError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     import tensorrt as trt
     from numpy.typing import NDArray
 
@@ -118,7 +117,7 @@ class TensorrtEngine:
         self._cuda.close()
 
 
-class TensorrtSession:
+class TensorrtSession(Staged):
     """One context at one batch size, with its buffers.
 
     The first inference is queued plainly: TensorRT wants one before a capture, and a cold start is timed as such. Then
@@ -148,6 +147,7 @@ class TensorrtSession:
             self._context = self._open_context()
             self._tensors = allocate(engine, _handle(self._context), cuda=cuda, num_classes=sidecar.num_classes)
             set_addresses(_handle(self._context), self._tensors, lines=lines)
+            self._host_in, self._host_out = self._tensors.images.host, self._tensors.logits.host
             self._upload = upload(cuda, self._tensors.images)
             self._download = download(cuda, self._tensors.logits)
         self._plain = _inference(_handle(self._context), cuda=cuda, lines=lines)
@@ -156,13 +156,6 @@ class TensorrtSession:
         self._may_capture = bool(self._settings["cuda_graph"])
         self._is_open = True
 
-    def copy_in(self, images: NDArray[np.float32]) -> None:
-        """Copy float32 images (batch, C, H, W) into the input buffer, when no copy of the last ones is under way."""
-        with self._cuda.current():
-            self._cuda.synchronize()
-            np.copyto(self._tensors.images.host, images)
-            self._upload()
-
     def enqueue(self) -> None:
         """Launch one inference."""
         with self._cuda.current():
@@ -170,19 +163,6 @@ class TensorrtSession:
                 self._capture()
             self._launch()
             self._is_warm = True
-
-    def synchronize(self) -> None:
-        """Wait for everything launched."""
-        with self._cuda.current():
-            self._cuda.synchronize()
-
-    def copy_out(self) -> NDArray[np.float32]:
-        """Return a copy of the logits (batch, classes) of the last inference."""
-        with self._cuda.current():
-            self._download()
-            self._cuda.synchronize()
-        logits: NDArray[np.float32] = self._tensors.logits.host.copy()
-        return logits
 
     def time(self, samples: int, *, launches_per_sample: int = 1, scope: Scope = "device") -> NDArray[np.int64]:
         """Return `samples` durations in nanoseconds, each of `launches_per_sample` inferences and one wait.
