@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtbench.engines.tensorrt.builder import BuildWatch, Phases
+from trtbench.engines.tensorrt.builder import BuildWatch
 
 
 def test_the_share_of_a_phase_within_a_phase_counts_within_one_step() -> None:
-    phases = Phases()
+    phases = BuildWatch(None)
     phases.start("build", parent=None, steps=4)
     phases.step("build", 0)
     phases.start("tactics", parent="build", steps=2)
@@ -23,7 +23,7 @@ def test_the_share_of_a_phase_within_a_phase_counts_within_one_step() -> None:
 
 
 def test_the_share_does_not_fall_when_an_inner_phase_ends_before_its_step_is_told() -> None:
-    phases = Phases()
+    phases = BuildWatch(None)
     phases.start("build", parent=None, steps=2)
     phases.start("inner", parent="build", steps=1)
     phases.step("inner", 0)
@@ -34,7 +34,7 @@ def test_the_share_does_not_fall_when_an_inner_phase_ends_before_its_step_is_tol
 
 
 def test_a_new_outermost_phase_begins_at_nothing() -> None:
-    phases = Phases()
+    phases = BuildWatch(None)
     phases.start("first", parent=None, steps=1)
     phases.step("first", 0)
     assert phases.share == 1.0
@@ -46,7 +46,7 @@ def test_a_new_outermost_phase_begins_at_nothing() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1, 5)), max_size=40))
 def test_whatever_is_told_the_share_stays_between_nothing_and_all_and_never_falls(steps: list[tuple[str, int]]) -> None:
-    phases = Phases()
+    phases = BuildWatch(None)
     phases.start("root", parent=None, steps=5)
     shares = [phases.share]
     for name, step in steps:

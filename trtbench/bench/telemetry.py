@@ -10,7 +10,7 @@ import contextlib
 import json
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -55,6 +55,9 @@ class Reading:
     threads: int | None = None
     other_processes: int | None = None
     throttled: tuple[str, ...] | None = ()
+
+
+_FIGURES = tuple(one.name for one in fields(Reading) if one.name not in {"device", "at_ns", "throttled"})
 
 
 class Reader(Protocol):
@@ -224,18 +227,6 @@ def summary(readings: Sequence[Reading]) -> dict[str, dict[str, Any]]:
                 told[figure] = {"min": values[0], "median": values[len(values) // 2], "max": values[-1]}
         found[device] = told
     return found
-
-
-_FIGURES = (
-    "clock_mhz",
-    "memory_clock_mhz",
-    "power_w",
-    "temperature_c",
-    "load",
-    "steal",
-    "threads",
-    "other_processes",
-)
 
 
 def _reasons(readings: Sequence[Reading]) -> dict[str, int]:

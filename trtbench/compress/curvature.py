@@ -13,7 +13,6 @@ by which layers can be compared.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,10 +21,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the name the whole field reads
 from torch import Tensor, nn
 
-from trtbench.models.counts import evaluating
+from trtbench.models.counts import evaluating, hooked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from torch.utils.hooks import RemovableHandle
 
 BATCH = 125  # images of a forward pass; changes no result but the positions drawn
 POSITIONS = 32  # of each image's outputs: 1,000 images give 32,000 equations for the 576 unknowns of a ResNet-20
@@ -88,7 +89,7 @@ def input_moments(
         sums[name] = sums.get(name, torch.zeros(())) + rows.T @ rows
         counts[name] += len(rows)
 
-    with _hooked(model, layers, add), evaluating(model), torch.no_grad():
+    with hooked(*_behind(model, layers, add)), evaluating(model), torch.no_grad():
         for start in range(0, len(images), BATCH):
             model(images[start : start + BATCH])
     return {name: total / counts[name] for name, total in sums.items()}
@@ -113,7 +114,7 @@ def output_curvatures(
         found = squares.flatten(2).sum((0, 2)) if squares.ndim > 2 else squares.sum(0)  # noqa: PLR2004  (N, R, H, W)
         sums[name] = sums.get(name, torch.zeros(())) + found
 
-    with _hooked(model, layers, watch), evaluating(model), torch.enable_grad():
+    with hooked(*_behind(model, layers, watch)), evaluating(model), torch.enable_grad():
         for start in range(0, len(images), BATCH):
             logits = model(images[start : start + BATCH])
             drawn = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)[:, 0]
@@ -122,13 +123,8 @@ def output_curvatures(
     return {name: total.detach() / len(images) for name, total in sums.items()}
 
 
-@contextlib.contextmanager
-def _hooked(model: nn.Module, layers: Sequence[str], function: Any) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for name in layers:
-            hook = model.get_submodule(name).register_forward_hook(partial(function, name))
-            stack.callback(hook.remove)
-        yield
+def _behind(model: nn.Module, layers: Sequence[str], function: Any) -> Iterator[RemovableHandle]:
+    return (model.get_submodule(name).register_forward_hook(partial(function, name)) for name in layers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -175,14 +171,12 @@ def run_seen(
 ) -> None:
     """Run images through a network once; `see` is told name, module and inputs of each layer before it computes."""
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda layer, arguments: see(name, layer, arguments[0])
+    def seen(name: str, layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        see(name, layer, arguments[0])
 
-    with contextlib.ExitStack() as stack:
-        for name in layers:
-            stack.callback(model.get_submodule(name).register_forward_pre_hook(hook(name)).remove)
-        with torch.no_grad():
-            model(images)
+    handles = (model.get_submodule(name).register_forward_pre_hook(partial(seen, name)) for name in layers)
+    with hooked(*handles), torch.no_grad():
+        model(images)
 
 
 def _inputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[str, Tensor]:

@@ -22,7 +22,6 @@ adding the residual stream's error to the targets 902.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,7 +30,7 @@ import torch
 from torch import nn
 
 from trtbench.compress.curvature import BATCH, columns, damped, drawn_positions, positions_of, solve_rows
-from trtbench.models.counts import CONVOLUTIONS, evaluating
+from trtbench.models.counts import CONVOLUTIONS, WEIGHTED, evaluating, hooked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -84,8 +83,7 @@ def source_layers(model: nn.Module) -> tuple[str, ...]:
 
 def weight_layers(model: nn.Module) -> tuple[str, ...]:
     """Name every convolution and linear layer, in the order of the modules."""
-    kinds = (*CONVOLUTIONS, nn.Linear)
-    return tuple(name for name, module in model.named_modules() if isinstance(module, kinds))
+    return tuple(name for name, module in model.named_modules() if isinstance(module, WEIGHTED))
 
 
 def quantize_by_source(model: nn.Module, *, scheme: str, bits: int) -> tuple[str, ...]:
@@ -277,12 +275,11 @@ def reconstruct_in_order(
         generator: draws the positions looked at.
     """
     targets = _targets(dense, tuple(masks), images, generator)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(evaluating(model))
-        stack.enter_context(torch.no_grad())
-        for name, target in targets.items():
-            solve = partial(_solve, target, masks[name])
-            stack.callback(model.get_submodule(name).register_forward_pre_hook(solve).remove)
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(partial(_solve, target, masks[name]))
+        for name, target in targets.items()
+    ]
+    with hooked(*handles), evaluating(model), torch.no_grad():
         model(images)
 
 
@@ -302,11 +299,8 @@ def _targets(
         target.positions.append(drawn)
         target.outputs.append(rows @ layer.weight.reshape(len(layer.weight), -1).T)
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(evaluating(dense))
-        stack.enter_context(torch.no_grad())
-        for name in layers:
-            stack.callback(dense.get_submodule(name).register_forward_hook(partial(keep, name)).remove)
+    handles = [dense.get_submodule(name).register_forward_hook(partial(keep, name)) for name in layers]
+    with hooked(*handles), evaluating(dense), torch.no_grad():
         for batch in torch.split(images, BATCH):
             seen: set[str] = set()
             dense(batch)

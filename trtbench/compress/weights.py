@@ -35,6 +35,7 @@ from trtbench.compress.sparsity import sparsity_of, verify_masks
 from trtbench.data import training_sample
 from trtbench.errors import ConfigError, RowError
 from trtbench.jsonable import sha256_of
+from trtbench.models.counts import BATCH_NORMS
 from trtbench.models.masks import Masks, keep_zeros, masks_of, prunable_weights, set_to_zero, zeros_of
 from trtbench.train.evaluate import predict
 from trtbench.train.hooks import Hooks
@@ -49,13 +50,10 @@ if TYPE_CHECKING:
     from trtbench.suite import DenseVariant, NmVariant, TrainConfig, WeightsVariant
 
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
 def recalibrated(model: nn.Module, images: Tensor) -> nn.Module:
     """Return a copy whose batch norms have the plain mean of the batches' statistics (Sun et al. 2019, section 3.2)."""
     twin = copy.deepcopy(model).eval()
-    norms = [module for module in twin.modules() if isinstance(module, _NORMS) and module.track_running_stats]
+    norms = [module for module in twin.modules() if isinstance(module, BATCH_NORMS) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -13,8 +13,12 @@ from trtbench.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch.utils.hooks import RemovableHandle
+
 # torch keeps the base of all convolutions private; these are its public leaves.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+WEIGHTED = (*CONVOLUTIONS, nn.Linear)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def count_params(model: nn.Module) -> int:
@@ -46,11 +50,8 @@ def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
         nonlocal macs
         macs += output.numel() * _macs_per_output(module)
 
-    layers = [module for module in model.modules() if isinstance(module, (*CONVOLUTIONS, nn.Linear))]
-    with contextlib.ExitStack() as stack:
-        for layer in layers:
-            stack.callback(layer.register_forward_hook(add).remove)
-        stack.enter_context(evaluating(model))
+    layers = [module for module in model.modules() if isinstance(module, WEIGHTED)]
+    with hooked(*(layer.register_forward_hook(add) for layer in layers)), evaluating(model):
         run_zeros(model, input_shape)
     return macs
 
@@ -73,6 +74,16 @@ def run_zeros(model: nn.Module, input_shape: tuple[int, ...]) -> Any:
             got=str(error).splitlines()[0] if str(error) else type(error).__name__,
             cure="give images of the channels and the size it takes; one of several inputs goes as ONNX",
         ) from error
+
+
+@contextlib.contextmanager
+def hooked(*handles: RemovableHandle) -> Iterator[None]:
+    """Take hooks off their layers again afterwards."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextlib.contextmanager

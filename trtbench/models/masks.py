@@ -16,7 +16,7 @@ from torch import nn
 
 from trtbench.errors import CheckpointError
 from trtbench.foreign import MISFITS
-from trtbench.models.counts import CONVOLUTIONS
+from trtbench.models.counts import WEIGHTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,7 @@ def prunable_weights(model: nn.Module, *, exclude: tuple[str, ...] = ()) -> dict
     return {
         name: module.weight
         for name, module in model.named_modules()
-        if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and not any(part in name for part in exclude)
+        if isinstance(module, WEIGHTED) and not any(part in name for part in exclude)
     }
 
 

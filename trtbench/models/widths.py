@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trtbench.errors import CheckpointError, ConfigError
-from trtbench.models.counts import CONVOLUTIONS, evaluating, run_zeros
+from trtbench.models.counts import BATCH_NORMS, CONVOLUTIONS, evaluating, run_zeros
 from trtbench.models.names import Misfit, Naming, name_tensors, units_of
 from trtbench.models.zoo import build_model, model_names
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _CHANNEL_NORMS = (
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *BATCH_NORMS,
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 )
 # Sizes of the images that the zoos' networks are made for, in pixels; the first that a network takes is used.

@@ -13,20 +13,10 @@ from trtbench.records import LEAST_CROP, LEAST_STD, MAX_SIDE, Interpolation
 from trtbench.suite.base import Batch, Fraction, Part, PositiveFraction, Seed, Weight
 
 # The networks of the zoo, by name; a test holds it equal to models.model_names(), which needs torch.
+_RESNETS = ("resnet18", "resnet18_3x3", "resnet18_imagenet")
 ZOO = (
-    "mobilenet_v2",
-    "mobilenet_v2_cifar",
-    "resnet18",
-    "resnet18_3x3",
-    "resnet18_imagenet",
-    "resnet20",
-    "resnet20_a",
-    "resnet32",
-    "resnet32_a",
-    "resnet44",
-    "resnet44_a",
-    "resnet56",
-    "resnet56_a",
+    *("mobilenet_v2", "mobilenet_v2_cifar", *_RESNETS),
+    *(f"resnet{depth}{suffix}" for depth in (20, 32, 44, 56) for suffix in ("", "_a")),
 )
 
 _CHANNELS = 3

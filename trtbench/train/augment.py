@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the name the whole field reads
 from torch import nn
 
+from trtbench.models.counts import BATCH_NORMS
+
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from trtbench.train.evaluate import DeviceImages
 
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _DISTANCES = {"mse": nn.MSELoss(), "l1": nn.L1Loss(), "smooth-l1": nn.SmoothL1Loss()}
 
 
@@ -97,7 +98,7 @@ def penalties(model: nn.Module, config: TrainConfig) -> Tensor | None:
     if config.l1:
         total = config.l1 * _magnitude([one for one in model.parameters() if one.requires_grad])
     if config.norm_l1:
-        scales = [norm.weight for norm in model.modules() if isinstance(norm, _NORMS) and norm.affine]
+        scales = [norm.weight for norm in model.modules() if isinstance(norm, BATCH_NORMS) and norm.affine]
         total = config.norm_l1 * _magnitude(scales) + (0.0 if total is None else total)
     return total
 

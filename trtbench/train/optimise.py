@@ -10,6 +10,8 @@ from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
+from trtbench.models.counts import BATCH_NORMS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from trtbench.suite import TrainConfig
     from trtbench.train.evaluate import DeviceImages
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ADAMS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -89,7 +90,7 @@ def climbed(model: nn.Module, *, radius: float) -> Iterator[None]:
     moved = [(one, one.grad.clone()) for one in model.parameters() if one.grad is not None]
     norm = torch.stack([gradient.norm() for _, gradient in moved]).norm() if moved else torch.zeros(())
     before = [one.detach().clone() for one, _ in moved]
-    tracking = [one for one in model.modules() if isinstance(one, _NORMS) and one.track_running_stats]
+    tracking = [one for one in model.modules() if isinstance(one, BATCH_NORMS) and one.track_running_stats]
     with torch.no_grad():
         for one, gradient in moved:
             one.add_(gradient * (radius / (norm + torch.finfo(norm.dtype).tiny)))
