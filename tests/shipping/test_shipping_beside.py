@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from trtbench.cli import main
 from trtbench.report.disk import write_report
 from trtbench.report.document import Report, read_report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from tests.command import Answer
 
 ROW = "dense int8 onnxruntime-cpu b2"
 WINNER = "dense fp32 onnxruntime-cpu b2"
-
-
-def _compare(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
-    monkeypatch.setattr(sys, "argv", ["trtbench", "compare", *arguments])
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return stop.value.code
 
 
 def _slower(report: Report, factor: float, *, winner: str | None) -> Report:
@@ -69,37 +62,33 @@ def _narrow(report: Report) -> Report:
 
 
 def test_a_run_is_told_beside_the_bundle_in_production(
-    quiet_bundle: Path,
-    small_run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    quiet_bundle: Path, small_run: Path, tmp_path: Path, command: Callable[..., Answer]
 ) -> None:
     write_report(_slower(read_report(small_run), 1.5, winner=WINNER), tmp_path / "later")
 
-    code = _compare(monkeypatch, str(quiet_bundle), str(tmp_path / "later"), "--json", "--fail-on", "slower:20%")
+    told = command("compare", quiet_bundle, tmp_path / "later", "--json", "--fail-on", "slower:20%")
 
-    captured = capsys.readouterr()
-    found = json.loads(captured.out)["comparisons"]
+    found = told.json["comparisons"]
     assert [one["name"] for one in found] == [ROW, f"{ROW} -> {WINNER}"]
     assert (found[0]["verdict"], found[0]["ratio"]) == ("SLOWER", pytest.approx(1.5))
-    assert code == 4
-    assert "times as long (limit 20.0 %)" in captured.err
+    assert told.code == 4
+    assert "times as long (limit 20.0 %)" in told.err
 
 
 def test_the_run_that_a_bundle_came_from_has_the_same_engine(
-    shipped: Path, small_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shipped: Path, small_run: Path, command: Callable[..., Answer]
 ) -> None:
-    assert not _compare(monkeypatch, str(shipped), str(small_run), "--json")
+    told = command("compare", shipped, small_run, "--json")
 
-    found = json.loads(capsys.readouterr().out)["comparisons"]
-    assert (found[0]["name"], found[0]["verdict"]) == (ROW, "SAME")
+    assert not told.code
+    first = told.json["comparisons"][0]
+    assert (first["name"], first["verdict"]) == (ROW, "SAME")
 
 
-def test_a_changed_bundle_is_not_compared(
-    bundle: Path, small_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_changed_bundle_is_not_compared(bundle: Path, small_run: Path, command: Callable[..., Answer]) -> None:
     shutil.copy(small_run / "report.json", bundle / "report.json")
 
-    assert _compare(monkeypatch, str(bundle), str(small_run)) == 2
-    assert "report.json: expected sha256" in capsys.readouterr().err
+    told = command("compare", bundle, small_run)
+
+    assert told.code == 2
+    assert "report.json: expected sha256" in told.err

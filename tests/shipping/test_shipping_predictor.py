@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +18,6 @@ from PIL import Image
 
 import trtbench
 from tests.records import arrays_of
-from trtbench.cli import main
 from trtbench.data.decode import decode
 from trtbench.data.preprocess import normalise
 from trtbench.engines.sidecar import read_sidecar, write_sidecar
@@ -26,13 +28,15 @@ from trtbench.records import Preprocessing
 from trtbench.report.disk import read_predictions
 from trtbench.report.document import read_report
 from trtbench.shipping import load, read_bundle
+from trtbench.shipping.bundle import Proof
 from trtbench.shipping.templates import onnxruntime as runtime_of_bundles
 from trtbench.shipping.templates import predict as predict_of_bundles
 from trtbench.shipping.templates import triton_preprocess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from tests.command import Answer
     from trtbench.shipping import Predictor
 
 ROW = "dense int8 onnxruntime-cpu b2"
@@ -226,55 +230,74 @@ def test_a_bundle_knows_the_processors_that_trtbench_knows(tmp_path: Path, line:
     assert not runtime_of_bundles.has_int8_dot(tmp_path / "none")
 
 
-def _trtbench(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["trtbench", *arguments])
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    main()
-
-
 def test_the_verb_names_what_is_on_a_folder_and_counts_what_is_right(
-    shipped: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shipped: Path, images: Path, command: Callable[..., Answer]
 ) -> None:
-    with pytest.raises(SystemExit) as stop:
-        _trtbench(monkeypatch, "predict", str(shipped), str(images / "test"), "--json", "--top", "2")
+    told = command("predict", shipped, images / "test", "--json", "--top", 2)
 
-    assert not stop.value.code
-    found = json.loads(capsys.readouterr().out)
-    assert (found["correct"], found["total"]) == (read_bundle(shipped).correct, 18)
-    assert [Path(one["image"]) for one in found["images"]] == _tests(images)
-    assert all(len(one["top"]) == 2 for one in found["images"])
-    assert found["images_per_s"] > 0
-
-    with pytest.raises(SystemExit):
-        _trtbench(monkeypatch, "predict", str(shipped), str(_tests(images)[0]))
-    assert re.search(r"^1 image in \d[\d.]* s, [01] right$", capsys.readouterr().err, re.MULTILINE)
+    assert not told.code
+    assert (told.json["correct"], told.json["total"]) == (read_bundle(shipped).correct, 18)
+    assert [Path(one["image"]) for one in told.json["images"]] == _tests(images)
+    assert all(len(one["top"]) == 2 for one in told.json["images"])
+    assert told.json["images_per_s"] > 0
+    one = command("predict", shipped, _tests(images)[0]).err
+    assert re.search(r"^1 image in \d[\d.]* s, [01] right$", one, re.MULTILINE)
 
 
 def test_the_verb_takes_patterns_and_lists_and_refuses_what_is_not_there(
-    shipped: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shipped: Path, images: Path, command: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import io
-
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(str, _tests(images)[:2]))))
-    with pytest.raises(SystemExit):
-        _trtbench(monkeypatch, "predict", str(shipped), str(images / "test" / "*" / "0.png"), "-", "--quiet")
-    out = capsys.readouterr()
-    assert len(out.out.splitlines()) == 5
-    assert not out.err
+    told = command("predict", shipped, images / "test" / "*" / "0.png", "-", "--quiet")
+    assert len(told.out.splitlines()) == 5
+    assert not told.err
 
-    with pytest.raises(SystemExit) as stop:
-        _trtbench(monkeypatch, "predict", str(shipped), "none*such")
-    assert stop.value.code == 2
-    assert "images 'none*such'" in capsys.readouterr().err
+    refused = command("predict", shipped, "none*such")
+    assert refused.code == 2
+    assert "images 'none*such'" in refused.err
+    refused = command("predict", shipped, images / "test", "--output", "x.npz")
+    assert "--output: expected a network that is no classifier" in refused.err
 
 
 def test_the_verb_ship_writes_a_bundle_and_says_where(
-    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_run: Path, tmp_path: Path, command: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SystemExit) as stop:
-        _trtbench(monkeypatch, "ship", str(small_run), "--row", ROW, "--output", str(tmp_path / "b"), "--zip", "--json")
-
-    assert not stop.value.code
-    found = json.loads(capsys.readouterr().out)
+    found = command("ship", small_run, "--row", ROW, "--output", tmp_path / "b", "--zip", "--json").json
     assert found["bundle"]["row"] == ROW
     assert Path(found["zip"]).is_file()
+
+    bundle = read_bundle(tmp_path / "b")
+    for proof, words in (
+        (bundle.proof, f"proven: {bundle.correct} of 18 right, as the run counted"),
+        (_UNPROVEN, "no GPU"),
+    ):
+        made = SimpleNamespace(folder=tmp_path / "b", zip=None, bundle=replace(bundle, proof=proof))
+        monkeypatch.setattr("trtbench.shipping.ship_row", lambda *_, made=made, **__: made)
+        told = command("ship", small_run, "--output", tmp_path / "b")
+        assert told.out == f"{ROW}: {tmp_path / 'b'}, {words}\n"
+        assert f"Run it: python {tmp_path / 'b' / 'predict.py'} IMAGE" in told.err
+
+
+_UNPROVEN = Proof(why_not="no GPU")
+
+
+def test_a_bundles_own_program_says_what_is_on_images(
+    shipped: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "runtime", runtime_of_bundles)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    alone = predict_of_bundles.Classifier(shipped)
+    monkeypatch.setattr(predict_of_bundles, "Classifier", lambda: alone)
+    golden, star = arrays_of(shipped / "golden.npz"), str(images / "test" / "star" / "0.png")
+    np.save(tmp_path / "pixels.npy", golden["images"].transpose(0, 3, 1, 2))
+
+    def run(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, words)])
+        predict_of_bundles.main()
+        return capsys.readouterr().out
+
+    assert re.fullmatch(rf"{star}: star 0\.\d{{3}}, \w+ 0\.\d{{3}}\n", run(star, "--top", 2))
+    told = json.loads(run(star, "--json"))
+    assert (told["image"], told["top"][0]["class"]) == (star, "star")
+    assert not run("--pixels", tmp_path / "pixels.npy", "--logits", tmp_path / "logits.npy", "--batch-size", 3)
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), golden["logits"], rtol=1e-5, atol=1e-5)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import venv
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -160,6 +164,107 @@ def test_the_first_step_of_the_ensemble_makes_the_golden_input(shipped: Path, im
     np.testing.assert_array_equal(found.tensors[0].values, golden["inputs"])
     assert one.tensors[0].values.shape == (1, 3, 16, 16)
     assert "neither PIXELS nor IMAGE" in bad.error
+
+
+@pytest.fixture
+def triton_client(shipped: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return the client that a bundle brings, on a double of NVIDIA's: a server that computes with the bundle."""
+    request.getfixturevalue("backend")
+    network = predict_of_bundles.Classifier(shipped)
+
+    class Given:
+        def __init__(self, name: str, shape: list[int], kind: str) -> None:
+            self.name, self.shape, self.kind = name, shape, kind
+
+        def set_data_from_numpy(self, values: np.ndarray) -> None:
+            assert list(values.shape) == self.shape
+            self.values = values
+
+    class Client:
+        def __init__(self, url: str) -> None:
+            self.url = url
+
+        def infer(self, name: str, given: list[Given], outputs: tuple[int, ...] = ()) -> Any:
+            assert name == "classifier"
+            values = given[0].values
+            if len(values) > 2:
+                raise ValueError("a batch of 3 is beyond 2")
+            files = given[0].name == "IMAGE"
+            pixels = np.stack([network.decode(io.BytesIO(one)) for one in values[0]]) if files else _planes(values)
+            logits = network.logits(pixels)
+            first = [f"{row.max():f}:{row.argmax()}:{network.bundle['classes'][row.argmax()]}" for row in logits]
+            found = np.array([[one.encode()] for one in first], object) if any(outputs) else logits
+            return SimpleNamespace(as_numpy=lambda _: found)
+
+    for kind in ("http", "grpc"):
+        module = ModuleType(f"tritonclient.{kind}")
+        wanted = {"InferInput": Given, "InferRequestedOutput": lambda _, class_count: class_count}
+        vars(module).update(wanted, InferenceServerClient=Client)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, "tritonclient", ModuleType("tritonclient"))
+    place = "trtbench.shipping.templates.triton_client"
+    monkeypatch.delitem(sys.modules, place, raising=False)
+    client = importlib.import_module(place)
+    monkeypatch.setattr(client, "GOLDEN", shipped / "golden.npz")
+    return client
+
+
+def _planes(pixels: np.ndarray) -> np.ndarray:
+    return pixels.transpose(0, 3, 1, 2)
+
+
+def test_the_client_of_a_bundle_names_what_is_on_images(
+    triton_client: ModuleType, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["client.py", str(images / "test" / "star" / "0.png")])
+    triton_client.main()
+    assert re.search(r"0.png: [0-9.]+:2:star\n$", capsys.readouterr().out)
+
+
+def test_the_client_of_a_bundle_holds_a_server_to_the_golden_images(
+    triton_client: ModuleType,
+    shipped: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["client.py"])
+    with pytest.raises(SystemExit) as stop:
+        triton_client.main()
+    assert not stop.value.code
+    assert re.match(r"golden images: 10, LOGITS at most \S+ apart\n", capsys.readouterr().out)
+
+    golden = arrays_of(shipped / "golden.npz")
+    predict_of_bundles.write_arrays(tmp_path / "golden.npz", {**golden, "logits": golden["logits"][::-1]})
+    monkeypatch.setattr(triton_client, "GOLDEN", tmp_path / "golden.npz")
+    with pytest.raises(SystemExit) as stop:
+        triton_client.main()
+    assert stop.value.code == 1
+
+
+@pytest.mark.usefixtures("triton_client")
+def test_a_server_is_counted_by_both_protocols_at_every_batch(
+    shipped: Path, small_suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = load_dataset(small_suite.data).test
+    np.save(tmp_path / "pixels.npy", test.images.transpose(0, 2, 3, 1))
+    np.save(tmp_path / "labels.npy", test.labels)
+    task: dict[str, Any] = {name: str(tmp_path / f"{name}.npy") for name in ("pixels", "labels")}
+    task |= {"repository": "models", "output": str(tmp_path / "found.json"), "batches": [1, 2], "refused": 3}
+    monkeypatch.setattr(triton_check, "serving", lambda _: nullcontext({"http": 1, "grpc": 2}))
+    monkeypatch.setattr(sys, "argv", ["triton_check.py", str(tmp_path / "task.json")])
+
+    for is_fixed in (False, True):
+        asked = {**task, "is_fixed": is_fixed, "streams": [2], "requests": 4}
+        (tmp_path / "task.json").write_text(json.dumps(asked))
+        triton_check.main()
+
+        found = json.loads((tmp_path / "found.json").read_bytes())
+        counts = {(one["protocol"], one["batch"], one["correct"], one["total"]) for one in found["counts"]}
+        right = read_bundle(shipped).correct
+        assert counts == {(name, batch, right, 18) for name in ("http", "grpc") for batch in (1, 2)}
+        assert [one["reason"] for one in found["refused"]] == ["a batch of 3 is beyond 2"] * 2
+        assert [(one["streams"], one["n"]) for one in found["loads"]] == [(2, 4)]
 
 
 def test_a_server_that_counts_otherwise_breaks_the_proof() -> None:

@@ -45,8 +45,10 @@ def main() -> None:
     top = given.top if "LOGITS" in wanted else 0
     for name in given.images:
         found = ask(client, "IMAGE", np.array([[Path(name).read_bytes()]], object), "BYTES", top)
-        words = [f"{key} {values.shape[1:]} {values.min():.4g} to {values.max():.4g}" for key, values in found.items()]
-        words = [one.decode() for one in found["LOGITS"].ravel()] if top else words
+        if top:
+            words = [one.decode() for one in found["LOGITS"].ravel()]
+        else:
+            words = [f"{key} {one.shape[1:]} {one.min():.4g} to {one.max():.4g}" for key, one in found.items()]
         sys.stdout.write(f"{name}: {', '.join(words)}\n")
     if not given.images:
         answers = [ask(client, "PIXELS", one[None], "UINT8") for one in np.load(GOLDEN)["images"]]
