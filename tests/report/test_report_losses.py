@@ -81,7 +81,7 @@ def test_every_form_marks_it_and_names_the_class(form: str) -> None:
 
 
 def _said(*rows: Row) -> str:
-    return " ".join(text for _, text in explained_losses(rows))
+    return " ".join(text for text in explained_losses(rows))
 
 
 def test_codes_are_blamed_where_fp32_of_the_same_network_keeps_the_limit() -> None:

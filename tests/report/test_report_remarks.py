@@ -1,4 +1,4 @@
-"""What is said of rows beside the recommendation: each remark has a key, and a surprise its likeliest cause."""
+"""What is said of rows beside the recommendation: of each disturbance, and of a surprise its likeliest cause."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from trtbench.report.remarks import (
     observations,
     remarks,
     surprises,
-    texts,
 )
 from trtbench.rows import Row
 
@@ -68,16 +67,16 @@ def test_channel_counts_are_held_to_what_the_precision_computes_at_once() -> Non
         named = replace(odd, precision=precision.name)
         assert misaligned_widths(named) == expected
         assert misaligned_widths(replace(named, sparse=True, build=2)) == expected
-    assert "(12, 20): tensor cores compute them padded, so measure round_to: 8" in surprises([odd])[0].text
+    assert "(12, 20): tensor cores compute them padded, so measure round_to: 8" in surprises([odd])[0]
     many = _row("many", 1.0, widths=tuple(range(1, 20, 2)))
-    assert "(1, 3, 5, 7, 9, 11 ...): tensor cores" in surprises([many])[0].text
+    assert "(1, 3, 5, 7, 9, 11 ...): tensor cores" in surprises([many])[0]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_nothing_is_said_of_padding_on_a_cpu(precision: str) -> None:
     odd = _row("odd", 0.95, widths=(8, 24), device="cpu", precision=precision, macs=500_000)
     dense = replace(DENSE, device="cpu", precision=precision)
-    said = " ".join(texts(surprises([dense, odd])))
+    said = " ".join(surprises([dense, odd]))
     assert "computes 0.50 of the MACs" in said
     assert "round_to" not in said
     assert "misaligned" not in said
@@ -90,11 +89,11 @@ def test_what_takes_as_long_at_a_far_larger_batch_is_launch_bound() -> None:
     assert not is_launch_bound(small, [small, _row("dense", 1.1, batch_size=4)])
     assert not is_launch_bound(small, [small, _row("other", 1.1, batch_size=8)])
     (found,) = surprises([small, large])
-    assert (found.key, found.row) == ("launch-bound", small)
-    assert "a larger batch or a CUDA graph can" in found.text
+    assert found.startswith("dense fp16 on tensorrt at batch 1 is launch-bound: ")
+    assert "a larger batch or a CUDA graph can" in found
     for changes in ({"device": "cpu"}, {"settings": {"cuda_graph": True}}):
         said = surprises([replace(one, **changes) for one in (small, large)])
-        assert said[0].text.endswith("a larger batch can.")
+        assert said[0].endswith("a larger batch can.")
 
 
 def test_what_the_runtime_says_of_launching_comes_first() -> None:
@@ -109,31 +108,30 @@ def test_what_the_runtime_says_of_launching_comes_first() -> None:
 def test_a_pruned_row_that_is_no_faster_is_explained() -> None:
     slow = _row("half", 0.95, macs=500_000)
     (found,) = surprises([DENSE, slow])
-    assert (found.key, found.row) == ("promise", slow)
-    assert found.text == (
+    assert found == (
         "half fp16 tensorrt b1 computes 0.50 of the MACs of dense fp16 and takes 0.95 of its time: it reaches 0.526"
         " GMAC/s where dense fp16 reaches 1.00, as a network does that is bound by memory or by the overhead of its"
         " layers, not by arithmetic."
     )
     odd = replace(slow, widths=(12,))
-    assert surprises([DENSE, odd])[-1].text.endswith("its channel counts are misaligned.")
+    assert surprises([DENSE, odd])[-1].endswith("its channel counts are misaligned.")
     assert slow.latency is not None
     bound = replace(slow, latency=replace(slow.latency, is_enqueue_bound=True))
-    assert surprises([DENSE, bound])[-1].text.endswith("it is launch-bound.")
+    assert surprises([DENSE, bound])[-1].endswith("it is launch-bound.")
 
 
 def test_int8_is_held_to_its_fp16_twin_too() -> None:
     rows = [DENSE, replace(_row("dense", 1.3, params=200), precision="int8")]
-    assert any("slower than its FP16 twin" in one.text for one in observations(rows))
+    assert any("slower than its FP16 twin" in one for one in observations(rows))
 
 
 def test_what_compression_made_slower_or_larger_is_observed() -> None:
     found = observations(ROWS)
-    assert [one.key for one in found] == ["slower", "slower"]
-    assert found[0].row is INT8
-    assert "is slower than its FP32 twin: it takes 1.11 times" in found[0].text
+    assert len(found) == 2
+    assert all(" is slower than " in one for one in found)
+    assert found[0].startswith(f"{INT8.name} is slower than its FP32 twin: it takes 1.11 times")
     swollen = [replace(row, engine_bytes=10_000_000) if row is INT8 else row for row in ROWS]
-    said = texts(observations(swollen))
+    said = observations(swollen)
     assert "channels-50 int8 onnxruntime-cpu b1 is larger than its FP32 twin: 10.0 MB against 0.289 MB." in said
     assert "channels-50 int8 onnxruntime-cpu b1 is larger than dense: 10.0 MB against 0.316 MB." in said
 
@@ -141,7 +139,7 @@ def test_what_compression_made_slower_or_larger_is_observed() -> None:
 def test_a_pruned_network_slower_than_the_dense_one_or_than_eager_is_observed() -> None:
     assert FP32.latency
     slow = replace(FP32, latency=replace(FP32.latency, p50_ms=90.0, ratio=50.0, ratio_ci95=(49.0, 51.0)))
-    shown = " ".join(texts(observations([slow if row is FP32 else row for row in ROWS])))
+    shown = " ".join(observations([slow if row is FP32 else row for row in ROWS]))
     assert "channels-50 fp32 onnxruntime-cpu b1 is slower than dense, though it computes less" in shown
     assert "channels-50 fp32 onnxruntime-cpu b1 is slower than PyTorch eager" in shown
 
@@ -159,35 +157,32 @@ def test_a_quiet_machine_needs_no_advice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "figures", "key", "words"),
+    ("device", "figures", "words"),
     [
-        ("cpu", {"steal": _spread(0.08)}, "steal", "The hypervisor gave 8.00 % of the CPU to others"),
-        ("cpu", {"load": _spread(3.5)}, "load", "Load was 3.50 on 2 cores"),
-        ("gpu 1", {"throttled": {"power cap": 4}}, "throttled", "gpu 1 held back for power cap in 4 of 9 readings."),
+        ("cpu", {"steal": _spread(0.08)}, "The hypervisor gave 8.00 % of the CPU to others"),
+        ("cpu", {"load": _spread(3.5)}, "Load was 3.50 on 2 cores"),
+        ("gpu 1", {"throttled": {"power cap": 4}}, "gpu 1 held back for power cap in 4 of 9 readings."),
         (
             "gpu 1",
             {"clock_mhz": {"min": 1000, "median": 1500, "max": 1900}},
-            "clock",
             "sudo nvidia-smi -i 1 -lgc <MHz>",
         ),
         (
             "gpu 1",
             {"other_processes": {"min": 0, "median": 0, "max": 2}},
-            "others",
             "Up to 2 other processes computed on gpu 1",
         ),
     ],
 )
-def test_each_disturbance_has_its_sentence(device: str, figures: dict[str, Any], key: str, words: str) -> None:
-    found = advice(ROWS, {device: {"readings": 9, "throttled": {}, **figures}}, HOST)
+def test_each_disturbance_has_its_sentence(device: str, figures: dict[str, Any], words: str) -> None:
+    (found,) = advice(ROWS, {device: {"readings": 9, "throttled": {}, **figures}}, HOST)
 
-    assert [one.key for one in found] == [key]
-    assert words in found[0].text
+    assert words in found
 
 
 def test_a_governor_that_saves_power_is_named() -> None:
     saving = {"host": {"cpu": {"logical_cores": 2, "governor": "powersave"}}}
-    assert "cpupower frequency-set -g performance" in advice(ROWS, {"cpu": {"readings": 1}}, saving)[0].text
+    assert "cpupower frequency-set -g performance" in advice(ROWS, {"cpu": {"readings": 1}}, saving)[0]
 
 
 def test_flagged_samples_are_counted_over_all_rows() -> None:
@@ -197,7 +192,7 @@ def test_flagged_samples_are_counted_over_all_rows() -> None:
 
     found = advice([flagged, *ROWS[1:]], {}, HOST)
 
-    assert texts(found) == (f"5 of {total:,} samples were taken while the machine held back; they are kept.",)
+    assert found == (f"5 of {total:,} samples were taken while the machine held back; they are kept.",)
 
 
 def test_a_row_says_what_its_facts_say_and_each_remark_once() -> None:
@@ -207,20 +202,17 @@ def test_a_row_says_what_its_facts_say_and_each_remark_once() -> None:
         FP32, accuracy=exact, builds_p50_ms=(1.2, 1.0, 1.9004), engine_sha256="0123456789abcdef", notes=("n",)
     )
 
-    found = {one.key: one.text for one in remarks(row)}
-
     right = exact.true_arithmetic_correct
-    assert found == {
-        "note": "n",
-        "kernels": f"this machine's kernels get 2 fewer than the same graph in exact arithmetic, {right} right",
-        "builds": "3 builds: p50 1.000 to 1.900 ms; the median one is shipped, sha256 0123456789ab",
-    }
-    assert texts(remarks(replace(row, notes=(found["kernels"],)))) == (found["kernels"], found["builds"])
+    kernels = f"this machine's kernels get 2 fewer than the same graph in exact arithmetic, {right} right"
+    builds = "3 builds: p50 1.000 to 1.900 ms; the median one is shipped, sha256 0123456789ab"
+    assert remarks(row) == ("n", kernels, builds)
+    assert remarks(replace(row, notes=(kernels,))) == (kernels, builds)
 
 
 def test_where_the_kernels_lose_nothing_they_are_told_innocent_of_a_drop() -> None:
     assert FP32.accuracy is not None
     same = replace(FP32.accuracy, true_arithmetic_correct=FP32.accuracy.correct, drop_pp=0.5)
 
-    assert [one.key for one in remarks(replace(FP32, accuracy=same, notes=()))] == ["before-kernels"]
+    (found,) = remarks(replace(FP32, accuracy=same, notes=()))
+    assert found.startswith("the kernels lost nothing")
     assert remarks(replace(FP32, accuracy=replace(same, drop_pp=0.0), notes=())) == ()

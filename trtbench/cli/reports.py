@@ -181,7 +181,7 @@ _SPARE = ("Note", "vs eager", "Backend", "File MB")  # what a narrow terminal do
 
 def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     """Show a report's table, what strikes in it, and its answer."""
-    from trtbench.report.remarks import observations, texts
+    from trtbench.report.remarks import observations
     from trtbench.report.tables import rows_for_terminal
     from trtbench.report.words import file_line
 
@@ -193,7 +193,7 @@ def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     for line in table.notes:
         show(line)
     here = [row for row in found.rows if row.batch_size == found.decision.batch_size]
-    for line in texts(observations(here)):
+    for line in observations(here):
         show(f"- {line}")
     show(found.decision.sentence)
     for line in found.decision.reasons:

@@ -19,7 +19,7 @@ from trtbench.report.answer import RECOMMENDED, by_answer, card, parts
 from trtbench.report.columns import Column
 from trtbench.report.details import details
 from trtbench.report.figures_style import DARK, tip_of
-from trtbench.report.remarks import caveats, footnotes, observations, texts
+from trtbench.report.remarks import caveats, footnotes, observations
 from trtbench.report.tables import columns_of, legend, row_lines
 from trtbench.report.units import significant
 from trtbench.report.words import file_line
@@ -101,8 +101,8 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
         legend=legend(shown),
         lines=entries,
         notes=marks.texts,
-        observations=texts(observations(report.rows)),
-        caveats=texts(caveats(report.rows)),
+        observations=observations(report.rows),
+        caveats=[*caveats(report.rows)],
         why=report.beaten,
         figures=[
             (one, Markup(inline_svg(one.figure, name=one.name, label=one.caption)))  # noqa: S704  matplotlib escapes

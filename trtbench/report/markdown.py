@@ -9,7 +9,7 @@ import yaml
 
 from trtbench.jsonable import to_jsonable
 from trtbench.report.details import details
-from trtbench.report.remarks import caveats, footnotes, observations, texts
+from trtbench.report.remarks import caveats, footnotes, observations
 from trtbench.report.tables import (
     BUILT_LEGEND,
     ENGINES_LEGEND,
@@ -39,13 +39,13 @@ def render_markdown(report: Report, *, plots: Mapping[str, str] | None = None) -
         f"# {report.run_id}",
         f"**{report.decision.sentence}**",
         *filter(None, [" ".join(report.decision.reasons), file_line(report.decision)]),
-        *_bullets(texts(observations(report.rows))),
+        *_bullets(observations(report.rows)),
         *_tables(report.rows),
         *(f"![{caption}]({path})" for path, caption in (plots or {}).items()),
         *(part for one in details(report.rows, "md") for part in _table(one.title, one.table, one.legend)),
         *_why(report),
         "## What these numbers do not say",
-        *_bullets(texts(caveats(report.rows))),
+        *_bullets([*caveats(report.rows)]),
         *_bullets(report.notes),
     ]
     return "\n\n".join([*map(as_text, parts), *_about(report)]) + "\n"

@@ -27,15 +27,6 @@ _WANDERING = 0.9  # a clock whose lowest reading is below this share of the high
 _EXPLAINS = "`trtbench explain-int8 SUITE` names the layers, and `calibration.exclude` keeps them in higher precision"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remark:
-    """One thing to be said, of a row or, where that is None, of all rows together; `key` names its kind."""
-
-    key: str
-    text: str
-    row: Row | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Footnotes:
     """Distinct texts in the order of their first row; a row's marks are their numbers, from 1."""
@@ -44,7 +35,7 @@ class Footnotes:
 
     def marks(self, *rows: Row) -> str:
         """Return the marks of these rows together, ascending."""
-        wanted = {remark.text for row in rows for remark in remarks(row)}
+        wanted = {text for row in rows for text in remarks(row)}
         return " ".join(str(number) for number, text in enumerate(self.texts, start=1) if text in wanted)
 
     def lines(self) -> tuple[str, ...]:
@@ -52,47 +43,41 @@ class Footnotes:
         return tuple(f"{number}: {text}" for number, text in enumerate(self.texts, start=1))
 
 
-def texts(found: Iterable[Remark]) -> tuple[str, ...]:
-    """Return what remarks say, each text once, in their order."""
-    return tuple(dict.fromkeys(remark.text for remark in found))
-
-
 def footnotes(rows: Sequence[Row]) -> Footnotes:
     """Collect the remarks of all rows, each once."""
-    return Footnotes(texts(remark for row in rows for remark in remarks(row)))
+    return Footnotes(_once(text for row in rows for text in remarks(row)))
 
 
-def remarks(row: Row) -> tuple[Remark, ...]:
+def remarks(row: Row) -> tuple[str, ...]:
     """Return what is to be said of a row by itself: its failure, what its numbers are not, and its own notes."""
-    return tuple(Remark(row=row, key=key, text=text) for key, text in _of_row(row))
+    return _once(_of_row(row))
 
 
-def observations(rows: Sequence[Row]) -> tuple[Remark, ...]:
+def _once(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
+
+
+def observations(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return what lost more than the limit, and what compression made slower or larger: no negative result is hidden.
 
     "Slower" means beyond the paired interval, where there is one. What explains a surprise follows.
     """
     measured = [row for row in rows if is_measured(row) and row.role == "candidate"]
-    found = [Remark(row=row, key="over-limit", text=text) for row, text in explained_losses(rows)]
+    found = [*explained_losses(rows)]
     found += [one for row in measured for one in (*_int8(row, measured), *_pruned(row, measured, rows))]
     found += [one for row in measured for one in _slower(row, eager_of(row, rows), "PyTorch eager")]
-    return (*found, *surprises(rows))
+    return _once((*found, *surprises(rows)))
 
 
-def surprises(rows: Sequence[Row]) -> tuple[Remark, ...]:
+def surprises(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return each cause that can be seen why a row is no faster than its arithmetic promises."""
     measured = [row for row in rows if is_measured(row) and row.role == "candidate"]
     dense = dense_variant(rows)
     found = [one for row in measured for one in (*_misaligned(row), *_launch_bound(row, measured))]
-    return (*found, *(one for row in measured for one in _broken_promise(row, measured, dense=dense)))
+    return _once((*found, *(one for row in measured for one in _broken_promise(row, measured, dense=dense))))
 
 
-def caveats(rows: Sequence[Row]) -> tuple[Remark, ...]:
-    """Return the limits of these rows, each in a sentence or two."""
-    return tuple(Remark(key=key, text=text) for key, text in _limits(rows))
-
-
-def advice(rows: Sequence[Row], telemetry: Mapping[str, Any], environment: Mapping[str, Any]) -> tuple[Remark, ...]:
+def advice(rows: Sequence[Row], telemetry: Mapping[str, Any], environment: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what disturbed the measurement and can be mended by the user, and how many samples are flagged.
 
     Args:
@@ -103,7 +88,7 @@ def advice(rows: Sequence[Row], telemetry: Mapping[str, Any], environment: Mappi
     found = list(_flagged(rows))
     for device, figures in telemetry.items():
         found += _of_cpu(figures, environment) if device == "cpu" else _of_gpu(device, figures)
-    return tuple(Remark(key=key, text=text) for key, text in found)
+    return _once(found)
 
 
 def misaligned_widths(row: Row) -> tuple[int, ...]:
@@ -127,37 +112,36 @@ def is_launch_bound(row: Row, measured: Sequence[Row]) -> bool:
     )
 
 
-def _of_row(row: Row) -> Iterator[tuple[str, str]]:
+def _of_row(row: Row) -> Iterator[str]:
     latency = row.latency
     if row.status != "ok":
-        yield "status", f"{row.status}: {row.reason or 'no reason was recorded'}"
+        yield f"{row.status}: {row.reason or 'no reason was recorded'}"
     if row.simulated:
-        yield "simulated", "simulated under a test double: no measurement, never ranked"
+        yield "simulated under a test double: no measurement, never ranked"
     if latency is not None and latency.throttled_samples:
-        yield "throttled", f"{latency.throttled_samples} of {latency.n} samples were taken while the device held back"
+        yield f"{latency.throttled_samples} of {latency.n} samples were taken while the device held back"
     if row.accuracy is not None and row.over_limit_pp is not None:
-        yield "over-limit", loss_words(row.accuracy, row.over_limit_pp)
-    yield from (("note", note) for note in row.notes)
+        yield loss_words(row.accuracy, row.over_limit_pp)
+    yield from row.notes
     if row.accuracy is not None and row.accuracy.true_arithmetic_correct is not None:
         yield from _kernels(row.accuracy, row.accuracy.true_arithmetic_correct)
     if row.builds_p50_ms:
         spread = " to ".join(significant(end(row.builds_p50_ms), digits=4) for end in (min, max))
         shipped = f"the median one is shipped, sha256 {(row.engine_sha256 or '')[:12]}"
-        yield "builds", f"{len(row.builds_p50_ms)} builds: p50 {spread} ms; {shipped}"
+        yield f"{len(row.builds_p50_ms)} builds: p50 {spread} ms; {shipped}"
 
 
-def _kernels(accuracy: AccuracyRecord, exact: int) -> Iterator[tuple[str, str]]:
+def _kernels(accuracy: AccuracyRecord, exact: int) -> Iterator[str]:
     """Say what of an INT8 drop is the runtime's kernels, and what was lost before they ran."""
     lost = exact - accuracy.correct
     if lost:
         than = f"{abs(lost)} {'fewer' if lost > 0 else 'more'}"
-        yield "kernels", f"this machine's kernels get {than} than the same graph in exact arithmetic, {exact} right"
+        yield f"this machine's kernels get {than} than the same graph in exact arithmetic, {exact} right"
     elif (accuracy.drop_pp or 0) > 0:
-        text = "the kernels lost nothing, its codes or its network did: exact arithmetic gets as many right"
-        yield "before-kernels", text
+        yield "the kernels lost nothing, its codes or its network did: exact arithmetic gets as many right"
 
 
-def _int8(row: Row, measured: Sequence[Row]) -> Iterator[Remark]:
+def _int8(row: Row, measured: Sequence[Row]) -> Iterator[str]:
     if not PRECISIONS[row.precision].is_int8:
         return
     fp32, fp16 = (counterpart(row, measured, precision=precision) for precision in ("fp32", "fp16"))
@@ -166,7 +150,7 @@ def _int8(row: Row, measured: Sequence[Row]) -> Iterator[Remark]:
     yield from _larger(row, fp32, "its FP32 twin")
 
 
-def _pruned(row: Row, measured: Sequence[Row], rows: Sequence[Row]) -> Iterator[Remark]:
+def _pruned(row: Row, measured: Sequence[Row], rows: Sequence[Row]) -> Iterator[str]:
     dense = dense_variant(rows)
     base = counterpart(row, measured, variant=dense)
     if base is None or base.macs is None or row.macs is None or row.macs >= base.macs:
@@ -175,41 +159,39 @@ def _pruned(row: Row, measured: Sequence[Row], rows: Sequence[Row]) -> Iterator[
     yield from _larger(row, base, dense or "")
 
 
-def _slower(row: Row, base: Row | None, than: str) -> Iterator[Remark]:
+def _slower(row: Row, base: Row | None, than: str) -> Iterator[str]:
     ratio = None if base is None else latency_ratio(row, base)
     if ratio is not None and ratio.is_above_one:
-        text = f"{row.name} is slower than {than}: it takes {ratio_words(ratio)} as long."
-        yield Remark(row=row, key="slower", text=text)
+        yield f"{row.name} is slower than {than}: it takes {ratio_words(ratio)} as long."
 
 
-def _larger(row: Row, base: Row | None, than: str) -> Iterator[Remark]:
+def _larger(row: Row, base: Row | None, than: str) -> Iterator[str]:
     if base is None or row.engine_bytes is None or base.engine_bytes is None or row.engine_bytes <= base.engine_bytes:
         return
     sizes = f"{megabytes(row.engine_bytes)} MB against {megabytes(base.engine_bytes)} MB"
-    yield Remark(row=row, key="larger", text=f"{row.name} is larger than {than}: {sizes}.")
+    yield f"{row.name} is larger than {than}: {sizes}."
 
 
-def _misaligned(row: Row) -> Iterator[Remark]:
+def _misaligned(row: Row) -> Iterator[str]:
     counts = misaligned_widths(row)
     if not counts:
         return
     step = PRECISIONS[row.precision].channel_step
     shown = ", ".join(map(str, counts[:_COUNTS_SHOWN])) + (" ..." if len(counts) > _COUNTS_SHOWN else "")
     padded = f"{short_name(row)} has channel counts that are no multiple of {step} ({shown})"
-    text = f"{padded}: tensor cores compute them padded, so measure round_to: {step} beside it, which may take as long."
-    yield Remark(row=row, key="misaligned", text=text)
+    yield f"{padded}: tensor cores compute them padded, so measure round_to: {step} beside it, which may take as long."
 
 
-def _launch_bound(row: Row, measured: Sequence[Row]) -> Iterator[Remark]:
+def _launch_bound(row: Row, measured: Sequence[Row]) -> Iterator[str]:
     if is_launch_bound(row, measured):
         place = f"{short_name(row)} on {row.backend} at batch {row.batch_size}"
         is_open_to_graphs = not is_cpu(row) and row.settings.get("cuda_graph") is not True
         others = " or a CUDA graph" if is_open_to_graphs else ""
         cure = f"fewer MACs cannot make it faster there; a larger batch{others} can"
-        yield Remark(row=row, key="launch-bound", text=f"{place} is launch-bound: {cure}.")
+        yield f"{place} is launch-bound: {cure}."
 
 
-def _broken_promise(row: Row, measured: Sequence[Row], *, dense: str | None) -> Iterator[Remark]:
+def _broken_promise(row: Row, measured: Sequence[Row], *, dense: str | None) -> Iterator[str]:
     """Explain a pruned row that is not as much faster as its MACs promise."""
     base = counterpart(row, measured, variant=dense)
     if base is None or base is row or not row.macs or not base.macs or row.macs > _PROMISED * base.macs:
@@ -219,7 +201,7 @@ def _broken_promise(row: Row, measured: Sequence[Row], *, dense: str | None) -> 
     promised, took = row.macs / base.macs, ratio.value
     if 1 - took < _KEPT_PROMISE * (1 - promised):
         shares = f"computes {fixed(promised)} of the MACs of {short_name(base)} and takes {fixed(took)} of its time"
-        yield Remark(row=row, key="promise", text=f"{row.name} {shares}: {_cause(row, base, measured)}.")
+        yield f"{row.name} {shares}: {_cause(row, base, measured)}."
 
 
 def _cause(row: Row, base: Row, measured: Sequence[Row]) -> str:
@@ -240,67 +222,64 @@ def _rate(row: Row) -> float:
     return (row.macs or 0) * row.batch_size / row.latency.p50_ms / 1e6
 
 
-def _limits(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+def caveats(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the limits of these rows, each in a sentence or two."""
     measured = [row for row in rows if row.latency is not None]
     if any(is_cpu(row) for row in measured):
-        yield "cpu", "CPU rows tell the latency of this CPU and nothing about a GPU."
+        yield "CPU rows tell the latency of this CPU and nothing about a GPU."
     if any(row.simulated for row in rows):
-        yield "simulated", "Simulated rows come from a test double and are no measurement."
+        yield "Simulated rows come from a test double and are no measurement."
     for total in sorted({row.accuracy.total for row in rows if row.accuracy is not None}):
         smallest = fixed(100 * smallest_provable_drop(total))
-        text = (
+        yield (
             f"Accuracy was counted on {total:,} test images: with none lost or gained they show a drop below"
             f" {smallest} pp, and nothing finer. Each bound holds for its row, not for all rows at once, and the"
             " winner was chosen on the same images."
         )
-        yield "images", text
     if measured:
-        text = (
+        yield (
             "Latency is of one build of each engine, in one session on one machine; another build or another day may"
             " differ by more than the intervals here."
         )
-        yield "one-build", text
     if any(row.latency is not None and row.latency.p99_ms is None for row in measured):
-        yield "no-p99", "p99 is left out where a row has fewer than 1,000 samples."
+        yield "p99 is left out where a row has fewer than 1,000 samples."
 
 
-def _flagged(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+def _flagged(rows: Sequence[Row]) -> Iterator[str]:
     latencies = [row.latency for row in rows if row.latency is not None]
     if flagged := sum(latency.throttled_samples or 0 for latency in latencies):
         total = sum(latency.n for latency in latencies)
-        text = f"{flagged:,} of {total:,} samples were taken while the machine held back; they are kept."
-        yield "flagged", text
+        yield f"{flagged:,} of {total:,} samples were taken while the machine held back; they are kept."
 
 
-def _of_cpu(figures: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _of_cpu(figures: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterator[str]:
     host = environment.get("host", {})
     cpu = host.get("cpu", {}) if isinstance(host, dict) else {}
     cores = cpu.get("logical_cores") or 1
     if (steal := _median(figures, "steal")) is not None and steal > _STEAL:
         share = f"{significant(100 * steal)} %"
-        yield "steal", f"The hypervisor gave {share} of the CPU to others: a dedicated host is steadier."
+        yield f"The hypervisor gave {share} of the CPU to others: a dedicated host is steadier."
     if (load := _median(figures, "load")) is not None and load > _BUSY * cores:
-        text = f"Load was {significant(load)} on {cores} cores: other programs ran meanwhile; stop them."
-        yield "load", text
+        yield f"Load was {significant(load)} on {cores} cores: other programs ran meanwhile; stop them."
     governor = cpu.get("governor")
     if governor not in (None, "performance"):
         cure = "`sudo cpupower frequency-set -g performance` keeps the clock up"
-        yield "governor", f"The CPU governor is {governor}: {cure}."
+        yield f"The CPU governor is {governor}: {cure}."
 
 
-def _of_gpu(device: str, figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _of_gpu(device: str, figures: Mapping[str, Any]) -> Iterator[str]:
     for reason, count in figures.get("throttled", {}).items():
-        yield "throttled", f"{device} held back for {reason} in {count} of {figures['readings']} readings."
+        yield f"{device} held back for {reason} in {count} of {figures['readings']} readings."
     clock = figures.get("clock_mhz")
     if clock and clock["min"] < _WANDERING * clock["max"]:
         index = device.rpartition(" ")[2]
         span = f"from {significant(clock['min'])} to {significant(clock['max'])} MHz"
         cure = f"`sudo nvidia-smi -i {index} -lgc <MHz>` locks it below what heat allows, `-rgc` undoes it"
-        yield "clock", f"The clock of {device} ran {span}: {cure}."
+        yield f"The clock of {device} ran {span}: {cure}."
     others = figures.get("other_processes")
     if others and others["max"] > 0:
         cure = "stop them, or use another GPU"
-        yield "others", f"Up to {others['max']} other processes computed on {device}: {cure}."
+        yield f"Up to {others['max']} other processes computed on {device}: {cure}."
 
 
 def _median(figures: Mapping[str, Any], name: str) -> float | None:
@@ -308,7 +287,7 @@ def _median(figures: Mapping[str, Any], name: str) -> float | None:
     return None if found is None else float(found["median"])
 
 
-def explained_losses(rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
+def explained_losses(rows: Sequence[Row]) -> Iterator[str]:
     """Yield each candidate engine that lost more than the limit, with what there is to say of it."""
     seen: set[tuple[str, str, str]] = set()
     for row in rows:
@@ -316,7 +295,7 @@ def explained_losses(rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
             continue
         seen.add(row.engine)
         name = f"{row.variant} {row.shown_precision} on {row.backend}"
-        yield row, f"{name} {loss_words(row.accuracy, row.over_limit_pp)}. {_cause_of_loss(row, row.accuracy, rows)}"
+        yield f"{name} {loss_words(row.accuracy, row.over_limit_pp)}. {_cause_of_loss(row, row.accuracy, rows)}"
 
 
 def loss_words(accuracy: AccuracyRecord, over_limit_pp: float) -> str:

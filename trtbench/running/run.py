@@ -31,7 +31,7 @@ from trtbench.make.makings import Makings, Places
 from trtbench.progress import Event, Listener, Stages, logged, nobody
 from trtbench.report.disk import write_report
 from trtbench.report.document import Report, read_report
-from trtbench.report.remarks import advice, texts
+from trtbench.report.remarks import advice
 from trtbench.report.words import in_words, look_words
 from trtbench.running.again import paired_from
 from trtbench.running.bench import Session
@@ -200,7 +200,7 @@ def _report(suite: Suite, places: Places, results: Results, environment: Environ
         suite=suite.as_written(),
         rows=rows,
         decision=in_words(rows, choice),
-        notes=(*_stopped_words(results), *looked, *results.notes, *texts(advice(rows, results.telemetry, facts))),
+        notes=(*_stopped_words(results), *looked, *results.notes, *advice(rows, results.telemetry, facts)),
         telemetry=results.telemetry,
     )
 
