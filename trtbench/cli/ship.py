@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -129,7 +129,11 @@ def predict(
         right = sum(one.label == label for one, label in zip(found, labels, strict=True))
         counted = {"correct": right, "total": len(paths)} if set(labels) <= set(predictor.classes) else {}
     if as_json:
-        show_json({"images": _told(paths, found), "images_per_s": len(paths) / seconds, **counted})
+        told = [
+            {"image": str(path), "top": [{"class": label, "probability": share} for label, share in one.top]}
+            for path, one in zip(paths, found, strict=True)
+        ]
+        show_json({"images": told, "images_per_s": len(paths) / seconds, **counted})
         return
     for path, one in zip(paths, found, strict=True):
         show(f"{path}: {', '.join(f'{label} {share:.3f}' for label, share in one.top)}")
@@ -179,13 +183,6 @@ def _write_outputs(output: Path | None, found: Mapping[str, NDArray[np.float32]]
     if output is not None:
         with storing(output):
             write_arrays(output, dict(found))
-
-
-def _told(paths: Sequence[Path], found: Sequence[Prediction]) -> list[dict[str, Any]]:
-    return [
-        {"image": str(path), "top": [{"class": label, "probability": share} for label, share in one.top]}
-        for path, one in zip(paths, found, strict=True)
-    ]
 
 
 def _listed(images: Sequence[str]) -> list[Path]:

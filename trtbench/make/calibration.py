@@ -412,8 +412,8 @@ def _notes(matched: MatchedScales) -> tuple[str, ...]:
         ("tensors by the cache's name", tuple(f"{ours} = {theirs}" for ours, theirs in matched.renamed.items())),
         ("tensors that were 0 on all images", tuple(zeros)),
     )
-    return tuple(f"{len(names)} {what}: {_listed(names)}" for what, names in changes if names)
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:_TOLD]) + (", ..." if len(names) > _TOLD else "")
+    return tuple(
+        f"{len(names)} {what}: {', '.join(names[:_TOLD])}{', ...' if len(names) > _TOLD else ''}"
+        for what, names in changes
+        if names
+    )

@@ -179,11 +179,11 @@ def _blocks(report: Report) -> list[tuple[str, str, str]]:
         ("suite", "Suite, every key with its default", report.suite),
         ("run", "Run", {**run, "stages": seconds}),
     ]
-    return [(name, title, _yaml(values)) for name, title, values in found if values]
-
-
-def _yaml(values: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(to_jsonable(dict(values)), sort_keys=False, allow_unicode=True, width=100)
+    return [
+        (name, title, yaml.safe_dump(to_jsonable(dict(values)), sort_keys=False, allow_unicode=True, width=100))
+        for name, title, values in found
+        if values
+    ]
 
 
 def inline_svg(figure: Figure, *, name: str, label: str) -> str:

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from trtbench.decide.ratios import PairedRatio
     from trtbench.make.makings import Makings
     from trtbench.precision import Runtime
-    from trtbench.records import Preprocessing
     from trtbench.rows import AccuracyRecord, FidelityRecord, Row
     from trtbench.running.plan import BuiltEngine
     from trtbench.running.rows import TrueCorrect
@@ -312,7 +311,8 @@ def bench_engine(
             got="outputs that are compared with the float network's" if sidecar.outputs else f"no labels in {source}",
             cure="compare it by its suite: `trtbench run` or `trtbench bench --suite`",
         )
-    dataset = load_dataset(_as_scored(source, fit))
+    framing = fit.framing if source.startswith("folder:") else {"size": fit.size}
+    dataset = load_dataset(options(DataConfig, source=source, mean=fit.mean, std=fit.std, **framing))
     if dataset.num_classes != sidecar.num_classes:
         raise ConfigError(
             f"engine {engine}",
@@ -330,12 +330,6 @@ def bench_engine(
             [EngineFile(name=name, backend=sidecar.backend, path=engine, settings=settings)], bench
         )
     return tuple(row_of(one, sidecar) for one in measured)
-
-
-def _as_scored(source: str, fit: Preprocessing) -> DataConfig:
-    """Return the images of a source as an engine's sidecar has them."""
-    framing = fit.framing if source.startswith("folder:") else {"size": fit.size}
-    return options(DataConfig, source=source, mean=fit.mean, std=fit.std, **framing)
 
 
 def sample_on(
@@ -359,7 +353,8 @@ def sample_on(
     undecided = _undecided(found, ranking)
     spent, number = sum(bench.seconds.values()), 0
     budget = bench.config.budget_s or (1 + _HALF_AGAIN) * spent
-    wanted = _processes(ranking, decision, bench.config.processes, paired=paired)
+    ratios = (objective_ratio(row, ranking.winner, decision, paired=paired) for row in ranking.undecided)
+    wanted = max(processes_needed(ratio, bench.config.processes, margin=decision.margin) for ratio in ratios)
     # What one more takes is as much of what the last one took as there are rows in it.
     last = list(bench.seconds.values())[-1] * len(undecided) / len(found)
     while number < wanted - bench.config.processes and spent + last <= budget:
@@ -379,8 +374,3 @@ def _undecided(found: Sequence[Measured], ranking: Ranking) -> list[Measured]:
         and one.error is None
         and (one.engine.name == anchor or f"{one.engine.name} b{one.batch_size}" in names)
     ]
-
-
-def _processes(ranking: Ranking, decision: DecisionConfig, processes: int, *, paired: PairedRatio) -> int:
-    ratios = (objective_ratio(row, ranking.winner, decision, paired=paired) for row in ranking.undecided)
-    return max(processes_needed(ratio, processes, margin=decision.margin) for ratio in ratios)

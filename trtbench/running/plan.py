@@ -223,7 +223,8 @@ def outlook(suite: Suite, places: Places) -> Outlook:
     makings = Makings(suite, places, is_dry=True)
     _ = makings.dataset  # without images there is no row
     with using_gpu(suite.device):
-        weight_bytes = _weight_bytes(makings)
+        given = makings.onnx_path
+        weight_bytes = _BYTES_PER_WEIGHT * trial(makings).params if given is None else given.stat().st_size
         engines = {engine: _missing(makings, engine) for engine in plan_engines(suite)}
     rows = tuple(
         PlannedRow(name=f"{engine.name} b{size}", missing=tuple(dict.fromkeys(kind for kind, _ in missing)))
@@ -271,12 +272,6 @@ def _missing(makings: Makings, engine: EnginePlan) -> tuple[tuple[str, str], ...
         except Absent:
             makings.book.missing.append(("engine", engine.name))
     return tuple(dict.fromkeys(makings.book.missing))
-
-
-def _weight_bytes(makings: Makings) -> int:
-    if makings.onnx_path is not None:
-        return makings.onnx_path.stat().st_size
-    return _BYTES_PER_WEIGHT * trial(makings).params
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

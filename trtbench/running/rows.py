@@ -32,7 +32,7 @@ _OF_THE_GRAPH = "scored is its graph, in exact arithmetic: the engine was not ru
 # What a row has of its sidecar, under the same name
 _OF_SIDECAR = (
     *("params", "macs", "widths", "sparsity", "engine_bytes", "weight_bytes", "engine_sha256", "build_s"),
-    *("achieved", "calibration", "notes"),
+    *("achieved", "calibration", "notes", "variant", "precision", "sparse", "rescued", "build", "backend"),
 )
 # by variant and placement: what the int8 graph gets right in true arithmetic
 TrueCorrect = Mapping[tuple[str, Runtime], int]
@@ -119,12 +119,6 @@ def row_of(measured: Measured, sidecar: Sidecar, family: Family = ALONE, *, role
     opened = opening.notes if opening else ()
     best = min((one.ms_per_image for one in latencies if one.scope == "device"), default=None)
     return Row(
-        variant=sidecar.variant,
-        precision=sidecar.precision,
-        sparse=sidecar.sparse,
-        rescued=sidecar.rescued,
-        build=sidecar.build,
-        backend=sidecar.backend,
         device=device,
         batch_size=measured.batch_size,
         role=role,

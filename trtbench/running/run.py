@@ -191,6 +191,8 @@ def _report(suite: Suite, places: Places, results: Results, environment: Environ
     engines = {row.engine_sha256 for row in choice.compared if row.engine_sha256}
     looks = remember_look(places.runs, results.test_sha256, engines)
     looked = look_words(choice, number=looks.number, engines=looks.engines)
+    why = f" ({results.stopped})" if isinstance(results.stopped, StoreError) else ""
+    stopped = f"The run was interrupted{why}: rows that were not reached are skipped."
     return Report(
         run_id="",
         created="",
@@ -200,15 +202,14 @@ def _report(suite: Suite, places: Places, results: Results, environment: Environ
         suite=suite.as_written(),
         rows=rows,
         decision=in_words(rows, choice),
-        notes=(*_stopped_words(results), *looked, *results.notes, *advice(rows, results.telemetry, facts)),
+        notes=(
+            *([] if results.stopped is None else [stopped]),
+            *looked,
+            *results.notes,
+            *advice(rows, results.telemetry, facts),
+        ),
         telemetry=results.telemetry,
     )
-
-
-def _stopped_words(results: Results) -> Iterator[str]:
-    if results.stopped is not None:
-        why = f" ({results.stopped})" if isinstance(results.stopped, StoreError) else ""
-        yield f"The run was interrupted{why}: rows that were not reached are skipped."
 
 
 @contextlib.contextmanager

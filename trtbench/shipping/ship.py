@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 _GOLDEN = 10
 # What the module of a bundle that runs its engine needs beside the runtime
 _BESIDE = {"onnxruntime": (), "tensorrt": ("cupy-cuda12x", "cupy-cuda13x")}
+# What a bundle says of its row and of its sidecar, under the same names
+_OF_ROW = ("variant", "precision", "backend", "device", "batch_size", "fidelity", "latency")
+_OF_SIDECAR = ("achieved", "backend_version", "machine", "model", "preprocessing", "outputs", "source_sha256")
 _CALIB, _CACHE = "--calib=", "calibration.cache"
 _AGAIN = "run the suite again: `trtbench run SUITE`; it makes only what is not there"
 _REBUILD_ON_CPU = (
@@ -277,38 +280,26 @@ def _described(cargo: _Cargo, *, licence: str | None) -> dict[str, Any]:
     profile = sidecar.options.get("profile")
     packages = (*BACKENDS[row.backend].packages, *_BESIDE[BACKENDS[row.backend].ships], "numpy", "pillow")
     fields = {
+        **{name: getattr(row, name) for name in _OF_ROW},
+        **{name: getattr(sidecar, name) for name in _OF_SIDECAR},
         "engine": f"engine{cargo.engine.suffix}",
         "row": row.name,
-        "variant": row.variant,
-        "precision": row.precision,
-        "achieved": sidecar.achieved,
-        "backend": row.backend,
-        "backend_version": sidecar.backend_version,
         "versions": {name: found for name in packages if (found := version(name)) is not None},
-        "device": row.device,
-        "machine": sidecar.machine,
-        "model": sidecar.model,
-        "batch_size": row.batch_size,
         "batch_sizes": suite.bench.batch_sizes,
         "profile": None if profile is None else tuple(profile),
         "is_version_compatible": bool(sidecar.options.get("version_compatible")),
         "settings": row.settings or sidecar.settings,
-        "preprocessing": sidecar.preprocessing,
         "resample": sidecar.preprocessing.interpolation,
         "classes": () if sidecar.outputs else cargo.makings.dataset.classes,
-        "outputs": sidecar.outputs,
         "is_run": is_run,
         "is_chosen": row.name == report.decision.winner,
         "correct": scored.correct if scored is not None else None,
         "total": scored.total if scored is not None else None,
         "drop_upper_pp": shown_bound_pp(row, report.rows),
-        "fidelity": row.fidelity,
-        "latency": row.latency,
         "limits": report.suite.get("decision", {}),
         "run_id": report.run_id,
         "suite_sha256": sha256_of(report.suite),
         "manifest_sha256": sidecar.calibration_sha256,
-        "source_sha256": sidecar.source_sha256,
         "rebuild": _rebuild(sidecar, cargo),
         "licence": licence,
     }

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from trtbench.engines.sidecar import Sidecar
     from trtbench.make.engines import EnginePlan
     from trtbench.make.makings import Makings
+    from trtbench.store import Artefact
     from trtbench.studies.truth import Images, TrueArithmetic
 
 
@@ -232,35 +233,43 @@ def kernel_effects(
     """
     path, sidecar = build_engine(makings, plan)
     graph = onnx.load(quantized_graph(makings, plan.variant, runtime=BACKENDS[plan.backend].placement).path(GRAPH))
-    every = np.arange(len(truth.split))
     few = spread(truth.split.labels, count=config.images)
-    all_true = truth.logits(graph)
+    every, chosen = np.arange(len(truth.split)), _chosen(truth.split, few)
+    book, all_true = Book(makings.book.store), truth.logits(graph)
+    runtime = (sidecar.backend, sidecar.backend_version, sidecar.machine, platform.processor())
+    engine = Given((path, sidecar), key=[sidecar.engine_sha256, *runtime])
 
-    def compare(how: str, logits: NDArray[np.float32], indices: NDArray[np.int64]) -> KernelEffect:
+    def run(split: Split, *, under: tuple[str, ...] = (), **settings: Any) -> Artefact[RunFacts]:
+        wanted = {**sidecar.settings, **settings}
+        return book.make(run_engine, "", engine=engine, settings=wanted, under=under, split=split)
+
+    def compare(how: str, made: Artefact[RunFacts], indices: NDArray[np.int64]) -> tuple[str, KernelEffect]:
+        logits: NDArray[np.float32] = np.load(made.path(_LOGITS))
         true, reference, labels = all_true[indices], truth.float_logits[indices], truth.split.labels[indices]
-        return KernelEffect(
+        found = KernelEffect(
             how=how,
             effect=effect_of(logits, reference, labels),
             true=effect_of(true, reference, labels),
             against_true_snr_db=signal_to_noise_db(*powers(true, logits)),
             differing_predictions=int((logits.argmax(axis=1) != true.argmax(axis=1)).sum()),
+            saturated_pairs=made.facts.saturated,
         )
+        return sidecar.achieved, found
 
-    runs = _Runs(makings, path, sidecar, truth)
-    yield sidecar.achieved, compare(f"{plan.backend}, as built here", runs(every), every)
+    yield compare(f"{plan.backend}, as built here", run(_chosen(truth.split, every)), every)
     if plan.backend != "onnxruntime-cpu":
         return
     if config.under:
         where = " ".join((Path(config.under[0]).name, *config.under[1:]))
         for is_exact in (True, False):
-            logits = runs(few, under=config.under, settings={_EXACT: is_exact})
-            yield sidecar.achieved, compare(f"{where}, {_EXACT} {'on' if is_exact else 'off'}", logits, few)
+            made = run(chosen, under=config.under, **{_EXACT: is_exact})
+            yield compare(f"{where}, {_EXACT} {'on' if is_exact else 'off'}", made, few)
     integer = set(integer_convolutions(path, sidecar.settings))
     layers = tuple(node.output[0] for node in graph.graph.node if node.name in integer)
     if config.simulate and layers:
-        logits, saturated = _simulated(makings, graph, truth, few, layers=layers)
-        how = "saturating int16 pairs, simulated in NumPy"
-        yield sidecar.achieved, replace(compare(how, logits, few), saturated_pairs=saturated)
+        images = replace(truth.images, split=chosen)
+        made = book.make(saturate, "", graph=given_graph(graph), layers=layers, images=images)
+        yield compare("saturating int16 pairs, simulated in NumPy", made, few)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,26 +310,6 @@ def saturate(folder: Path, *, graph: Given[onnx.ModelProto], layers: tuple[str, 
     return RunFacts(saturated=sum(pairs for _, pairs in found))
 
 
-class _Runs:
-    """Runs one engine in worker processes; its logits are kept in the store."""
-
-    def __init__(self, makings: Makings, path: Path, sidecar: Sidecar, truth: TrueArithmetic) -> None:
-        self._book = Book(makings.book.store)
-        runtime = (sidecar.backend, sidecar.backend_version, sidecar.machine, platform.processor())
-        self._engine = Given((path, sidecar), key=[sidecar.engine_sha256, *runtime])
-        self._settings = sidecar.settings
-        self._truth = truth
-
-    def __call__(
-        self, indices: NDArray[np.int64], *, under: Sequence[str] = (), settings: Mapping[str, Any] | None = None
-    ) -> NDArray[np.float32]:
-        split = _chosen(self._truth.split, indices)
-        wanted = {**self._settings, **(settings or {})}
-        made = self._book.make(run_engine, "", engine=self._engine, settings=wanted, under=tuple(under), split=split)
-        found: NDArray[np.float32] = np.load(made.path(_LOGITS))
-        return found
-
-
 def _work(engine: Path, backend: str, images: Path, *, count: int, logits: Path, under: Sequence[str]) -> None:
     """Let a worker score an engine on so many images."""
     preparing = {"backend": place_of(backend), "engine": str(engine), "images": str(images)}
@@ -329,21 +318,6 @@ def _work(engine: Path, backend: str, images: Path, *, count: int, logits: Path,
         opened = worker.ask("open", settings={"threads": 1, "spin": False})
         limit_s = scoring_limit_s(opened["first_inference_ms"], count)
         worker.ask("score", limit_s=limit_s, batch=_BATCH, logits=str(logits))
-
-
-def _simulated(
-    makings: Makings,
-    graph: onnx.ModelProto,
-    truth: TrueArithmetic,
-    indices: NDArray[np.int64],
-    *,
-    layers: tuple[str, ...],
-) -> tuple[NDArray[np.float32], int]:
-    """Return the logits of saturating sums, and how many pairs saturated; both are kept."""
-    images = replace(truth.images, split=_chosen(truth.split, indices))
-    made = Book(makings.book.store).make(saturate, "", graph=given_graph(graph), layers=layers, images=images)
-    logits: NDArray[np.float32] = np.load(made.path(_LOGITS))
-    return logits, made.facts.saturated or 0
 
 
 def _chosen(split: Split, indices: NDArray[np.int64]) -> Split:

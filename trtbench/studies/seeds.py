@@ -93,12 +93,8 @@ def train_seeds(suite: Suite, *, seeds: int, output: Path, tell: Listener = nobo
         f"{seeds} seeds: {percent(test.mean)} % of the test images right, deviation {percent(test.deviation)} pp, "
         f"95 % interval of the mean {percent(test.ci95[0])} to {percent(test.ci95[1])} %"
     )
-    return SeedStudy(runs=tuple(runs), test=test, validation=validation, sentence=sentence, notes=_of_all(notes))
-
-
-def _of_all(notes: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    first, *others = notes
-    return tuple(note for note in first if all(note in other for other in others))
+    shared = tuple(note for note in notes[0] if all(note in other for other in notes))
+    return SeedStudy(runs=tuple(runs), test=test, validation=validation, sentence=sentence, notes=shared)
 
 
 def _seeded(suite: Suite, seed: int) -> Suite:
