@@ -56,6 +56,14 @@ def test_what_was_read_is_summed_up_counted_and_kept(tmp_path: Path) -> None:
     assert {reading["device"] for reading in kept} == {"cpu"}
 
 
+def test_what_ends_before_the_first_period_was_watched_too() -> None:
+    watch = Watch([_Cpu()], gpu="")
+    for entered in (1, 2):
+        with watch:
+            pass
+        assert watch.summary()["cpu"]["readings"] == entered
+
+
 @pytest.mark.parametrize(
     ("device", "in_use", "joules"),
     [("cpu", "GPU-1", None), ("NVIDIA T4", "GPU-1", 42.0), ("cuda:0", "GPU-1", 42.0), ("NVIDIA T4", "GPU-0", None)],

@@ -249,11 +249,7 @@ def test_a_file_system_without_links_keeps_the_run_and_says_that_none_points_at_
     assert "no symbolic links" in caplog.text
 
 
-def test_a_report_holds_what_was_watched_and_the_family_of_tests(
-    suite: Make, places: Places, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A run of this suite may take less than the usual quarter of a second.
-    monkeypatch.setattr("trtbench.bench.telemetry._PERIOD_S", 0.01)
+def test_a_report_holds_what_was_watched_and_the_family_of_tests(suite: Make, places: Places) -> None:
     twice = suite()
     twice = twice.model_copy(update={"bench": twice.bench.model_copy(update={"processes": 2})})
 

@@ -242,7 +242,7 @@ def _steal_share(before: tuple[int, ...], after: tuple[int, ...]) -> float | Non
 
 
 class Watch:
-    """Reads this machine's devices every quarter of a second while its context lasts; it may be entered again.
+    """Reads this machine's devices every quarter of a second and at the end of its context; it may be entered again.
 
     Args:
         readers: of the devices; those of this machine by default.
@@ -268,7 +268,9 @@ class Watch:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._over.wait(_PERIOD_S):
+        is_over = False
+        while not is_over:  # the last time at the end, which may come before the first period has passed
+            is_over = self._over.wait(_PERIOD_S)
             self._readings += [reader.read() for reader in self._readers]
 
     @property
