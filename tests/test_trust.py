@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from trtbench.calibrate.manifest import load_manifest, make_manifest, save_manifest
-from trtbench.cli.main import app, main
+from trtbench.cli.main import app
 from trtbench.cli.options import command_line
 from trtbench.cli.screen import say, show, show_table
 from trtbench.data import load_dataset
@@ -33,6 +33,8 @@ from trtbench.suite import DataConfig, Suite
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.command import Answer
+
 _TESTS = Path(__file__).parent
 _PAGE = (_TESTS.parent / "SECURITY.md").read_text(encoding="utf-8")
 _REPORT = (_TESTS / "report" / "twenty-four-rows.json").read_text(encoding="utf-8")
@@ -47,33 +49,23 @@ def test_every_sentence_has_its_test() -> None:
     assert all(said.strip().endswith(".") for said, _ in rows)
 
 
-def _exit(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> int:
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "argv", ["trtbench", *words])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 def test_plan_says_that_a_suite_runs_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Answer]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "theirs.py").write_text("raise SystemError('was run')\n")
     for name in ("theirs:build", "onnx:none.onnx"):
         train: dict[str, Any] = {} if name.startswith("onnx") else {"train": {}}
         suite = {"name": "x", "model": {"name": name, **train}, "variants": [{"kind": "dense", "name": "dense"}]}
         (tmp_path / "suite.yaml").write_text(json.dumps(suite))
-        _exit(monkeypatch, tmp_path, "plan", "suite.yaml")
-        said, _, after = capsys.readouterr().err.partition("runs code with your rights, here as when it is built: ")
+        said, _, after = command("plan", "suite.yaml").err.partition(
+            "runs code with your rights, here as when it is built: "
+        )
         assert after.startswith("theirs:build.") == ("was run" in after) == (name == "theirs:build")
         assert "was run" not in said
     suite |= {"data": {"source": "images:none"}, "score": "theirs:score"}
     (tmp_path / "suite.yaml").write_text(json.dumps(suite))
-    _exit(monkeypatch, tmp_path, "plan", "suite.yaml")
-    assert "here as when it is built: theirs:score." in capsys.readouterr().err
+    assert "here as when it is built: theirs:score." in command("plan", "suite.yaml").err
 
 
 def _numbers(part: type[BaseModel], place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -258,7 +250,7 @@ def test_a_recorded_command_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_unforeseen_error_is_a_sentence_and_a_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Answer]
 ) -> None:
     def break_down(*_: Any, **__: Any) -> None:
         raise KeyError("of our own")
@@ -266,10 +258,10 @@ def test_an_unforeseen_error_is_a_sentence_and_a_log(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(type(app), "__call__", break_down)
 
-    assert _exit(monkeypatch, tmp_path, "plan") == 70
+    told = command("plan")
 
-    told = capsys.readouterr().err
+    assert told.code == 70
     (log,) = tmp_path.glob("trtbench-*.log")
-    assert str(log) in told.replace("\n", "")
-    assert "Traceback" not in told
+    assert str(log) in told.err.replace("\n", "")
+    assert "Traceback" not in told.err
     assert "break_down" in log.read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from trtbench.cli import main
 from trtbench.engines.tensorrt.caches import CalibrationCache, format_cache
 from trtbench.errors import DataError, GraphError
 from trtbench.graph.placement import activation_tensors, plan_qdq
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from tests.command import Answer
     from trtbench.steps import Calibrated
     from trtbench.suite import Suite
 
@@ -118,15 +117,8 @@ def test_a_cache_that_is_absent_or_binary_is_an_error_of_the_user(suite: Make, t
         _imported(suite(), tmp_path / "out", tmp_path / "binary")
 
 
-def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["trtbench", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
-
-
 def test_the_command_line_imports_the_cache_of_a_given_graph(
-    images: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: Path, checkpoint: Path, tmp_path: Path, command: Callable[..., Answer]
 ) -> None:
     model = tmp_path / "model.onnx"
     weights = {"name": "tiny_nets:resnet8", "checkpoint": checkpoint}
@@ -136,18 +128,18 @@ def test_the_command_line_imports_the_cache_of_a_given_graph(
     cache = _write(tmp_path / "calib.cache", dict.fromkeys(tensors, 0.5))
     given = ["calibrate", "--model", f"onnx:{model}", "--data", f"folder:{images}", "--size", 16, "--from-cache", cache]
 
-    assert _run(monkeypatch, *given, "--output", tmp_path / "out") == 0
+    told = command(*given, "--output", tmp_path / "out")
 
-    assert capsys.readouterr().out.split(": ")[1].strip() == f"{len(tensors)} tensors from calib.cache"
+    assert not told.code
+    assert told.out.split(": ")[1].strip() == f"{len(tensors)} tensors from calib.cache"
     scales = _activation_scales(tmp_path / "out" / "model.qdq.onnx")
     assert {name: float(scale) for name, scale in scales.items()} == dict.fromkeys(tensors, 0.5)
 
 
-def test_images_or_a_method_beside_a_cache_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_images_or_a_method_beside_a_cache_are_refused(tmp_path: Path, command: Callable[..., Answer]) -> None:
     given = ["calibrate", "--model", "resnet20", "--output", tmp_path, "--from-cache", tmp_path / "c"]
 
-    assert _run(monkeypatch, *given, "--per-class", 5, "--method", "minmax") == 2
+    told = command(*given, "--per-class", 5, "--method", "minmax")
 
-    assert "--per-class, --method: expected only without --from-cache" in capsys.readouterr().err
+    assert told.code == 2
+    assert "--per-class, --method: expected only without --from-cache" in told.err

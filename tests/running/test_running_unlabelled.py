@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import sys
@@ -20,7 +22,6 @@ from short_cuts import save_blank, worker_here
 
 from tests.records import arrays_of
 from trtbench.bench.accuracy import fidelity
-from trtbench.cli import main
 from trtbench.errors import CapabilityError, ConfigError, DataError, GateError
 from trtbench.make.makings import Makings
 from trtbench.records import Output
@@ -37,6 +38,7 @@ from trtbench.suite import DecisionConfig, parse_suite
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.command import Answer
     from trtbench.report.document import Report
     from trtbench.suite import Suite
 
@@ -206,13 +208,14 @@ def test_a_bundle_says_outputs_and_is_proven_by_their_fidelity(ran: tuple[Report
 
 
 def test_every_way_to_ask_a_bundle_gives_its_golden_outputs(
-    bundle: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    bundle: Path, photographs: Path, tmp_path: Path, command: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     golden = arrays_of(bundle / "golden.npz")
     pixels = golden["images"].transpose(0, 3, 1, 2)
     monkeypatch.setitem(sys.modules, "runtime", onnxruntime)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    alone = predict.Classifier(bundle).outputs(pixels)
+    network = predict.Classifier(bundle)
+    alone = network.outputs(pixels)
     with load(bundle) as predictor:
         ours = predictor.outputs(list(golden["images"]))
         with pytest.raises(ConfigError, match=r"ask for its outputs\(\)"):
@@ -223,17 +226,27 @@ def test_every_way_to_ask_a_bundle_gives_its_golden_outputs(
         np.testing.assert_array_equal(values, alone[name])
 
     written = tmp_path / "outputs.npz"
-    asked = ["trtbench", "predict", str(bundle), str(photographs), "--output", str(written), "--json"]
-    monkeypatch.setattr(sys, "argv", asked)
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert not stop.value.code
-    told = json.loads(capsys.readouterr().out)["images"]
+    told = command("predict", bundle, photographs, "--output", written, "--json").json["images"]
     assert len(told) == 16
     assert told[0]["outputs"]["boxes"]["shape"] == [4, 64]
     kept = arrays_of(written)
     assert {name: values.shape for name, values in kept.items()} == {"boxes": (16, 4, 64), "scores": (16, 5)}
     assert told[3]["outputs"]["scores"]["max"] == kept["scores"][3].max()
+    first = min(photographs.rglob("*.png"))
+    words = command("predict", bundle, first).out.strip()
+    assert words.startswith(f"{first}: boxes [4, 64] ")
+    assert _told_alone(network, monkeypatch, first, "--output", tmp_path / "alone.npz") == words
+    assert json.loads(_told_alone(network, monkeypatch, first, "--json"))["outputs"] == told[0]["outputs"]
+    np.testing.assert_array_equal(arrays_of(tmp_path / "alone.npz")["boxes"][0], kept["boxes"][0])
+
+
+def _told_alone(network: predict.Classifier, patch: pytest.MonkeyPatch, *words: object) -> str:
+    """Return what the program of a bundle says."""
+    patch.setattr(predict, "Classifier", lambda: network)
+    patch.setattr(sys, "argv", ["predict.py", *map(str, words)])
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        predict.main()
+    return told.getvalue().strip()
 
 
 def test_a_bundle_that_computes_otherwise_than_the_run_breaks_the_proof(
@@ -389,7 +402,8 @@ def test_a_network_of_two_inputs_goes_its_way_by_tensors(
     golden = arrays_of(bundle / "golden.npz")
     given = {name: golden[f"input {name}"] for name in ("user", "photo")}
     monkeypatch.setitem(sys.modules, "runtime", onnxruntime)
-    alone = predict.Classifier(bundle).outputs(given)
+    network = predict.Classifier(bundle)
+    alone = network.outputs(given)
     with load(bundle) as predictor:
         ours = predictor.outputs(given)
         with pytest.raises(DataError, match="expected arrays photo float32"):
@@ -399,6 +413,9 @@ def test_a_network_of_two_inputs_goes_its_way_by_tensors(
         np.testing.assert_array_equal(values, alone[name])
     told = answer(f"predict {bundle} {samples} --output outputs.npz")
     assert told["outputs"]["seen"]["shape"] == [20, 8, 8, 8]
+    by_itself = json.loads(_told_alone(network, monkeypatch, samples, "--json", "--output", tmp_path / "alone.npz"))
+    assert by_itself["outputs"] == told["outputs"]
+    np.testing.assert_array_equal(arrays_of(tmp_path / "alone.npz")["seen"], arrays_of(Path("outputs.npz"))["seen"])
     assert arrays_of(Path("outputs.npz"))["scores"].shape == (20, 4)
 
 
