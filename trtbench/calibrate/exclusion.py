@@ -132,36 +132,26 @@ def _centred(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class Measured(Protocol):
-    """What a network with some layers in INT8 is measured to lose."""
+    """What a network with some layers in INT8 is measured to lose against the float network.
+
+    `drop_pp` are percentage points, `noise` is the power of the logits' difference over that of the float logits.
+    """
 
     @property
-    def drop_pp(self) -> float:
-        """Percentage points lost against the float network."""
-        ...
-
+    def drop_pp(self) -> float: ...  # noqa: D102  the class says it
     @property
-    def noise(self) -> float:
-        """The power of the logits' difference over that of the float logits."""
-        ...
+    def noise(self) -> float: ...  # noqa: D102
 
 
 class Layer(Protocol):
-    """A layer that may be INT8: its cost, and what is lost if it alone is."""
+    """A layer that may be INT8: its node, the multiply-accumulates of one image, and what is lost if `only` it is."""
 
     @property
-    def name(self) -> str:
-        """Its node."""
-        ...
-
+    def name(self) -> str: ...  # noqa: D102  the class says it
     @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one image."""
-        ...
-
+    def macs(self) -> int: ...  # noqa: D102
     @property
-    def only(self) -> Measured:
-        """What is lost if only this layer is quantized."""
-        ...
+    def only(self) -> Measured: ...  # noqa: D102
 
 
 Found = TypeVar("Found", bound=Measured)

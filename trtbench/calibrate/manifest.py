@@ -15,7 +15,7 @@ from trtbench.calibrate.leaks import Disjointness, Leak, find_leaks
 from trtbench.data import pixel_sha256
 from trtbench.data.batches import balanced
 from trtbench.disk import write_atomically
-from trtbench.errors import CalibrationError, ConfigError, DataError
+from trtbench.errors import CalibrationError, ConfigError, DataError, listed
 from trtbench.foreign import first_fault, read_json
 from trtbench.jsonable import sha256_of, to_jsonable
 
@@ -290,7 +290,7 @@ def short_notes(
     short = [f"{name} {count}" for name, count in counts if count < wanted]
     if not short:
         return ()
-    named = ", ".join(short[:_NAMED]) + (f" and {len(short) - _NAMED} more" if len(short) > _NAMED else "")
+    named = listed(short, _NAMED)
     return (f"calibration: {len(short)} of {len(counts)} classes gave fewer than {wanted} images: {named}",)
 
 

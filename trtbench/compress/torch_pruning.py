@@ -19,7 +19,7 @@ import torch.nn.functional as F  # noqa: N812  the name the whole field reads
 import torch_pruning
 from torch_pruning.dependency import Group, index_mapping
 
-from trtbench.errors import RowError
+from trtbench.errors import RowError, listed
 from trtbench.models import protected_layers
 from trtbench.models.counts import evaluating
 from trtbench.models.widths import classifier_of
@@ -199,8 +199,7 @@ def _keeping_some(model: nn.Module, cut: Cut, *, ratio: float) -> Pruned | None:
         if not kept:
             return None
         found = pruned_copy(model, cut, ratio=ratio, kept=kept)
-    more = f" and {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
-    said = f"kept whole, for torch-pruning cannot follow their channels: {', '.join(kept[:_SHOWN])}{more}"
+    said = f"kept whole, for torch-pruning cannot follow their channels: {listed(kept, _SHOWN)}"
     return replace(found, warnings=(said, *found.warnings))
 
 

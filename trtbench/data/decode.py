@@ -14,7 +14,7 @@ import PIL
 from PIL import Image
 
 from trtbench.data.pixels import framed
-from trtbench.errors import DataError
+from trtbench.errors import DataError, listed
 from trtbench.foreign import FAULTS, file_size, reason
 from trtbench.jsonable import sha256_of
 
@@ -66,11 +66,10 @@ def decode(paths: Sequence[Path], *, root: Path, framing: Framing) -> tuple[NDAr
     found = zip(paths, read, strict=True)
     faults = [f"{path.relative_to(root)} ({reason})" for path, reason in found if isinstance(reason, str)]
     if faults:
-        more = f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
         raise DataError(
             f"{len(faults)} of {len(paths)} files in {root}",
             expected="8-bit images that Pillow reads",
-            got=", ".join(faults[:_NAMED]) + more,
+            got=listed(faults, _NAMED),
             cure="mend or remove them",
         )
     rotated = sum(one is True for one in read)

@@ -20,7 +20,7 @@ import numpy as np
 
 from trtbench.data.decode import data_cache, decode
 from trtbench.disk import locked, storing
-from trtbench.errors import DataError
+from trtbench.errors import DataError, listed
 from trtbench.foreign import FAULTS, MISFITS, file_size, parse_json, read_file, reason
 from trtbench.records import Split
 
@@ -261,14 +261,14 @@ def _notes(parts: Mapping[str, _Part], classes: Sequence[str], class_map: Path |
         )
     for part in parts.values():
         if absent := [name for name in train if not part.images.get(name)]:
-            yield f"no images in {part.path.name}/ of {_shown(absent)}: nothing is known of these classes there"
+            yield f"no images in {part.path.name}/ of {listed(absent, _NAMED)}: nothing is known of these classes there"
     strays = [(part.path, file) for part in parts.values() for file in part.strays]
     yield from _stray_note([f"{path.name}/{file.relative_to(path)}" for path, file in strays])
 
 
 def _stray_note(strays: Sequence[str]) -> tuple[str, ...]:
     said = "passed over, as torchvision does, since their names are no images'"
-    return (f"{said}: {_shown(strays)}",) if strays else ()
+    return (f"{said}: {listed(strays, _NAMED)}",) if strays else ()
 
 
 def _rotation_note(rotated: int, total: int, framing: Framing) -> tuple[str, ...]:
@@ -276,11 +276,6 @@ def _rotation_note(rotated: int, total: int, framing: Framing) -> tuple[str, ...
         return ()
     done = "and are" if framing.exif_rotation else "and are not, as in torchvision: data.exif_rotation does it"
     return (f"{rotated} of {total} images ask by EXIF to be rotated, {done}",)
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")

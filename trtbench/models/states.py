@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trtbench.errors import CheckpointError
+from trtbench.errors import CheckpointError, listed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,7 +26,7 @@ _WRAPPERS = (
 _DEPLOYED = re.compile(r"student|(^|[._])(ema|generator|netg|g_ema)([._]|$)")
 _TRAIN_OTHERS = re.compile(r"teacher|discriminator|critic|expert|(^|[._])netd([._]|$)")
 _MAX_DEPTH = 4
-_OFFERED = 8  # keys that an error names
+_OFFERED, _SOME = 8, 3  # keys that an error names, and that a note does
 # Buffers of profilers (thop), averaging (torch.optim.swa_utils) and auxiliary classifiers used in training only.
 _LEFTOVERS = re.compile(r"(^|\.)(total_ops|total_params|n_averaged)$|^(module\.)?(aux1|aux2|AuxLogits)\.")
 # Tensors that hold weights whatever the layer; others (counters, index tables) may be integers.
@@ -64,21 +64,16 @@ def clean_state(content: Any, *, path: Path, max_bytes: int, weights_from: str |
         notes.insert(0, f"took {weights_from!r} of the checkpoint, as asked")
     tensors, dropped = _tensors_of(found)
     if dropped:
-        notes.append(f"left out of the checkpoint: {_some(dropped)}")
+        notes.append(f"left out of the checkpoint: {listed(dropped, _SOME)}")
     _check_sizes(tensors, path=path, max_bytes=max_bytes)
     tensors, masked = _merge_masks(tensors, path=path)
     if masked:
-        notes.append(f"weight masks of torch.nn.utils.prune multiplied in: {_some(masked)}")
+        notes.append(f"weight masks of torch.nn.utils.prune multiplied in: {listed(masked, _SOME)}")
     _check_kinds(tensors, path=path)
     tensors, converted = _to_float32(tensors)
     notes += converted
     _check_finite(tensors, path=path)
     return State(tensors=tensors, notes=tuple(notes), masked=tuple(masked))
-
-
-def _some(names: list[str], *, limit: int = 3) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def _below(content: Any, part: str, *, path: Path) -> Mapping[Any, Any]:
@@ -92,7 +87,7 @@ def _below(content: Any, part: str, *, path: Path) -> Mapping[Any, Any]:
         under = {key: value for key, value in level.items() if str(key).startswith(f"{part}.")}
         if under:
             return under
-        offered = _some(sorted({str(key).partition(".")[0] for key in level}), limit=_OFFERED)
+        offered = listed(sorted({str(key).partition(".")[0] for key in level}), _OFFERED)
         inner = [key for key, value in level.items() if _holds_tensors(value)]
         key = next((key for key in _WRAPPERS if key in inner), inner[0] if len(inner) == 1 else None)
         level = None if key is None else level[key]
@@ -115,7 +110,7 @@ def _unwrap(content: Any, *, path: Path) -> tuple[Mapping[Any, Any], list[str]]:
                 return content, notes
             break
         beside = [str(name) for name in content if name != key]
-        notes.append(f"took {key!r} of the checkpoint" + (f", beside {_some(beside)}" if beside else ""))
+        notes.append(f"took {key!r} of the checkpoint" + (f", beside {listed(beside, _SOME)}" if beside else ""))
         content = content[key]
     raise CheckpointError(
         f"checkpoint {path}",
@@ -128,7 +123,7 @@ def _unwrap(content: Any, *, path: Path) -> tuple[Mapping[Any, Any], list[str]]:
 def _described(content: Any) -> str:
     if not isinstance(content, Mapping):
         return type(content).__name__
-    return f"keys {_some([str(key) for key in content])}" if content else "nothing"
+    return f"keys {listed([str(key) for key in content], _SOME)}" if content else "nothing"
 
 
 def _wrapper_key(content: Mapping[Any, Any], *, path: Path) -> Any | None:
@@ -264,6 +259,6 @@ def _check_finite(tensors: dict[str, Tensor], *, path: Path) -> None:
         raise CheckpointError(
             f"checkpoint {path}: {len(bad)} of {len(tensors)} tensors",
             expected="finite weights in float32",
-            got=f"NaN or infinity in {_some(bad)}",
+            got=f"NaN or infinity in {listed(bad, _SOME)}",
             cure="the training diverged or the file is damaged: use an earlier checkpoint",
         )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _HEADER = re.compile(r"TRT-(?P<version>\d+)-(?P<algorithm>\w+)")
 _LINE = re.compile(r"(?P<tensor>.+): (?P<scale>[0-9a-fA-F]{8})")
 # TensorRT calls the output of a layer `<layer>_output` where the parser gave it no name (NVIDIA/TensorRT#681).
-_SUFFIXES = ("_output",)
+_SUFFIX = "_output"
 _TOLD = 5  # names a message lists
 _CURE = "give the file that a calibrator's write_calibration_cache wrote"
 
@@ -179,8 +179,7 @@ def match_scales(cache: CalibrationCache, tensors: Iterable[str], *, origin: str
 
 
 def _name_in(scales: Mapping[str, float], tensor: str) -> str | None:
-    names = (tensor, *(f"{tensor}{suffix}" for suffix in _SUFFIXES))
-    return next((name for name in names if name in scales), None)
+    return next((name for name in (tensor, f"{tensor}{_SUFFIX}") if name in scales), None)
 
 
 def _listed(names: list[str]) -> str:

@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trtbench.errors import listed
 from trtbench.precision import NONE_IN_INT8
 
 if TYPE_CHECKING:
@@ -138,13 +139,8 @@ def achieved(report: LayerReport, *, precision: str, target: str) -> tuple[str, 
         words = f"{counts.most_common(1)[0][0]}{NONE_IN_INT8}{total} convolutions"
     others = ", ".join(f"{count} {name}" for name, count in counts.items() if name != target)
     left = tuple(name for name, found in report.convolutions.items() if found != target)
-    note = f"requested {precision}, achieved {met} of {total} convolutions ({others}): {_named(left)}"
+    note = f"requested {precision}, achieved {met} of {total} convolutions ({others}): {listed(left, 5)}"
     return words, (note,)
-
-
-def _named(names: tuple[str, ...], *, most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _layers(text: str) -> list[Any]:
