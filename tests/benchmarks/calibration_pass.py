@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 
 from tests.benchmarks.subjects import shared_folder
-from trtbench.calibrate.ranges import collect_ranges
+from trtbench.calibrate.ranges import collect_histograms, thresholds
 from trtbench.data import batches, load_dataset
 from trtbench.disk import write_atomically
 from trtbench.engines.onnxruntime import iterate_activations
@@ -76,7 +76,7 @@ def _measured(graph: Path, images: NDArray[np.float32], *, rounds: int) -> dict[
     forward = _forward(graph)
 
     def calibrate(method: Method, count: int = _IMAGES) -> None:
-        collect_ranges(iterate_activations(graph, tensors, _read(images, count)), method=method)
+        thresholds(collect_histograms(iterate_activations(graph, tensors, _read(images, count))), method=method)
 
     seconds: dict[str, list[float]] = {name: [] for name in ("forward", *_METHODS)}
     for _ in range(rounds):

@@ -62,7 +62,7 @@ def trtbench(options: argparse.Namespace, batches: Iterator[NDArray[np.float32]]
     """Collect the ranges of what TensorRT's placement quantizes."""
     import onnx
 
-    from trtbench.calibrate.ranges import collect_ranges
+    from trtbench.calibrate.ranges import collect_histograms, thresholds
     from trtbench.engines.onnxruntime import iterate_activations
     from trtbench.graph.placement import activation_tensors, plan_qdq
     from trtbench.graph.reference import onnxruntime as load
@@ -70,7 +70,7 @@ def trtbench(options: argparse.Namespace, batches: Iterator[NDArray[np.float32]]
     tensors = activation_tensors(plan_qdq(onnx.load(options.graph)))
     load()
     watch.start()
-    amax = collect_ranges(iterate_activations(options.graph, tensors, batches), method=options.method)
+    amax = thresholds(collect_histograms(iterate_activations(options.graph, tensors, batches)), method=options.method)
     watch.stop()
     return {"tensors": len(amax)}
 

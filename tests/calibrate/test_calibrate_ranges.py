@@ -19,7 +19,7 @@ from trtbench.calibrate.ranges import (
     ALL_ZERO_AMAX,
     BINS,
     Histogram,
-    collect_ranges,
+    collect_histograms,
     guarded_entropy,
     observe,
     thresholds,
@@ -54,7 +54,7 @@ every_sample = pytest.mark.parametrize("name", ["normal", "laplace", "relu", "he
 
 
 def _amax(values: Any, method: Method, percentile: float = 99.99) -> float:
-    return collect_ranges([{"x": values}], method=method, percentile=percentile)["x"]
+    return thresholds(collect_histograms([{"x": values}]), method=method, percentile=percentile)["x"]
 
 
 def _counts(values: Array) -> NDArray[np.float64]:
@@ -67,7 +67,7 @@ def _counts(values: Array) -> NDArray[np.float64]:
 
 def test_minmax_is_the_largest_magnitude_of_all_batches() -> None:
     batches = [{"x": np.array([0.5, -3], np.float32)}, {"x": np.array([2.5, 0], np.float32)}]
-    assert collect_ranges(batches, method="minmax") == {"x": 3.0}
+    assert thresholds(collect_histograms(batches), method="minmax") == {"x": 3.0}
 
 
 @pytest.mark.parametrize(("percentile", "expected"), [(50, 0.5), (99, 0.99), (100, 1.0)])
@@ -107,23 +107,27 @@ def test_a_constant_tensor_keeps_its_magnitude(method: Method) -> None:
 @every_method
 def test_an_all_zero_tensor_has_a_positive_threshold(method: Method) -> None:
     zeros = {"x": np.zeros((2, 3), np.float32)}
-    assert collect_ranges([zeros, zeros], method=method) == {"x": ALL_ZERO_AMAX}
+    assert thresholds(collect_histograms([zeros, zeros]), method=method) == {"x": ALL_ZERO_AMAX}
 
 
 @every_method
 def test_a_tensor_that_wakes_up_late_is_calibrated_on_what_it_shows(method: Method) -> None:
     quiet, awake = np.zeros(4, np.float32), np.full(4, 5, np.float32)
     for batches in ([quiet, awake], [awake, quiet]):
-        assert collect_ranges([{"x": batch} for batch in batches], method=method) == {"x": 5.0}
+        assert thresholds(collect_histograms([{"x": batch} for batch in batches]), method=method) == {"x": 5.0}
 
 
 def test_the_moving_average_starts_at_the_first_batch_and_moves_by_a_hundredth() -> None:
     batches = [{"x": np.array([-value, 0], np.float32)} for value in (4, 8, 2)]
-    assert collect_ranges(batches, method="moving-average") == {"x": pytest.approx(4 + 0.04 + 0.01 * (2 - 4.04))}
+    assert thresholds(collect_histograms(batches), method="moving-average") == {
+        "x": pytest.approx(4 + 0.04 + 0.01 * (2 - 4.04))
+    }
 
 
 def test_a_moving_average_of_silence_is_no_threshold_of_zero() -> None:
-    assert collect_ranges([{"x": np.zeros(3, np.float32)}] * 2, method="moving-average") == {"x": ALL_ZERO_AMAX}
+    assert thresholds(collect_histograms([{"x": np.zeros(3, np.float32)}] * 2), method="moving-average") == {
+        "x": ALL_ZERO_AMAX
+    }
 
 
 @pytest.mark.parametrize("power", [-120, 0, 110])
@@ -267,7 +271,7 @@ def test_largest_magnitudes_agree_with_onnxruntime(tmp_path: Path, method: Metho
     for batch in batches:  # it averages over its calls
         calibrater.collect_data(Reader([batch]))
     theirs = {name: float(found.range_value[1][0]) for name, found in calibrater.compute_data().data.items()}
-    ours = collect_ranges([{"input": batch, "out": batch * batch} for batch in batches], method=method)
+    ours = thresholds(collect_histograms([{"input": batch, "out": batch * batch} for batch in batches]), method=method)
     assert ours == pytest.approx(theirs)
 
 
@@ -295,8 +299,8 @@ def test_neither_order_nor_batching_of_the_stream_matters(
     shuffled = data.draw(st.permutations(batches))
     whole = np.concatenate([batch.ravel() for batch in batches])
     expected = _amax(whole, method)
-    assert collect_ranges([{"x": batch} for batch in batches], method=method) == {"x": expected}
-    assert collect_ranges([{"x": batch} for batch in shuffled], method=method) == {"x": expected}
+    assert thresholds(collect_histograms([{"x": batch} for batch in batches]), method=method) == {"x": expected}
+    assert thresholds(collect_histograms([{"x": batch} for batch in shuffled]), method=method) == {"x": expected}
 
 
 @settings(max_examples=60, deadline=None)
@@ -357,12 +361,12 @@ def test_the_stream_is_read_once_and_nothing_of_it_is_kept() -> None:
             gc.collect(0)  # a cycle that held it would be young
             assert sum(reference() is not None for reference in alive) <= 1
 
-    assert collect_ranges(stream(), method="entropy")["x"] > 0
+    assert thresholds(collect_histograms(stream()), method="entropy")["x"] > 0
 
 
 def test_tensors_keep_their_order() -> None:
     batch = {name: np.ones(3, np.float32) for name in ("late", "early", "a")}
-    assert list(collect_ranges([batch, batch], method="mse")) == ["late", "early", "a"]
+    assert list(thresholds(collect_histograms([batch, batch]), method="mse")) == ["late", "early", "a"]
 
 
 # --- refusals
@@ -370,19 +374,22 @@ def test_tensors_keep_their_order() -> None:
 
 def test_no_batch_is_an_error() -> None:
     with pytest.raises(CalibrationError, match="expected at least one batch, got none"):
-        collect_ranges([], method="entropy")
+        thresholds(collect_histograms([]), method="entropy")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_tensor_with_nan_or_infinity_is_named(bad: float) -> None:
     good = np.ones(3, np.float32)
     with pytest.raises(CalibrationError, match=r"tensor 'layer2\.out': expected finite values, got NaN or infinity"):
-        collect_ranges([{"layer2.out": good}, {"layer2.out": np.array([1, bad, 0], np.float32)}], method="minmax")
+        thresholds(
+            collect_histograms([{"layer2.out": good}, {"layer2.out": np.array([1, bad, 0], np.float32)}]),
+            method="minmax",
+        )
 
 
 def test_an_empty_tensor_is_named() -> None:
     with pytest.raises(CalibrationError, match="tensor 'x': expected finite values, got no values"):
-        collect_ranges([{"x": np.zeros((0, 3), np.float32)}], method="minmax")
+        thresholds(collect_histograms([{"x": np.zeros((0, 3), np.float32)}]), method="minmax")
 
 
 def test_a_batch_with_other_tensors_is_an_error() -> None:
@@ -390,20 +397,20 @@ def test_a_batch_with_other_tensors_is_an_error() -> None:
     with pytest.raises(
         CalibrationError, match="calibration batch 1: expected the tensors of the first batch: a, got b"
     ):
-        collect_ranges([{"a": one}, {"b": one}], method="minmax")
+        thresholds(collect_histograms([{"a": one}, {"b": one}]), method="minmax")
 
 
 def test_an_unknown_method_is_an_error() -> None:
     with pytest.raises(
         ConfigError, match=r"calibration method: expected minmax \| moving-average \| percentile \| entropy \| mse"
     ):
-        collect_ranges([{"x": np.ones(1)}], method="max")  # type: ignore[arg-type]  # on purpose
+        thresholds(collect_histograms([{"x": np.ones(1)}]), method="max")  # type: ignore[arg-type]  # on purpose
 
 
 @pytest.mark.parametrize("percentile", [0, 100.1, float("nan")])
 def test_a_percentile_outside_its_range_is_an_error(percentile: float) -> None:
     with pytest.raises(ConfigError, match="percentile: expected above 0 and at most 100"):
-        collect_ranges([{"x": np.ones(1)}], method="percentile", percentile=percentile)
+        thresholds(collect_histograms([{"x": np.ones(1)}]), method="percentile", percentile=percentile)
 
 
 # --- CuPy
@@ -443,7 +450,9 @@ _CUPY_HAS = {
 def test_only_functions_that_cupy_has_are_used() -> None:
     xp = _Recorder()
     for method in METHODS:
-        collect_ranges([{"x": _sample("normal")}, {"x": 9 * _sample("normal")}], method=method, xp=xp)
+        thresholds(
+            collect_histograms([{"x": _sample("normal")}, {"x": 9 * _sample("normal")}], xp=xp), method=method, xp=xp
+        )
     assert xp.used <= _CUPY_HAS
 
 
@@ -454,7 +463,9 @@ def test_cupy_gives_numpys_thresholds(method: Method, name: str) -> None:
     cupy = pytest.importorskip("cupy")
     values = _sample(name)
     batches = np.split(values, 5)
-    got = collect_ranges([{"x": cupy.asarray(batch)} for batch in batches], method=method, xp=cupy)
+    got = thresholds(
+        collect_histograms([{"x": cupy.asarray(batch)} for batch in batches], xp=cupy), method=method, xp=cupy
+    )
     assert got["x"] == pytest.approx(_amax(values, method), rel=2 / ranges.LEVELS)
 
 
@@ -543,10 +554,10 @@ def test_of_a_large_late_batch_a_part_stands_for_all_and_meets_every_column() ->
 @pytest.mark.parametrize("method", ["entropy", "mse", "percentile"])
 def test_what_a_part_tells_is_what_all_tell(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = np.maximum(np.random.default_rng(0).laplace(size=(16, 8, 16, 16, 16)), 0).astype(np.float32)
-    part = collect_ranges([{"x": batch} for batch in batches], method=method)["x"]
+    part = thresholds(collect_histograms([{"x": batch} for batch in batches]), method=method)["x"]
     monkeypatch.setattr(ranges, "_WHOLE_BATCHES", len(batches))
 
-    whole = collect_ranges([{"x": batch} for batch in batches], method=method)["x"]
+    whole = thresholds(collect_histograms([{"x": batch} for batch in batches]), method=method)["x"]
 
     assert part == pytest.approx(whole, rel=0.06)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trtbench.calibrate.manifest import SAMPLINGS, Sampling, sample_unbalanced
-from trtbench.calibrate.ranges import Histogram, collect_ranges, observe, thresholds
+from trtbench.calibrate.ranges import Histogram, collect_histograms, observe, thresholds
 from trtbench.errors import ConfigError, DataError
 
 _LABELS = np.repeat(np.arange(10), 200).astype(np.int64)
@@ -85,4 +85,4 @@ def test_thresholds_of_histograms_on_the_way_are_those_of_the_images_so_far() ->
     for count, batch in enumerate(batches, start=1):
         histogram = observe(histogram, batch, tensor="t")
         so_far = [{"t": values} for values in batches[:count]]
-        assert thresholds({"t": histogram}, method="mse") == collect_ranges(so_far, method="mse")
+        assert thresholds({"t": histogram}, method="mse") == thresholds(collect_histograms(so_far), method="mse")

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from trtbench.calibrate.manifest import sample_balanced
-from trtbench.calibrate.ranges import collect_ranges
+from trtbench.calibrate.ranges import collect_histograms, thresholds
 from trtbench.data import load_dataset, normalise
 from trtbench.graph.export import export_onnx
 from trtbench.graph.lint import lint
@@ -57,7 +57,7 @@ class _Trained:
             )
             for rows in _batches(len(chosen))
         )
-        return insert_qdq(self.proto, plan, collect_ranges(activations, method=method))
+        return insert_qdq(self.proto, plan, thresholds(collect_histograms(activations), method=method))
 
     def _batch(self, rows: slice) -> NDArray[np.float32]:
         return normalise(self.dataset.test.images[rows], self.dataset.preprocessing)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from trtbench.calibrate.manifest import sample_balanced
-from trtbench.calibrate.ranges import collect_ranges
+from trtbench.calibrate.ranges import collect_histograms, thresholds
 from trtbench.data import load_dataset, normalise
 from trtbench.graph.export import export_onnx
 from trtbench.graph.half import to_half
@@ -71,7 +71,7 @@ def _quantized(proto: onnx.ModelProto, dataset: Dataset) -> onnx.ModelProto:
         )
         for start in range(0, len(chosen), _BATCH)
     )
-    return insert_qdq(proto, plan, collect_ranges(activations, method="entropy"))
+    return insert_qdq(proto, plan, thresholds(collect_histograms(activations), method="entropy"))
 
 
 @pytest.fixture(scope="module")

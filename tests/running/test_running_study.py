@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from trtbench.calibrate.manifest import sample_balanced
-from trtbench.calibrate.ranges import collect_ranges
+from trtbench.calibrate.ranges import collect_histograms, thresholds
 from trtbench.data import normalise
 from trtbench.engines.onnxruntime import iterate_graph_activations
 from trtbench.errors import ConfigError
@@ -54,8 +54,11 @@ def test_ranges_read_on_the_way_are_those_of_calibrating_on_the_sample(
     for size in (1, 3):
         chosen = sample_balanced(dataset.train.labels, num_classes=3, per_class=size, seed=0)
         images = normalise(dataset.train.images[chosen], dataset.preprocessing)
-        amax = collect_ranges(
-            iterate_graph_activations(proto, activation_tensors(plan), iter(np.array_split(images, 2))), method="mse"
+        amax = thresholds(
+            collect_histograms(
+                iterate_graph_activations(proto, activation_tensors(plan), iter(np.array_split(images, 2)))
+            ),
+            method="mse",
         )
         assert points["balanced", size] == truth.effect(insert_qdq(proto, plan, amax))
 

@@ -42,38 +42,16 @@ GUARD_RATIO = 10**0.3  # 3 dB: benign tensors lie 0.15 to 1.9 dB above the least
 ALL_ZERO_AMAX = 1.0
 
 
-def collect_ranges(
-    activations: Iterable[Mapping[str, Any]], *, method: Method, percentile: float = 99.99, xp: Any = np
-) -> dict[str, float]:
-    """Find the clip threshold of each tensor from a stream of its values; nothing of the stream is kept.
+def collect_histograms(activations: Iterable[Mapping[str, Any]], *, xp: Any = np) -> dict[str, Histogram]:
+    """Observe each tensor of a stream of batches; nothing of it is kept but what the ranges of every method come from.
 
     Args:
         activations: one mapping for each batch, tensor name to a float array of any shape; all with the same names.
-        method: `minmax` takes the largest magnitude; `moving-average` the exponential average of the batches' largest
-            ones, the first batch's to start with, so that order and batches matter; `percentile` the magnitude that
-            this share of all values, zeros included, does not exceed; `entropy` the threshold whose int8 distribution
-            has the least Kullback-Leibler divergence from the true one (Migacz, "8-bit Inference with TensorRT", GTC
-            2017); `mse` the one with the least mean squared error.
-        percentile: for `percentile`, in (0, 100].
         xp: the array package of the activations: numpy or cupy.
-
-    Returns:
-        amax > 0 by tensor, at most its largest magnitude; ALL_ZERO_AMAX for a tensor that is 0 everywhere.
 
     Raises:
         CalibrationError: there is no batch, a batch has other tensors than the first, or a tensor is empty or holds NaN
             or infinity.
-        ConfigError: the method or the percentile cannot be.
-    """
-    _search(method, percentile=percentile)  # refused before any image is run
-    return thresholds(collect_histograms(activations, xp=xp), method=method, percentile=percentile, xp=xp)
-
-
-def collect_histograms(activations: Iterable[Mapping[str, Any]], *, xp: Any = np) -> dict[str, Histogram]:
-    """Observe each tensor of a stream of batches; the ranges of every method come from what this keeps.
-
-    Raises:
-        CalibrationError: as `collect_ranges` does.
     """
     histograms: dict[str, Histogram] = {}
     for index, batch in enumerate(activations):
@@ -108,7 +86,20 @@ def guarded_entropy(histograms: Mapping[str, Histogram], *, xp: Any = np) -> tup
 def thresholds(
     histograms: Mapping[str, Histogram], *, method: Method, percentile: float = 99.99, xp: Any = np
 ) -> dict[str, float]:
-    """Return the clip threshold of each tensor from what was observed of it so far, as `collect_ranges` does.
+    """Return the clip threshold of each tensor from what was observed of it so far.
+
+    Args:
+        histograms: by tensor.
+        method: `minmax` takes the largest magnitude; `moving-average` the exponential average of the batches' largest
+            ones, the first batch's to start with, so that order and batches matter; `percentile` the magnitude that
+            this share of all values, zeros included, does not exceed; `entropy` the threshold whose int8 distribution
+            has the least Kullback-Leibler divergence from the true one (Migacz, "8-bit Inference with TensorRT", GTC
+            2017); `mse` the one with the least mean squared error.
+        percentile: for `percentile`, in (0, 100].
+        xp: the array package of the histograms.
+
+    Returns:
+        amax > 0 by tensor, at most its largest magnitude; ALL_ZERO_AMAX for a tensor that is 0 everywhere.
 
     Raises:
         ConfigError: the method or the percentile cannot be.
