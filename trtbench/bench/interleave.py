@@ -155,7 +155,7 @@ def measure_interleaved(
     blocks: dict[Key, list[NDArray[np.int64]]] = {name: [] for name in per_block}
     spans: dict[Key, list[tuple[int, int]]] = {name: [] for name in per_block}
     for order in _orders(list(per_block), seed=seed):
-        share = _share_done(blocks, budget)
+        share = min((_share(taken, budget) for taken in blocks.values()), default=1.0)  # of the one that lags most
         if on_round is not None:
             on_round(share)
         if share >= 1:
@@ -183,11 +183,6 @@ def _orders(names: Sequence[Key], *, seed: int | Sequence[int]) -> Iterator[list
         order = [names[index] for index in random.permutation(len(names))]
         yield order
         yield order[::-1]
-
-
-def _share_done(blocks: Mapping[Key, Sequence[NDArray[np.int64]]], budget: Budget) -> float:
-    """Return the share done of the engine that lags most; 1 when there is none."""
-    return min((_share(taken, budget) for taken in blocks.values()), default=1.0)
 
 
 def _share(taken: Sequence[NDArray[np.int64]], budget: Budget) -> float:

@@ -56,7 +56,7 @@ def latency_record(measured: Measured, way: Way = PLAIN, *, pool: Pool = NO_POOL
         clock=run.clock,
         p50_ms=p50,
         launches_per_sample=launches,
-        verdict=_verdict(median),
+        verdict="narrow" if max(median.high / median.value, median.value / median.low) <= 1 + NARROW else "wide",
         p50_ci95_ms=(low, high),
         p50_by_process_ms=tuple(float(np.median(samples)) / scale for samples in processes),
         warm_up_ms=run.warm_up_ms,
@@ -119,8 +119,3 @@ def log_times(timed: Timing) -> dict[int, float]:
 def _within_one_process(first: NDArray[np.float64], second: NDArray[np.float64]) -> Interval:
     value, low, high = paired_ratio(first, second)
     return Interval(value=value, low=low, high=high)
-
-
-def _verdict(median: Interval) -> Verdict:
-    """Say whether the median is known well enough to be worth comparing."""
-    return "narrow" if max(median.high / median.value, median.value / median.low) <= 1 + NARROW else "wide"

@@ -56,11 +56,12 @@ def quantize(network: nn.Module, config: FixedPointVariant, context: Context) ->
     record = made.record(config)
     size = len(to_bytes(made.packed(facts={})))
     facts: dict[str, Any] = {"fixed_point": to_jsonable(record), "packed_bytes": size}
-    note = f"{record.bits_per_weight:.2f} bits a weight; {size:,} bytes as a packed file"
+    notes = [f"{record.bits_per_weight:.2f} bits a weight; {size:,} bytes as a packed file"]
+    notes += [f"left in float: {', '.join(record.float_layers)}"] if record.float_layers else []
     return Compressed(
         model=made.model,
         facts=facts,
-        notes=(note, *_left_in_float(record.float_layers)),
+        notes=tuple(notes),
         is_tuned=config.fine_tune,
         packed=lambda known: made.packed(facts=known),
     )
@@ -82,10 +83,6 @@ def quantized(network: nn.Module, config: FixedPointVariant, context: Context) -
 
 def _images(dataset: Dataset, config: FixedPointVariant) -> Tensor:
     return torch.from_numpy(training_sample(dataset, count=config.images, seed=config.seed)[0])
-
-
-def _left_in_float(layers: tuple[str, ...]) -> tuple[str, ...]:
-    return (f"left in float: {', '.join(layers)}",) if layers else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

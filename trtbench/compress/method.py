@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from trtbench.suite import TrainConfig, Variant
 
 
-def _in_silence(_words: str) -> None:
-    """Tell nobody."""
-
-
 class Tune(Protocol):
     """Trains a network in place by the suite's fine-tune budget, or another, and tells of its epochs."""
 
@@ -52,7 +48,7 @@ class Context:
     budget: TrainConfig
     tune: Tune
     device: str = "cpu"
-    tell: Callable[[str], None] = _in_silence
+    tell: Callable[[str], None] = lambda _words: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

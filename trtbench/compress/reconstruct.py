@@ -128,7 +128,7 @@ def code_range(bits: Bits) -> CodeRange:
 
 ROUNDING_DAMPING = 0.01  # of the mean moment, on the diagonal (GPTQ, section 3.3, step 3)
 _CANDIDATES = 20  # scales each row tries, and as many negative ones where the range is lopsided
-_SWEEPS = 3
+_SWEEPS = 3  # rounds of steps 2 and 3
 _BLOCK = 32  # columns
 
 
@@ -145,7 +145,7 @@ class Rounded:
         return self.codes * self.scales[..., None]
 
 
-def reconstruct(weight: Tensor, moments: Tensor, codes: CodeRange, *, kept: Tensor, sweeps: int = _SWEEPS) -> Rounded:
+def reconstruct(weight: Tensor, moments: Tensor, codes: CodeRange, *, kept: Tensor) -> Rounded:
     """Round the weights of a layer.
 
     Args:
@@ -153,7 +153,6 @@ def reconstruct(weight: Tensor, moments: Tensor, codes: CodeRange, *, kept: Tens
         moments: (G, D, D), positive semi-definite.
         codes: what a weight may become.
         kept: bool (G, R, D); the others get code 0.
-        sweeps: rounds of steps 2 and 3.
     """
     lifted = damped(moments, share=ROUNDING_DAMPING)
     scales = _candidate_scales(weight, codes)
@@ -167,7 +166,7 @@ def reconstruct(weight: Tensor, moments: Tensor, codes: CodeRange, *, kept: Tens
     )
     errors = error(weight.repeat(1, count, 1), tried, lifted).reshape(len(weight), count, rows)
     found = _pick(tried, errors.argmin(1), rows=rows)
-    for _ in range(sweeps):
+    for _ in range(_SWEEPS):
         found = refit(weight, descend(weight, found, lifted, codes, kept=kept), lifted)
     return found
 

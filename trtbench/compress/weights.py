@@ -43,7 +43,6 @@ from trtbench.train.hooks import Hooks
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from trtbench.records import Dataset
@@ -334,10 +333,7 @@ def layer_masks(weights: Mapping[str, Tensor], *, sparsity: float) -> Masks:
 
     The percentile is NumPy's, which interpolates linearly.
     """
-    return {
-        name: torch.from_numpy(_not_below(np.abs(weight.detach().cpu().numpy()), sparsity)).to(weight.device)
-        for name, weight in weights.items()
-    }
+    return {name: global_percentile_masks({name: weight}, sparsity=sparsity)[name] for name, weight in weights.items()}
 
 
 def global_percentile_masks(weights: Mapping[str, Tensor], *, sparsity: float) -> Masks:
@@ -345,11 +341,6 @@ def global_percentile_masks(weights: Mapping[str, Tensor], *, sparsity: float) -
     arrays = {name: np.abs(weight.detach().cpu().numpy()) for name, weight in weights.items()}
     threshold = np.percentile(np.concatenate([array.reshape(-1) for array in arrays.values()]), 100 * sparsity)
     return {name: torch.from_numpy(array >= threshold).to(weights[name].device) for name, array in arrays.items()}
-
-
-def _not_below(magnitudes: NDArray[np.float32], sparsity: float) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = magnitudes >= np.percentile(magnitudes, 100 * sparsity)
-    return found
 
 
 def share_of_a_round(sparsity: float, rounds: int) -> float:

@@ -169,12 +169,8 @@ class TorchSession:
     def close(self) -> None:
         """Free the tensors."""
         self.synchronize()
-        self._launch = _closed
+        self._launch = lambda: torch.zeros(0)
         self._input = self._output = self._host_in = torch.zeros(0)
-
-
-def _closed() -> torch.Tensor:
-    return torch.zeros(0)
 
 
 # PyTorch, "CUDA semantics", "Whole-network capture": libraries choose and set up their kernels in the first runs.
@@ -317,10 +313,6 @@ def weight_bytes(network: torch.nn.Module, *, precision: str) -> int:
     )
 
 
-def _called(network: torch.nn.Module, images: torch.Tensor) -> Launch:
-    return functools.partial(network, images)
-
-
 def _recorded(network: torch.nn.Module, images: torch.Tensor) -> Launch:
     """Return what launches the recorded kernels; the logits stand in one tensor that each launch overwrites."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # PyTorch types it not
@@ -372,6 +364,6 @@ def _guarded(compiled: Callable[[torch.Tensor], torch.Tensor], images: torch.Ten
     return launch
 
 
-EAGER: Backend = TorchBackend("eager", launch=_called)
+EAGER: Backend = TorchBackend("eager", launch=functools.partial)
 CUDAGRAPH: Backend = TorchBackend("eager-cudagraph", launch=_recorded, settings={"cuda_graph": True}, needs_cuda=True)
 COMPILE: Backend = TorchBackend("compile", launch=_compiled, settings={"compiler": "inductor"}, needs_compiler=True)

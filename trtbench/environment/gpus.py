@@ -58,17 +58,13 @@ def _initialised(nvml: Any) -> tuple[Driver, tuple[Gpu, ...]]:
             gpus.append(_gpu(nvml, nvml.nvmlDeviceGetHandleByIndex(index), index=index))
         except nvml.NVMLError as error:  # a GPU that fell off the bus must not hide the others
             problems.append(f"GPU {index}: {error}")
+    cuda = _ask(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)
     driver = Driver(
         version=_ask(nvml, nvml.nvmlSystemGetDriverVersion),
-        cuda=_driver_cuda(nvml),
+        cuda=as_version(cuda) if cuda else find_driver_cuda(),
         problem="; ".join(problems) or None,
     )
     return driver, tuple(gpus)
-
-
-def _driver_cuda(nvml: Any) -> Version | None:
-    answer = _ask(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)
-    return as_version(answer) if answer else find_driver_cuda()
 
 
 def _gpu(nvml: Any, handle: Any, *, index: int) -> Gpu:

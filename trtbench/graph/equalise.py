@@ -78,9 +78,9 @@ def _pairs(seen: GraphView) -> list[_Pair]:
             between, second = second, _only_reader(seen, second.output[0], outputs)
         if second is None or not (_is_plain(seen, node) and _is_plain(seen, second)):
             continue
-        if attribute(second, "group", 1) in {1, _channels(seen, second)} and seen.readers[second.input[1]] == (
-            (second, 1),
-        ):
+        weight = second.input[1]
+        is_ungrouped = attribute(second, "group", 1) in {1, len(seen.constants[weight])}  # or depthwise
+        if is_ungrouped and seen.readers[weight] == ((second, 1),):
             found.append(_Pair(first=node, between=between, second=second))
     return found
 
@@ -102,10 +102,6 @@ def _is_plain(seen: GraphView, node: onnx.NodeProto) -> bool:
     parameters = list(node.input[1:])
     is_own = all(name in seen.constants and len(seen.readers[name]) == 1 for name in parameters)
     return node.op_type == "Conv" and bool(parameters) and is_own
-
-
-def _channels(seen: GraphView, conv: onnx.NodeProto) -> int:
-    return int(seen.constants[conv.input[1]].shape[0])
 
 
 def _parameters(pair: _Pair) -> list[str]:

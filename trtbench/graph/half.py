@@ -302,12 +302,9 @@ def half_constants(seen: GraphView, *, quantizers: Collection[str]) -> Mapping[t
         scale = half_scale(seen.constants[node.input[1]])
         found[node.output[0], 1] = scale
         if node.op_type == "QuantizeLinear" and node.input[0] in seen.constants:
-            found[node.output[0], 0] = half_weight(seen.constants[node.input[0]], scale, axis=_axis(node))
+            weight, axis = seen.constants[node.input[0]], attribute(node, "axis", 1)
+            found[node.output[0], 0] = half_weight(weight, scale, axis=axis)
     return found
-
-
-def _axis(node: onnx.NodeProto) -> int:
-    return int(attribute(node, "axis", 1))
 
 
 def _autocast(proto: onnx.ModelProto, *, dtype: HalfType, keep: Collection[str] = ()) -> onnx.ModelProto:

@@ -89,7 +89,9 @@ def load_model(
     )
     facts = facts_of(content.metadata)
     naming, filled = _fill(model, state.tensors, request)
-    notes = (*_origin_note(facts, name=name), *state.notes, *filled)
+    saved = facts.get("name")
+    origin = [f"saved as {saved!r}, loaded as {name!r}"] if isinstance(saved, str) and saved != name else []
+    notes = (*origin, *state.notes, *filled)
     if not is_dense:
         notes += _keep_zeros(
             model, facts, [key for key, theirs in naming.keys.items() if theirs in state.masked], checkpoint
@@ -195,11 +197,6 @@ def facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:
     with contextlib.suppress(ValueError):
         facts = parse_json(metadata.get(FACTS, ""))
     return facts if isinstance(facts, dict) else {}
-
-
-def _origin_note(facts: Mapping[str, Any], *, name: str) -> list[str]:
-    saved = facts.get("name")
-    return [f"saved as {saved!r}, loaded as {name!r}"] if isinstance(saved, str) and saved != name else []
 
 
 def _keep_zeros(model: nn.Module, facts: Mapping[str, Any], masked: list[str], path: Path) -> tuple[str, ...]:

@@ -48,7 +48,8 @@ def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
 
     def add(module: nn.Module, _inputs: Any, output: Tensor) -> None:
         nonlocal macs
-        macs += output.numel() * _macs_per_output(module)
+        weight: Tensor = module.weight  # type: ignore[assignment]  # only convolutions and linear layers come here
+        macs += output.numel() * weight[0].numel()
 
     layers = [module for module in model.modules() if isinstance(module, WEIGHTED)]
     with hooked(*(layer.register_forward_hook(add) for layer in layers)), evaluating(model):
@@ -96,8 +97,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-def _macs_per_output(module: nn.Module) -> int:
-    weight: Tensor = module.weight  # type: ignore[assignment]  # only convolutions and linear layers come here
-    return weight[0].numel()

@@ -260,11 +260,6 @@ def _restore(progress: Progress, state: Mapping[str, Any]) -> None:
         progress.average.restore(state["average"])
 
 
-def epoch_generator(seed: int, epoch: int, *, stream: str) -> torch.Generator:
-    """Return a CPU generator for one epoch; streams of different names are independent."""
-    return torch.Generator().manual_seed(_epoch_seed(seed, epoch, stream=stream))
-
-
 @contextlib.contextmanager
 def seeded_layers(seed: int, epoch: int, *, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators for one epoch, and leave them as they were afterwards.
@@ -272,7 +267,7 @@ def seeded_layers(seed: int, epoch: int, *, device: torch.device) -> Iterator[No
     Dropout and stochastic depth draw from nowhere else.
     """
     is_cuda = device.type == "cuda"
-    value = _epoch_seed(seed, epoch, stream="layers")
+    value = epoch_seed(seed, epoch, stream="layers")
     with torch.random.fork_rng(devices=[device] if is_cuda else []):
         # Not torch.manual_seed: it would reach every CUDA device, and fork_rng only gives one back.
         torch.default_generator.manual_seed(value)
@@ -282,6 +277,7 @@ def seeded_layers(seed: int, epoch: int, *, device: torch.device) -> Iterator[No
         yield
 
 
-def _epoch_seed(seed: int, epoch: int, *, stream: str) -> int:
+def epoch_seed(seed: int, epoch: int, *, stream: str) -> int:
+    """Return the seed of one epoch; streams of different names are independent."""
     digest = hashlib.sha256(f"{stream} {seed} {epoch}".encode()).digest()
     return int.from_bytes(digest[:8]) >> 1  # torch takes 63 bits everywhere

@@ -28,7 +28,7 @@ from trtbench.train.logbook import (
     EpochRecord,
     FitRecord,
     Progress,
-    epoch_generator,
+    epoch_seed,
     fingerprint_of,
     load_progress,
     save_progress,
@@ -201,7 +201,7 @@ def _run_epoch(task: _Task, progress: Progress) -> EpochRecord:
 def _learn(task: _Task, progress: Progress, *, epoch: int) -> tuple[float, int]:
     """Run the training half of an epoch; return the mean loss and the count of right answers."""
     config = task.config
-    generator = epoch_generator(config.seed, epoch, stream="batches")
+    generator = torch.Generator().manual_seed(epoch_seed(config.seed, epoch, stream="batches"))
     loss_sum = torch.zeros((), dtype=torch.float64, device=task.device)
     correct = torch.zeros((), dtype=torch.int64, device=task.device)
     if task.hooks.before_epoch is not None:

@@ -92,7 +92,7 @@ class CpuBackend:
             options = session_options("ORT_ENABLE_BASIC", settings)
             options.optimized_model_filepath = str(partial)
             start(ort, request.source, options, providers={CPU: {}})
-            fused = _fused_operators(partial, settings)
+            fused = Counter(node.op_type for node in _fused_nodes(partial, settings))
             stored = weight_bytes(partial)
             partial.replace(request.engine)
         finally:
@@ -212,11 +212,6 @@ def integer_convolutions(engine: Path, settings: Mapping[str, Any]) -> tuple[str
     """
     nodes = (node for node in _fused_nodes(engine, settings) if node.op_type in _INT8_CONVOLUTIONS)
     return tuple(node.name.partition(_FUSED_MARK)[0] for node in nodes)
-
-
-def _fused_operators(engine: Path, settings: Mapping[str, Any]) -> Counter[str]:
-    """Count the operators by type that this CPU runs after all optimisations."""
-    return Counter(node.op_type for node in _fused_nodes(engine, settings))
 
 
 def _fused_nodes(engine: Path, settings: Mapping[str, Any]) -> list[onnx.NodeProto]:

@@ -162,7 +162,10 @@ def match_scales(cache: CalibrationCache, tensors: Iterable[str], *, origin: str
     Raises:
         GraphError: the cache has no scale for a tensor; it is of another graph, or of layers after fusion.
     """
-    found = {tensor: _name_in(cache.scales, tensor) for tensor in tensors}
+    found = {
+        tensor: next((name for name in (tensor, f"{tensor}{_SUFFIX}") if name in cache.scales), None)
+        for tensor in tensors
+    }
     if missing := [tensor for tensor, name in found.items() if name is None]:
         raise GraphError(
             f"{origin}: scales of {len(missing)} of {len(found)} tensors",
@@ -176,10 +179,6 @@ def match_scales(cache: CalibrationCache, tensors: Iterable[str], *, origin: str
         renamed={tensor: name for tensor, name in names.items() if name != tensor},
         unused=tuple(sorted(set(cache.scales) - set(names.values()))),
     )
-
-
-def _name_in(scales: Mapping[str, float], tensor: str) -> str | None:
-    return next((name for name in (tensor, f"{tensor}{_SUFFIX}") if name in scales), None)
 
 
 def _listed(names: list[str]) -> str:

@@ -86,7 +86,8 @@ def why_absent() -> str:
     Where it is not installed nothing is imported; where it is, the library and a CUDA device are asked.
     """
     if not _optional.is_installed("tensorrt"):
-        return _what_is_missing()
+        lacks = missing_for_tensorrt(collect_environment())
+        return "; ".join(dict.fromkeys(f"{lack.reason}; {lack.cure}" for lack in lacks)) or "TensorRT cannot be found"
     from trtbench.engines.cuda import open_cuda
 
     try:
@@ -96,11 +97,6 @@ def why_absent() -> str:
     except TrtbenchError as error:
         return str(error)
     return ""
-
-
-def _what_is_missing() -> str:
-    lacks = missing_for_tensorrt(collect_environment())
-    return "; ".join(dict.fromkeys(f"{lack.reason}; {lack.cure}" for lack in lacks)) or "TensorRT cannot be found"
 
 
 class LogLines:

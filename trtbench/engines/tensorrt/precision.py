@@ -70,7 +70,8 @@ def plan_precision(
     if asked.calibrates_itself:
         _refuse_implicit(asked, abilities=abilities)
     _refuse_silicon(asked, options=options, compute_capability=compute_capability)
-    flags = (*_FLAGS.get(precision, ()), *_option_flags(options))
+    chosen = {"SPARSE_WEIGHTS": options.sparse, "VERSION_COMPATIBLE": options.version_compatible}
+    flags = (*_FLAGS.get(precision, ()), *(name for name, is_chosen in chosen.items() if is_chosen))
     return PrecisionPlan(
         precision=precision,
         is_strongly_typed=not asked.calibrates_itself,
@@ -80,11 +81,6 @@ def plan_precision(
         codes=None if asked.calibrates_itself else asked.codes,
         element_type=_TYPES[asked.half] if asked.graph == "half" and asked.half else "",
     )
-
-
-def _option_flags(options: BuildOptions) -> tuple[str, ...]:
-    chosen = {"SPARSE_WEIGHTS": options.sparse, "VERSION_COMPATIBLE": options.version_compatible}
-    return tuple(name for name, is_chosen in chosen.items() if is_chosen)
 
 
 def _refuse_implicit(asked: Precision, *, abilities: Abilities) -> None:
