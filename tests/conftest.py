@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import sys
@@ -70,6 +71,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if _is_required(marker):
             pytest.fail(f"{variable}=1 or CI, but {marker} is not available here", pytrace=False)
         pytest.skip(f"needs {marker}; set {variable}=1 to fail instead")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector the million objects of imports and tests, which live as long as the process."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 @pytest.fixture(scope="session", autouse=True)
