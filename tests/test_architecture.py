@@ -161,6 +161,18 @@ def test_only_the_command_line_prints_or_exits(trees: dict[Path, ast.Module]) ->
     assert offenders == []
 
 
+def test_every_legend_has_its_place(trees: dict[Path, ast.Module]) -> None:
+    placeless = [
+        f"{path}:{node.lineno}"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "legend"
+        if "loc" not in {keyword.arg for keyword in node.keywords}  # or it is searched for, with a warning when slow
+    ]
+
+    assert placeless == []
+
+
 def _loaded_after(code: str, *, packages: tuple[str, ...] = _HEAVY) -> set[str]:
     """Return which of the packages are in sys.modules after running code in a fresh interpreter."""
     ask = f"import sys\n{code}\nprint(' '.join(m for m in {packages!r} if m in sys.modules))"

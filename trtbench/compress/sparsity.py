@@ -75,7 +75,7 @@ def draw_sparsity(layers: Sequence[LayerSparsity]) -> bytes:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("zero weights (%)")
-    axes.legend()
+    figure.legend(loc="outside lower right", frameon=False)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
     return file.getvalue()

@@ -83,7 +83,8 @@ def size_figure(rows: Sequence[Row]) -> Figure | None:
     axes.set_xlabel("file, MB (10^6 bytes)")
     axes.set_title(title("Engine files: weights and the rest", engines[0]), loc="left")
     keys = {"weights": _WEIGHTS, "the rest: graph, kernels, headers": PALE}
-    axes.legend(handles=[Patch(color=colour, label=name) for name, colour in keys.items()], frameon=False, fontsize=8)
+    handles = [Patch(color=colour, label=name) for name, colour in keys.items()]
+    figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=8)
     return figure
 
 
