@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from trtbench.errors import ConfigError
 from trtbench.fleet import open_job
 from trtbench.running import Places
 from trtbench.studies.published import Number, published
 from trtbench.studies.reproduce import Score, Scored, reproduce_suite, restricted, write_bundle, write_reproduction
-from trtbench.studies.reproduce_page import Beside, Difference, index_markdown, reached, read_results
+from trtbench.studies.reproduce_page import Beside, Difference, index_markdown, pareto_figure, reached, read_results
 from trtbench.suite import adhoc_suite, load_suite
 
 if TYPE_CHECKING:
@@ -182,6 +184,19 @@ def test_the_committed_page_is_that_of_its_results() -> None:
     results = read_results(_RESULTS)
 
     assert (_RESULTS / "index.md").read_text(encoding="utf-8") == index_markdown(results)
+
+
+@pytest.mark.parametrize("by", ["bytes", "macs"])
+def test_the_names_on_a_plot_of_all_results_hide_neither_one_another_nor_end_outside(by: str) -> None:
+    figure = pareto_figure(read_results(_RESULTS), by=by)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+
+    boxes = [Text.get_window_extent(one) for one in axes.texts]  # without the lines to their points
+
+    assert len(boxes) >= 4
+    assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+    assert all(axes.bbox.x0 <= one.x0 and one.x1 <= axes.bbox.x1 and one.y1 <= axes.bbox.y1 for one in boxes)
 
 
 def test_committed_results_hold_what_is_said_of_them() -> None:

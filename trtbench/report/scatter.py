@@ -32,7 +32,7 @@ from trtbench.report.units import percent
 from trtbench.report.words import row_in_brief
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -41,11 +41,12 @@ if TYPE_CHECKING:
     from trtbench.report.document import Recommendation
     from trtbench.rows import AccuracyRecord, LatencyRecord, Row
 
+    XY = tuple[float, float]
     Box = tuple[float, float, float, float]
     Boxes = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-_KEEP_OFF = 12  # pixels around a point that labels leave free
+KEEP_OFF = 12  # pixels around a point that labels leave free
 _RING = 18  # the same around the recommended one
 _PADDING = 2  # pixels of air around a label
 _DISTANCES = np.array([14.0, 20, 28, 38, 50, 64, 80, 100, 124])  # pixels between a point and its label
@@ -107,8 +108,19 @@ def accuracy_figure(
     axes.set_ylabel("top-1, % (up is better; bars: 95 % intervals)")
     axes.set_title(title(f"Accuracy against latency at batch {decision.batch_size}", points[0].row), loc="left")
     _draw_legend(axes, points, limit=None if limit is None else decision.max_drop_pp)
-    _draw_labels(figure, axes, points, front)
+    draw_labels(
+        axes,
+        [(point.label, point.xy) for point in points],
+        points=[(point.xy, _RING if point.is_winner else KEEP_OFF) for point in points],
+        lines=[*map(_interval, points), *level_parts(front)],
+    )
     return figure
+
+
+def _interval(point: _Point) -> tuple[XY, XY]:
+    """Return the ends of the bar of a Wilson interval."""
+    low, high = point.accuracy.ci95
+    return (point.latency.p50_ms, 100 * low), (point.latency.p50_ms, 100 * high)
 
 
 def _limit(rows: Sequence[Row], decision: Recommendation) -> float | None:
@@ -210,42 +222,50 @@ def _key(label: str, shape: str, *, face: str, size: float = 7, edge: str = GREY
     )
 
 
-def _draw_labels(figure: Figure, axes: Axes, points: Sequence[_Point], front: Sequence[tuple[float, float]]) -> None:
-    """Write each point's name where it covers least, with a line to points that are not next to it."""
-    texts = [axes.annotate(point.label, point.xy, fontsize=8) for point in points]
+def draw_labels(
+    axes: Axes, names: Sequence[tuple[str, XY]], *, points: Sequence[tuple[XY, float]], lines: Sequence[tuple[XY, XY]]
+) -> None:
+    """Write names of points where they cover least, with a line to points that are not next to them.
+
+    The layout is settled then.
+
+    Args:
+        axes: whose limits are final.
+        names: each with its point, in the data's units.
+        points: what no name may cover, each with the pixels around it that stay free.
+        lines: upright or level ones that names cross as little as may be, each by its ends.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    texts = [axes.annotate(name, xy, fontsize=8) for name, xy in names]
     figure.draw_without_rendering()  # settles the layout, so that pixels mean something
     figure.set_layout_engine(None)  # "none" would be one that does nothing, but has the figure drawn for it each time
     extents = [text.get_window_extent() for text in texts]
-    pixels = [_pixels(axes, point.xy) for point in points]
+    pixels = [_pixels(axes, xy) for _, xy in names]
     places = place_labels(
         pixels,
         [(extent.width + 2 * _PADDING, extent.height + 2 * _PADDING) for extent in extents],
         frame=(axes.bbox.x0, axes.bbox.y0, axes.bbox.x1, axes.bbox.y1),
-        solid=[_around(xy, _RING if point.is_winner else _KEEP_OFF) for point, xy in zip(points, pixels, strict=True)],
-        thin=[*_intervals(axes, points), *_steps(axes, front)],
+        solid=[_around(_pixels(axes, xy), reach) for xy, reach in points],
+        thin=[_bar(_pixels(axes, start), _pixels(axes, end)) for start, end in lines],
     )
-    for text, point, place, (x, y) in zip(texts, points, places, pixels, strict=True):
-        text.remove()
-        points_per_pixel = 72 / figure.dpi  # pixels are not the same in every format
-        offset = ((place[0] + _PADDING - x) * points_per_pixel, (place[1] + _PADDING - y) * points_per_pixel)
-        _draw_label(axes, point, offset=offset, is_near=_near(place, x, y))
-
-
-def _draw_label(axes: Axes, point: _Point, *, offset: tuple[float, float], is_near: bool) -> None:
     leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 5}
-    axes.annotate(
-        point.label,
-        point.xy,
-        xytext=offset,
-        textcoords="offset points",
-        fontsize=8,
-        zorder=5,
-        arrowprops=None if is_near else leader,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
-    )
+    points_per_pixel = 72 / figure.dpi  # pixels are not the same in every format
+    for text, (name, xy), place, (x, y) in zip(texts, names, places, pixels, strict=True):
+        text.remove()
+        axes.annotate(
+            name,
+            xy,
+            xytext=((place[0] + _PADDING - x) * points_per_pixel, (place[1] + _PADDING - y) * points_per_pixel),
+            textcoords="offset points",
+            fontsize=8,
+            zorder=5,
+            arrowprops=None if _near(place, x, y) else leader,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
+        )
 
 
-def _pixels(axes: Axes, xy: tuple[float, float]) -> tuple[float, float]:
+def _pixels(axes: Axes, xy: XY) -> XY:
     x, y = axes.transData.transform(xy)
     return (float(x), float(y))
 
@@ -253,25 +273,22 @@ def _pixels(axes: Axes, xy: tuple[float, float]) -> tuple[float, float]:
 def _near(place: Box, x: float, y: float) -> bool:
     """Whether a label stands so close to its point that no line is needed."""
     left, bottom, right, top = place
-    return math.hypot(max(left - x, x - right, 0), max(bottom - y, y - top, 0)) < 2 * _KEEP_OFF
+    return math.hypot(max(left - x, x - right, 0), max(bottom - y, y - top, 0)) < 2 * KEEP_OFF
 
 
-def _around(xy: tuple[float, float], reach: float) -> Box:
+def _around(xy: XY, reach: float) -> Box:
     return (xy[0] - reach, xy[1] - reach, xy[0] + reach, xy[1] + reach)
 
 
-def _intervals(axes: Axes, points: Sequence[_Point]) -> Iterator[Box]:
-    """Yield the vertical bars of the Wilson intervals."""
-    for point in points:
-        ends = (_pixels(axes, (point.latency.p50_ms, 100 * bound)) for bound in point.accuracy.ci95)
-        (x, low), (_, high) = ends
-        yield (x - 2, low, x + 2, high)
+def _bar(start: XY, end: XY) -> Box:
+    """Return the box of an upright or level line."""
+    wide, high = (2 * (one == other) for one, other in zip(start, end, strict=True))
+    return (start[0] - wide, start[1] - high, end[0] + wide, end[1] + high)
 
 
-def _steps(axes: Axes, front: Sequence[tuple[float, float]]) -> Iterator[Box]:
-    """Yield the level parts of the Pareto line."""
-    for (x, y), (end, _) in itertools.pairwise(_pixels(axes, xy) for xy in front):
-        yield (x, y - 2, end, y + 2)
+def level_parts(front: Sequence[XY]) -> list[tuple[XY, XY]]:
+    """Return the ends of the level parts of a line that steps up from point to point."""
+    return [((x, y), (end, y)) for (x, y), (end, _) in itertools.pairwise(front)]
 
 
 def place_labels(

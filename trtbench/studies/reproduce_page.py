@@ -17,6 +17,7 @@ from trtbench.decide.rank import pareto_front
 from trtbench.disk import write_atomically
 from trtbench.report.figures import png
 from trtbench.report.figures_style import GREY, GRID, new_figure, quieten
+from trtbench.report.scatter import KEEP_OFF, draw_labels, level_parts
 from trtbench.report.tables import Table, to_markdown
 from trtbench.report.units import ABSENT, fixed, percent, signed, significant
 from trtbench.studies.published import published
@@ -365,15 +366,21 @@ def pareto_figure(results: Results, *, by: str) -> Figure:
         if points:
             axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=18, color=colour, label=label)
     front = _front([*ours, *theirs])
-    axes.step([x for x, _, _ in front], [y for _, y, _ in front], where="post", color=GREY, linewidth=1, linestyle="--")
-    for x, y, name in front:
-        axes.annotate(name, (x, y), fontsize=6, rotation=30, xytext=(2, 3), textcoords="offset points")
+    line = [(x, y) for x, y, _ in front]
+    axes.step(*zip(*line, strict=True), where="post", color=GREY, linewidth=1, linestyle="--")
     quieten(axes)
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_xscale("log")
     axes.set_xlabel(f"{'bytes of the file' if by == 'bytes' else 'MACs of one image'} (log scale; left is better)")
     axes.set_ylabel("top-1, % (ours of our images, theirs of theirs)")
     axes.legend(loc="lower right")
+    axes.margins(x=0.12, y=0.12)
+    draw_labels(
+        axes,
+        [(name, (x, y)) for x, y, name in front],
+        points=[((x, y), KEEP_OFF / 2) for x, y, _ in (*ours, *theirs)],
+        lines=level_parts(line),
+    )
     return figure
 
 
