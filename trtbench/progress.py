@@ -157,6 +157,14 @@ def logged(folder: Path, *, argv: Sequence[str], tell: Listener) -> Iterator[Lis
     Yields a listener that passes events on to `tell`. Where nothing but the log is in the folder when an error that was
     foreseen ends the run, the log goes too.
     """
+
+    def heard(event: Event) -> None:
+        if event.state != "progress":
+            took = "" if event.seconds is None else f"{event.seconds:.1f} s"
+            words = " ".join(filter(None, (event.state, event.stage, event.item, took, event.detail)))
+            _LOG.log(_GRAVITY.get(event.state, logging.INFO), "%s", words)
+        tell(event)
+
     file = _LogFile(folder / RUN_LOG, encoding="utf-8", errors="backslashreplace", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     file.setLevel(LEVEL.get())
@@ -166,7 +174,7 @@ def logged(folder: Path, *, argv: Sequence[str], tell: Listener) -> Iterator[Lis
     shown, warnings.showwarning = warnings.showwarning, _log_warning  # type: ignore[assignment]  # to no other file
     try:
         _LOG.info("%s (Python %s, %s)", " ".join(argv), platform.python_version(), platform.platform())
-        yield _Logging(tell)
+        yield heard
     except BaseException as error:
         is_foreseen = isinstance(error, (TrtbenchError, KeyboardInterrupt))
         _LOG.error("ended by %s: %s", type(error).__name__, error, exc_info=None if is_foreseen else error)
@@ -181,20 +189,6 @@ def logged(folder: Path, *, argv: Sequence[str], tell: Listener) -> Iterator[Lis
             logger.removeHandler(file)
         with contextlib.suppress(OSError):
             file.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Logging:
-    """A listener that logs what begins and ends, and passes all on."""
-
-    tell: Listener
-
-    def __call__(self, event: Event) -> None:
-        if event.state != "progress":
-            took = "" if event.seconds is None else f"{event.seconds:.1f} s"
-            words = " ".join(filter(None, (event.state, event.stage, event.item, took, event.detail)))
-            _LOG.log(_GRAVITY.get(event.state, logging.INFO), "%s", words)
-        self.tell(event)
 
 
 def _log_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:

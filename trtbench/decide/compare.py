@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from trtbench.decide.ratios import Ratio, is_measured, quotient
+from trtbench.decide.ratios import Ratio, is_measured, p50_ms, quotient
 from trtbench.errors import ConfigError
 from trtbench.suite import BACKENDS
 
@@ -134,7 +134,7 @@ def compare_stored(first: Row, second: Row, runs: tuple[Sequence[Row], Sequence[
     Both runs timed the anchor, whose file is the same: the ratio of the ratios to it is free of what changed the whole
     machine between the runs, and blind to what changed the anchor itself.
     """
-    medians = Ratio(value=_p50(second) / _p50(first))
+    medians = Ratio(value=p50_ms(second) / p50_ms(first))
     anchors = [_anchor(row, rows) for row, rows in zip((first, second), runs, strict=True)]
     if anchors[0] is None or anchors[1] is None or anchors[0].name != anchors[1].name:
         return medians, "medians of two runs that share no anchor"
@@ -165,11 +165,6 @@ def broken_gates(comparisons: Sequence[Comparison], gates: Gates) -> tuple[Broke
         if gates.inconclusive and one.verdict == "AMBIGUOUS":
             found.append(BrokenGate(name=one.name, key="inconclusive", value=one.ratio))
     return tuple(found)
-
-
-def _p50(row: Row) -> float:
-    assert row.latency is not None, "measured rows have a latency"
-    return row.latency.p50_ms
 
 
 def _anchor(row: Row, rows: Sequence[Row]) -> Row | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbench.bench.spread import Interval
-from trtbench.decide.ratios import Ratio, dense_fp32_of, is_measured, latency_ratio, share_anchor
+from trtbench.decide.ratios import Ratio, dense_fp32_of, is_measured, latency_ratio, p50_ms, share_anchor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -205,14 +205,13 @@ _KNEE = 0.9  # share of the best throughput from which on larger batches gain li
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """One engine over its batch sizes, ascending: its rows, p50 in ms of a batch, and images a second.
+    """One engine over its batch sizes, ascending: its rows, and images a second.
 
     `knee` is the smallest batch that reaches nine tenths of the best throughput. `breaks_even` is the smallest batch
     from which on it is provably faster than the dense FP32 network at every larger one too; None where there is none.
     """
 
     rows: tuple[Row, ...]
-    p50_ms: tuple[float, ...]
     throughput_ips: tuple[float, ...]
     knee: int
     breaks_even: int | None
@@ -241,10 +240,9 @@ def knee(batch_sizes: Sequence[int], throughput_ips: Sequence[float]) -> int:
 
 def _sweep(own: Sequence[Row], rows: Sequence[Row]) -> Sweep:
     sizes = tuple(row.batch_size for row in own)
-    rates = tuple(row.throughput_ips or 1000 * row.batch_size / _p50(row) for row in own)
+    rates = tuple(row.throughput_ips or 1000 * row.batch_size / p50_ms(row) for row in own)
     return Sweep(
         rows=tuple(own),
-        p50_ms=tuple(_p50(row) for row in own),
         throughput_ips=rates,
         knee=knee(sizes, rates),
         breaks_even=_break_even(own, rows),
@@ -261,8 +259,3 @@ def _break_even(own: Sequence[Row], rows: Sequence[Row]) -> int | None:
             return found
         found = row.batch_size
     return found
-
-
-def _p50(row: Row) -> float:
-    assert row.latency is not None, "measured rows have a latency"
-    return row.latency.p50_ms

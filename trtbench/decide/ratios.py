@@ -51,6 +51,12 @@ def is_measured(row: Row) -> bool:
     return row.status == "ok" and row.latency is not None
 
 
+def p50_ms(row: Row) -> float:
+    """Return the median of a measured row."""
+    assert row.latency is not None, "measured rows have a latency"
+    return row.latency.p50_ms
+
+
 def latency_ratio(row: Row, base: Row, *, paired: PairedRatio | None = None) -> Ratio | None:
     """Return the time of `row` over the time of `base`, from the best evidence there is.
 

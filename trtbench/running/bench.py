@@ -111,11 +111,6 @@ class Session:
         self._graphs: dict[str, AccuracyRecord | FidelityRecord] = {}
         self._measured: dict[str, tuple[Row, Measured]] = {}
 
-    @property
-    def files(self) -> list[EngineFile]:
-        """The engines that are measured."""
-        return engine_files(self._built, self._makings.suite)
-
     def score_exactly(self) -> None:
         """Score in exact arithmetic what tells drops apart, and the graphs of the engines that are not run here."""
         self._true_correct = _true_arithmetic(self._makings, self._built, Clock(self._makings.tell))

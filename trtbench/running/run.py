@@ -34,7 +34,7 @@ from trtbench.report.document import Report, read_report
 from trtbench.report.remarks import advice
 from trtbench.report.words import in_words, look_words
 from trtbench.running.again import paired_from
-from trtbench.running.bench import Session
+from trtbench.running.bench import Session, engine_files
 from trtbench.running.plan import built_engines
 from trtbench.store import LISTING
 from trtbench.suite import Suite, options
@@ -131,7 +131,7 @@ def run_suite(
                 session, stopped = Session(makings, built, folder, images=images), None
                 try:
                     with session.watch:
-                        measure_engines(session.files, session.bench, found=session.found)
+                        measure_engines(engine_files(built, suite), session.bench, found=session.found)
                     session.score_exactly()
                     session.sample_on(*session.rows(built, session.found))
                     session.build_again(session.rows(built, session.found)[0])
