@@ -1,25 +1,4 @@
-"""The exception tree and its exit codes; nothing here prints or exits.
-
-TrtbenchError                     exit
-* ConfigError                     2   a suite, an option or an argument is wrong
-  + DataError                     2   images or labels are missing, truncated or too few
-  + CheckpointError               2   a checkpoint cannot be read or does not fit the model
-* RowError                        3   one row cannot be made; the others go on
-  + LeakError                     3   calibration images overlap with test or validation
-  + GraphError                    3   export, Q/DQ insertion or the lint failed
-  + CalibrationError              3   ranges could not be collected
-  + EngineError                   3   a build or a run failed
-    - ProviderError               3   the runtime fell back to another device in silence
-    - SidecarError                3   an engine does not match its sidecar or this machine
-    - WorkerError                 3   a worker process died
-    - DeviceError                 3   CUDA cannot be used, or one of its calls failed
-    - OutOfMemoryError            3   the device or the host ran out of memory
-  + UnsupportedError              3   this backend cannot do what the row asks
-* StoreError                      3   an artefact cannot be written or read (a full disk, a lock)
-* GateError                       4   a limit on drop, latency or regression broke
-* CapabilityError                 5   a GPU, a package or a precision was demanded and is absent
-* InconclusiveError               6   the measurement cannot decide
-"""
+"""The exception tree and its exit codes, inherited where a class has none of its own; nothing here prints or exits."""
 
 from __future__ import annotations
 

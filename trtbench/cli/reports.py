@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trtbench.cli.given import Given, takes
-from trtbench.cli.options import (
-    DECISION,
-    JsonOption,
-    JunitOption,
-    MlflowOption,
-    RunArgument,
-    output_option,
-)
+from trtbench.cli.options import DECISION, JsonOption, JunitOption, MlflowOption, RunArgument, output_option
 from trtbench.cli.screen import Screen, say, show, show_json, show_table
 from trtbench.errors import ConfigError, GateError, InconclusiveError
 from trtbench.jsonable import without_secrets

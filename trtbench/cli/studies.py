@@ -190,13 +190,7 @@ def reproduce(
     """Make and score a source study's networks, and show what the study published beside them."""
     from trtbench.fleet import opened
     from trtbench.studies.published import published
-    from trtbench.studies.reproduce import (
-        measured_rows,
-        reproduce_suite,
-        restricted,
-        write_bundle,
-        write_reproduction,
-    )
+    from trtbench.studies.reproduce import measured_rows, reproduce_suite, restricted, write_bundle, write_reproduction
     from trtbench.studies.reproduce_page import read_results, study_tables
 
     whole, places = opened(suite, places_of(out, engines, None))

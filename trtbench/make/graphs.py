@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trtbench.disk import write_atomically
 from trtbench.errors import ConfigError, GraphError, UnsupportedError
 from trtbench.make.calibration import CalibrationSet, RangesFacts, calibration_set, ranges_of
-from trtbench.make.networks import (
-    WEIGHTS,
-    FitFacts,
-    Training,
-    epoch_listener,
-    training_for,
-    variant_network,
-)
+from trtbench.make.networks import WEIGHTS, FitFacts, Training, epoch_listener, training_for, variant_network
 from trtbench.make.recipe import Aside, Facts, Given, Ingredient, recipe
 from trtbench.make.refine import QdqOptions, quantize
 from trtbench.precision import PRECISIONS

@@ -14,14 +14,7 @@ from trtbench.report.units import ABSENT, decibels, fixed, megabytes, millions, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from trtbench.rows import (
-        CalibrationRecord,
-        FidelityRecord,
-        LatencyRecord,
-        LoadRecord,
-        Row,
-        ScoreRecord,
-    )
+    from trtbench.rows import CalibrationRecord, FidelityRecord, LatencyRecord, LoadRecord, Row, ScoreRecord
 
     Value = str | float | bool | tuple[float, ...] | Mapping[str, Any] | None
 

@@ -308,14 +308,8 @@ TERMINAL = (
     *(*_GAINS, "engine_bytes", "marks"),
 )
 FIDELITY = (
-    "score",
-    "score_drop",
-    "score_drop_upper",
-    "fidelity_db",
-    "fidelity_low_db",
-    "fidelity_worst",
-    "fidelity_max_error",
-    "fidelity_agreement",
+    *("score", "score_drop", "score_drop_upper", "fidelity_db", "fidelity_low_db", "fidelity_worst"),
+    *("fidelity_max_error", "fidelity_agreement"),
 )
 ENGINES = (
     *(*ENGINE, "batch_size", "cut", "top1", "drop_pp", "loss", *FIDELITY, "engine_bytes", "params", "macs", "marks"),

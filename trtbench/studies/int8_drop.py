@@ -6,13 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbench.bench.paired_drop import drop_upper_bound
-from trtbench.calibrate.exclusion import (
-    Exclusion,
-    lost_and_gained,
-    noise_share,
-    powers,
-    signal_to_noise_db,
-)
+from trtbench.calibrate.exclusion import Exclusion, lost_and_gained, noise_share, powers, signal_to_noise_db
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
