@@ -420,7 +420,6 @@ def _counted(makings: Makings, checkpoint: Path) -> dict[str, Any]:
 
 
 def _true_counts(makings: Makings, graph: Path) -> dict[str, Any]:
-    """Count a graph's right answers on the test split, each node computed as the standard defines it."""
     return _counts(true_logits(graph, makings), makings.dataset.test.labels)
 
 

@@ -183,7 +183,6 @@ class Verb:
         return {name.replace("-", "_"): option for name, option in found.items()}
 
     def _part(self, option: FieldOption) -> int:
-        """Return the number of an option's part."""
         return next(index for index, one in enumerate(self.sections) if option.keys[0].startswith(f"{one.key}."))
 
     def _own(self) -> Iterator[inspect.Parameter]:
@@ -247,7 +246,6 @@ def _refuse(rules: Mapping[str, tuple[str, Only | None]], values: Mapping[str, A
 
 
 def _label(parameter: inspect.Parameter) -> str:
-    """Return what people call an option or an argument."""
     extras = get_args(parameter.annotation)[1:]
     argument = next((one for one in extras if isinstance(one, ArgumentInfo)), None)
     if argument is not None:
@@ -300,7 +298,6 @@ class FieldOption:
 
     @property
     def _item(self) -> Any:
-        """The type of each of several values."""
         return next(_members(get_args(one)[0])[0] for one in self.members if get_origin(one) is tuple)
 
     def read(self, value: Any) -> Any:

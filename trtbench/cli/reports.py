@@ -233,6 +233,5 @@ def publish(report: Report, folder: Path, *, junit: Path | None, mlflow: str | N
 
 
 def _step_summary() -> Path | None:
-    """Return the file GitHub gives a step for its summary, where there is one."""
     named = os.environ.get("GITHUB_STEP_SUMMARY")
     return Path(named) if named else None

@@ -300,7 +300,6 @@ def _trains(key: str) -> bool:
 
 
 def _sparse(given: Given, method: str, *, is_second_order: bool) -> dict[str, Any]:
-    """Return the variant that a method's name and its options stand for."""
     if method not in _SPARSE_METHODS:
         expected = " or ".join(_SPARSE_METHODS)
         raise ConfigError("--method", expected=expected, got=repr(method), cure="name one of these")

@@ -226,7 +226,6 @@ def reproduce(
 
 
 def _placement(name: str | None, precision: str) -> Runtime | None:
-    """Return the placement that was asked for."""
     from trtbench.precision import PLACEMENTS
 
     if precision != "int8":
@@ -239,7 +238,6 @@ def _placement(name: str | None, precision: str) -> Runtime | None:
 
 
 def _suite(target: str | None, given: Given) -> Suite:
-    """Return the suite of a run, a file or one model."""
     from trtbench.report.document import read_report
     from trtbench.suite import load_suite, parse_suite
 

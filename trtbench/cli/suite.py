@@ -280,7 +280,6 @@ def init(
 
 
 def _require_there(values: Mapping[str, Any]) -> None:
-    """Refuse what is named and not there."""
     named = (("model.name", "onnx:"), ("model.checkpoint", ""), ("data.source", "folder:"), ("data.source", "images:"))
     for key, prefix in named:
         value = str(values.get(key, ""))
@@ -354,7 +353,6 @@ def _measure(
     junit: Path | None,
     mlflow: str | None,
 ) -> None:
-    """Score and time every engine of a suite, building what is not there, and write the report."""
     from trtbench.running import run_suite
 
     check_mlflow(mlflow)
@@ -369,7 +367,6 @@ def _measure(
 
 
 def _measure_fleet(suite: str, places: Places, on: str, *, as_json: bool) -> None:
-    """Run a suite over a cluster, and put the reports of its devices into one matrix."""
     from trtbench.fleet.cluster import run_on_ray
 
     scheduler, _, address = on.partition(":")

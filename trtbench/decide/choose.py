@@ -252,7 +252,6 @@ def _other_objectives(
 
 
 def _has(row: Row, objective: Objective) -> bool:
-    """Whether the figure that an objective ranks by was measured."""
     assert row.latency is not None
     figures = {"p99_ms": row.latency.p99_ms, "throughput": row.throughput_ips, "engine_bytes": row.engine_bytes}
     return figures.get(objective, 0) is not None

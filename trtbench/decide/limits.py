@@ -251,7 +251,6 @@ def _unmeasured(row: Row, decision: DecisionConfig) -> Obstacle | None:
 
 
 def _lacking(row: Row, decision: DecisionConfig) -> Obstacle | None:
-    """Return which figure that a limit or the objective needs was not measured."""
     for obstacle, (key, objective) in _NEEDS.items():
         is_needed = getattr(decision, key) is not None or decision.objective == objective
         if is_needed and _VALUES[key](row) is None:

@@ -158,8 +158,6 @@ class _Asking:
 
 
 class _Run:
-    """One suite on one cluster."""
-
     def __init__(
         self, ray: Any, suite: Suite, places: Places, *, argv: Sequence[str], now: datetime, tell: Listener
     ) -> None:
@@ -361,7 +359,6 @@ def _reason(error: Any) -> str:
 
 
 def _here() -> str:
-    """Return the name of the node that a task runs on."""
     context = _optional.load("ray").get_runtime_context()
     listed = next(one for one in _optional.load("ray").nodes() if one["NodeID"] == context.get_node_id())
     return f"{listed.get('NodeName') or listed['NodeManagerHostname']} ({listed['NodeID'][:6]})"

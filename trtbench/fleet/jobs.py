@@ -135,7 +135,6 @@ def open_job(path: Path, places: AnyPlaces) -> tuple[Suite, AnyPlaces]:
 
 
 def _check(folder: Path) -> None:
-    """Compare every file with the listing; ValueError where they differ."""
     document = read_json(folder / JOB)
     if document["format"] != _FORMAT:
         raise ValueError(f"format {document['format']}, not {_FORMAT}")

@@ -287,7 +287,6 @@ def calibration_pixels(makings: Makings) -> Artefact[PixelsFacts]:
 
 
 def _observed(graph: Ingredient, images: CalibrationSet, exclude: tuple[str, ...]) -> dict[str, Histogram]:
-    """Observe every activation that a placement may quantize."""
     import onnx
 
     from trtbench.calibrate.ranges import collect_histograms

@@ -354,7 +354,6 @@ def _network_facts(makings: Makings, plan: EnginePlan) -> dict[str, Any]:
 
 
 def _calibration_record(makings: Makings, plan: EnginePlan) -> CalibrationRecord | None:
-    """Return how the Q/DQ graph behind an engine was calibrated."""
     if not PRECISIONS[plan.precision].is_int8 or PRECISIONS[plan.precision].calibrates_itself:
         return None
     runtime = BACKENDS[plan.backend].placement

@@ -132,22 +132,18 @@ def option_gains(makings: Makings, variant: Variant, *, runtime: Runtime) -> Art
 def calibration_notes(makings: Makings, variant: Variant, *, precision: str, runtime: Runtime) -> tuple[str, ...]:
     """Return what an int8 row has to say of its calibration: short classes, and what each option brought."""
     short = manifest(makings).facts.notes
-    if PRECISIONS[precision].calibrates_itself:  # TensorRT's own calibrator knows none of the options
-        return short
-    return (*short, *_gain_notes(option_gains(makings, variant, runtime=runtime)))
-
-
-def _gain_notes(gains: Artefact[GainsFacts] | None) -> tuple[str, ...]:
-    """Say in one sentence an option what it brought."""
+    # TensorRT's own calibrator knows none of the options
+    gains = None if PRECISIONS[precision].calibrates_itself else option_gains(makings, variant, runtime=runtime)
     if gains is None:
-        return ()
+        return short
     facts = gains.facts
-    return tuple(
+    brought = (
         f"calibration.{name}: {facts.with_all.correct} of {facts.total} validation images right, "
         f"{without.correct} without it, {facts.in_float.correct} in FP32; squared error of the logits "
         f"{facts.with_all.logits_mse:.3g}, {without.logits_mse:.3g} without it"
         for name, without in facts.without.items()
     )
+    return (*short, *brought)
 
 
 def _score(logits: Any, reference: Any, split: Split) -> Score:

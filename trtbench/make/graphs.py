@@ -339,7 +339,6 @@ def before(variant: Variant) -> DenseVariant:
 
 
 def _method_graph(makings: Makings, variant: Variant) -> Artefact[GraphFacts]:
-    """Return the graph of a kind that makes one."""
     settled = variant.settled(builds_int8=makings.suite.builds_int8)
     training, is_calibrated = training_for(makings, settled), settled.reads_images()
     return makings.book.make(

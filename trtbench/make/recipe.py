@@ -301,7 +301,6 @@ def _adapter(recipe: Recipe[P, F]) -> TypeAdapter[F]:
 
 
 def _typed(recipe: Recipe[P, F], artefact: Artefact[Any]) -> Artefact[F]:
-    """Read the facts of an artefact back as the record they were."""
     try:
         facts = _adapter(recipe).validate_json(json.dumps(artefact.facts), strict=True)
     except ValidationError as error:

@@ -271,7 +271,6 @@ def quantize(
 def _reconstructed(
     proto: onnx.ModelProto, plan: QdqPlan, amax: Mapping[str, float], options: QdqOptions, images: CalibrationSet
 ) -> onnx.ModelProto:
-    """Return the float graph with weights on their grids, rounded layer by layer."""
     grids = constants(insert_qdq(proto, plan, amax, weights=options.weights).graph)
     weights: dict[str, NDArray[np.float32]] = {}
     for layers in _within_memory(list(reconstructions(proto, plan)), proto):

@@ -192,7 +192,6 @@ def rescue(makings: Makings, variant: Variant, *, runtime: Runtime) -> Rescue | 
 
 
 def _cost(found: Rescue) -> tuple[float, float]:
-    """Rank by what is lost, then by noise."""
     return found.after.drop_pp, found.after.noise
 
 
@@ -208,18 +207,30 @@ def _without_cost(plain: Rescue, variant: Variant, runtime: Runtime) -> Iterator
 
 def _with_layers(start: Rescue, variant: Variant, runtime: Runtime, *, max_drop_pp: float) -> Rescue:
     """Return a rescue with the cheapest layers in higher precision that bring the drop within a limit."""
-    facts = _exclusion(start.makings, variant, runtime, max_drop_pp=max_drop_pp)
+    before, config = start.makings, start.makings.suite.calibration
+    facts = before.book.make(
+        searched,
+        f"{variant.name}/int8 for {runtime}",
+        in_float=calibrated_graph(before, variant),
+        quantized=quantized_graph(before, variant, runtime=runtime),
+        ranges=ranges(before, variant),
+        runtime=runtime,
+        weights=config.weights,
+        exclude=config.exclude,
+        split=before.dataset.validation,
+        preprocessing=before.dataset.preprocessing,
+        batch_size=config.batch_size,
+        max_drop_pp=max_drop_pp,
+    ).facts
     if not facts.nodes:
         return start
-    makings = start.makings.excluding((*start.makings.suite.calibration.exclude, *facts.nodes))
+    makings = before.excluding((*config.exclude, *facts.nodes))
     beside = f", with {start.kept}" if start.kept else ""
     kept = f"{len(facts.nodes)} of {facts.layers} layers in fp32 ({100 * facts.macs_share:.1f} % of MACs{beside})"
-    return replace(start, makings=makings, kept=kept, after=_measured(start.makings, makings, variant, runtime))
+    return replace(start, makings=makings, kept=kept, after=_measured(before, makings, variant, runtime))
 
 
 class _Images:
-    """Validation images as a graph reads them."""
-
     def __init__(self, split: Split, preprocessing: Preprocessing, batch_size: int) -> None:
         self._split, self._preprocessing, self._size = split, preprocessing, batch_size
 
@@ -233,7 +244,6 @@ class _Images:
 
 
 def _measured(makings: Makings, other: Makings, variant: Variant, runtime: Runtime) -> Loss:
-    """Return what the INT8 graph of other makings loses on validation."""
     return makings.book.make(
         lost_images,
         f"{variant.name}/int8 for {runtime}",
@@ -242,24 +252,6 @@ def _measured(makings: Makings, other: Makings, variant: Variant, runtime: Runti
         split=makings.dataset.validation,
         preprocessing=makings.dataset.preprocessing,
         batch_size=makings.suite.calibration.batch_size,
-    ).facts
-
-
-def _exclusion(makings: Makings, variant: Variant, runtime: Runtime, *, max_drop_pp: float) -> ExclusionFacts:
-    config = makings.suite.calibration
-    return makings.book.make(
-        searched,
-        f"{variant.name}/int8 for {runtime}",
-        in_float=calibrated_graph(makings, variant),
-        quantized=quantized_graph(makings, variant, runtime=runtime),
-        ranges=ranges(makings, variant),
-        runtime=runtime,
-        weights=config.weights,
-        exclude=config.exclude,
-        split=makings.dataset.validation,
-        preprocessing=makings.dataset.preprocessing,
-        batch_size=config.batch_size,
-        max_drop_pp=max_drop_pp,
     ).facts
 
 

@@ -53,7 +53,6 @@ def _has_worst_class(row: Row) -> bool:
 
 
 def _timings(rows: Sequence[Row]) -> list[Line]:
-    """Return a line for each way that each row was timed in."""
     return [
         Line(row=row, rows=rows, latency=latency)
         for row in rows

@@ -77,15 +77,15 @@ def write_raw(folder: Path, row: Row, measured: Measured) -> None:
     Raises:
         StoreError: the folder cannot be written.
     """
-    samples = {}
-    for way in measured.ways:
-        timed = measured.timed_as(way)
-        if timed is not None:
-            samples[f"{way.scope} {way.mode}"] = {
-                "blocks_ns": [block.tolist() for block in timed.blocks],
-                "processes": list(timed.processes),
-                "spans_ns": [list(span) for span in timed.spans],
-            }
+    samples = {
+        f"{way.scope} {way.mode}": {
+            "blocks_ns": [block.tolist() for block in timed.blocks],
+            "processes": list(timed.processes),
+            "spans_ns": [list(span) for span in timed.spans],
+        }
+        for way in measured.ways
+        if (timed := measured.timed_as(way)) is not None
+    }
     raw: dict[str, Any] = {"row": row.name, "samples": samples, "predictions": measured.predictions}
     write_atomically(_path(folder, row), json.dumps(raw))
 

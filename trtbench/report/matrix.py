@@ -157,7 +157,6 @@ def _words(cell: Cell | None) -> str:
 
 
 def _changes(columns: Sequence[Machine]) -> list[str]:
-    """Tell where another row wins than on the first machine."""
     first, *others = columns
     lines = [f"{_WINNER} ships {first.winner or 'nothing'} on {first.machine}."]
     for column in others:
@@ -179,7 +178,6 @@ def _for_all(columns: Sequence[Machine], name: str | None) -> str:
 
 
 def _doubts(reports: Sequence[Report]) -> list[str]:
-    """Tell what makes columns hard to compare."""
     lines = []
     if len({(one.decision.max_drop_pp, one.decision.objective, one.decision.batch_size) for one in reports}) > 1:
         lines.append("The reports were decided under different limits or objectives; winners are each report's own.")

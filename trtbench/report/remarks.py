@@ -217,7 +217,6 @@ def _cause(row: Row, base: Row, measured: Sequence[Row]) -> str:
 
 
 def _rate(row: Row) -> float:
-    """Return the GMAC a second of a row."""
     assert row.latency is not None, "measured rows have a latency"
     return (row.macs or 0) * row.batch_size / row.latency.p50_ms / 1e6
 

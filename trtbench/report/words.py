@@ -175,7 +175,6 @@ def gate_clause(broken: BrokenGate) -> str:
 
 
 def _ship(choice: Choice, winner: Row) -> str:
-    """Say which row to ship, and what it is worth."""
     assert winner.latency is not None
     facts = [f"{significant(winner.latency.p50_ms)} ms"]
     if choice.dense is not None:
@@ -225,7 +224,6 @@ def _reasons(choice: Choice) -> Iterator[str]:
 
 
 def _nothing_qualifies(rows: Sequence[Row], choice: Choice) -> str:
-    """Say that nothing may be shipped, and what came closest."""
     closest = choice.closest
     if closest is None:
         statuses = Counter(row.status for row in rows if row.role == "candidate" and row.status != "ok")
@@ -250,7 +248,6 @@ def _brief(broken: HeldLimit) -> str:
 
 
 def _reason(loser: Assessment, choice: Choice) -> str:
-    """Say why a row is not the one to ship."""
     if loser.obstacle == "same_file":
         first = next(row for row in choice.compared if row.engine_sha256 == loser.row.engine_sha256)
         return f"the same file as {short_name(first)}: what differs between the two is noise"
@@ -269,7 +266,6 @@ def _reason(loser: Assessment, choice: Choice) -> str:
 
 
 def _obstacle(obstacle: Obstacle, row: Row, decision: DecisionConfig) -> str:
-    """Say what keeps a row from being compared."""
     if obstacle == "role":
         return _ROLES[row.role]
     if obstacle == "status":
@@ -284,7 +280,6 @@ def _obstacle(obstacle: Obstacle, row: Row, decision: DecisionConfig) -> str:
 
 
 def _limit_clause(broken: HeldLimit, row: Row, choice: Choice) -> str:
-    """Say what a row has against the limit that it breaks."""
     value, limit = significant(broken.value), significant(broken.limit)
     if broken.key in _CLAUSES:
         return _CLAUSES[broken.key].format(value=value, limit=limit)
@@ -318,7 +313,6 @@ def _unproven(broken: HeldLimit, accuracy: AccuracyRecord, choice: Choice) -> st
 
 
 def _change(change: Change, choice: Choice) -> str:
-    """Say one change that would let another row win."""
     name = short_name(change.row)
     if isinstance(change, OtherLimit):
         limit = getattr(choice.decision, change.key)

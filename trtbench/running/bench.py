@@ -182,7 +182,6 @@ class Session:
         return None
 
     def _again(self, built: Sequence[BuiltEngine]) -> tuple[tuple[Row, ...], dict[str, Timing]]:
-        """Measure more engines, beside the others."""
         with self.watch:
             found = measure_engines(engine_files(built, self._makings.suite), self.bench)
         return self.rows(built, found)

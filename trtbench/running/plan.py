@@ -340,7 +340,6 @@ def _representing(row: Row, plans: Sequence[EnginePlan], measured: Sequence[Row]
 
 
 def _others(makings: Makings, plan: EnginePlan) -> list[BuiltEngine]:
-    """Build an engine again, as often as is asked, each time as another file."""
     found = []
     for number in range(2, plan.config.builds + 1):
         again = replace(plan, build=number)

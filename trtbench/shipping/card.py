@@ -88,7 +88,6 @@ def _facts(described: Mapping[str, Any], row: Row) -> Iterator[tuple[str, str]]:
 
 
 def _framing(fit: Mapping[str, Any]) -> str:
-    """Say how a picture becomes pixels, in the words of a card."""
     height, width = (fit["size"],) * 2 if isinstance(fit["size"], int) else fit["size"]
     cut = f"the middle of {fit['crop_ratio']:g} of it" if fit["crop_ratio"] else "all of it"
     more = ("" if fit["antialias"] else ", no antialias") + (", rotated by EXIF" if fit["exif_rotation"] else "")

@@ -226,7 +226,6 @@ def _opened(path: Path, settings: Mapping[str, Any], *, classes: Sequence[str], 
 
 
 def _listed(images: Images) -> list[OneImage]:
-    """Return one or several images as a list of them."""
     if isinstance(images, np.ndarray):
         return [images] if images.ndim == _AXES else list(images)
     if isinstance(images, (str, PathLike, Image.Image)):

@@ -140,7 +140,6 @@ def ship_row(
 
 
 def _load(folder: Path, cargo: _Cargo, *, licence: str | None, triton: Path | None, tell: Listener) -> None:
-    """Fill a bundle, prove it, and seal it."""
     row = cargo.row
     described = _described(cargo, licence=licence)
     with storing(folder):
@@ -262,7 +261,6 @@ def _graph(makings: Makings, sidecar: Sidecar) -> Path:
 
 
 def _why_not_run(engine: Path, sidecar: Sidecar, row: Row) -> str:
-    """Return why an engine cannot run here; "" where it can."""
     if row.status == "built":
         return row.reason or "it was not run"
     try:
@@ -274,7 +272,6 @@ def _why_not_run(engine: Path, sidecar: Sidecar, row: Row) -> str:
 
 
 def _described(cargo: _Cargo, *, licence: str | None) -> dict[str, Any]:
-    """Return the fields of the bundle, but its proof and its files."""
     row, sidecar, report, suite = cargo.row, cargo.sidecar, cargo.report, cargo.origin.suite
     scored, is_run = row.accuracy, row.status == "ok"
     profile = sidecar.options.get("profile")

@@ -301,7 +301,6 @@ class _Study:
                 yield StudyPoint(method=method, sampling=sampling, per_class=size, seed=seed, effect=effect)
 
     def _ranges(self, order: NDArray[np.int64]) -> Artefact[NoFacts]:
-        """Return the ranges of every method and size of one chain, from one pass over its images."""
         config, dataset = self._makings.suite.calibration, self._makings.dataset
         return Book(self._makings.book.store).make(
             chained,

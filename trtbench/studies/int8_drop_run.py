@@ -134,7 +134,6 @@ def _int8_engines(makings: Makings, variant: Variant) -> dict[Runtime, EnginePla
 
 
 def _layers(makings: Makings, placement: Placement, truth: TrueArithmetic) -> Iterator[LayerEffect]:
-    """Yield each layer's effects on validation, in the order of the graph."""
     nodes = placement.nodes
     accumulated = truth.tensor_snr_db(placement.graph(()), [node.output for node in nodes])
     progress = Countdown(makings.tell, stage="explain layers", total=2 * len(nodes))

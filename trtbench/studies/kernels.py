@@ -311,7 +311,6 @@ def saturate(folder: Path, *, graph: Given[onnx.ModelProto], layers: tuple[str, 
 
 
 def _work(engine: Path, backend: str, images: Path, *, count: int, logits: Path, under: Sequence[str]) -> None:
-    """Let a worker score an engine on so many images."""
     preparing = {"backend": place_of(backend), "engine": str(engine), "images": str(images)}
     with Workers(under=under) as workers:
         worker = workers.start(engine.name, log=engine.with_suffix(".log"), preparing=preparing)
