@@ -11,7 +11,6 @@ rounds no codes. ModelOpt's AutoCast is NVIDIA's own, in an optional package.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from copy import deepcopy
 from dataclasses import dataclass
@@ -56,28 +55,25 @@ class HalfGraph:
     kept: tuple[tuple[str, str], ...]
 
 
-def to_half(
-    proto: onnx.ModelProto, *, dtype: HalfType, keep: Collection[str] = (), method: Method = "trtbench"
-) -> HalfGraph:
+def to_half(proto: onnx.ModelProto, *, dtype: HalfType, method: Method = "trtbench") -> HalfGraph:
     """Convert a graph to half precision.
 
     Args:
         proto: a valid float or Q/DQ graph, weights inside; it is not changed. Where its opset lacks the half type
             (BF16 convolutions before 22, FP16 Q/DQ before 19) the result has a later one.
         dtype: fp16 or bf16.
-        keep: names of nodes that stay in FP32.
         method: our rules (`half_rules`), or ModelOpt's AutoCast, an optional package.
 
     Raises:
-        GraphError: the graph is not valid or cannot be converted, or `keep` names no node of it.
+        GraphError: the graph is not valid or cannot be converted.
         UnsupportedError: a Q/DQ graph in BF16 or by ModelOpt, or ModelOpt is absent.
     """
     _require_convertible(proto, dtype=dtype, method=method)
     if method == "modelopt":
-        return _judged(_checked(_autocast(proto, dtype=dtype, keep=keep)), dtype=dtype)
+        return _judged(_checked(_autocast(proto, dtype=dtype)), dtype=dtype)
     ready = _typed(_raised(_lifted(proto), dtype=dtype))
     seen, types = view(ready), element_types(ready.graph)
-    plan = plan_half(seen, types, dtype=dtype, keep=keep)
+    plan = plan_half(seen, types, dtype=dtype)
     constants = half_constants(seen, quantizers=plan.halves) if dtype == "fp16" else {}
     halved = _Rewriter(ready, plan, types, half=FORMATS[dtype], constants=constants).rewritten()
     kept = [(node_name(seen.maker[key]), plan.kept[key]) for key in plan.computing if key in plan.kept]
@@ -307,8 +303,8 @@ def half_constants(seen: GraphView, *, quantizers: Collection[str]) -> Mapping[t
     return found
 
 
-def _autocast(proto: onnx.ModelProto, *, dtype: HalfType, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """Convert a float graph with AutoCast; `keep` names nodes that stay in FP32 besides those AutoCast keeps."""
+def _autocast(proto: onnx.ModelProto, *, dtype: HalfType) -> onnx.ModelProto:
+    """Convert a float graph with AutoCast."""
     try:
         module = _optional.load("modelopt.onnx.autocast")
     except CapabilityError as error:
@@ -321,7 +317,6 @@ def _autocast(proto: onnx.ModelProto, *, dtype: HalfType, keep: Collection[str] 
             found: onnx.ModelProto = module.convert_to_mixed_precision(
                 onnx_path=str(path),
                 low_precision_type=dtype,
-                nodes_to_exclude=[f"^{re.escape(name)}$" for name in keep],
                 keep_io_types=True,
                 providers=["cpu"],
             )

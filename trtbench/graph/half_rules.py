@@ -16,12 +16,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
-from trtbench.errors import GraphError
 from trtbench.graph.reference import run_reference
-from trtbench.graph.view import LAYERS, LEVELS, QUANTIZERS, WITHOUT_BF16, element_types, node_name
+from trtbench.graph.view import LAYERS, LEVELS, QUANTIZERS, WITHOUT_BF16, element_types
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -108,19 +107,14 @@ class HalfPlan:
     computing: tuple[str, ...]
 
 
-def plan_half(seen: GraphView, types: Mapping[str, int], *, dtype: HalfType, keep: Collection[str] = ()) -> HalfPlan:
+def plan_half(seen: GraphView, types: Mapping[str, int], *, dtype: HalfType) -> HalfPlan:
     """Decide for every node.
 
     Args:
         seen: the graph, of the opset it will have.
         types: the element type of every tensor.
         dtype: the half format.
-        keep: names of nodes that stay in FP32.
-
-    Raises:
-        GraphError: `keep` names a node that is not there.
     """
-    _require_known(seen, keep)
     halves: dict[str, Operands] = {}
     kept: dict[str, str] = {}
     # Backwards, since a Q/DQ pair is what its readers are.
@@ -132,7 +126,7 @@ def plan_half(seen: GraphView, types: Mapping[str, int], *, dtype: HalfType, kee
         if node.op_type in QUANTIZERS:
             reason = "" if _is_read_in_half(seen, key, kept) else "all that reads it stays in FP32"
         else:
-            reason = _reason(seen, node, dtype=dtype, keep=keep)
+            reason = _reason(seen, node, dtype=dtype)
         if not reason and operands is None:
             reason = f"{node.op_type} of opset {seen.opset} takes no {dtype.upper()}"
         if reason or operands is None:
@@ -145,16 +139,6 @@ def plan_half(seen: GraphView, types: Mapping[str, int], *, dtype: HalfType, kee
         kept=kept,
         computing=tuple(key for key in order if key in halves or key in kept),
     )
-
-
-def _require_known(seen: GraphView, keep: Collection[str]) -> None:
-    if unknown := sorted(set(keep) - {node_name(node) for node in seen.nodes}):
-        raise GraphError(
-            f"nodes to keep in FP32: {', '.join(unknown[:5])}",
-            expected="names of nodes of the graph",
-            got="none of that name",
-            cure="name them as `trtbench inspect` or Netron shows them",
-        )
 
 
 def _tensors(node: onnx.NodeProto) -> Iterator[str]:
@@ -189,9 +173,7 @@ def _operands(seen: GraphView, node: onnx.NodeProto, types: Mapping[str, int], *
     return Operands(inputs=chosen[0], outputs=chosen[1]) if any(chosen) else None
 
 
-def _reason(seen: GraphView, node: onnx.NodeProto, *, dtype: HalfType, keep: Collection[str]) -> str:
-    if node_name(node) in keep:
-        return "asked for"
+def _reason(seen: GraphView, node: onnx.NodeProto, *, dtype: HalfType) -> str:
     if node.op_type in SENSITIVE:
         return f"{node.op_type} sums or raises to powers: its range is FP32's"
     if dtype == "bf16" and node.op_type in WITHOUT_BF16:
