@@ -76,7 +76,8 @@ def _measured(graph: Path, images: NDArray[np.float32], *, rounds: int) -> dict[
     forward = _forward(graph)
 
     def calibrate(method: Method, count: int = _IMAGES) -> None:
-        thresholds(collect_histograms(iterate_activations(graph, tensors, _read(images, count))), method=method)
+        values = iterate_activations(onnx.load(graph), tensors, _read(images, count))
+        thresholds(collect_histograms(values), method=method)
 
     seconds: dict[str, list[float]] = {name: [] for name in ("forward", *_METHODS)}
     for _ in range(rounds):

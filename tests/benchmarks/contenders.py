@@ -70,7 +70,8 @@ def trtbench(options: argparse.Namespace, batches: Iterator[NDArray[np.float32]]
     tensors = activation_tensors(plan_qdq(onnx.load(options.graph)))
     load()
     watch.start()
-    amax = thresholds(collect_histograms(iterate_activations(options.graph, tensors, batches)), method=options.method)
+    values = iterate_activations(onnx.load(options.graph), tensors, batches)
+    amax = thresholds(collect_histograms(values), method=options.method)
     watch.stop()
     return {"tensors": len(amax)}
 

@@ -35,7 +35,6 @@ from trtbench.compress.reconstruct import (
     code_range,
     descend,
     error,
-    quantize_by_source,
     reconstruct,
     refit,
     source_layers,
@@ -98,12 +97,12 @@ def test_two_bits_by_hand() -> None:
 def test_the_source_leaves_head_and_classifier_in_float() -> None:
     model = build_model("resnet20", num_classes=10)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    done = quantize_by_source(model, scheme="symmetric", bits=3)
+    made, done = by_source(model, scheme="symmetric", bits=3), source_layers(model)
     assert len(done) == 20  # 18 of the blocks, 2 shortcuts
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {f"{name}.weight" for name in done}
     assert set(weight_layers(model)) - set(source_layers(model)) == {"conv1", "fc"}
-    assert by_source(model, scheme="symmetric", bits=3).float_layers == ("conv1", "fc")
+    assert made.float_layers == ("conv1", "fc")
 
 
 def test_code_ranges() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from trtbench.engines.onnxruntime import iterate_graph_activations, sessions
+from trtbench.engines.onnxruntime import iterate_activations, sessions
 from trtbench.engines.onnxruntime.sessions import start
 from trtbench.errors import EngineError
 from trtbench.graph.reference import onnxruntime, run_reference
@@ -56,7 +56,7 @@ def test_the_shortcut_of_an_odd_width_is_an_output() -> None:
     """ONNX Runtime's blocking by channels loses it on CPUs with AVX-512."""
     batch = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
 
-    found = list(iterate_graph_activations(_residual_block(), _INNER, iter([batch])))
+    found = list(iterate_activations(_residual_block(), _INNER, iter([batch])))
 
     wanted = run_reference(_residual_block(), {"input": batch}, outputs=_INNER)
     for tensor in _INNER:
@@ -76,7 +76,7 @@ def test_what_is_refused_at_the_highest_level_is_computed_one_below(monkeypatch:
     monkeypatch.setattr(sessions, "start", refusing)
     batch = np.zeros((1, 3, 8, 8), np.float32)
 
-    assert list(next(iterate_graph_activations(_residual_block(), _INNER, iter([batch])))) == ["down"]
+    assert list(next(iterate_activations(_residual_block(), _INNER, iter([batch])))) == ["down"]
 
     known = onnxruntime().GraphOptimizationLevel
     assert levels == [known.ORT_ENABLE_ALL, known.ORT_ENABLE_EXTENDED]

@@ -178,7 +178,7 @@ def test_activations_are_those_of_the_float_graph_batch_by_batch(
 ) -> None:
     batches = [images[:4], images[4:]]
 
-    found = list(iterate_activations(float_graph, ("input", "r", "logits"), iter(batches)))
+    found = list(iterate_activations(onnx.load(float_graph), ("input", "r", "logits"), iter(batches)))
 
     for batch, values in zip(batches, found, strict=True):
         expected = run_reference(onnx.load(float_graph), {"input": batch}, outputs=("r", "logits"))

@@ -11,7 +11,7 @@ import pytest
 from trtbench.calibrate.manifest import sample_balanced
 from trtbench.calibrate.ranges import collect_histograms, thresholds
 from trtbench.data import normalise
-from trtbench.engines.onnxruntime import iterate_graph_activations
+from trtbench.engines.onnxruntime import iterate_activations
 from trtbench.errors import ConfigError
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
@@ -55,9 +55,7 @@ def test_ranges_read_on_the_way_are_those_of_calibrating_on_the_sample(
         chosen = sample_balanced(dataset.train.labels, num_classes=3, per_class=size, seed=0)
         images = normalise(dataset.train.images[chosen], dataset.preprocessing)
         amax = thresholds(
-            collect_histograms(
-                iterate_graph_activations(proto, activation_tensors(plan), iter(np.array_split(images, 2)))
-            ),
+            collect_histograms(iterate_activations(proto, activation_tensors(plan), iter(np.array_split(images, 2)))),
             method="mse",
         )
         assert points["balanced", size] == truth.effect(insert_qdq(proto, plan, amax))

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from trtbench import _optional
 from trtbench.disk import write_atomically
 from trtbench.environment import collect_environment
+from trtbench.environment.overview import nvml_here as _nvml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -310,10 +310,6 @@ class Watch:
         """
         readings = [asdict(reading) for reading in self._readings]
         write_atomically(folder / "raw" / "telemetry.json", json.dumps(readings))
-
-
-def _nvml() -> Any | None:
-    return _optional.load("pynvml") if _optional.is_installed("pynvml") else None
 
 
 def _gpu_in_use() -> str | None:

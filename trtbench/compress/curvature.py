@@ -192,8 +192,7 @@ def _inputs_of(model: nn.Module, layers: Iterable[str], images: Tensor) -> dict[
 
 def _moments(layer: nn.Module, inputs: Tensor, reference: Tensor, *, seed: int) -> Moments:
     """Sum over places drawn at random, the same ones of both inputs, in steps that bound the memory."""
-    own: Tensor | float = 0.0
-    cross: Tensor | float = 0.0
+    own = cross = torch.zeros((), dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     for some, theirs in zip(torch.split(inputs, _STEP), torch.split(reference, _STEP), strict=True):
         ours, float_ones = columns(layer, some), columns(layer, theirs.float())
@@ -203,8 +202,6 @@ def _moments(layer: nn.Module, inputs: Tensor, reference: Tensor, *, seed: int) 
             ours, float_ones = ours[:, places], float_ones[:, places]
         own = own + (ours.mT @ ours).double()
         cross = cross + (ours.mT @ float_ones).double()
-    assert isinstance(own, Tensor)
-    assert isinstance(cross, Tensor)
     return Moments(own=own, cross=cross)
 
 

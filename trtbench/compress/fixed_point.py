@@ -24,7 +24,6 @@ from trtbench.compress.reconstruct import (
     Rounded,
     code_range,
     descend,
-    quantize_by_source,
     reconstruct,
     source_layers,
     weight_layers,
@@ -143,7 +142,11 @@ def by_source(model: nn.Module, *, scheme: str, bits: int) -> FixedPoint:
 
     Head, classifier, biases and BatchNorm stay in float; nothing is clipped, rebuilt or recalibrated.
     """
-    done = quantize_by_source(model, scheme=scheme, bits=bits)
+    done = source_layers(model)
+    with torch.no_grad():
+        for name in done:
+            weight = _weight(model.get_submodule(name))
+            weight.copy_(SOURCE_SCHEMES[scheme](weight, bits=bits) + 0.0)  # no zero is negative
     return FixedPoint(model=model, float_layers=tuple(name for name in weight_layers(model) if name not in done))
 
 

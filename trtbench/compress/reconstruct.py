@@ -86,16 +86,6 @@ def weight_layers(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, module in model.named_modules() if isinstance(module, WEIGHTED))
 
 
-def quantize_by_source(model: nn.Module, *, scheme: str, bits: int) -> tuple[str, ...]:
-    """Round the weights that the source study rounds, in place and with nothing else; return the layers' names."""
-    names = source_layers(model)
-    with torch.no_grad():
-        for name in names:
-            weight: Tensor = model.get_submodule(name).weight  # type: ignore[assignment]  # a convolution's
-            weight.copy_(SOURCE_SCHEMES[scheme](weight, bits=bits) + 0.0)  # no zero is negative
-    return names
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeRange:
     """The whole numbers that a weight may become, times the scale of its output channel.

@@ -12,7 +12,8 @@ import functools
 import os
 import shutil
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -178,33 +179,27 @@ _WARM_UP_RUNS = 3
 _COMPILERS = ("gcc", "g++", "clang", "clang++", "cl")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TorchBackend:
     """A way to launch a network.
 
     Args:
+        name: of the runtime.
         launch: told a network and an input tensor, returns what launches an inference of it.
+        settings: what a row says of it.
         needs_cuda: it cannot run on the CPU.
         needs_compiler: it compiles code of C or C++ when it runs.
     """
 
-    precisions = ("fp32", "tf32", "fp16", "bf16")
-    suffix = ".safetensors"
-    takes_options = False
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "tf32", "fp16", "bf16")
+    suffix: ClassVar[str] = ".safetensors"
+    takes_options: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        launch: Prepare,
-        settings: Mapping[str, Any] = NO_OPTIONS,
-        needs_cuda: bool = False,
-        needs_compiler: bool = False,
-    ) -> None:
-        self.name = name
-        self._launch = launch
-        self._settings = settings
-        self._needs_cuda = needs_cuda
-        self._needs_compiler = needs_compiler
+    name: str = field(kw_only=False)
+    launch: Prepare
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    needs_cuda: bool = False
+    needs_compiler: bool = False
 
     def is_simulated(self) -> bool:
         """Say that its rows are measurements."""
@@ -257,8 +252,8 @@ class TorchBackend:
             # cuDNN tries its kernels for each shape in the first inference, as TensorRT does when it builds.
             torch.backends.cudnn.benchmark = on_device["cudnn_benchmark"] = True
         at_precision = AtPrecision(network, precision=sidecar.precision).to(device)
-        in_force = {**wanted, "tf32": is_tf32, "memory_format": layout, **on_device, **self._settings}
-        image, prepare = sidecar.preprocessing.input_shape, self._launch
+        in_force = {**wanted, "tf32": is_tf32, "memory_format": layout, **on_device, **self.settings}
+        image, prepare = sidecar.preprocessing.input_shape, self.launch
 
         def opened(batch: int) -> TorchSession:
             shape = (batch, *image)
@@ -267,14 +262,14 @@ class TorchBackend:
         return OpenEngine(self.facts().device, opened)
 
     def _require_cuda(self) -> None:
-        if self._needs_cuda and not torch.cuda.is_available():
+        if self.needs_cuda and not torch.cuda.is_available():
             cure = "use the backend eager or compile"
             raise UnsupportedError(f"backend {self.name}", expected="a CUDA device", got="the CPU", cure=cure)
 
     def _require_compiler(self) -> None:
         """Refuse where no compiler is: Inductor compiles C++ for a CPU, and Triton its launchers in C for a GPU."""
         named = (os.environ.get(name, "") for name in ("CC", "CXX"))
-        if self._needs_compiler and not any(shutil.which(one) for one in (*named, *_COMPILERS) if one):
+        if self.needs_compiler and not any(shutil.which(one) for one in (*named, *_COMPILERS) if one):
             cure = "install g++ (the container has none), or use the backend eager or eager-cudagraph"
             raise UnsupportedError(f"backend {self.name}", expected="a C++ compiler", got="none on the PATH", cure=cure)
 

@@ -124,7 +124,7 @@ def collect_environment(*, folder: Path = Path(), nvml: Any | None = None) -> En
         folder: the working directory whose git commit is recorded.
         nvml: the module to ask about GPUs; `pynvml` by default, where it is installed.
     """
-    driver, gpus = collect_gpus(_nvml() if nvml is None else nvml)
+    driver, gpus = collect_gpus(nvml_here() if nvml is None else nvml)
     return Environment(
         host=collect_host(),
         driver=driver,
@@ -219,7 +219,8 @@ def git_state(folder: Path) -> GitState | None:
     )
 
 
-def _nvml() -> ModuleType | None:
+def nvml_here() -> ModuleType | None:
+    """Return the module `pynvml` of nvidia-ml-py, or None where it is not installed."""
     return _optional.load("pynvml") if _optional.is_installed("pynvml") else None
 
 

@@ -356,15 +356,11 @@ def describe_onnx(path: Path) -> Description:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    return dict(to_jsonable(_description(path)))
-
-
-def _description(path: Path) -> Description:
     proto = load_onnx(path)
     seen = view(proto)
     stored = {item.name for item in proto.graph.initializer}
     operators = Counter(node.op_type for node in proto.graph.node)
-    return Description(
+    found = Description(
         path=str(path),
         opset=seen.opset,
         inputs=tuple(_shown(item) for item in proto.graph.input if item.name not in stored),
@@ -374,6 +370,7 @@ def _description(path: Path) -> Description:
         is_quantized=bool(operators.keys() & QUANTIZERS),
         build=f"trtbench build --model onnx:{path} --data DATA --size PIXELS",
     )
+    return dict(to_jsonable(found))
 
 
 def _shown(item: onnx.ValueInfoProto) -> str:

@@ -95,10 +95,10 @@ class CalibrationSet:
 
     def outputs(self, graph: onnx.ModelProto) -> list[NDArray[np.float32]]:
         """Return what a graph computes of them, (images, ...) each, its Q/DQ pairs fused as this CPU fuses them."""
-        from trtbench.engines.onnxruntime import iterate_graph_activations
+        from trtbench.engines.onnxruntime import iterate_activations
 
         outputs = tuple(item.name for item in graph.graph.output)
-        computed = [found.values() for found in iterate_graph_activations(graph, outputs, self.batches())]
+        computed = [found.values() for found in iterate_activations(graph, outputs, self.batches())]
         return [np.concatenate(one) for one in zip(*computed, strict=True)]
 
     def judge(self, quantized: Iterable[onnx.ModelProto], in_float: onnx.ModelProto) -> list[Judgement]:
@@ -294,11 +294,10 @@ def _observed(graph: Ingredient, images: CalibrationSet, exclude: tuple[str, ...
     from trtbench.graph.placement import activation_tensors, plan_qdq
     from trtbench.precision import PLACEMENTS
 
-    path = graph.path(_GRAPH)
-    proto = onnx.load(path)
+    proto = onnx.load(graph.path(_GRAPH))
     plans = [plan_qdq(proto, exclude=exclude, runtime=runtime) for runtime in PLACEMENTS]
     tensors = tuple(dict.fromkeys(tensor for plan in plans for tensor in activation_tensors(plan)))
-    return collect_histograms(iterate_activations(path, tensors, images.batches()))
+    return collect_histograms(iterate_activations(proto, tensors, images.batches()))
 
 
 def _ranges_kept(folder: Path, amax: Mapping[str, float], facts: RangesFacts) -> RangesFacts:

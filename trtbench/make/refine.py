@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 
 from trtbench.calibrate.ranges import mean_by_channel
 from trtbench.data.batches import fed
-from trtbench.engines.onnxruntime import iterate_graph_activations
+from trtbench.engines.onnxruntime import iterate_activations
 from trtbench.graph.qdq import insert_qdq, weight_name
 from trtbench.graph.reference import run_reference_batches
 from trtbench.graph.view import LAYERS, LEVELS, QUANTIZERS, as_rows, attribute, constants
@@ -276,7 +276,7 @@ def _reconstructed(
     for layers in _within_memory(list(reconstructions(proto, plan)), proto):
         grams: dict[str, Any] = {}
         tensors = tuple(dict.fromkeys(layer.tensor for layer in layers))
-        for values in iterate_graph_activations(proto, tensors, images.batches()):
+        for values in iterate_activations(proto, tensors, images.batches()):
             for layer in layers:
                 scale = plan.amax(layer.range_of, amax) / LEVELS
                 grams[layer.weight] = grams.get(layer.weight, 0) + gram(layer, values[layer.tensor], scale=scale)

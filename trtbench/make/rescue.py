@@ -236,11 +236,11 @@ class _Images:
 
     def logits(self, graph: onnx.ModelProto, chosen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Return a graph's logits (images, classes)."""
-        from trtbench.engines.onnxruntime import iterate_graph_activations
+        from trtbench.engines.onnxruntime import iterate_activations
 
         output = graph.graph.output[0].name
         read = batches(self._split.images, self._preprocessing, size=self._size, chosen=chosen)
-        return np.concatenate([one[output] for one in iterate_graph_activations(graph, (output,), read)])
+        return np.concatenate([one[output] for one in iterate_activations(graph, (output,), read)])
 
 
 def _measured(makings: Makings, other: Makings, variant: Variant, runtime: Runtime) -> Loss:

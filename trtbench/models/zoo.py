@@ -194,23 +194,17 @@ _IMAGENET_STAGES = (
 _CIFAR_STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), *_IMAGENET_STAGES[2:])
 
 
-def _mobilenet_v2(*, num_classes: int) -> nn.Module:
-    """Build MobileNetV2 with ImageNet's strides: five halvings, so that one pixel is left of 32x32."""
+def _mobilenet_v2(*, num_classes: int, stages: tuple[tuple[int, ...], ...] = _IMAGENET_STAGES) -> nn.Module:
+    """Build MobileNetV2, by default with ImageNet's strides: five halvings, so that one pixel is left of 32x32."""
     from torchvision.models import MobileNetV2
 
-    model: nn.Module = MobileNetV2(
-        num_classes=num_classes, inverted_residual_setting=[list(row) for row in _IMAGENET_STAGES]
-    )
+    model: nn.Module = MobileNetV2(num_classes=num_classes, inverted_residual_setting=[list(row) for row in stages])
     return model
 
 
 def _mobilenet_v2_cifar(*, num_classes: int) -> nn.Module:
     """Build MobileNetV2 with stride 1 in the first convolution and in the first stage that halves."""
-    from torchvision.models import MobileNetV2
-
-    model: nn.Module = MobileNetV2(
-        num_classes=num_classes, inverted_residual_setting=[list(row) for row in _CIFAR_STAGES]
-    )
+    model = _mobilenet_v2(num_classes=num_classes, stages=_CIFAR_STAGES)
     stem = model.get_submodule("features.0.0")
     stem.stride = (1, 1)  # type: ignore[assignment]  # it is a convolution
     return model

@@ -20,7 +20,7 @@ from trtbench.calibrate.leaks import leaking_indices
 from trtbench.calibrate.manifest import SAMPLINGS, sample_balanced, sample_unbalanced
 from trtbench.calibrate.ranges import Histogram, observe, thresholds
 from trtbench.disk import write_atomically
-from trtbench.engines.onnxruntime import iterate_graph_activations
+from trtbench.engines.onnxruntime import iterate_activations
 from trtbench.errors import ConfigError
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.graph.qdq import insert_qdq
@@ -225,7 +225,7 @@ def chained(
     for start, size in zip((0, *sizes), sizes, strict=False):
         split = Split(images=images.split.images[start:size], labels=images.split.labels[start:size])
         batches = (batch[INPUT] for batch in replace(images, split=split).batches())
-        for values in iterate_graph_activations(proto, tensors, batches):
+        for values in iterate_activations(proto, tensors, batches):
             for tensor in tensors:
                 histograms[tensor] = observe(histograms.get(tensor, Histogram()), values[tensor], tensor=tensor)
         for method in methods:

@@ -6,6 +6,4 @@ torch.
 
 from __future__ import annotations
 
-from trtbench.engines.onnxruntime.sessions import iterate_activations, iterate_graph_activations
-
-__all__ = ["iterate_activations", "iterate_graph_activations"]
+from trtbench.engines.onnxruntime.sessions import iterate_activations as iterate_activations

@@ -118,22 +118,18 @@ _WORKERS = 4  # batches of activations at a time: more than counting them keeps 
 
 
 def iterate_activations(
-    graph: Path, tensors: tuple[str, ...], batches: Iterator[NDArray[np.float32]]
+    graph: onnx.ModelProto, tensors: tuple[str, ...], batches: Iterator[NDArray[np.float32]]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Run a float graph over batches and yield the values of the tensors named, one batch at a time.
 
     A few batches ahead are computed, a core each, while the caller looks at one. No other is kept, so memory does not
     grow with their number.
+
+    Args:
+        graph: it is not changed.
+        tensors: their names; inputs may be among them.
+        batches: float32 (N, C, H, W), or records of tensors.
     """
-    import onnx
-
-    yield from iterate_graph_activations(onnx.load(graph), tensors, batches)
-
-
-def iterate_graph_activations(
-    graph: onnx.ModelProto, tensors: tuple[str, ...], batches: Iterator[NDArray[np.float32]]
-) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Do as `iterate_activations` does, for a graph in memory; it is not changed."""
     import onnx
 
     ort = onnxruntime()

@@ -139,11 +139,11 @@ def build_options(options: BuildOptions, *, precision: str, image: tuple[str, in
     usual = options.profile[1] if options.profile else high
     found = {
         "device_id": "0",
-        "trt_fp16_enable": _flag(precision == "fp16"),
-        "trt_int8_enable": _flag(precision == "int8"),
+        "trt_fp16_enable": str(int(precision == "fp16")),
+        "trt_int8_enable": str(int(precision == "int8")),
         "trt_builder_optimization_level": str(options.optimization_level),
-        "trt_sparsity_enable": _flag(options.sparse),
-        "trt_engine_hw_compatible": _flag(options.hardware_compatible),
+        "trt_sparsity_enable": str(int(options.sparse)),
+        "trt_engine_hw_compatible": str(int(options.hardware_compatible)),
     }
     for kind, batch in (("min", low), ("opt", usual), ("max", high)):
         found[f"trt_profile_{kind}_shapes"] = f"{name}:{'x'.join(map(str, (batch, *shape)))}"
@@ -208,10 +208,6 @@ def _batches(options: BuildOptions) -> tuple[int, int]:
     if options.profile is not None:
         return options.profile[0], options.profile[2]
     return min(options.batch_sizes), max(options.batch_sizes)
-
-
-def _flag(value: bool) -> str:  # noqa: FBT001  one value in, one word out
-    return "1" if value else "0"
 
 
 ONNXRUNTIME_TENSORRT: Backend = TensorRtProviderBackend()

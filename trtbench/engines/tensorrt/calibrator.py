@@ -122,18 +122,13 @@ class Calibrator(Protocol):
     """What `make_calibrator` returns: a TensorRT calibrator, and what became of it.
 
     TensorRT swallows what goes wrong in a callback, takes it for the end of the images and builds on. It is kept in
-    `error`, for the builder to raise after the build.
+    `error`, for the builder to raise after the build; `notes` are what a reader of the row must know.
     """
 
     @property
-    def error(self) -> Exception | None:
-        """What went wrong in a callback."""
-        ...
-
+    def error(self) -> Exception | None: ...  # noqa: D102  the class says it
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the row must know."""
-        ...
+    def notes(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def close(self) -> None:
         """Free the device memory; the build has ended."""
