@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import os
 import resource
 import sys
@@ -34,6 +35,9 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 _REQUIRED = {"gpu": "TRTBENCH_REQUIRE_GPU", "tensorrt": "TRTBENCH_REQUIRE_TENSORRT", "rtx": "TRTBENCH_REQUIRE_RTX"}
+
+
+_MAKING = {"files_of_at_most", "fed", "ray"}  # fixtures that patch or limit what makers do
 
 
 def _has_cuda() -> bool:
@@ -186,16 +190,34 @@ def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_blank)
 
 
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """A `Store.make` that has everything made once in all the processes of these tests."""
+    from short_cuts import making_once
+
+    base = tmp_path_factory.getbasetemp()
+    return making_once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once")
+
+
 @pytest.fixture
-def in_short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let workers serve in this process and reports without figures, unless the test is marked `whole`."""
+def in_short(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, made_once: Callable[..., Any]
+) -> Iterator[None]:
+    """Let workers serve and foreign graphs be read in this process, without figures, and copy what was made once.
+
+    Tests that are marked `whole` have none of it, those that patch what makes, or watch it, make all themselves.
+    """
     if request.node.get_closest_marker("whole"):
         yield
         return
     import torch
+    from short_cuts import confined_here
 
     request.getfixturevalue("workers_here")
+    monkeypatch.setattr("trtbench.graph.given.confined", confined_here)
     request.getfixturevalue("unpainted")
+    if "monkeypatch" not in inspect.signature(request.function).parameters and not _MAKING & {*request.fixturenames}:
+        monkeypatch.setattr("trtbench.store.Store.make", made_once)
     monkeypatch.setattr("trtbench.report.figures.draw_figures", lambda *_, **__: ())
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     yield

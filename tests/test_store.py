@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from short_cuts import making_once
 
 from trtbench.disk import file_sha256, storing, write_atomically
 from trtbench.errors import StoreError
@@ -311,3 +312,27 @@ def test_a_journal_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) 
             Store(tmp_path).note_made("graph", "key", seconds=1.0)
     finally:
         os.close(reader)
+
+
+def test_the_short_cut_of_tests_makes_once_and_tells_each_store_that_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "make", making_once(tmp_path / "kept"))
+    makers = []
+
+    def maker(folder: Path) -> dict[str, int]:
+        makers.append(folder)
+        (folder / "data").write_bytes(b"12")
+        return {"size": 2}
+
+    first, second = (
+        Store(tmp_path / name).make("toy", {"of": 1}, maker, content=("data",)) for name in ("first", "second")
+    )
+    first.path("data").write_bytes(b"damaged")
+    again = Store(tmp_path / "first").make("toy", {"of": 1}, maker, content=("data",))
+    Store(tmp_path / "first").make("toy", {"of": 2}, maker, content=("data",))
+
+    assert len(makers) == 2
+    for made in (first, second, again):
+        assert (made.is_cached, made.facts, made.sha256) == (False, {"size": 2}, first.sha256)
+    assert again.path("data").read_bytes() == second.path("data").read_bytes() == b"12"
