@@ -259,6 +259,23 @@ def test_a_bundle_that_computes_otherwise_than_the_run_breaks_the_proof(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_bundle_that_ruins_the_quiet_channels_breaks_the_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random, outputs = np.random.default_rng(0), [Output(name="head", shape=(2, 64))]
+    reference = (random.uniform(0, 1, (8, 2, 64)) * np.array([[300], [1]])).reshape(8, -1).astype(np.float32)
+    noise = random.normal(0, 1, reference.shape).astype(np.float32)
+    noted, images = fidelity(reference + 1e-3 * noise, reference, outputs), np.zeros((8, 3, 2, 2), np.uint8)
+
+    def proven(found: Any) -> None:
+        monkeypatch.setattr(prove, "scored", lambda *_, **__: found)
+        prove.prove_outputs(tmp_path, images, batch=1, reference=reference, noted=noted, outputs=outputs)
+
+    proven(reference + 1e-3 * noise)
+    with pytest.raises(GateError, match="channels 1 of head, as the run found"):
+        proven(reference + 0.1 * noise)  # 0.0006 of both channels together
+
+
 def test_what_counts_by_labels_refuses_images_without_any(detector: Path, photographs: Path, tmp_path: Path) -> None:
     from trtbench.studies.calibration_run import StudyConfig, study_calibration
     from trtbench.studies.int8_drop_run import explain_int8

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbench.bench.accuracy import fidelity
+from trtbench.calibrate.exclusion import noise_share
 from trtbench.errors import GateError
 from trtbench.report.units import decibels
 from trtbench.shipping.bundle import Proof
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from trtbench.records import Output, Split
-    from trtbench.rows import FidelityRecord
+    from trtbench.rows import FidelityRecord, OutputFidelity
 
 MARGIN = 1e-3  # of the range of logits, or of an output: what another order of sums moves on a GPU, and no CPU does
 _CURE = "build and run the suite again: this engine, or these images, are not those of the run"
@@ -81,12 +82,12 @@ def prove_outputs(
     """
     found = scored(folder, images, batch=batch)
     now = fidelity(found, reference, outputs)
-    before = {one.name: _noise(one.snr_db) for one in noted.outputs}
-    for one in now.outputs:
-        if not abs(_noise(one.snr_db) - before.get(one.name, math.inf)) <= MARGIN:
-            expected = f"noise of {before.get(one.name, math.inf):.3g} of output {one.name}, as the run found"
-            got = f"{_noise(one.snr_db):.3g}"
-            raise GateError(f"bundle {folder.name}", expected=expected, got=got, cure=_CURE)
+    before, after = (dict(_noises(record.outputs)) for record in (noted, now))
+    for name, share in after.items():
+        wanted = before.get(name, math.inf if name.startswith("output") else share)  # a run of before knew no channels
+        if not abs(share - wanted) <= MARGIN:
+            expected = f"noise of {wanted:.3g} of {name}, as the run found"
+            raise GateError(f"bundle {folder.name}", expected=expected, got=f"{share:.3g}", cure=_CURE)
     return Proof(fidelity=now, margin=MARGIN), found
 
 
@@ -97,9 +98,12 @@ def proof_words(proof: Proof) -> str:
     return f"{proof.correct} of {proof.total} right"
 
 
-def _noise(snr_db: float | None) -> float:
-    """Return the root of the power of the noise, as a share of the signal's."""
-    return 0.0 if snr_db is None else float(10 ** (-snr_db / 20))
+def _noises(outputs: Sequence[OutputFidelity]) -> Iterator[tuple[str, float]]:
+    """Yield the root of the power of the noise, as a share of the signal's, of outputs and of their worst channels."""
+    for one in outputs:
+        yield f"output {one.name}", noise_share(one.snr_db) ** 0.5
+        if one.channels:
+            yield f"channels {one.channels} of {one.name}", noise_share(one.channels_snr_db) ** 0.5
 
 
 def scored(folder: Path, images: NDArray[np.uint8], *, batch: int) -> NDArray[np.float32]:
