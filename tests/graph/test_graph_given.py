@@ -199,3 +199,18 @@ def test_an_output_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
     _foreign(tmp_path / "user.onnx", "y = SequenceConstruct(x)", made="seq(float[batch, 3, 4, 4])")
     with pytest.raises(ConfigError, match=r": y: expected a tensor, got a sequence"):
         import_onnx(tmp_path / "user.onnx", tmp_path / "ours.onnx", num_classes=3, preprocessing=_FIT)
+
+
+@pytest.mark.parametrize(
+    ("body", "made", "words"),
+    [
+        ("y = Cast <to = 7> (x)", "int64[batch, 3, 4, 4]", "y: expected floats, got TensorProto.INT64"),
+        ("y = ReduceMean <keepdims = 0> (x)", "float", r"y: expected an output \(batch, ...\)"),
+    ],
+)
+def test_an_output_that_cannot_be_compared_image_by_image_is_refused(
+    tmp_path: Path, body: str, made: str, words: str
+) -> None:
+    _foreign(tmp_path / "user.onnx", body, made=made)
+    with pytest.raises(ConfigError, match=words):
+        import_onnx(tmp_path / "user.onnx", tmp_path / "ours.onnx", num_classes=None, preprocessing=_FIT)
