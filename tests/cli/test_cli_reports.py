@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from trtbench.fleet.jobs import Packed
 from trtbench.report.disk import write_report
 from trtbench.report.document import Report, read_report
+from trtbench.studies.reproduce import parsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,3 +233,50 @@ def test_a_path_that_can_be_none_is_told_as_such(
 
     assert code == 2
     assert "nobody foresaw" not in err
+
+
+def test_a_reproduction_is_shown_beside_what_was_published(
+    trtbench: Callable[[str], Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Path(__file__).parents[2] / "docs" / "results" / "study-001-structure-resnet20.json"
+    found, asked = parsed(kept.read_text(encoding="utf-8"), origin=kept.name), dict[str, Any]()
+    monkeypatch.setattr("trtbench.studies.reproduce.reproduce_suite", lambda *_, **more: asked.update(more) or found)
+    monkeypatch.setattr("trtbench.studies.reproduce.write_bundle", lambda *_, **__: Path("bundle/run.sh"))
+
+    told = trtbench("reproduce study-001-structure-resnet20 --only channels-50 --no-engines --theirs x/theirs")
+
+    assert not told.code
+    assert asked["argv"] == [
+        *(
+            "trtbench",
+            "reproduce",
+            "study-001-structure-resnet20",
+            "--only=channels-50",
+            "--no-engines",
+            "--theirs=theirs",
+        ),
+    ]
+    assert "ResNet-20" in told.out
+    assert "Result: results/study-001-structure-resnet20.json" in told.err
+    assert Path("results/study-001-structure-resnet20.json").read_bytes() == kept.read_bytes()
+    assert trtbench("reproduce study-001-structure-resnet20 --json --quiet").json["argv"] == list(found.argv)
+    assert "sh bundle/run.sh" in trtbench("reproduce study-001-structure-resnet20 --bundle bundle").err
+
+
+def test_a_packed_job_says_what_is_not_in_it_and_how_it_is_run_there(
+    trtbench: Callable[[str], Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = Packed(output="a b.zip", bytes=1_500_000, artefacts=3, lost={"half": "no checkpoint"})
+    monkeypatch.setattr("trtbench.fleet.pack_job", lambda *_, **__: packed)
+    suite = {
+        "name": "tiny",
+        "model": {"name": "resnet20", "train": {}},
+        "variants": [{"kind": "dense", "name": "dense"}],
+    }
+    Path("suite.yaml").write_text(json.dumps(suite), encoding="utf-8")
+
+    told = trtbench("pack-job suite.yaml")
+
+    assert "half is not in it: no checkpoint" in told.err
+    assert "Wrote a b.zip: 3 artefacts, 1.5 MB. There: trtbench run job.zip" in told.err
+    assert trtbench("pack-job suite.yaml --json --quiet").json["lost"] == {"half": "no checkpoint"}

@@ -6,14 +6,18 @@ import itertools
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.text import Text
 
 from trtbench.errors import ConfigError
 from trtbench.fleet import open_job
+from trtbench.models import build_model
+from trtbench.report.document import read_report
 from trtbench.running import Places
 from trtbench.studies.published import Number, published
 from trtbench.studies.reproduce import Score, Scored, reproduce_suite, restricted, write_bundle, write_reproduction
@@ -88,7 +92,13 @@ def test_only_keeps_what_a_variant_goes_on_from(monkeypatch: pytest.MonkeyPatch)
         restricted(suite, ("nothing",))
 
 
-def test_networks_are_scored_as_they_are_and_in_half_precision(noise: Callable[..., Path], tmp_path: Path) -> None:
+def test_networks_are_scored_as_they_are_and_in_half_precision_beside_published_ones(
+    noise: Callable[..., Path], tmp_path: Path
+) -> None:
+    timed = read_report(Path(__file__).parents[1] / "report" / "twenty-four-rows.json").rows
+    timed = tuple(replace(row, variant="weights") for row in timed if row.latency and row.batch_size == 1)
+    torch.save(build_model("resnet20", num_classes=3).state_dict(), tmp_path / "theirs.pth")
+    listed: Any = SimpleNamespace(checkpoints=lambda _: (("theirs.pth", None), ("theirs.pth", 4), ("gone.pth", None)))
     suite = adhoc_suite(
         model={"name": "resnet20", "train": {"epochs": 0}},
         data={"source": f"folder:{noise(train=6, test=3)}", "size": 16},
@@ -104,10 +114,18 @@ def test_networks_are_scored_as_they_are_and_in_half_precision(noise: Callable[.
         Places(runs=tmp_path / "runs", engines=tmp_path / "engines"),
         argv=("trtbench", "reproduce"),
         now=datetime.now(UTC),
-        published=published(),
+        published=listed,
+        theirs=tmp_path,
         builds=False,
+        measured=timed,
     )
 
+    assert [(one.checkpoint, one.bits, one.score.total) for one in found.theirs] == [
+        ("theirs.pth", None, 9),
+        ("theirs.pth", 4, 9),
+    ]
+    fp32 = {f"{row.shown_precision} {row.backend}": row.latency for row in timed if row.precision == "fp32"}
+    assert {name: found.rows[0].ms[name] for name in fp32} == {name: one and one.p50_ms for name, one in fp32.items()}
     assert [row.name for row in found.rows] == ["weights", "weights half"]
     plain, half = found.rows
     assert plain.score is not None
