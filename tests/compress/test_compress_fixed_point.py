@@ -19,6 +19,7 @@ from trtbench.compress.fixed_point import (
     SourceRounding,
     by_reconstruction,
     by_source,
+    calibrated_inputs,
     learn_by_source,
     learn_steps,
     quantize,
@@ -45,7 +46,7 @@ from trtbench.data import load_dataset
 from trtbench.errors import DataError
 from trtbench.models import build_model
 from trtbench.models.container import Grid, from_bytes, to_bytes
-from trtbench.models.rounding import input_grids
+from trtbench.models.rounding import input_grids, round_inputs
 from trtbench.records import Split
 from trtbench.suite import DataConfig, FixedPointVariant, TrainConfig
 
@@ -263,6 +264,22 @@ def test_the_record_names_what_is_left_in_float_and_counts_bits(small: Small, im
     assert rebuilt.layers == 3
     assert 3 < rebuilt.bits_per_weight < 6
     assert by_source(small, scheme="asymmetric", bits=4).record(config).float_layers == ("first", "fc")
+
+
+def test_inputs_are_rounded_to_few_bits_and_the_image_to_eight(small: Small, images: torch.Tensor) -> None:
+    before = small(images).detach()
+
+    grids = calibrated_inputs(small, images, bits=4)
+    round_inputs(small, grids)
+
+    assert {name: (grid.lowest, grid.highest) for name, grid in grids.items()} == {
+        "first": (-128, 127),
+        "second": (0, 15),  # behind a ReLU
+        "fc": (-8, 7),
+    }
+    assert input_grids(small) == grids
+    noise = (small(images) - before).square().mean() / before.square().mean()
+    assert 0 < noise < 0.02
 
 
 def test_scales_are_stored_in_half_precision_where_it_holds_them() -> None:
