@@ -59,6 +59,18 @@ def test_a_saved_network_comes_back_with_equal_logits_and_nothing_to_note(tmp_pa
     assert not back.training
 
 
+@pytest.mark.parametrize("name", ["resnet20", "torchvision:squeezenet1_1"])
+def test_weights_that_a_checkpoint_gives_are_not_drawn_before(name: str, tmp_path: Path) -> None:
+    model = network(name)
+    save_model(tmp_path / "net.safetensors", model, name=name, num_classes=10, metadata={})
+    before = torch.get_rng_state()
+
+    loaded, _ = load(tmp_path / "net.safetensors", name)
+
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+
+
 def test_without_a_checkpoint_the_weights_are_fresh_and_that_is_said() -> None:
     loaded = load_model("resnet20", num_classes=10, checkpoint=None)
     assert loaded.notes == ("the weights are untrained: there is no checkpoint",)

@@ -26,7 +26,16 @@ from trtbench.models.masks import (
 )
 from trtbench.models.rounding import grids_from_facts, grids_to_facts, input_grids, round_inputs
 from trtbench.models.states import ambiguous_weights, clean_state
-from trtbench.models.widths import Request, compare, fitting_names, misfit_error, narrow, narrowed_layers, shapes_of
+from trtbench.models.widths import (
+    Request,
+    Undrawn,
+    compare,
+    fitting_names,
+    misfit_error,
+    narrow,
+    narrowed_layers,
+    shapes_of,
+)
 from trtbench.models.zoo import build_model, model_names
 
 if TYPE_CHECKING:
@@ -75,7 +84,9 @@ def load_model(
         CheckpointError: the file cannot be read, does not fit, or holds several networks that do; the message names
             the first layers or the networks, and the cure.
     """
-    model = build_model(name, num_classes=num_classes, in_channels=in_channels).eval()
+    is_published = ":" not in name or name.startswith("torchvision:")  # their state dicts have all that is drawn
+    with Undrawn() if is_published and checkpoint is not None else contextlib.nullcontext():
+        model = build_model(name, num_classes=num_classes, in_channels=in_channels).eval()
     if checkpoint is None:
         return LoadedModel(model=model, notes=("the weights are untrained: there is no checkpoint",))
     content = read_content(checkpoint)

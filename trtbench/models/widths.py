@@ -232,10 +232,11 @@ def _cure(shapes: Mapping[str, Shape], request: Request) -> str:
     return f"{reason}try {' or '.join(fitting)}"
 
 
-# On the meta device there is nothing to write, and each takes longer than making the network's tensors.
-_WRITES = {f"{one}_" for one in ("fill", "zero", "ones", "zeros", "constant", "normal", "uniform", "trunc_normal")} | {
+_DRAWS = {"normal_", "uniform_", "trunc_normal_"} | {
     f"{one}_{drawn}_" for one in ("kaiming", "xavier") for drawn in ("normal", "uniform")
 }
+# On the meta device there is nothing to write, and each takes longer than making the network's tensors.
+_WRITES = {f"{one}_" for one in ("fill", "zero", "ones", "zeros", "constant")} | _DRAWS
 
 
 class _Structure(TorchFunctionMode):
@@ -254,6 +255,19 @@ class _Structure(TorchFunctionMode):
             return written
         usual = {"device": "cpu"} if func in {torch.arange, torch.tensor} else {}
         return func(*args, **{**usual, **given})
+
+
+class Undrawn(TorchFunctionMode):
+    """Build networks without drawing the weights that a file is about to give: of large ones most of the time."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        del types
+        given = {} if kwargs is None else kwargs
+        if getattr(func, "__name__", "") in _DRAWS:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def fitting_names(shapes: Mapping[str, Shape], request: Request, *, names: Iterable[str]) -> list[str]:
