@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pytest
@@ -166,40 +166,60 @@ def test_the_first_step_of_the_ensemble_makes_the_golden_input(shipped: Path, im
     assert "neither PIXELS nor IMAGE" in bad.error
 
 
+class _Given:
+    def __init__(self, name: str, shape: list[int], kind: str) -> None:
+        self.name, self.shape, self.kind = name, shape, kind
+
+    def set_data_from_numpy(self, values: np.ndarray) -> None:
+        assert list(values.shape) == self.shape
+        self.values = values
+
+
+class _Client:
+    """A server that computes with the bundle, ready at the second look, or never."""
+
+    network: Any
+    looks, ready_after = 0, 2
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def is_server_ready(self) -> bool:
+        type(self).looks += 1
+        return self.looks >= self.ready_after
+
+    def is_model_ready(self, name: str) -> bool:
+        return name == "classifier"
+
+    def infer(self, name: str, given: list[_Given], outputs: tuple[int, ...] = ()) -> Any:
+        assert name == "classifier"
+        values, network = given[0].values, self.network
+        if len(values) > 2:
+            raise ValueError("a batch of 3 is beyond 2")
+        files = given[0].name == "IMAGE"
+        pixels = np.stack([network.decode(io.BytesIO(one)) for one in values[0]]) if files else _planes(values)
+        logits = network.logits(pixels)
+        first = [f"{row.max():f}:{row.argmax()}:{network.bundle['classes'][row.argmax()]}" for row in logits]
+        found = np.array([[one.encode()] for one in first], object) if any(outputs) else logits
+        return SimpleNamespace(as_numpy=lambda _: found)
+
+
 @pytest.fixture
 def triton_client(shipped: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Return the client that a bundle brings, on a double of NVIDIA's: a server that computes with the bundle."""
+    """Return the client that a bundle brings, on a double of NVIDIA's."""
     request.getfixturevalue("backend")
-    network = predict_of_bundles.Classifier(shipped)
-
-    class Given:
-        def __init__(self, name: str, shape: list[int], kind: str) -> None:
-            self.name, self.shape, self.kind = name, shape, kind
-
-        def set_data_from_numpy(self, values: np.ndarray) -> None:
-            assert list(values.shape) == self.shape
-            self.values = values
-
-    class Client:
-        def __init__(self, url: str) -> None:
-            self.url = url
-
-        def infer(self, name: str, given: list[Given], outputs: tuple[int, ...] = ()) -> Any:
-            assert name == "classifier"
-            values = given[0].values
-            if len(values) > 2:
-                raise ValueError("a batch of 3 is beyond 2")
-            files = given[0].name == "IMAGE"
-            pixels = np.stack([network.decode(io.BytesIO(one)) for one in values[0]]) if files else _planes(values)
-            logits = network.logits(pixels)
-            first = [f"{row.max():f}:{row.argmax()}:{network.bundle['classes'][row.argmax()]}" for row in logits]
-            found = np.array([[one.encode()] for one in first], object) if any(outputs) else logits
-            return SimpleNamespace(as_numpy=lambda _: found)
-
+    monkeypatch.setattr(_Client, "network", predict_of_bundles.Classifier(shipped), raising=False)
+    monkeypatch.setattr(_Client, "looks", 0)
     for kind in ("http", "grpc"):
         module = ModuleType(f"tritonclient.{kind}")
-        wanted = {"InferInput": Given, "InferRequestedOutput": lambda _, class_count: class_count}
-        vars(module).update(wanted, InferenceServerClient=Client)
+        wanted = {"InferInput": _Given, "InferRequestedOutput": lambda _, class_count: class_count}
+        vars(module).update(wanted, InferenceServerClient=_Client)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(sys.modules, "tritonclient", ModuleType("tritonclient"))
     place = "trtbench.shipping.templates.triton_client"
@@ -265,6 +285,41 @@ def test_a_server_is_counted_by_both_protocols_at_every_batch(
         assert counts == {(name, batch, right, 18) for name in ("http", "grpc") for batch in (1, 2)}
         assert [one["reason"] for one in found["refused"]] == ["a batch of 3 is beyond 2"] * 2
         assert [(one["streams"], one["n"]) for one in found["loads"]] == [(2, 4)]
+
+
+@pytest.mark.usefixtures("triton_client")
+def test_a_server_serves_while_it_is_asked_and_one_that_does_not_start_leaves_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = tmp_path / "pytriton" / "tritonserver"
+    stubs = server / "python_backend_stubs" / f"{sys.version_info.major}.{sys.version_info.minor}"
+    for folder in (server / "backends" / "python", server / "bin", stubs):
+        folder.mkdir(parents=True)
+    (tmp_path / "pytriton" / "__init__.py").touch()
+    (stubs / "triton_python_backend_stub").touch()
+    program, started = server / "bin" / "tritonserver", list[Any]()
+
+    class Watched(subprocess.Popen[bytes]):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            started.append(self)
+            super().__init__(*given, **more)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", Watched)
+
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    with triton_check.serving("models") as ports:
+        assert started[0].poll() is None
+    assert started[0].poll() is not None
+    assert set(ports) == {"http", "grpc"}
+    assert {f"--{name}-port={port}" for name, port in ports.items()} < set(started[0].args)
+    assert "--model-repository=models" in started[0].args
+
+    monkeypatch.setattr(_Client, "ready_after", 10**9)
+    program.write_text("#!/bin/sh\necho no backend\n")
+    with pytest.raises(SystemExit, match="did not get ready: no backend"), triton_check.serving("models"):
+        pass
 
 
 def test_a_server_that_counts_otherwise_breaks_the_proof() -> None:
