@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trtbench.calibrate.exclusion import Judgement, judge, nearest
+from trtbench.calibrate.exclusion import Judgement, judge, judge_outputs, nearest
 
 _LOGITS = np.array([[3, 1, 2], [0, 5, 1], [1, 1, 4], [9, 0, 0]], np.float32)
 
@@ -34,3 +34,20 @@ def test_the_least_noise_is_nearest_among_those_that_agree_on_all_images_but_one
     assert nearest({"a": _judgement(30, 99), "b": _judgement(40, 98), "c": _judgement(20, 99)}) == "b"
     assert nearest({"a": _judgement(30, 99), "b": _judgement(40, 97)}) == "a"
     assert nearest({"a": _judgement(30, 99), "b": _judgement(None, 99)}) == "b"
+
+
+def test_of_packed_outputs_the_quiet_channels_judge_a_calibration_too() -> None:
+    random = np.random.default_rng(0)
+    packed = (random.uniform(0, 1, (8, 2, 64)) * np.array([[300], [1]])).astype(np.float32)
+    other, noise = packed[:, 1], random.normal(0, 1, packed.shape).astype(np.float32)
+    scales = {"spares boxes": [[0.5], [0.5]], "spares scores": [[3.0], [0.01]]}
+
+    found = {
+        name: judge_outputs([packed + noise * np.array(scale, np.float32), other], [packed, other])
+        for name, scale in scales.items()
+    }
+
+    assert nearest(found) == "spares scores"
+    assert found["spares scores"].snr_db == pytest.approx(35, abs=1)
+    assert found["spares scores"].agreement is None
+    assert judge_outputs([packed, other], [packed, other]).snr_db is None
