@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbench.decide.limits import assess
-from trtbench.decide.ratios import dense_fp32_of, eager_of, speed_up
+from trtbench.decide.ratios import dense_fp32_of, eager_of, p50_ms, speed_up
 from trtbench.report.units import decibels, fixed, megabytes, percent, significant
 from trtbench.report.words import UNITS, device_words
 from trtbench.suite import DecisionConfig, options
@@ -123,8 +123,7 @@ def _why_out(broken: HeldLimit, row: Row) -> str:
 
 def _figures(one: Assessment, rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
     row = one.row
-    assert row.latency is not None, "a comparable row is timed"
-    yield f"{significant(row.latency.p50_ms)} ms", f"median, batch {row.batch_size}"
+    yield f"{significant(p50_ms(row))} ms", f"median, batch {row.batch_size}"
     dense = dense_fp32_of(row, rows)
     for base, what in ((dense, "dense fp32"), (eager_of(row, rows), "PyTorch eager")):
         if base is not None and base is not row and (ratio := speed_up(row, base)) is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbench.bench.paired_drop import smallest_provable_drop
-from trtbench.decide.ratios import counterpart, dense_variant, eager_of, is_cpu, is_measured, latency_ratio
+from trtbench.decide.ratios import counterpart, dense_variant, eager_of, is_cpu, is_measured, latency_ratio, p50_ms
 from trtbench.precision import PRECISIONS, shown_precision
 from trtbench.report.units import fixed, megabytes, percent, significant
 from trtbench.report.words import ratio_words, short_name
@@ -217,8 +217,7 @@ def _cause(row: Row, base: Row, measured: Sequence[Row]) -> str:
 
 
 def _rate(row: Row) -> float:
-    assert row.latency is not None, "measured rows have a latency"
-    return (row.macs or 0) * row.batch_size / row.latency.p50_ms / 1e6
+    return (row.macs or 0) * row.batch_size / p50_ms(row) / 1e6  # GMAC/s
 
 
 def caveats(rows: Sequence[Row]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from trtbench.bench.paired_drop import smallest_provable_drop
 from trtbench.decide.choose import MoreSamples, OtherLimit, OtherObjective, choose
 from trtbench.decide.limits import bound_pp, confidence_each
-from trtbench.decide.ratios import dense_variant, is_cpu
+from trtbench.decide.ratios import dense_variant, is_cpu, p50_ms
 from trtbench.report.document import Loser, Recommendation
 from trtbench.report.units import decibels, fixed, megabytes, percent, significant, times
 
@@ -175,8 +175,7 @@ def gate_clause(broken: BrokenGate) -> str:
 
 
 def _ship(choice: Choice, winner: Row) -> str:
-    assert winner.latency is not None
-    facts = [f"{significant(winner.latency.p50_ms)} ms"]
+    facts = [f"{significant(p50_ms(winner))} ms"]
     if choice.dense is not None:
         facts.append(f"{fixed(choice.dense.ratio.value)}x as fast as {short_name(choice.dense.row)}")
     if winner.engine_bytes is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from trtbench.decide.compare import (
 )
 from trtbench.environment import collect_environment
 from trtbench.errors import ConfigError, RowError
-from trtbench.foreign import read_json
+from trtbench.foreign import MISFITS, read_json
 from trtbench.jsonable import to_jsonable
 from trtbench.progress import Event, Listener, nobody
 from trtbench.report.disk import read_blocks
@@ -157,23 +158,13 @@ def compare_reports(
 
 def find_engines(folders: Sequence[Path]) -> dict[str, Path]:
     """Return the engine files below the folders that have a sidecar, by their sha256."""
-    found = {}
-    for folder in folders:
-        for sidecar in sorted(folder.rglob("*.json")):
-            engine = sidecar.with_name(sidecar.name.removesuffix(".json"))
-            if engine.is_file() and (sha256 := _engine_sha256(sidecar)) is not None:
+    found: dict[str, Path] = {}
+    for sidecar in (one for folder in folders for one in sorted(folder.rglob("*.json"))):
+        engine = sidecar.with_name(sidecar.name.removesuffix(".json"))
+        with contextlib.suppress(*MISFITS):  # no sidecar; of one that is, a worker checks what it says
+            if engine.is_file() and isinstance(sha256 := read_json(sidecar)["engine_sha256"], str):
                 found[sha256] = engine
     return found
-
-
-def _engine_sha256(sidecar: Path) -> str | None:
-    """Return what a file that may be a sidecar says of its engine; a worker checks that it is so."""
-    try:
-        document = read_json(sidecar)
-    except (OSError, ValueError):
-        return None
-    sha256 = document.get("engine_sha256") if isinstance(document, dict) else None
-    return sha256 if isinstance(sha256, str) else None
 
 
 def _runtimes_are_here(first: Report, second: Report) -> bool:

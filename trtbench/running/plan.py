@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbench.decide import choose
+from trtbench.decide.ratios import p50_ms
 from trtbench.engines.base import backend, resolve_backend
 from trtbench.environment import using_gpu
 from trtbench.errors import CapabilityError, DataError, OutOfMemoryError, RowError, TrtbenchError, UnsupportedError
@@ -329,7 +330,7 @@ def median_build(rows: Sequence[Row]) -> Row:
     timed = [row for row in rows if row.latency is not None]
     if not timed:
         raise RowError("repeated builds", expected="at least one that was timed", got="none")
-    return sorted(timed, key=lambda row: row.latency.p50_ms if row.latency else 0.0)[len(timed) // 2]
+    return sorted(timed, key=p50_ms)[len(timed) // 2]
 
 
 def _representing(row: Row, plans: Sequence[EnginePlan], measured: Sequence[Row], *, build: int) -> Row:
