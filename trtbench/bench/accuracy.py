@@ -201,7 +201,6 @@ def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> flo
 
 
 def _confidence(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the largest softmax probability of each image."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     confidence: NDArray[np.float64] = 1 / np.exp(shifted).sum(axis=1)
     return confidence

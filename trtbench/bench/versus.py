@@ -134,7 +134,6 @@ def _open(
 
 
 def _threads(engines: Sequence[EngineFile], settings: Mapping[str, object]) -> int:
-    """Return how many cores the busiest of the engines wants."""
     return max(int(str({**settings, **engine.settings}.get("threads", 1))) for engine in engines)
 
 

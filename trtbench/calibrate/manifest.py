@@ -170,7 +170,6 @@ def sample_unbalanced(
 def _class_shares(
     sampling: str, *, num_classes: int, labels: NDArray[np.int64], random: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Return the share of each class in the chance of being drawn."""
     order = random.permutation(num_classes)
     if sampling == "uniform":
         return np.bincount(labels, minlength=num_classes).astype(np.float64)

@@ -216,7 +216,6 @@ def _record(model: nn.Module, result: Pruned, dense: _Count, cut: Cut) -> Channe
 
 
 def _notes_on_reach(model: nn.Module, before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:
-    """Say which layers pruning could not or did not touch."""
     notes = []
     if protected := len(protected_layers(model)):
         notes.append(f"{protected} convolutions on the residual stream of option A are protected")

@@ -307,7 +307,6 @@ def learn_steps(start: FixedPoint, *, bits: Bits, tune: Tune) -> FixedPoint:
 
 
 def _settle(layer: nn.Module, weight: Tensor) -> None:
-    """Put a plain weight back where the parametrization was."""
     parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     _weight(layer).copy_(weight.detach())
 

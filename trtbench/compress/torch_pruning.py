@@ -212,7 +212,6 @@ def _learning(model: nn.Module) -> Iterator[list[warnings.WarningMessage]]:
 
 
 def _told(twin: nn.Module, cut: Cut, *, ratio: float, kept: tuple[str, ...]) -> dict[str, Any]:
-    """Return what torch-pruning is told of a cut."""
     return {
         "example_inputs": torch.zeros(1, *cut.input_shape, device=next(twin.parameters()).device),
         "global_pruning": cut.config.scope == "global",

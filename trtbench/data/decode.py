@@ -137,7 +137,6 @@ def _listing_sha256(paths: Sequence[Path], *, root: Path, framing: Framing) -> s
 
 
 def _mapped(copy: Path, *, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """Map the cached copy, or return None where there is none that fits."""
     try:
         images: NDArray[np.uint8] = np.load(copy, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):  # no copy, a truncated one, an empty one

@@ -61,7 +61,6 @@ class _Part:
     strays: tuple[Path, ...]
 
     def labelled(self, places: Mapping[str, int]) -> list[tuple[Path, int]]:
-        """Return its images with their labels, class by class."""
         names = sorted(self.images, key=places.__getitem__)
         return [(path, places[name]) for name in names for path in self.images[name]]
 
@@ -130,7 +129,6 @@ def training_files(source: str) -> list[Path]:
 
 
 def _roles(root: Path) -> dict[str, str]:
-    """Return the folder of each split that there is."""
     held = next((name for name in _VALIDATION if (root / name).is_dir()), None)
     if held is not None and not (root / "test").is_dir():
         return {"train": "train", "test": held}

@@ -222,7 +222,6 @@ def _halves(images: NDArray[Any], config: DataConfig) -> tuple[Split, Split, NDA
 
 
 def _held_out(pool: Split, classes: tuple[str, ...], config: DataConfig) -> tuple[Split, Split]:
-    """Split the training images of a source into train and validation."""
     count = round(config.validation * len(pool))
     kept, held = stratified_split(pool.labels, classes=classes, count=count, seed=config.seed)
     train, validation = (Split(images=pool.images[part], labels=pool.labels[part]) for part in (kept, held))

@@ -307,7 +307,6 @@ def _order(environment: Environment) -> Iterator[Conflict]:
 
 
 def _cuda_majors(environment: Environment) -> Iterator[Conflict]:
-    """Report packages of another CUDA major than the driver, the GPU or torch allow."""
     if _is_too_old(environment):
         return
     wanted, because = wanted_cuda(environment)

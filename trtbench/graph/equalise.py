@@ -98,7 +98,6 @@ def _keeps_proportion(seen: GraphView, node: onnx.NodeProto) -> bool:
 
 
 def _is_plain(seen: GraphView, node: onnx.NodeProto) -> bool:
-    """Whether a node is a convolution with constant parameters of its own."""
     parameters = list(node.input[1:])
     is_own = all(name in seen.constants and len(seen.readers[name]) == 1 for name in parameters)
     return node.op_type == "Conv" and bool(parameters) and is_own

@@ -125,7 +125,6 @@ def _logits(model: nn.Module, inputs: list[NDArray[np.float32]]) -> list[NDArray
 
 
 def _traced(model: nn.Module, batch: NDArray[np.float32], config: ExportConfig) -> onnx.ModelProto:
-    """Return the exporter's own graph."""
     opsets, other = _OPSETS[config.exporter], "torchscript" if config.exporter == "dynamo" else "dynamo"
     if config.opset not in opsets:
         raise GraphError(

@@ -126,7 +126,6 @@ def _scale(amax: float) -> NDArray[np.float32]:
 
 
 def _add(graph: onnx.GraphProto, name: str, scale: NDArray[np.float32]) -> None:
-    """Add a tensor's scale and zero point, once."""
     if f"{name}.scale" not in {item.name for item in graph.initializer}:
         _add_constant(graph, f"{name}.scale", scale)
         _add_constant(graph, f"{name}.zero_point", np.zeros((), ml_dtypes.float8_e4m3fn))
@@ -144,7 +143,6 @@ def _stored(weight: str) -> tuple[str, list[onnx.NodeProto]]:
 
 
 def _drop_unread(graph: onnx.GraphProto) -> None:
-    """Leave out the float weights whose codes are stored."""
     read = {name for node in graph.node for name in node.input} | {item.name for item in graph.output}
     kept = [item for item in graph.initializer if item.name in read]
     del graph.initializer[:]

@@ -132,7 +132,6 @@ def _raised(proto: onnx.ModelProto, *, dtype: HalfType) -> onnx.ModelProto:
 
 
 def _typed(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph with every tensor's type written down."""
     try:
         return shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
     except (shape_inference.InferenceError, RuntimeError) as error:
@@ -158,7 +157,6 @@ def _invalid(proto: onnx.ModelProto, error: Exception) -> GraphError:
 
 
 def _judged(proto: onnx.ModelProto, *, dtype: HalfType) -> HalfGraph:
-    """Read off a converted graph's types what of it is half."""
     types, half = element_types(proto.graph), FORMATS[dtype].element
     floats = {TensorProto.FLOAT, half}
     computing = [
@@ -304,7 +302,6 @@ def half_constants(seen: GraphView, *, quantizers: Collection[str]) -> Mapping[t
 
 
 def _autocast(proto: onnx.ModelProto, *, dtype: HalfType) -> onnx.ModelProto:
-    """Convert a float graph with AutoCast."""
     try:
         module = _optional.load("modelopt.onnx.autocast")
     except CapabilityError as error:

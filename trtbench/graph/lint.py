@@ -372,7 +372,6 @@ def _quantizers(seen: GraphView) -> Iterator[onnx.NodeProto]:
 
 
 def _scales(seen: GraphView) -> Iterator[tuple[onnx.NodeProto, NDArray[Any]]]:
-    """Yield the Q and DQ nodes whose scale is here, with it."""
     for node in _quantizers(seen):
         scale = seen.constants.get(node.input[1])
         if scale is not None:

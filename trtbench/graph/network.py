@@ -86,7 +86,6 @@ class GraphNetwork(nn.Module):
         return logits
 
     def _steps(self, images: Tensor) -> Iterator[tuple[onnx.NodeProto, Tensor]]:
-        """Yield each node with what it makes of the images."""
         values: dict[str, Any] = {name: getattr(self, slot) for name, slot in self._slots.items()}
         values[self._input.name] = images
         rounded: dict[str, Tensor] = {}

@@ -206,7 +206,6 @@ def plan_qdq(proto: onnx.ModelProto, *, exclude: Collection[str] = (), runtime: 
 
 
 def _points(edges: _Edges) -> tuple[tuple[ActivationPoint, ...], JoinedRanges]:
-    """Return the pairs on activations, and the groups of those that have one scale."""
     seen = edges.view
     tensors = [tensor for tensor in _tensors_in_order(seen.graph) if edges.has_pair(tensor)]
     ranges: dict[str, str] = {}
@@ -329,7 +328,6 @@ class _Edges:
     depths: Mapping[str, int]
 
     def has_pair(self, tensor: str) -> bool:
-        """Whether a tensor has a Q/DQ pair."""
         return tensor in self.ends or any(self.needs(*read) for read in self.of(tensor))
 
     def of(self, tensor: str) -> tuple[tuple[onnx.NodeProto, int], ...]:

@@ -272,7 +272,6 @@ def _require_floats(node: onnx.NodeProto, quantizers: Mapping[str, onnx.NodeProt
 
 
 def _parameters(seen: GraphView, node: onnx.NodeProto) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return scale and zero point of a QuantizeLinear or DequantizeLinear."""
     scale = seen.constants.get(node.input[1])
     zero = seen.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.uint8(0)  # noqa: PLR2004
     if scale is None or zero is None:
@@ -307,7 +306,6 @@ def _clip(graph: onnx.GraphProto, tensor: str, limits: NDArray[Any], output: str
 
 
 def _values(seen: GraphView, node: onnx.NodeProto) -> NDArray[Any]:
-    """Return what constant codes stand for."""
     (scale, zero), codes = _parameters(seen, node), seen.constants[node.input[0]]
     along = [1] * codes.ndim
     if scale.size > 1:

@@ -219,7 +219,6 @@ def _global_pool(node: onnx.NodeProto) -> list[onnx.NodeProto]:
 
 
 def _drop_dead(graph: onnx.GraphProto) -> None:
-    """Remove nodes and initializers that no output depends on."""
     needed = {item.name for item in graph.output}
     alive = []
     for node in reversed(graph.node):

@@ -154,7 +154,6 @@ def suite_template(proposal: Proposal, *, base: Path) -> str:
 
 
 def _lines(part: Mapping[str, Any], reasons: Mapping[str, str]) -> str:
-    """Write the keys of a part, a line each with its reason."""
     lines = (f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in part.items())
     said = (f"{line}  # {reasons[key]}" if key in reasons else line for key, line in zip(part, lines, strict=True))
     return "\n".join(said)

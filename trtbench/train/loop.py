@@ -129,7 +129,6 @@ class _Task:
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
         return -(-len(self.train) // self.config.batch_size)
 
     @classmethod
@@ -143,7 +142,6 @@ class _Task:
         teacher: nn.Module | None,
         hooks: Hooks,
     ) -> _Task:
-        """Put images, network and teacher on the device, in the memory format asked for."""
         is_last = config.channels_last and device.type == "cuda"
         layout = torch.channels_last if is_last else torch.contiguous_format
         if config.distill is None:
@@ -292,7 +290,6 @@ def _memory_of(device: torch.device, config: TrainConfig) -> Iterator[None]:
 
 
 def _learn_batch(task: _Task, progress: Progress, inputs: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
-    """Learn one batch; return its loss and logits, detached."""
     scaler, radius = progress.scaler, task.config.sam
     progress.optimizer.zero_grad()
     loss, logits = _pass(task, progress, inputs, labels)

@@ -189,7 +189,6 @@ def refuse_tensorrt(environment: Environment, *, load: Callable[..., Any] = ctyp
 
 
 def _ready() -> Any:
-    """Return ONNX Runtime with the libraries of its TensorRT provider loaded."""
     ort = onnxruntime()
     refuse_tensorrt(collect_environment())
     require_provider(ort, TENSORRT)

@@ -137,7 +137,6 @@ def inspect_engine(path: Path) -> Inspection:
 
 
 def _asked(path: Path, sidecar: Sidecar) -> dict[str, Any]:
-    """Load a TensorRT engine and return what its inspector tells."""
     from trtbench.engines.tensorrt.inspector import report_layers
     from trtbench.engines.tensorrt.plan import examine, refuse_version
 

@@ -310,7 +310,6 @@ def profile_layers(
 
 
 def _recorder(total_ms: dict[str, float]) -> trt.IProfiler:
-    """Return a profiler that adds up the milliseconds by layer."""
     import tensorrt as trt
 
     class Recorder(trt.IProfiler):

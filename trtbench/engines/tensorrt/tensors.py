@@ -109,7 +109,6 @@ def choose_profile(engine: trt.ICudaEngine, name: str, *, shape: tuple[int, ...]
 def _profile(
     engine: trt.ICudaEngine, name: str, index: int
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Return the least, the usual and the largest shape of an input in one profile."""
     least, usual, most = (tuple(dims) for dims in engine.get_tensor_profile_shape(name, index))
     return least, usual, most
 

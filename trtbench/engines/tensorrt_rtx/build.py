@@ -267,7 +267,6 @@ def _build(request: BuildRequest, partial: Path) -> BuildResult:
 
 
 def _name_targets(config: Any, targets: tuple[str, ...]) -> None:
-    """Tell the builder which GPUs the engine is for."""
     import tensorrt_rtx_bindings as rtx
 
     config.num_compute_capabilities = len(targets)
