@@ -136,9 +136,6 @@ def test_facts_of_a_host_name_all_that_a_number_depends_on(uuid: str, is_slice: 
         compute_capability=(8, 9),
         driver="570.10",
         runtime="12.8",
-        total_memory=1,
-        free_memory=1,
-        pci_bus_id="0000:01:00.0",
     )
 
     assert host_facts(device, version="10.16.1.11") == {

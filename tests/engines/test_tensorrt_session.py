@@ -410,67 +410,6 @@ def test_the_parts_of_an_inference_are_told_apart(opened: Open) -> None:
     assert np.median(found.enqueue) < np.median(found.compute)
 
 
-def test_layers_are_profiled_in_a_context_of_their_own(
-    opened: Open, images: NDArray[np.float32], reference: NDArray[np.float32]
-) -> None:
-    session = opened().session(2)
-    session.copy_in(images[:2])
-    session.enqueue()
-
-    found = session.profile_layers(3)
-
-    assert [layer.name for layer in found] == ["conv + relu", "pool", "flatten", "fc"]
-    assert all(layer.ms > 0 for layer in found)
-    assert session._context.handle is not None
-    assert session._context.handle.profiler is None
-    np.testing.assert_allclose(_logits(session, images[:2]), reference[:2], rtol=1e-5, atol=1e-5)
-
-
-class _Reports:
-    """A context that reports two layers, one of them twice, at each inference."""
-
-    enqueue_emits_profile = True
-
-    def __init__(self, *, answer: bool = True) -> None:
-        self.profiler: Any = None
-        self.answer = answer
-        self.runs = 0
-
-    def run(self) -> None:
-        self.runs += 1
-
-    def report_to_profiler(self) -> bool:
-        for name, ms in (("conv", 1.0), ("fc", 0.5), ("conv", self.runs)):
-            self.profiler.report_layer_time(name, ms)
-        return self.answer
-
-
-@pytest.mark.usefixtures("tensorrt_double")
-def test_a_layers_time_is_its_mean_and_the_first_inference_does_not_count() -> None:
-    from trtbench.engines.tensorrt.library import LogLines
-    from trtbench.engines.tensorrt.session import LayerTime, profile_layers
-
-    context: Any = _Reports()
-    waits: list[int] = []
-
-    found = profile_layers(context, context.run, wait=lambda: waits.append(1), iterations=2, lines=LogLines())
-
-    assert context.runs == len(waits) == 3
-    assert context.enqueue_emits_profile is False
-    assert found == (LayerTime(name="conv", ms=1.0 + (2 + 3) / 2), LayerTime(name="fc", ms=0.5))
-
-
-@pytest.mark.usefixtures("tensorrt_double")
-def test_a_profiler_without_reports_is_an_error() -> None:
-    from trtbench.engines.tensorrt.library import LogLines
-    from trtbench.engines.tensorrt.session import profile_layers
-
-    context: Any = _Reports(answer=False)
-
-    with pytest.raises(EngineError, match="TensorRT reports no layer times"):
-        profile_layers(context, context.run, wait=context.run, iterations=1, lines=LogLines())
-
-
 # -- memory
 
 
@@ -543,7 +482,6 @@ def test_closing_gives_all_memory_back_and_twice_is_no_harm(
         session = engine.session(batch)
         session.enqueue()
         session.time(1, launches_per_sample=1, scope="host-to-host")
-    session.profile_layers(1)
     assert _free_bytes() < before
 
     engine.close()
@@ -671,13 +609,14 @@ def test_shapes_that_tensorrt_still_wants_are_named() -> None:
 
 
 def test_a_refused_address_is_an_error(opened: Open) -> None:
+    from trtbench.engines.tensorrt.library import LogLines
     from trtbench.engines.tensorrt.tensors import set_addresses
 
     session = opened().session(1)
     context: Any = _Refuses(address=False)
 
     with pytest.raises(EngineError, match=r"TensorRT refuses the address 0x[0-9a-f]+ of 'input'"):
-        set_addresses(context, session._tensors, lines=session._lines)
+        set_addresses(context, session._tensors, lines=LogLines())
 
 
 class _Told:

@@ -163,15 +163,5 @@ def test_times_hang_together(engine: Callable[[str], TensorrtEngine]) -> None:
 
     assert packed < device < whole
     assert compute < device
-    session.close()
-
-
-def test_the_layers_of_a_profile_are_those_that_take_the_time(engine: Callable[[str], TensorrtEngine]) -> None:
-    session = engine("fp32").session(32)
-
-    layers = session.profile_layers(50)
-
-    assert len(layers) > 5
-    assert sum(layer.ms for layer in layers) * 1e6 > 0.5 * np.median(session.time_parts(50).compute)
     assert (session.describe().memory_bytes or 0) > 0
     session.close()

@@ -70,7 +70,6 @@ class CupyCuda:
     def device(self) -> DeviceFacts:
         """Describe the device."""
         runtime = self._runtime
-        free, total = self.memory()
         with self.current():
             properties = runtime.getDeviceProperties(self.index)
             name = properties["name"].decode()
@@ -80,9 +79,6 @@ class CupyCuda:
                 compute_capability=(properties["major"], properties["minor"]),
                 driver=driver_version(runtime.driverGetVersion()),
                 runtime=dotted(runtime.runtimeGetVersion()),
-                total_memory=total,
-                free_memory=free,
-                pci_bus_id=str(runtime.deviceGetPCIBusId(self.index)),
             )
 
     def memory(self) -> tuple[int, int]:

@@ -39,7 +39,6 @@ class DeviceFacts:
         uuid: as nvidia-smi writes it: `GPU-...`, or `MIG-...` for a slice; "" where the driver does not tell.
         driver: the driver's version, or where only CUDA tells: `CUDA 12.8`, the highest that it runs.
         runtime: the CUDA version of the package that drives it, `12.8`.
-        free_memory: bytes, when asked.
     """
 
     name: str
@@ -47,9 +46,6 @@ class DeviceFacts:
     compute_capability: tuple[int, int]
     driver: str
     runtime: str
-    total_memory: int
-    free_memory: int
-    pci_bus_id: str
 
 
 class DeviceBuffer(Protocol):

@@ -78,7 +78,6 @@ class PycudaCuda:
 
     def device(self) -> DeviceFacts:
         """Describe the device."""
-        free, total = self.memory()
         with self.current():
             name = self._device.name()
             major, minor, _ = self._driver.get_version()
@@ -88,9 +87,6 @@ class PycudaCuda:
                 compute_capability=tuple(self._device.compute_capability()),
                 driver=driver_version(self._driver.get_driver_version()),
                 runtime=dotted(major * 1000 + minor * 10),
-                total_memory=total,
-                free_memory=free,
-                pci_bus_id=str(self._device.pci_bus_id()),
             )
 
     def memory(self) -> tuple[int, int]:

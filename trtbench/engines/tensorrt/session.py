@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbench.engines.base import SessionFacts
@@ -16,7 +15,6 @@ from trtbench.engines.tensorrt.tensors import (
     download,
     image_input,
     open_context,
-    require_true,
     set_addresses,
     set_shape,
     upload,
@@ -33,19 +31,11 @@ if TYPE_CHECKING:
     from trtbench.engines.base import Parts, Scope
     from trtbench.engines.cuda.device import Cuda, Operation
     from trtbench.engines.sidecar import Sidecar
-    from trtbench.engines.tensorrt.tensors import Context, Contexts
+    from trtbench.engines.tensorrt.tensors import Contexts
 
 _log = logging.getLogger(__name__)
 # `clock`: "wall" is what a caller waits; "events" is what passes on the device, without the way to it and back.
 _DEFAULTS: Mapping[str, Any] = {"cuda_graph": True, "clock": "wall"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerTime:
-    """The mean milliseconds of one layer in one inference; its name is TensorRT's, of all it fused."""
-
-    name: str
-    ms: float
 
 
 class TensorrtEngine:
@@ -136,21 +126,24 @@ class TensorrtSession(Staged):
         contexts: Contexts,
     ) -> None:
         self._settings: dict[str, Any] = dict(settings)
-        self._notes: tuple[str, ...] = ()
-        self._engine = engine
+        self._engine = engine  # its context needs it
         self._cuda = cuda
-        self._lines = lines
-        self._contexts = contexts
         self._weight_bytes = sidecar.weight_bytes
         self._shape = (batch, *sidecar.preprocessing.input_shape)
         with cuda.current():
-            self._context = self._open_context()
-            self._tensors = allocate(engine, _handle(self._context), cuda=cuda, num_classes=sidecar.num_classes)
-            set_addresses(_handle(self._context), self._tensors, lines=lines)
+            name = image_input(engine)
+            profile = choose_profile(engine, name, shape=self._shape)
+            self._context = open_context(engine, cuda=cuda, profile=profile, lines=lines, contexts=contexts)
+            self._notes = self._context.notes
+            handle = self._context.handle
+            assert handle is not None, "it is open"
+            set_shape(handle, name, shape=self._shape, lines=lines)
+            self._tensors = allocate(engine, handle, cuda=cuda, num_classes=sidecar.num_classes)
+            set_addresses(handle, self._tensors, lines=lines)
             self._host_in, self._host_out = self._tensors.images.host, self._tensors.logits.host
             self._upload = upload(cuda, self._tensors.images)
             self._download = download(cuda, self._tensors.logits)
-        self._plain = _inference(_handle(self._context), cuda=cuda, lines=lines)
+        self._plain = _inference(handle, cuda=cuda, lines=lines)
         self._launch = self._plain
         self._is_warm = False
         self._may_capture = bool(self._settings["cuda_graph"])
@@ -184,25 +177,6 @@ class TensorrtSession(Staged):
                 self._cuda, upload=self._upload, launch=self._launch, download=self._download, samples=samples
             )
 
-    def profile_layers(self, iterations: int = 100) -> tuple[LayerTime, ...]:
-        """Return the mean time of each layer over `iterations` inferences, of a context of its own.
-
-        Raises:
-            EngineError: TensorRT reports nothing.
-            OutOfMemoryError: a second context does not fit.
-        """
-        with self._cuda.current():
-            context = self._open_context()
-            try:
-                handle = _handle(context)
-                set_addresses(handle, self._tensors, lines=self._lines)
-                launch = _inference(handle, cuda=self._cuda, lines=self._lines)
-                wait = self._cuda.synchronize
-                return profile_layers(handle, launch, wait=wait, iterations=iterations, lines=self._lines)
-            finally:
-                self._cuda.synchronize()
-                context.close()
-
     def describe(self) -> SessionFacts:
         """Return what is in force: where no CUDA graph could be captured, `cuda_graph` is False, with the reason.
 
@@ -228,16 +202,6 @@ class TensorrtSession(Staged):
             self._tensors.free()
         self._cuda.close()
 
-    def _open_context(self) -> Context:
-        name = image_input(self._engine)
-        profile = choose_profile(self._engine, name, shape=self._shape)
-        context = open_context(
-            self._engine, cuda=self._cuda, profile=profile, lines=self._lines, contexts=self._contexts
-        )
-        self._notes = tuple(dict.fromkeys((*self._notes, *context.notes)))
-        set_shape(_handle(context), name, shape=self._shape, lines=self._lines)
-        return context
-
     def _warm(self) -> None:
         """Run once plainly if nothing ran yet, and record the graph."""
         if not self._is_warm:
@@ -260,11 +224,6 @@ class TensorrtSession(Staged):
             _log.warning("batch %d runs without a CUDA graph: %s", self._shape[0], error)
 
 
-def _handle(context: Context) -> trt.IExecutionContext:
-    assert context.handle is not None, "a context is used before it is closed only"
-    return context.handle
-
-
 def _refuse() -> None:
     raise EngineError("session", expected="an open one", got="a closed one", cure="ask the engine for another")
 
@@ -278,45 +237,3 @@ def _inference(context: trt.IExecutionContext, *, cuda: Cuda, lines: LogLines) -
             raise lines.error("TensorRT refuses to run the engine", cure="build it again")
 
     return run
-
-
-def profile_layers(
-    context: trt.IExecutionContext, launch: Operation, *, wait: Operation, iterations: int, lines: LogLines
-) -> tuple[LayerTime, ...]:
-    """Return the time of each layer, in the order they run: of a pass of its own, never one that is timed.
-
-    With a profiler attached TensorRT marks each layer and runs no CUDA graph: the sum is more than an inference takes.
-
-    Args:
-        context: one that nothing is timed with.
-        launch: queues one inference of it.
-        wait: waits for it.
-        iterations: inferences to take the mean of; one before them is not counted.
-        lines: of TensorRT's logger.
-
-    Raises:
-        EngineError: TensorRT reports nothing.
-    """
-    total_ms: dict[str, float] = {}
-    launch()
-    wait()
-    context.profiler = _recorder(total_ms)
-    context.enqueue_emits_profile = False
-    for _ in range(iterations):
-        launch()
-        wait()
-        require_true(context.report_to_profiler(), "TensorRT reports no layer times", lines=lines)
-    return tuple(LayerTime(name=name, ms=ms / iterations) for name, ms in total_ms.items())
-
-
-def _recorder(total_ms: dict[str, float]) -> trt.IProfiler:
-    import tensorrt as trt
-
-    class Recorder(trt.IProfiler):
-        def __init__(self) -> None:
-            trt.IProfiler.__init__(self)  # pybind11 wants its own constructor called
-
-        def report_layer_time(self, layer_name: str, ms: float) -> None:
-            total_ms[layer_name] = total_ms.get(layer_name, 0.0) + ms
-
-    return Recorder()
