@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from trtbench.running.rows import absent_row, family_of, row_of
 from trtbench.suite import BACKENDS, DataConfig, DenseVariant, options
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -50,26 +50,6 @@ if TYPE_CHECKING:
     from trtbench.suite import BenchConfig, DecisionConfig, Suite
 
 _HALF_AGAIN = 0.5  # of what the plan took, where the suite has no budget of its own
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Results:
-    """What a measurement left: a row for each engine and batch size, and the raw blocks by row name.
-
-    `repeated` are the blocks of repeated builds, which pair with one another only. `telemetry` is what the devices did
-    meanwhile; `notes` are of the images and of a job; `stopped` is what ended it early: someone, or a full disk; the
-    rows that were not reached are skipped. `test_sha256` is of the images it was scored on, `artefacts` what of the
-    store was used.
-    """
-
-    rows: tuple[Row, ...]
-    blocks: Mapping[str, Timing]
-    telemetry: Mapping[str, Any]
-    repeated: Mapping[str, Timing]
-    notes: tuple[str, ...] = ()
-    stopped: KeyboardInterrupt | StoreError | None = None
-    test_sha256: str = ""
-    artefacts: Collection[str] = ()
 
 
 class Session:
@@ -89,7 +69,7 @@ class Session:
             reference = reference_logits(makings)
         made = makings.brought.get("made")
         brought = (f"Networks and graphs were made on {made}.",) if made else ()
-        self._notes = (*makings.dataset.notes, *brought, *overlap_notes(makings))
+        self.notes = (*makings.dataset.notes, *brought, *overlap_notes(makings))
         self.watch = Watch()
         self.bench = Bench(
             images=Images(
@@ -106,8 +86,9 @@ class Session:
             energy_j=self.watch.energy_j,
         )
         self.found: list[Measured] = []
+        self.stopped: KeyboardInterrupt | StoreError | None = None  # someone, or a full disk
         self._true_correct: TrueCorrect = {}
-        self._repeated: RepeatedBuilds | None = None
+        self._repeated = RepeatedBuilds(rows={}, blocks={})
         self._graphs: dict[str, AccuracyRecord | FidelityRecord] = {}
         self._measured: dict[str, tuple[Row, Measured]] = {}
 
@@ -130,7 +111,8 @@ class Session:
     def build_again(self, rows: Sequence[Row]) -> None:
         """Build the finalists again, where the suite asks for it, and measure their builds beside one another."""
         with contextlib.suppress(RowError):  # the first builds stand, each as one build
-            self._repeated = repeat_builds(self._makings, self._built, rows, measure=self._again)
+            again = repeat_builds(self._makings, self._built, rows, measure=self._again)
+            self._repeated = again or self._repeated
 
     def rows(
         self, built: Sequence[BuiltEngine], found: Sequence[Measured]
@@ -156,30 +138,16 @@ class Session:
         ]
         return tuple(rows), blocks
 
-    def results(self, stopped: KeyboardInterrupt | StoreError | None) -> Results:
-        """Return what was measured, its raw samples kept; `stopped` is what ended it early."""
+    def final(self) -> tuple[tuple[Row, ...], dict[str, Timing], Mapping[str, Timing]]:
+        """Return rows, the blocks that pair, and those of repeated builds; keep raw samples and what was watched."""
         rows, blocks = self.rows(self._built, self.found)
-        repeated = RepeatedBuilds(rows={}, blocks={}) if self._repeated is None else self._repeated
-        return Results(
-            rows=tuple(repeated.rows.get(row.name, row) for row in rows),
-            blocks=blocks,
-            telemetry=self.watch.summary(),
-            repeated=repeated.blocks,
-            notes=self._notes,
-            stopped=self._keep() or stopped,
-            test_sha256=self._makings.dataset.test.sha256,
-            artefacts=self._makings.book.store.held,
-        )
-
-    def _keep(self) -> StoreError | None:
-        """Write the raw samples and what was watched; return what stood in the way."""
         try:
             for row, one in self._measured.values():
                 write_raw(self.bench.folder, row, one)
             self.watch.write(self.bench.folder)
         except StoreError as error:
-            return error
-        return None
+            self.stopped = error
+        return tuple(self._repeated.rows.get(row.name, row) for row in rows), blocks, self._repeated.blocks
 
     def _again(self, built: Sequence[BuiltEngine]) -> tuple[tuple[Row, ...], dict[str, Timing]]:
         with self.watch:

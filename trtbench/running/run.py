@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from trtbench.environment.facts import Environment
-    from trtbench.running.bench import Results
     from trtbench.train import EpochRecord
 
 _LOG = logging.getLogger(__name__)
@@ -128,7 +127,7 @@ def run_suite(
             environment = collect_environment()
             built = list(built_engines(makings))
             with mapped(makings.dataset.test.images, folder) as images:
-                session, stopped = Session(makings, built, folder, images=images), None
+                session = Session(makings, built, folder, images=images)
                 try:
                     with session.watch:
                         measure_engines(engine_files(built, suite), session.bench, found=session.found)
@@ -136,19 +135,18 @@ def run_suite(
                     session.sample_on(*session.rows(built, session.found))
                     session.build_again(session.rows(built, session.found)[0])
                 except (KeyboardInterrupt, StoreError) as error:
-                    stopped = error
+                    session.stopped = error
             with unstoppable():
-                results = session.results(stopped)
-                report = _report(suite, places, results, environment)
+                report = _report(makings, session, environment)
                 created = now.isoformat(timespec="seconds")
                 report = replace(report, run_id=folder.name, created=created, argv=tuple(argv), stages=stages.seconds)
                 with _kept_elsewhere(report):
                     write_report(report, folder)
-                write_origin(folder, suite, places, artefacts=results.artefacts)
+                write_origin(folder, suite, places, artefacts=makings.book.store.held)
                 point_latest(places.runs, folder)
                 listener(Event(stage="report", item=folder.name, state="done"))
-        if results.stopped is not None:
-            raise results.stopped
+        if session.stopped is not None:
+            raise session.stopped
     return report, folder
 
 
@@ -183,16 +181,17 @@ def _run_folder(runs: Path, name: str) -> Iterator[Path]:
             folder.rmdir()
 
 
-def _report(suite: Suite, places: Places, results: Results, environment: Environment) -> Report:
+def _report(makings: Makings, session: Session, environment: Environment) -> Report:
     """Decide, and say all that is known, but for when it was, by which command, and what took how long."""
-    rows = held_against(results.rows, suite.decision)
-    facts = to_jsonable(environment)
-    choice = choose(rows, suite.decision, paired=paired_from(rows, results.blocks, repeated=results.repeated))
+    suite, facts, telemetry = makings.suite, to_jsonable(environment), session.watch.summary()
+    found, blocks, repeated = session.final()
+    rows = held_against(found, suite.decision)
+    choice = choose(rows, suite.decision, paired=paired_from(rows, blocks, repeated=repeated))
     engines = {row.engine_sha256 for row in choice.compared if row.engine_sha256}
-    looks = remember_look(places.runs, results.test_sha256, engines)
+    looks = remember_look(makings.places.runs, makings.dataset.test.sha256, engines)
     looked = look_words(choice, number=looks.number, engines=looks.engines)
-    why = f" ({results.stopped})" if isinstance(results.stopped, StoreError) else ""
-    stopped = f"The run was interrupted{why}: rows that were not reached are skipped."
+    why = f" ({session.stopped})" if isinstance(session.stopped, StoreError) else ""
+    stopped = [f"The run was interrupted{why}: rows that were not reached are skipped."] if session.stopped else []
     return Report(
         run_id="",
         created="",
@@ -202,13 +201,8 @@ def _report(suite: Suite, places: Places, results: Results, environment: Environ
         suite=suite.as_written(),
         rows=rows,
         decision=in_words(rows, choice),
-        notes=(
-            *([] if results.stopped is None else [stopped]),
-            *looked,
-            *results.notes,
-            *advice(rows, results.telemetry, facts),
-        ),
-        telemetry=results.telemetry,
+        notes=(*stopped, *looked, *session.notes, *advice(rows, telemetry, facts)),
+        telemetry=telemetry,
     )
 
 
