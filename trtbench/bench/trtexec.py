@@ -168,11 +168,13 @@ def trtexec_command(executable: str, path: Path, sidecar: Sidecar, flags: Flags)
     shapes = ",".join(
         f"{name}:{'x'.join(map(str, [flags.batch, *triple[1][1:]]))}" for name, triple in profiles[index].items()
     )
+    tensors = sidecar.facts.get("tensors", [])
+    is_free = any(-1 in tensor["shape"] for tensor in tensors if tensor["mode"] == "INPUT")
     return [
         executable,
         f"--loadEngine={path}",
         *([f"--useProfile={index}"] if len(profiles) > 1 else []),
-        *([f"--shapes={shapes}"] if _is_free(sidecar) else []),
+        *([f"--shapes={shapes}"] if is_free else []),  # it refuses shapes for an input without a free axis
         f"--warmUp={flags.warm_up_ms:g}",
         f"--duration={flags.duration_s:g}",
         f"--iterations={_MIN_SAMPLES}",
@@ -274,8 +276,3 @@ def _profile_index(profiles: list[dict[str, list[list[int]]]], batch: int) -> in
             f"batch {batch}", expected=f"one of the engine's: {sizes}", cure="name one with --batch-size"
         )
     return min(fitting)[1]
-
-
-def _is_free(sidecar: Sidecar) -> bool:
-    """Whether an input has a free axis; `trtexec` refuses shapes for one that has none."""
-    return any(-1 in tensor["shape"] for tensor in sidecar.facts.get("tensors", []) if tensor["mode"] == "INPUT")

@@ -101,6 +101,7 @@ def time_together(
     rounds = -(-pairs // process_pairs)
     budget = Budget(block_ms=block_ms, duration_s=1e-9, iterations=1, warm_up_ms=_WARM_UP_MS, rounds=rounds)
     taken: dict[str, list[Timing]] = {engine.name: [] for engine in engines}
+    threads = max(int(str({**settings, **engine.settings}.get("threads", 1))) for engine in engines)
     for process in range(_CEILING * process_pairs):
         if process >= process_pairs and _all_settled(taken):
             break
@@ -110,7 +111,7 @@ def time_together(
                     worker=_open(workers, engine, batch_size, folder=folder, settings=settings),
                     batch_size=batch_size,
                     warm_up_ms=_WARM_UP_MS,
-                    cores=cores(_threads(engines, settings)),
+                    cores=cores(threads),
                 )
                 for engine in engines
             }
@@ -131,10 +132,6 @@ def _open(
     worker = workers.start(engine.name, log=log, preparing=preparing)
     worker.ask("open", settings={**settings, **engine.settings}, batch=batch_size)
     return worker
-
-
-def _threads(engines: Sequence[EngineFile], settings: Mapping[str, object]) -> int:
-    return max(int(str({**settings, **engine.settings}.get("threads", 1))) for engine in engines)
 
 
 def _all_settled(taken: Mapping[str, Sequence[Timing]]) -> bool:

@@ -192,7 +192,9 @@ def cheapest_exclusion(
         return known[key].drop_pp <= max_drop_pp
 
     found = []
-    for ranking in _rankings(layers):
+    by_noise = sorted(layers, key=lambda layer: -layer.only.noise)
+    by_price = sorted(layers, key=lambda layer: -layer.only.noise / (layer.macs + 1))
+    for ranking in ([layer.name for layer in by_noise], [layer.name for layer in by_price]):
         nodes = ranking[: _shortest_prefix(ranking, holds)]
         for name in sorted(nodes, key=lambda name: -macs[name]):
             rest = [other for other in nodes if other != name]
@@ -203,12 +205,6 @@ def cheapest_exclusion(
     holds(best)
     share = sum(macs[name] for name in best) / max(1, sum(macs.values()))
     return Exclusion(nodes=best, effect=known[best], macs_share=share)
-
-
-def _rankings(layers: Sequence[Layer]) -> tuple[list[str], list[str]]:
-    by_noise = sorted(layers, key=lambda layer: -layer.only.noise)
-    by_price = sorted(layers, key=lambda layer: -layer.only.noise / (layer.macs + 1))
-    return [layer.name for layer in by_noise], [layer.name for layer in by_price]
 
 
 def _shortest_prefix(ranking: Sequence[str], holds: Callable[[Sequence[str]], bool]) -> int:

@@ -66,18 +66,13 @@ def sample_balanced(
     is_free[np.asarray(exclude, np.int64)] = False
     sizes = np.bincount(labels[is_free], minlength=num_classes)
     if allow_short:
-        count = min(count, _available(sizes, per_class))
+        count = min(count, int((sizes if per_class is None else np.minimum(sizes, per_class)).sum()))
+        if not count:
+            raise _none()
     else:
         wanted = f"per_class = {per_class}" if total is None else f"total = {total}"
         _check_sizes(sizes, np.flatnonzero(is_there), count, wanted=wanted)
     return balanced(labels, count=count, seed=seed, exclude=exclude)
-
-
-def _available(sizes: NDArray[np.int64], per_class: int | None) -> int:
-    found = int((sizes if per_class is None else np.minimum(sizes, per_class)).sum())
-    if not found:
-        raise _none()
-    return found
 
 
 def _none() -> DataError:

@@ -105,7 +105,9 @@ def thresholds(
         ConfigError: the method or the percentile cannot be.
     """
     search = _search(method, percentile=percentile)
-    return {tensor: _threshold(histogram, search, xp) for tensor, histogram in histograms.items()}
+    found = {name: one for name, one in histograms.items() if one.counts is not None}
+    amax = {name: min(search(one, xp) * one.bin_width, one.largest) for name, one in found.items()}
+    return {name: amax.get(name, ALL_ZERO_AMAX) for name in histograms}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,12 +225,6 @@ def _search(method: Method, *, percentile: float) -> Callable[[Histogram, Any], 
             "calibration method", expected=" | ".join(searches), got=repr(method), cure="choose one of these"
         )
     return searches[method]
-
-
-def _threshold(histogram: Histogram, search: Callable[[Histogram, Any], float], xp: Any) -> float:
-    if histogram.counts is None:
-        return ALL_ZERO_AMAX
-    return min(search(histogram, xp) * histogram.bin_width, histogram.largest)
 
 
 def _percentile(histogram: Histogram, percentile: float, xp: Any) -> float:

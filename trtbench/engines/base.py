@@ -10,7 +10,7 @@ import importlib
 import os
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from trtbench.errors import UnsupportedError
 
@@ -282,6 +282,16 @@ class Backend(Protocol):
     def open(self, path: Path, sidecar: Sidecar, settings: Mapping[str, Any]) -> Engine:
         """Load an engine file whose sidecar was checked."""
         ...
+
+
+class Measuring:
+    """What runtimes have in common whose rows are measurements, and most of whose builds heed no options."""
+
+    takes_options: ClassVar[bool] = False
+
+    def is_simulated(self) -> bool:
+        """Say that its rows are measurements."""
+        return False
 
 
 def backend(name: str) -> Backend:

@@ -19,7 +19,15 @@ import numpy as np
 import torch
 
 from trtbench.disk import write_atomically
-from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, OpenEngine, SessionFacts, refuse_precision
+from trtbench.engines.base import (
+    NO_OPTIONS,
+    BackendFacts,
+    BuildResult,
+    Measuring,
+    OpenEngine,
+    SessionFacts,
+    refuse_precision,
+)
 from trtbench.errors import EngineError, SidecarError, UnsupportedError
 from trtbench.models import load_model
 from trtbench.precision import PRECISIONS
@@ -180,7 +188,7 @@ _COMPILERS = ("gcc", "g++", "clang", "clang++", "cl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TorchBackend:
+class TorchBackend(Measuring):
     """A way to launch a network.
 
     Args:
@@ -193,17 +201,12 @@ class TorchBackend:
 
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "tf32", "fp16", "bf16")
     suffix: ClassVar[str] = ".safetensors"
-    takes_options: ClassVar[bool] = False
 
     name: str = field(kw_only=False)
     launch: Prepare
     settings: Mapping[str, Any] = field(default_factory=dict)
     needs_cuda: bool = False
     needs_compiler: bool = False
-
-    def is_simulated(self) -> bool:
-        """Say that its rows are measurements."""
-        return False
 
     def facts(self, options: Mapping[str, Any] = NO_OPTIONS) -> BackendFacts:  # noqa: ARG002  the same for all engines
         """Return what it is here: the GPU where PyTorch sees one; a checkpoint is bound to nothing."""

@@ -21,11 +21,11 @@ from trtbench.graph.qdq import Pairs, pair, require_ranges, rewired
 from trtbench.graph.view import LAYERS, attribute, constants, node_name, view
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
-    from trtbench.graph.placement import ActivationPoint, QdqPlan
+    from trtbench.graph.placement import QdqPlan
 
 LARGEST = 448.0  # of E4M3 with NaN and no infinity (OCP 8-bit floating point, ONNX float8e4m3fn)
 # A scale below FP16's normal numbers keeps its layer out of fp8+fp16; E4M3 floats, and loses nothing by a larger one.
@@ -59,9 +59,10 @@ def plan_fp8(proto: onnx.ModelProto, *, exclude: Collection[str] = ()) -> QdqPla
     quantized = {node.output[0] for node in seen.nodes if node.op_type in LAYERS} & {
         reader.node for point in plan.weights for reader in point.readers
     }
+    read = ((one, tuple(reader for reader in one.readers if reader.node in quantized)) for one in plan.activations)
     return replace(
         plan,
-        activations=tuple(_of_layers(plan, quantized)),
+        activations=tuple(replace(one, readers=readers) for one, readers in read if readers),
         layers=tuple(replace(one, reason=obstacles.get(one.node, one.reason)) for one in plan.layers),
     )
 
@@ -78,13 +79,6 @@ def _obstacle(node: onnx.NodeProto, weight: NDArray[np.float32] | None) -> str:
         return f"FP8 kernels want channels in multiples of {_STEP}, not {' and '.join(map(str, weight.shape[:2]))}"
     values = math.prod(weight.shape[2:])
     return "" if values <= _LARGEST_KERNEL else f"FP8 kernels have up to {_LARGEST_KERNEL} values, not {values}"
-
-
-def _of_layers(plan: QdqPlan, quantized: Collection[str]) -> Iterator[ActivationPoint]:
-    """Yield what FP8 layers read: sums, pools and joins compute in floats."""
-    for point in plan.activations:
-        if readers := tuple(reader for reader in point.readers if reader.node in quantized):
-            yield replace(point, readers=readers)
 
 
 def insert_fp8(proto: onnx.ModelProto, plan: QdqPlan, activation_amax: Mapping[str, float]) -> onnx.ModelProto:

@@ -124,7 +124,8 @@ def plan_half(seen: GraphView, types: Mapping[str, int], *, dtype: HalfType) -> 
         key = node.output[0]
         operands = _operands(seen, node, types, dtype=dtype)
         if node.op_type in QUANTIZERS:
-            reason = "" if _is_read_in_half(seen, key, kept) else "all that reads it stays in FP32"
+            readers = [reader.output[0] for reader, _ in seen.readers.get(key, ())]
+            reason = "all that reads it stays in FP32" if readers and kept.keys() >= set(readers) else ""
         else:
             reason = _reason(seen, node, dtype=dtype)
         if not reason and operands is None:
@@ -144,11 +145,6 @@ def plan_half(seen: GraphView, types: Mapping[str, int], *, dtype: HalfType) -> 
 def _tensors(node: onnx.NodeProto) -> Iterator[str]:
     yield from node.input
     yield from node.output
-
-
-def _is_read_in_half(seen: GraphView, tensor: str, kept: Mapping[str, str]) -> bool:
-    readers = seen.readers.get(tensor, ())
-    return not readers or any(node.output[0] not in kept for node, _ in readers)
 
 
 def _operands(seen: GraphView, node: onnx.NodeProto, types: Mapping[str, int], *, dtype: HalfType) -> Operands | None:

@@ -127,7 +127,9 @@ class GraphNetwork(nn.Module):
         if reader in self._activations:
             point = self._activations[reader]
             if name not in rounded:
-                rounded[name] = _round_activation(values[name], self._scales[point.range_of], point)
+                least, most = (0, UNSIGNED_LEVELS) if point.is_unsigned else (-LEVELS - 1, LEVELS)
+                scale = self._scales[point.range_of]
+                rounded[name] = torch.fake_quantize_per_tensor_affine(values[name], scale, 0, least, most)
             return rounded[name]
         if reader in self._weights:
             return self._rounded_weight(node, values)
@@ -181,11 +183,6 @@ def _scales(plan: QdqPlan | None, amax: Mapping[str, float]) -> dict[str, float]
     points = () if plan is None else plan.activations
     levels = {point.range_of: UNSIGNED_LEVELS if point.is_unsigned else LEVELS for point in points}
     return {tensor: float(np.float32(amax[tensor] / count)) for tensor, count in levels.items()}
-
-
-def _round_activation(values: Tensor, scale: float, point: ActivationPoint) -> Tensor:
-    lowest, highest = (0, UNSIGNED_LEVELS) if point.is_unsigned else (-LEVELS - 1, LEVELS)
-    return torch.fake_quantize_per_tensor_affine(values, scale, 0, lowest, highest)
 
 
 def _convolution(node: onnx.NodeProto, inputs: _Inputs) -> Tensor:

@@ -20,6 +20,7 @@ from trtbench.engines.base import (
     NO_OPTIONS,
     BackendFacts,
     BuildResult,
+    Measuring,
     OpenEngine,
     SessionFacts,
     partial_path,
@@ -53,17 +54,12 @@ _LAYERS = {
 _FUSED_MARK = "_token_"  # between a node's name and a number, where ONNX Runtime fused it with its Q/DQ nodes
 
 
-class CpuBackend:
+class CpuBackend(Measuring):
     """ONNX Runtime's CPU provider."""
 
     name = "onnxruntime-cpu"
     precisions = ("fp32", "int8")
     suffix = ".onnx"
-    takes_options = False
-
-    def is_simulated(self) -> bool:
-        """Say that its rows are measurements."""
-        return False
 
     def facts(self, options: Mapping[str, Any] = NO_OPTIONS) -> BackendFacts:  # noqa: ARG002  the same for all engines
         """Return what it is here; an engine is bound to the instruction set, as far as that decides the kernels."""

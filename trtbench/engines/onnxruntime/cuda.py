@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbench.disk import write_atomically
-from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, SessionFacts, refuse_precision
+from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, Measuring, SessionFacts, refuse_precision
 from trtbench.engines.cuda import open_cuda
 from trtbench.engines.cuda.loops import Staged, timed_by_clock
 from trtbench.engines.onnxruntime.sessions import CUDA, require_provider, session_options, start, weight_bytes
@@ -37,17 +37,12 @@ _LEVEL = "ORT_ENABLE_ALL"
 _OPTIONS: Mapping[str, str] = {"device_id": "0", "use_tf32": "0"}
 
 
-class CudaBackend:
+class CudaBackend(Measuring):
     """ONNX Runtime's CUDA provider."""
 
     name = "onnxruntime-cuda"
     precisions = ("fp32", "fp16")
     suffix = ".onnx"
-    takes_options = False
-
-    def is_simulated(self) -> bool:
-        """Say that its rows are measurements."""
-        return False
 
     def facts(self, options: Mapping[str, Any] = NO_OPTIONS) -> BackendFacts:  # noqa: ARG002  the same for all engines
         """Return what it is here; an engine is bound to the GPU, whose kernels loading chooses, and the driver."""

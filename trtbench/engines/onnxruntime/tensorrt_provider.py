@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, partial_path, refuse_precision
+from trtbench.engines.base import NO_OPTIONS, BackendFacts, BuildResult, Measuring, partial_path, refuse_precision
 from trtbench.engines.onnxruntime.cuda import gpu_machine, gpu_name, open_on_device
 from trtbench.engines.onnxruntime.sessions import (
     CUDA,
@@ -45,17 +45,13 @@ _WAITS = "ONNX Runtime waits for the device after each TensorRT part: its launch
 _CUDA_OPTIONS: Mapping[str, str] = {"device_id": "0", "use_tf32": "0"}
 
 
-class TensorRtProviderBackend:
+class TensorRtProviderBackend(Measuring):
     """ONNX Runtime's TensorRT provider."""
 
     name = "onnxruntime-tensorrt"
     precisions = ("fp32", "fp16", "int8")
     suffix = ".onnx"
     takes_options = True
-
-    def is_simulated(self) -> bool:
-        """Say that its rows are measurements."""
-        return False
 
     def facts(self, options: Mapping[str, Any] = NO_OPTIONS) -> BackendFacts:  # noqa: ARG002  the same for all engines
         """Return what it is here: the versions of ONNX Runtime and of TensorRT both decide an engine."""
