@@ -20,9 +20,10 @@ import torch
 import yaml
 from PIL import Image
 
+from tests.calibration_cache import format_cache
 from tests.test_pages import PAGES, blocks, shell_lines
 from trtbench import __version__
-from trtbench.engines.tensorrt.caches import CalibrationCache, format_cache
+from trtbench.engines.tensorrt.caches import CalibrationCache
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.steps import float_onnx, step
 from trtbench.suite import adhoc_suite

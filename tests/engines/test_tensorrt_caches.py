@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.calibration_cache import format_cache
 from trtbench.engines.tensorrt.caches import (
     CalibrationCache,
-    format_cache,
     match_scales,
     parse_cache,
     thresholds,

@@ -11,7 +11,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from trtbench.engines.tensorrt.caches import CalibrationCache, format_cache
+from tests.calibration_cache import format_cache
+from trtbench.engines.tensorrt.caches import CalibrationCache
 from trtbench.errors import DataError, GraphError
 from trtbench.graph.placement import activation_tensors, plan_qdq
 from trtbench.steps import calibration, float_onnx, imported_calibration, step

@@ -127,18 +127,12 @@ def labelled_batches(dataset: Dataset) -> list[tuple[Tensor, Tensor]]:
     return list(zip(torch.split(inputs, _BATCH), torch.split(labels, _BATCH), strict=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Count:
-    params: int
-    macs: int
+def _count(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
+    return {"params": count_params(model), "macs": count_macs(model, input_shape)}
 
 
-def _count(model: nn.Module, input_shape: tuple[int, int, int]) -> _Count:
-    return _Count(params=count_params(model), macs=count_macs(model, input_shape))
-
-
-def _check_pruned(model: nn.Module, dense: _Count, cut: Cut) -> None:
-    if count_params(model) < dense.params:
+def _check_pruned(model: nn.Module, dense: dict[str, int], cut: Cut) -> None:
+    if count_params(model) < dense["params"]:
         return
     raise RowError(
         f"variant {cut.config.name!r}: ratio {cut.config.ratio}",
@@ -148,13 +142,13 @@ def _check_pruned(model: nn.Module, dense: _Count, cut: Cut) -> None:
     )
 
 
-def _reach(model: nn.Module, cut: Cut, dense: _Count) -> Pruned:
+def _reach(model: nn.Module, cut: Cut, dense: dict[str, int]) -> Pruned:
     """Find the attempt closest to the target and not above it, by bisection over the ratios."""
     kind, target = ("macs", cut.config.macs) if cut.config.macs is not None else ("params", cut.config.params)
     assert target is not None, "the suite gives exactly one target"
 
     def share(attempt: Pruned) -> float:
-        return float(getattr(_count(attempt.model, cut.input_shape), kind) / getattr(dense, kind))
+        return _count(attempt.model, cut.input_shape)[kind] / dense[kind]
 
     attempt = pruned_copy(model, cut, ratio=0.0)
     if share(attempt) <= target:
@@ -194,7 +188,7 @@ def _check_outputs(model: nn.Module, pruned: nn.Module, input_shape: tuple[int, 
     )
 
 
-def _record(model: nn.Module, result: Pruned, dense: _Count, cut: Cut) -> ChannelsRecord:
+def _record(model: nn.Module, result: Pruned, dense: dict[str, int], cut: Cut) -> ChannelsRecord:
     before, after, count = conv_widths(model), conv_widths(result.model), _count(result.model, cut.input_shape)
     achieved = 1 - sum(after.values()) / sum(before.values()) if before else 0.0
     notes = (
@@ -205,10 +199,10 @@ def _record(model: nn.Module, result: Pruned, dense: _Count, cut: Cut) -> Channe
     return ChannelsRecord(
         ratio=result.ratio,
         achieved_ratio=achieved,
-        params_before=dense.params,
-        params_after=count.params,
-        macs_before=dense.macs,
-        macs_after=count.macs,
+        params_before=dense["params"],
+        params_after=count["params"],
+        macs_before=dense["macs"],
+        macs_after=count["macs"],
         widths_before=before,
         widths_after=after,
         notes=notes if result.ratio > 0 else ("nothing was pruned: the target is the dense network",),

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,12 +89,7 @@ def _installed(_path: tuple[str, ...]) -> tuple[Package, ...]:
 def _package(module: str, name: str) -> Package:
     distribution = metadata.distribution(name)
     bare = Package(module=module, distribution=_normalised(name), version=distribution.version)
-    return Package(
-        module=module,
-        distribution=bare.distribution,
-        version=bare.version,
-        cuda=cuda_of(bare, build_file=_build_file(distribution, module)),
-    )
+    return replace(bare, cuda=cuda_of(bare, build_file=_build_file(distribution, module)))
 
 
 def _build_file(distribution: metadata.Distribution, module: str) -> str:

@@ -114,16 +114,6 @@ def most_bytes(size: int, *, max_bytes: int) -> int:
     return min(max_bytes, max(_SMALL_BYTES, _RATIO * size))
 
 
-def _check_size(path: Path, size: int, *, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise _refusal(
-            path,
-            expected=f"at most {max_bytes / 1e9:.3g} GB",
-            got=f"{size / 1e9:.3g} GB",
-            cure=_SMALLER,
-        )
-
-
 def _is_safetensors(head: bytes, *, size: int) -> bool:
     """Say whether the first bytes are a length that fits the file, and then JSON."""
     return len(head) > 8 and struct.unpack("<Q", head[:8])[0] <= size - 8 and head[8:9] == b"{"  # noqa: PLR2004  u64
@@ -165,7 +155,9 @@ def _check_zip(path: Path, *, max_bytes: int) -> None:
             members = archive.infolist()
     except FAULTS as error:
         raise _refusal(path, got=f"an archive that is cut short or damaged ({error})", cure=_GET_AGAIN) from error
-    _check_size(path, sum(member.file_size for member in members), max_bytes=max_bytes)
+    if (size := sum(member.file_size for member in members)) > max_bytes:
+        expected = f"at most {max_bytes / 1e9:.3g} GB"
+        raise _refusal(path, expected=expected, got=f"{size / 1e9:.3g} GB", cure=_SMALLER)
     if any(member.filename.endswith("/constants.pkl") for member in members):
         raise _refusal(
             path, got="a TorchScript archive", cure="load it in PyTorch with torch.jit.load and " + _SAVE_AGAIN

@@ -148,12 +148,6 @@ def _entry(line: str, *, where: str) -> tuple[str, float]:
     return found["tensor"], scale
 
 
-def format_cache(cache: CalibrationCache) -> str:
-    """Write a cache as TensorRT does; scales are rounded to float32."""
-    lines = [f"{tensor}: {struct.pack('>f', scale).hex()}" for tensor, scale in cache.scales.items()]
-    return "\n".join([f"TRT-{cache.version}-{cache.algorithm}", *lines, ""])
-
-
 def match_scales(cache: CalibrationCache, tensors: Iterable[str], *, origin: str) -> MatchedScales:
     """Return the scale of each tensor, by its exact name or the name TensorRT gives an output that has none.
 
