@@ -377,16 +377,8 @@ def imported_calibration(makings: Makings, output: Path, *, cache: Path) -> Cali
     """
     from trtbench.make.calibration import import_cache
 
-    found = import_cache(float_graph(makings, makings.suite.variants[0]).path(GRAPH), cache)
-    write_atomically(output / "ranges.json", found.ranges)
-    write_atomically(output / "model.qdq.onnx", found.graph)
-    return Calibrated(
-        output=str(output),
-        tensors=found.tensors,
-        method=f"TensorRT's {found.algorithm}",
-        cache_sha256=found.sha256,
-        notes=found.notes,
-    )
+    graph = float_graph(makings, makings.suite.variants[0]).path(GRAPH)
+    return Calibrated(output=str(output), **import_cache(graph, cache, output))
 
 
 def _network(makings: Makings) -> Artefact[NetworkFacts]:

@@ -334,33 +334,17 @@ def _committed_manifest(makings: Makings, *, per_class: int | None, total: int |
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportedCache:
-    """What came of a cache.
-
-    Args:
-        ranges: JSON of amax by tensor, as a calibration writes it.
-        graph: the bytes of the ONNX graph with Q/DQ nodes.
-        tensors: how many tensors have a scale of the cache.
-        algorithm: of the calibrator that wrote it.
-        sha256: of the cache file.
-        notes: which of its tensors the graph does not ask for, goes by another name for, or has only zeros of.
-    """
-
-    ranges: str
-    graph: bytes
-    tensors: int
-    algorithm: str
-    sha256: str
-    notes: tuple[str, ...]
-
-
-def import_cache(graph: Path, cache: Path) -> ImportedCache:
+def import_cache(graph: Path, cache: Path, output: Path) -> dict[str, Any]:
     """Place Q/DQ pairs in a float graph with the activation scales of a cache; weights have their own.
 
     Args:
         graph: the float ONNX graph that was calibrated.
         cache: the file that TensorRT's calibrator wrote.
+        output: the folder of ranges.json, as a calibration writes it, and of model.qdq.onnx.
+
+    Returns:
+        How many `tensors` have a scale of the cache, by which `method`, its `cache_sha256`, and `notes`: which of its
+        tensors the graph does not ask for, goes by another name for, or has only zeros of.
 
     Raises:
         DataError: the cache cannot be read.
@@ -382,14 +366,10 @@ def import_cache(graph: Path, cache: Path) -> ImportedCache:
     if findings := lint(quantized):
         got = "; ".join(f"{found.node}: {found.message} ({found.rule})" for found in findings[:_TOLD])
         raise GraphError(f"Q/DQ graph of {cache.name}", got=got, cure="export the model another way")
-    return ImportedCache(
-        ranges=json.dumps(amax, indent=1, sort_keys=True),
-        graph=quantized.SerializeToString(deterministic=True),
-        tensors=len(amax),
-        algorithm=parsed.algorithm,
-        sha256=hashlib.sha256(content).hexdigest(),
-        notes=_notes(matched),
-    )
+    write_atomically(output / "ranges.json", json.dumps(amax, indent=1, sort_keys=True))
+    write_atomically(output / "model.qdq.onnx", quantized.SerializeToString(deterministic=True))
+    method, sha256 = f"TensorRT's {parsed.algorithm}", hashlib.sha256(content).hexdigest()
+    return {"tensors": len(amax), "method": method, "cache_sha256": sha256, "notes": _notes(matched)}
 
 
 def _read(cache: Path) -> tuple[bytes, str]:

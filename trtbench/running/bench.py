@@ -28,7 +28,7 @@ from trtbench.precision import PLACEMENTS
 from trtbench.progress import Clock, Listener, nobody
 from trtbench.report.disk import write_raw
 from trtbench.running.again import paired_from
-from trtbench.running.plan import RepeatedBuilds, repeat_builds
+from trtbench.running.plan import repeat_builds
 from trtbench.running.rows import absent_row, family_of, row_of
 from trtbench.suite import BACKENDS, DataConfig, DenseVariant, options
 
@@ -88,7 +88,7 @@ class Session:
         self.found: list[Measured] = []
         self.stopped: KeyboardInterrupt | StoreError | None = None  # someone, or a full disk
         self._true_correct: TrueCorrect = {}
-        self._repeated = RepeatedBuilds(rows={}, blocks={})
+        self._repeated: tuple[dict[str, Row], dict[str, Timing]] = ({}, {})
         self._graphs: dict[str, AccuracyRecord | FidelityRecord] = {}
         self._measured: dict[str, tuple[Row, Measured]] = {}
 
@@ -111,8 +111,7 @@ class Session:
     def build_again(self, rows: Sequence[Row]) -> None:
         """Build the finalists again, where the suite asks for it, and measure their builds beside one another."""
         with contextlib.suppress(RowError):  # the first builds stand, each as one build
-            again = repeat_builds(self._makings, self._built, rows, measure=self._again)
-            self._repeated = again or self._repeated
+            self._repeated = repeat_builds(self._makings, self._built, rows, measure=self._again)
 
     def rows(
         self, built: Sequence[BuiltEngine], found: Sequence[Measured]
@@ -138,7 +137,7 @@ class Session:
         ]
         return tuple(rows), blocks
 
-    def final(self) -> tuple[tuple[Row, ...], dict[str, Timing], Mapping[str, Timing]]:
+    def final(self) -> tuple[tuple[Row, ...], dict[str, Timing], dict[str, Timing]]:
         """Return rows, the blocks that pair, and those of repeated builds; keep raw samples and what was watched."""
         rows, blocks = self.rows(self._built, self.found)
         try:
@@ -147,7 +146,8 @@ class Session:
             self.watch.write(self.bench.folder)
         except StoreError as error:
             self.stopped = error
-        return tuple(self._repeated.rows.get(row.name, row) for row in rows), blocks, self._repeated.blocks
+        again, repeated = self._repeated
+        return tuple(again.get(row.name, row) for row in rows), blocks, repeated
 
     def _again(self, built: Sequence[BuiltEngine]) -> tuple[tuple[Row, ...], dict[str, Timing]]:
         with self.watch:

@@ -275,18 +275,12 @@ def _missing(makings: Makings, engine: EnginePlan) -> tuple[tuple[str, str], ...
     return tuple(dict.fromkeys(makings.book.missing))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepeatedBuilds:
-    """What repeated builds showed: the rows of the finalists by name, and the raw blocks that pair them."""
-
-    rows: Mapping[str, Row]
-    blocks: Mapping[str, Timing]
-
-
 def repeat_builds(
     makings: Makings, built: Sequence[BuiltEngine], rows: Sequence[Row], *, measure: Measure
-) -> RepeatedBuilds | None:
-    """Build the finalists again and measure all their builds; None where the suite asks for one build of each.
+) -> tuple[dict[str, Row], dict[str, Timing]]:
+    """Build the finalists again and measure all their builds: their rows by name, and the raw blocks that pair them.
+
+    Both are empty where the suite asks for one build of each.
 
     Args:
         makings: of the suite.
@@ -302,10 +296,11 @@ def repeat_builds(
     again = [one for one in built if one.plan.config.builds > 1 and backend(one.plan.backend).takes_options]
     wanted = [one for one in again if _row_name(one.plan, decision) in chosen]
     if not wanted:
-        return None
+        return {}, {}
     builds = [build for one in wanted for build in (one, *_others(makings, one.plan))]
     measured, blocks = measure(builds)
-    found, paired = {}, {}
+    found: dict[str, Row] = {}
+    paired: dict[str, Timing] = {}
     for one in wanted:
         of_plan = [plan.plan for plan in builds if replace(plan.plan, build=one.plan.build) == one.plan]
         names = {_row_name(plan, decision) for plan in of_plan}
@@ -315,7 +310,7 @@ def repeat_builds(
                 name = replace(row, build=one.plan.build).name
                 found[name] = _representing(row, of_plan, measured, build=one.plan.build)
                 paired[name] = blocks[row.name]
-    return RepeatedBuilds(rows=found, blocks=paired)
+    return found, paired
 
 
 def finalists(rows: Sequence[Row], decision: DecisionConfig) -> tuple[str, ...]:
