@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +35,6 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a call may take: bytes beyond those of an empty process, seconds of computing."""
-
-    memory_bytes: int
-    cpu_s: int
-
-    @classmethod
-    def of(cls, path: Path) -> Limits:
-        """Return the limits of a call that reads this file."""
-        size = path.stat().st_size if path.is_file() else 0
-        return cls(memory_bytes=_BASE_BYTES + _BYTES_PER_BYTE * size, cpu_s=_BASE_S + size // _BYTES_PER_S)
-
-
 def confined(place: str, path: Path, **arguments: Any) -> Any:
     """Call a function on a foreign file in a process of its own.
 
@@ -63,8 +48,9 @@ def confined(place: str, path: Path, **arguments: Any) -> Any:
         AssertionError: the function has a fault of its own.
         ConfigError: it took more memory or time than the file's size explains, or its native code crashed.
     """
-    limits = Limits.of(path)
-    asked = {"place": place, "path": str(path), "arguments": arguments, "cpu_s": limits.cpu_s}
+    size = path.stat().st_size if path.is_file() else 0
+    limits = {"memory_bytes": _BASE_BYTES + _BYTES_PER_BYTE * size, "cpu_s": _BASE_S + size // _BYTES_PER_S}
+    asked = {"place": place, "path": str(path), "arguments": arguments, **limits}
     process = subprocess.Popen(
         [sys.executable, "-m", "trtbench.confined"],
         stdin=subprocess.PIPE,
@@ -74,16 +60,14 @@ def confined(place: str, path: Path, **arguments: Any) -> Any:
         env={**os.environ, **_SETTINGS},
     )
     try:
-        told, _ = process.communicate(
-            json.dumps({**asked, "memory_bytes": limits.memory_bytes}), timeout=_WALL * limits.cpu_s
-        )
+        told, _ = process.communicate(json.dumps(asked), timeout=_WALL * limits["cpu_s"])
     except subprocess.TimeoutExpired:
         told = ""
     finally:
         process.kill()
         process.communicate()
     if not told.endswith("\n"):
-        raise _ended(path, process.returncode, limits)
+        raise _ended(path, process.returncode, **limits)
     answer: dict[str, Any] = json.loads(told)
     if "unforeseen" in answer:
         raise AssertionError(answer["unforeseen"])
@@ -93,15 +77,15 @@ def confined(place: str, path: Path, **arguments: Any) -> Any:
     return answer["value"]
 
 
-def _ended(path: Path, code: int, limits: Limits) -> ConfigError:
+def _ended(path: Path, code: int, *, memory_bytes: int, cpu_s: int) -> ConfigError:
     by = -code
     if by in {signal.SIGXCPU, signal.SIGKILL}:
-        got = f"one that still computed after {limits.cpu_s} s"
+        got = f"one that still computed after {cpu_s} s"
     elif code == _NO_MEMORY:
         got = "one that takes more"
     else:
         got = f"one on which native code crashed ({signal.Signals(by).name})" if by > 0 else f"exit code {code}"
-    expected = f"a file that is read within {limits.cpu_s} s and {limits.memory_bytes / 1e9:.1f} GB"
+    expected = f"a file that is read within {cpu_s} s and {memory_bytes / 1e9:.1f} GB"
     return ConfigError(f"file {path}", expected=expected, got=got, cure="export it again, its constants folded")
 
 

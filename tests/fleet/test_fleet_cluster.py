@@ -18,7 +18,7 @@ from tests.fleet.ray_double import Ray
 from trtbench.errors import CapabilityError, ConfigError, EngineError
 from trtbench.fleet.cluster import Fleet, run_on_ray
 from trtbench.fleet.jobs import write_job
-from trtbench.fleet.node import Keeper, Made, Measured, NodeStore, Prepared, _Teller, make_there, measure_there
+from trtbench.fleet.node import Keeper, Made, Measured, NodeStore, Prepared, _teller, make_there, measure_there
 from trtbench.make.makings import Makings
 from trtbench.progress import Event
 
@@ -245,7 +245,7 @@ def _write(folder: Path) -> dict[str, int]:
 
 def test_progress_of_a_node_is_passed_on_now_and_then() -> None:
     told: list[Event] = []
-    tell = _Teller(lambda _, event: told.append(event), "one")
+    tell = _teller(lambda _, event: told.append(event), "one")
 
     for state in ("started", "progress", "progress", "cached", "done"):
         tell(Event(stage="train", item="dense", state=state))

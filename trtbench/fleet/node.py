@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from trtbench.fleet.jobs import AnyPlaces
-    from trtbench.progress import Event
+    from trtbench.progress import Event, Listener
     from trtbench.store import Artefact
     from trtbench.suite import Suite
 
@@ -191,7 +191,7 @@ def make_there(
         threads: on how many a local run would.
     """
     suite, places = _at_home(job, NodePlaces(ask=ask, node=node))
-    makings = Makings(suite, places, tell=_Teller(ask, node))
+    makings = Makings(suite, places, tell=_teller(ask, node))
     makings.computing = ComputingFacts(device=device, threads=threads)
     lost: dict[str, str] = {}
     try:
@@ -216,7 +216,7 @@ def measure_there(
         del os.environ["OMP_NUM_THREADS"]
     suite, places = _at_home(job, Places())
     places = replace(places, engines=places.runs.parent / "engines" / kind)
-    _, folder = run_suite(suite, places, argv=argv, now=now, tell=_Teller(ask, f"{node} ({kind})"), kind=kind)
+    _, folder = run_suite(suite, places, argv=argv, now=now, tell=_teller(ask, f"{node} ({kind})"), kind=kind)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for root, name in ((folder, "run"), (places.engines / suite.name, f"engines/{suite.name}")):
@@ -232,18 +232,19 @@ def files_of(artefact: Artefact[Any]) -> Files:
     return {path.relative_to(artefact.folder).as_posix(): path.read_bytes() for path in paths}
 
 
-class _Teller:
-    """Passes a node's events on to the driver, progress not too often; what is found again is no news."""
+def _teller(ask: Ask, where: str) -> Listener:
+    """Pass a node's events on to the driver, progress not too often; what is found again is no news."""
+    last_s = 0.0
 
-    def __init__(self, ask: Ask, where: str) -> None:
-        self._ask, self._where, self._last_s = ask, where, 0.0
-
-    def __call__(self, event: Event) -> None:
+    def tell(event: Event) -> None:
+        nonlocal last_s
         now = time.monotonic()
-        if event.state == "cached" or (event.state == "progress" and now - self._last_s < _OFTEN_S):
+        if event.state == "cached" or (event.state == "progress" and now - last_s < _OFTEN_S):
             return
-        self._last_s = now if event.state == "progress" else self._last_s
-        self._ask("tell", replace(event, item=f"{event.item} on {self._where}"))
+        last_s = now if event.state == "progress" else last_s
+        ask("tell", replace(event, item=f"{event.item} on {where}"))
+
+    return tell
 
 
 def _at_home(job: bytes, places: AnyPlaces) -> tuple[Suite, AnyPlaces]:

@@ -51,15 +51,7 @@ _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}  # symlink(2), of exFA
 LOOKS, _ORIGIN = ".looks.json", "origin.json"  # beside the runs: it is of what was decided, not of what was made
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Looks:
-    """The number of a look at a test split, and how many engines all looks so far were at; equal files are one."""
-
-    number: int
-    engines: int
-
-
-def remember_look(runs: Path, test_sha256: str, engines: Collection[str]) -> Looks:
+def remember_look(runs: Path, test_sha256: str, engines: Collection[str]) -> tuple[int, int]:
     """Write down that a decision looked at these engines on this test split; one at no new engine is no new look.
 
     A file that cannot be read is begun anew: it serves a warning, and a run must not fail by it, nor by a full disk.
@@ -68,6 +60,9 @@ def remember_look(runs: Path, test_sha256: str, engines: Collection[str]) -> Loo
         runs: the folder of the runs.
         test_sha256: of the images and labels.
         engines: sha256 of each file.
+
+    Returns:
+        The number of the look, and how many engines all looks so far were at; equal files are one.
     """
     path = runs / LOOKS
     seen = _seen(path)
@@ -77,7 +72,7 @@ def remember_look(runs: Path, test_sha256: str, engines: Collection[str]) -> Loo
         looks.append(sorted(new))
         with contextlib.suppress(StoreError):
             write_atomically(path, json.dumps(seen, indent=1) + "\n")
-    return Looks(number=len(looks), engines=sum(map(len, looks)))
+    return len(looks), sum(map(len, looks))
 
 
 def _seen(path: Path) -> dict[str, Any]:
@@ -188,8 +183,8 @@ def _report(makings: Makings, session: Session, environment: Environment) -> Rep
     rows = held_against(found, suite.decision)
     choice = choose(rows, suite.decision, paired=paired_from(rows, blocks, repeated=repeated))
     engines = {row.engine_sha256 for row in choice.compared if row.engine_sha256}
-    looks = remember_look(makings.places.runs, makings.dataset.test.sha256, engines)
-    looked = look_words(choice, number=looks.number, engines=looks.engines)
+    number, all_engines = remember_look(makings.places.runs, makings.dataset.test.sha256, engines)
+    looked = look_words(choice, number=number, engines=all_engines)
     why = f" ({session.stopped})" if isinstance(session.stopped, StoreError) else ""
     stopped = [f"The run was interrupted{why}: rows that were not reached are skipped."] if session.stopped else []
     return Report(
