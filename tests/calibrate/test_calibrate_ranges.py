@@ -413,62 +413,6 @@ def test_a_percentile_outside_its_range_is_an_error(percentile: float) -> None:
         thresholds(collect_histograms([{"x": np.ones(1)}]), method="percentile", percentile=percentile)
 
 
-# --- CuPy
-
-
-class _Recorder:
-    """NumPy that notes which of its functions are called."""
-
-    def __init__(self) -> None:
-        self.used: set[str] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        self.used.add(name)
-        return getattr(np, name)
-
-
-# Of CuPy's reference, "Comparison with NumPy": functions with NumPy's meaning.
-_CUPY_HAS = {
-    *(
-        "abs",
-        "arange",
-        "asarray",
-        "bincount",
-        "ceil",
-        "count_nonzero",
-        "clip",
-        "concatenate",
-        "cumsum",
-        "float32",
-        "float64",
-        "full",
-    ),
-    *("inf", "int32", "int64", "log", "maximum", "searchsorted", "where", "zeros"),
-}
-
-
-def test_only_functions_that_cupy_has_are_used() -> None:
-    xp = _Recorder()
-    for method in METHODS:
-        thresholds(
-            collect_histograms([{"x": _sample("normal")}, {"x": 9 * _sample("normal")}], xp=xp), method=method, xp=xp
-        )
-    assert xp.used <= _CUPY_HAS
-
-
-@pytest.mark.gpu
-@every_method
-@every_sample
-def test_cupy_gives_numpys_thresholds(method: Method, name: str) -> None:
-    cupy = pytest.importorskip("cupy")
-    values = _sample(name)
-    batches = np.split(values, 5)
-    got = thresholds(
-        collect_histograms([{"x": cupy.asarray(batch)} for batch in batches], xp=cupy), method=method, xp=cupy
-    )
-    assert got["x"] == pytest.approx(_amax(values, method), rel=2 / ranges.LEVELS)
-
-
 def test_the_module_needs_neither_torch_nor_a_runtime() -> None:
     import subprocess
     import sys
@@ -519,7 +463,7 @@ def test_the_squared_error_is_that_of_rounding_and_clipping_each_centre() -> Non
     counts = np.asarray(histogram.counts[: histogram.used], np.float64)
     centres = np.arange(histogram.used) + 0.5
 
-    errors = ranges._squared_errors(histogram, np)
+    errors = ranges._squared_errors(histogram)
 
     for bins in (200, 777, histogram.used):
         step = bins / 127

@@ -1,4 +1,4 @@
-"""From activations to clip thresholds and to means by channel, in one pass and in constant memory. Pure; NumPy or CuPy.
+"""From activations to clip thresholds and to means by channel, in one pass and in constant memory. Pure.
 
 Each tensor keeps a histogram of its magnitudes on [0, 2^k). A larger value doubles the range until it fits and merges
 the bins in pairs; as every edge is a dyadic fraction of a power of two, the counts are those of binning all values at
@@ -42,12 +42,11 @@ GUARD_RATIO = 10**0.3  # 3 dB: benign tensors lie 0.15 to 1.9 dB above the least
 ALL_ZERO_AMAX = 1.0
 
 
-def collect_histograms(activations: Iterable[Mapping[str, Any]], *, xp: Any = np) -> dict[str, Histogram]:
+def collect_histograms(activations: Iterable[Mapping[str, Any]]) -> dict[str, Histogram]:
     """Observe each tensor of a stream of batches; nothing of it is kept but what the ranges of every method come from.
 
     Args:
         activations: one mapping for each batch, tensor name to a float array of any shape; all with the same names.
-        xp: the array package of the activations: numpy or cupy.
 
     Raises:
         CalibrationError: there is no batch, a batch has other tensors than the first, or a tensor is empty or holds NaN
@@ -63,13 +62,13 @@ def collect_histograms(activations: Iterable[Mapping[str, Any]], *, xp: Any = np
                 cure="collect the same tensors from each batch",
             )
         for tensor, values in batch.items():
-            histograms[tensor] = observe(histograms.get(tensor, Histogram()), values, tensor=tensor, xp=xp)
+            histograms[tensor] = observe(histograms.get(tensor, Histogram()), values, tensor=tensor)
     if not histograms:
         raise CalibrationError("calibration", expected="at least one batch", got="none", cure="add images")
     return histograms
 
 
-def guarded_entropy(histograms: Mapping[str, Histogram], *, xp: Any = np) -> tuple[dict[str, float], tuple[str, ...]]:
+def guarded_entropy(histograms: Mapping[str, Histogram]) -> tuple[dict[str, float], tuple[str, ...]]:
     """Return the thresholds of `entropy`, but of `mse` where entropy's squared error is far above; and these tensors.
 
     The divergence may have two minima almost as low, of which one clips most of what the layer behind reads.
@@ -77,15 +76,13 @@ def guarded_entropy(histograms: Mapping[str, Histogram], *, xp: Any = np) -> tup
     given_way = tuple(
         tensor
         for tensor, histogram in histograms.items()
-        if histogram.counts is not None and _excess_error(histogram, xp) > GUARD_RATIO
+        if histogram.counts is not None and _excess_error(histogram) > GUARD_RATIO
     )
-    entropy, mse = (thresholds(histograms, method=method, xp=xp) for method in ("entropy", "mse"))
+    entropy, mse = (thresholds(histograms, method=method) for method in ("entropy", "mse"))
     return {tensor: mse[tensor] if tensor in given_way else entropy[tensor] for tensor in histograms}, given_way
 
 
-def thresholds(
-    histograms: Mapping[str, Histogram], *, method: Method, percentile: float = 99.99, xp: Any = np
-) -> dict[str, float]:
+def thresholds(histograms: Mapping[str, Histogram], *, method: Method, percentile: float = 99.99) -> dict[str, float]:
     """Return the clip threshold of each tensor from what was observed of it so far.
 
     Args:
@@ -96,7 +93,6 @@ def thresholds(
             has the least Kullback-Leibler divergence from the true one (Migacz, "8-bit Inference with TensorRT", GTC
             2017); `mse` the one with the least mean squared error.
         percentile: for `percentile`, in (0, 100].
-        xp: the array package of the histograms.
 
     Returns:
         amax > 0 by tensor, at most its largest magnitude; ALL_ZERO_AMAX for a tensor that is 0 everywhere.
@@ -106,7 +102,7 @@ def thresholds(
     """
     search = _search(method, percentile=percentile)
     found = {name: one for name, one in histograms.items() if one.counts is not None}
-    amax = {name: min(search(one, xp) * one.bin_width, one.largest) for name, one in found.items()}
+    amax = {name: min(search(one) * one.bin_width, one.largest) for name, one in found.items()}
     return {name: amax.get(name, ALL_ZERO_AMAX) for name in histograms}
 
 
@@ -114,7 +110,7 @@ def thresholds(
 class Histogram:
     """The magnitudes of one tensor so far: BINS equal bins on [0, 2^exponent), without exact zeros."""
 
-    counts: Any = None  # int64 (BINS,) of the array package; None while all values were 0
+    counts: Any = None  # int64 (BINS,); None while all values were 0
     exponent: int = 0
     zeros: int = 0
     batches: int = 0
@@ -132,7 +128,7 @@ class Histogram:
         return int(self.largest / self.bin_width) + 1
 
 
-def observe(histogram: Histogram, values: Any, *, tensor: str, xp: Any = np) -> Histogram:
+def observe(histogram: Histogram, values: Any, *, tensor: str) -> Histogram:
     """Return the histogram with these values added.
 
     Raises:
@@ -151,11 +147,11 @@ def observe(histogram: Histogram, values: Any, *, tensor: str, xp: Any = np) -> 
         )
     average = _averaged(histogram.average, largest)
     flat, weight = _sampled(flat, seen=histogram.batches)
-    zeros = weight * (int(flat.size) - int(xp.count_nonzero(flat != 0)))
+    zeros = weight * (int(flat.size) - int(np.count_nonzero(flat != 0)))
     if largest == 0:
         return replace(histogram, zeros=histogram.zeros + zeros, batches=histogram.batches + 1, average=average)
-    counts, exponent = _grown(histogram, math.frexp(largest)[1], xp)
-    counts = counts + weight * _counted(flat, exponent, has_negative=lowest < 0, xp=xp)
+    counts, exponent = _grown(histogram, math.frexp(largest)[1])
+    counts = counts + weight * _counted(flat, exponent, has_negative=lowest < 0)
     counts[0] -= zeros
     return Histogram(
         counts=counts,
@@ -180,43 +176,43 @@ def _averaged(average: float | None, largest: float) -> float:
     return largest if average is None else average + AVERAGING * (largest - average)
 
 
-def _counted(flat: Any, exponent: int, *, has_negative: bool, xp: Any) -> Any:
+def _counted(flat: Any, exponent: int, *, has_negative: bool) -> Any:
     """Count magnitudes below 2^exponent in BINS equal bins, zeros in the first.
 
     The bin of a value is its magnitude times a power of two, cut to an integer: in float32 this is exact wherever the
     factor is a normal number, and three times as fast as comparing with edges.
     """
-    is_exact = flat.dtype == xp.float32 and abs(exponent) <= _FLOAT32_EXPONENT
-    counts, part = 0, _PART if xp is np else int(flat.size)
-    for start in range(0, int(flat.size), part):
-        magnitudes = flat[start : start + part]
-        magnitudes = magnitudes if is_exact else magnitudes.astype(xp.float64)
-        magnitudes = xp.abs(magnitudes) if has_negative else magnitudes
-        bins = (magnitudes * math.ldexp(BINS, -exponent)).astype(xp.int32)
-        counts = counts + xp.bincount(bins, minlength=BINS)
+    is_exact = flat.dtype == np.float32 and abs(exponent) <= _FLOAT32_EXPONENT
+    counts = np.zeros(BINS, dtype=np.int64)
+    for start in range(0, int(flat.size), _PART):
+        magnitudes = flat[start : start + _PART]
+        magnitudes = magnitudes if is_exact else magnitudes.astype(np.float64)
+        magnitudes = np.abs(magnitudes) if has_negative else magnitudes
+        bins = (magnitudes * math.ldexp(BINS, -exponent)).astype(np.int32)
+        counts += np.bincount(bins, minlength=BINS)
     return counts
 
 
-def _grown(histogram: Histogram, exponent: int, xp: Any) -> tuple[Any, int]:
+def _grown(histogram: Histogram, exponent: int) -> tuple[Any, int]:
     """Return the counts on a range that holds values below 2^exponent, and that range's exponent."""
     if histogram.counts is None:
-        return xp.zeros(BINS, dtype=xp.int64), exponent
+        return np.zeros(BINS, dtype=np.int64), exponent
     counts = histogram.counts
     for _ in range(exponent - histogram.exponent):
-        counts = xp.concatenate([counts.reshape(-1, 2).sum(axis=1), xp.zeros(BINS // 2, dtype=xp.int64)])
+        counts = np.concatenate([counts.reshape(-1, 2).sum(axis=1), np.zeros(BINS // 2, dtype=np.int64)])
     return counts, max(exponent, histogram.exponent)
 
 
-def _search(method: Method, *, percentile: float) -> Callable[[Histogram, Any], float]:
+def _search(method: Method, *, percentile: float) -> Callable[[Histogram], float]:
     """Return the function that finds a threshold, in bins."""
     if not 0 < percentile <= 100:  # noqa: PLR2004  per cent
         raise ConfigError(
             "percentile", expected="above 0 and at most 100", got=f"{percentile:g}", cure="99.99 is common"
         )
-    searches: dict[str, Callable[[Histogram, Any], float]] = {
-        "minmax": lambda histogram, _xp: float(histogram.used),
-        "moving-average": lambda histogram, _xp: (histogram.average or 0.0) / histogram.bin_width,
-        "percentile": lambda histogram, xp: _percentile(histogram, percentile, xp),
+    searches: dict[str, Callable[[Histogram], float]] = {
+        "minmax": lambda histogram: float(histogram.used),
+        "moving-average": lambda histogram: (histogram.average or 0.0) / histogram.bin_width,
+        "percentile": lambda histogram: _percentile(histogram, percentile),
         "entropy": _entropy,
         "mse": _mean_squared_error,
     }
@@ -227,15 +223,15 @@ def _search(method: Method, *, percentile: float) -> Callable[[Histogram, Any], 
     return searches[method]
 
 
-def _percentile(histogram: Histogram, percentile: float, xp: Any) -> float:
+def _percentile(histogram: Histogram, percentile: float) -> float:
     """Return the upper edge of the first bin up to which the share of values is reached."""
-    running = xp.cumsum(histogram.counts) + histogram.zeros
+    running = np.cumsum(histogram.counts) + histogram.zeros
     # 99.9 % of 50,000 comes out a trifle above 49,950, which must not ask for one value more.
     wanted = math.ceil(int(running[-1]) * percentile / 100 * (1 - 1e-12))
-    return float(xp.searchsorted(running, xp.asarray([wanted]))[0]) + 1
+    return float(np.searchsorted(running, np.asarray([wanted]))[0]) + 1
 
 
-def _entropy(histogram: Histogram, xp: Any) -> float:
+def _entropy(histogram: Histogram) -> float:
     """Return the threshold of the least KL divergence between the clipped distribution P and its int8 form Q.
 
     For each candidate i in [LEVELS, used]: P is bins [0, i) with all that lies beyond added to the last; Q spreads the
@@ -244,74 +240,74 @@ def _entropy(histogram: Histogram, xp: Any) -> float:
     difference of two numbers, so all candidates are one (candidates, LEVELS) expression; KL(P || Q) is expanded as
     (sum P log P - sum P log Q) / total - log(total) + log(mass of Q).
     """
-    counts = histogram.counts[: histogram.used].astype(xp.float64)
-    running = tuple(_running(part, xp) for part in (counts, counts > 0, _x_log_x(counts, xp)))
-    candidates = xp.arange(LEVELS, histogram.used + 1)
+    counts = histogram.counts[: histogram.used].astype(np.float64)
+    running = tuple(_running(part) for part in (counts, counts > 0, _x_log_x(counts)))
+    candidates = np.arange(LEVELS, histogram.used + 1)
     parts = [candidates[start : start + LEVELS] for start in range(0, len(candidates), LEVELS)]
-    divergence = xp.concatenate([_divergence(part, counts, running, xp) for part in parts])
+    divergence = np.concatenate([_divergence(part, counts, running) for part in parts])
     return float(candidates[_last_least(divergence)])
 
 
-def _divergence(candidates: Any, counts: Any, running: tuple[Any, Any, Any], xp: Any) -> Any:
+def _divergence(candidates: Any, counts: Any, running: tuple[Any, Any, Any]) -> Any:
     """Return KL(P || Q) of some candidates; `running` are the sums of h, [h > 0] and h log h."""
     mass, bins, weighted = running
     total = mass[-1]
     # Group k starts at ceil(k i / LEVELS); a shift is several times as fast as a division.
-    edges = (candidates[:, None] * xp.arange(LEVELS + 1)[None, :] + LEVELS - 1) >> _LEVEL_BITS
+    edges = (candidates[:, None] * np.arange(LEVELS + 1)[None, :] + LEVELS - 1) >> _LEVEL_BITS
     reached_mass, reached_bins = mass[edges], bins[edges]
     group_mass, group_bins = (reached[:, 1:] - reached[:, :-1] for reached in (reached_mass, reached_bins))
-    logs = _log(group_mass / xp.maximum(group_bins, 1), xp)
+    logs = _log(group_mass / np.maximum(group_bins, 1))
     last, clipped, kept = counts[candidates - 1], total - mass[candidates], mass[candidates]
-    p_log_p = weighted[candidates - 1] + _x_log_x(last + clipped, xp)
+    p_log_p = weighted[candidates - 1] + _x_log_x(last + clipped)
     p_log_q = (group_mass * logs).sum(axis=1) + clipped * logs[:, -1]
-    divergence = (p_log_p - p_log_q) / total - _log(total, xp) + _log(kept, xp)
+    divergence = (p_log_p - p_log_q) / total - _log(total) + _log(kept)
     # Where Q has no mass under P's last bin the divergence is infinite.
-    return xp.where((clipped > 0) & (last == 0), xp.inf, divergence)
+    return np.where((clipped > 0) & (last == 0), np.inf, divergence)
 
 
-def _mean_squared_error(histogram: Histogram, xp: Any) -> float:
+def _mean_squared_error(histogram: Histogram) -> float:
     """Return the threshold with the least squared error of rounding to steps of threshold / 127 and clipping."""
-    return float(LEVELS + _last_least(_squared_errors(histogram, xp)))
+    return float(LEVELS + _last_least(_squared_errors(histogram)))
 
 
-def _excess_error(histogram: Histogram, xp: Any) -> float:
+def _excess_error(histogram: Histogram) -> float:
     """Return the squared error of entropy's threshold over the least one."""
-    errors = _squared_errors(histogram, xp)
-    return float(errors[int(_entropy(histogram, xp)) - LEVELS] / errors.min())
+    errors = _squared_errors(histogram)
+    return float(errors[int(_entropy(histogram)) - LEVELS] / errors.min())
 
 
-def _squared_errors(histogram: Histogram, xp: Any) -> Any:
+def _squared_errors(histogram: Histogram) -> Any:
     """Return the squared error of each threshold of LEVELS, LEVELS + 1, ... bins up to those in use.
 
     Bin j stands for its centre, j + 1/2. For candidate i the step is s = i / 127; code k takes the centres in
     [(k - 1/2) s, (k + 1/2) s), and the last code all beyond. With running sums of h, h x and h x^2 the error of a code
     is sum h x^2 - 2 k s sum h x + (k s)^2 sum h.
     """
-    counts = histogram.counts[: histogram.used].astype(xp.float64)
-    centres = xp.arange(histogram.used) + 0.5
-    candidates = xp.arange(LEVELS, histogram.used + 1)
-    zeroth, first = _running(counts, xp), _running(counts * centres, xp)
-    codes = xp.arange(LEVELS)
+    counts = histogram.counts[: histogram.used].astype(np.float64)
+    centres = np.arange(histogram.used) + 0.5
+    candidates = np.arange(LEVELS, histogram.used + 1)
+    zeroth, first = _running(counts), _running(counts * centres)
+    codes = np.arange(LEVELS)
     values = candidates[:, None] / (LEVELS - 1) * codes[None, :]
-    starts = xp.ceil(candidates[:, None] / (LEVELS - 1) * (codes[None, :] - 0.5) - 0.5).astype(xp.int64)
-    starts = xp.clip(starts, 0, histogram.used)
-    ends = xp.concatenate([starts[:, 1:], xp.full((len(candidates), 1), histogram.used)], axis=1)
+    starts = np.ceil(candidates[:, None] / (LEVELS - 1) * (codes[None, :] - 0.5) - 0.5).astype(np.int64)
+    starts = np.clip(starts, 0, histogram.used)
+    ends = np.concatenate([starts[:, 1:], np.full((len(candidates), 1), histogram.used)], axis=1)
     moved = (values * (values * (zeroth[ends] - zeroth[starts]) - 2 * (first[ends] - first[starts]))).sum(axis=1)
     return moved + (counts * centres**2).sum()
 
 
-def _running(values: Any, xp: Any) -> Any:
+def _running(values: Any) -> Any:
     """Return the sums of the first 0, 1, ..., n values."""
-    return xp.concatenate([xp.zeros(1), xp.cumsum(values.astype(xp.float64))])
+    return np.concatenate([np.zeros(1), np.cumsum(values.astype(np.float64))])
 
 
-def _log(values: Any, xp: Any) -> Any:
+def _log(values: Any) -> Any:
     """Return log(x) of counts and their means, at least 1, and 0 where x is 0: such terms carry no mass."""
-    return xp.log(xp.maximum(values, 1.0))
+    return np.log(np.maximum(values, 1.0))
 
 
-def _x_log_x(values: Any, xp: Any) -> Any:
-    return values * _log(values, xp)
+def _x_log_x(values: Any) -> Any:
+    return values * _log(values)
 
 
 def _last_least(values: Any) -> int:
