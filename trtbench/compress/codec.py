@@ -66,7 +66,7 @@ def read_state(path: Path, *, weights_from: str | None = None) -> PackedState:
     return PackedState(tensors=state.tensors, facts=facts_of(content.metadata))
 
 
-def share_weights(state: PackedState, *, clusters: int, seed: int = 0) -> PackedState:
+def share_weights(state: PackedState, *, clusters: int) -> PackedState:
     """Let the weights of each layer share `clusters` values, by k-means; zeros stay zero and are no cluster.
 
     Section 3 of the paper: one-dimensional k-means within a layer, started from values evenly spread between the least
@@ -75,7 +75,6 @@ def share_weights(state: PackedState, *, clusters: int, seed: int = 0) -> Packed
     Args:
         state: weights on a grid, biases, BatchNorm and counters stay as they are.
         clusters: 1 to 4,095 values.
-        seed: of k-means, which settles ties.
 
     Raises:
         ConfigError: that many clusters cannot be.
@@ -83,15 +82,13 @@ def share_weights(state: PackedState, *, clusters: int, seed: int = 0) -> Packed
     if not 1 <= clusters < 2**12:
         raise ConfigError("clusters", expected="1 to 4095", got=str(clusters), cure="16 to 256 are common")
     shared = {
-        key: _shared(one, clusters=clusters, seed=seed)
-        if isinstance(one, torch.Tensor) and one.ndim >= _MATRIX_RANK
-        else one
+        key: _shared(one, clusters=clusters) if isinstance(one, torch.Tensor) and one.ndim >= _MATRIX_RANK else one
         for key, one in state.tensors.items()
     }
     return replace(state, tensors=shared)
 
 
-def _shared(weight: Tensor, *, clusters: int, seed: int) -> Tensor:
+def _shared(weight: Tensor, *, clusters: int) -> Tensor:
     from sklearn.cluster import KMeans  # takes a second, which packing without clusters need not wait
 
     values = weight.numpy().reshape(-1)
@@ -100,7 +97,7 @@ def _shared(weight: Tensor, *, clusters: int, seed: int) -> Tensor:
         return weight
     points = values[kept, None]
     start = np.linspace(points.min(), points.max(), clusters, dtype=np.float32)[:, None]
-    found = KMeans(clusters, init=start, n_init=1, max_iter=_ITERATIONS, tol=0.0, random_state=seed).fit(points)
+    found = KMeans(clusters, init=start, n_init=1, max_iter=_ITERATIONS, tol=0.0, random_state=0).fit(points)
     shared = np.zeros_like(values)
     shared[kept] = found.cluster_centers_.astype(np.float32)[found.labels_, 0]
     return torch.from_numpy(shared.reshape(weight.shape))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ATTRIBUTE = "input_grid"
 _MOST = 2**16
+_CANDIDATES = 60  # clipping thresholds that are tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ def _refusal(path: Path, *, got: str) -> CheckpointError:
     return CheckpointError(what, expected="a positive scale and a range of codes for layers it has", got=got, cure=cure)
 
 
-def fit_grid(values: Tensor, *, bits: int, candidates: int = 60) -> InputGrid:
+def fit_grid(values: Tensor, *, bits: int) -> InputGrid:
     """Return the grid of the least squared error for these values, unsigned where none of them is negative.
 
     The clipping threshold is searched among shares of the largest magnitude (Banner et al., "Post Training 4-bit
@@ -86,7 +87,7 @@ def fit_grid(values: Tensor, *, bits: int, candidates: int = 60) -> InputGrid:
     is_signed = bool((values < 0).any())
     lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if is_signed else (0, 2**bits - 1)
     largest = float(values.abs().max()) or 1.0
-    scales = [largest * share / candidates / highest for share in range(1, candidates + 1)]
+    scales = [largest * share / _CANDIDATES / highest for share in range(1, _CANDIDATES + 1)]
     errors = [float(((values / s).round().clamp(lowest, highest) * s - values).square().mean()) for s in scales]
     best = scales[int(torch.tensor(errors).argmin())]
     return InputGrid(scale=best, lowest=lowest, highest=highest)
