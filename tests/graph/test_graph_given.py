@@ -202,15 +202,20 @@ def test_an_output_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "made", "words"),
+    ("body", "options", "words"),
     [
-        ("y = Cast <to = 7> (x)", "int64[batch, 3, 4, 4]", "y: expected floats, got TensorProto.INT64"),
-        ("y = ReduceMean <keepdims = 0> (x)", "float", r"y: expected an output \(batch, ...\)"),
+        ("y = Cast <to = 7> (x)", {"made": "int64[batch, 3, 4, 4]"}, "y: expected floats, got TensorProto.INT64"),
+        ("y = ReduceMean <keepdims = 0> (x)", {"made": "float"}, r"y: expected an output \(batch, ...\)"),
+        (
+            "y = ReduceMean <keepdims = 0> (x)",
+            {"taken": "float[1, 3, 4, 4]", "made": "float"},  # as many numbers as batches of one image
+            r"y: expected an output \(batch, ...\) of 2 images, got shape \(\)",
+        ),
     ],
 )
 def test_an_output_that_cannot_be_compared_image_by_image_is_refused(
-    tmp_path: Path, body: str, made: str, words: str
+    tmp_path: Path, body: str, options: dict[str, str], words: str
 ) -> None:
-    _foreign(tmp_path / "user.onnx", body, made=made)
+    _foreign(tmp_path / "user.onnx", body, **options)
     with pytest.raises(ConfigError, match=words):
         import_onnx(tmp_path / "user.onnx", tmp_path / "ours.onnx", num_classes=None, preprocessing=_FIT)

@@ -162,7 +162,7 @@ def _own_outputs(
     """Write down the shape of each output, in place, and return them; each is of one image along its first axis."""
     found = []
     for item, values in zip(own.graph.output, expected.values(), strict=True):
-        if len(values) != images or not values[0].size:
+        if values.ndim == 0 or len(values) != images or not values[0].size:
             wanted, got = f"an output (batch, ...) of {images} images", f"shape {values.shape}"
             cure = "take what chooses among images or boxes, such as a NonMaxSuppression, off the graph"
             raise ConfigError(f"model {path}: {item.name}", expected=wanted, got=got, cure=cure)
@@ -295,8 +295,9 @@ def _answers(
         shown = ", ".join(f"{kinds[name]} {one.shape}" for name, one in batches[0].items())
         expected = f"a graph that takes {shown}"
         raise ConfigError(f"model {path}", expected=expected, got=error.got or str(error), cure=_CURE) from error
-    joined = {name: np.concatenate([np.atleast_1d(one[name]) for one in found]) for name in found[0]}
-    return {name: values.astype(np.float32) for name, values in joined.items()}
+    parts = {name: [one[name] for one in found] for name in found[0]}
+    joined = {name: np.concatenate(some) if some[0].ndim else some[0] for name, some in parts.items()}  # else a scalar
+    return {name: np.asarray(values, np.float32) for name, values in joined.items()}
 
 
 def _require_same(own: onnx.ModelProto, images: NDArray[np.float32], expected: NDArray[np.float32], path: Path) -> None:
