@@ -38,6 +38,8 @@ from trtbench.suite import DecisionConfig, parse_suite
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from tests.command import Answer
     from trtbench.report.document import Report
     from trtbench.suite import Suite
@@ -259,21 +261,31 @@ def test_a_bundle_that_computes_otherwise_than_the_run_breaks_the_proof(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_that_ruins_the_quiet_channels_breaks_the_proof(
+def test_a_bundle_that_ruins_quiet_channels_breaks_the_proof_whichever_were_the_worst(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    random, outputs = np.random.default_rng(0), [Output(name="head", shape=(2, 64))]
-    reference = (random.uniform(0, 1, (8, 2, 64)) * np.array([[300], [1]])).reshape(8, -1).astype(np.float32)
-    noise = random.normal(0, 1, reference.shape).astype(np.float32)
-    noted, images = fidelity(reference + 1e-3 * noise, reference, outputs), np.zeros((8, 3, 2, 2), np.uint8)
+    random, outputs = np.random.default_rng(0), [Output(name="head", shape=(3, 64))]
+    scales, images = np.array([[900], [30], [1]]), np.zeros((8, 3, 2, 2), np.uint8)
+    reference, noise = random.uniform(0, 1, (8, 3, 64)) * scales, random.normal(0, 1e-3, (8, 3, 64))
 
-    def proven(found: Any) -> None:
-        monkeypatch.setattr(prove, "scored", lambda *_, **__: found)
-        prove.prove_outputs(tmp_path, images, batch=1, reference=reference, noted=noted, outputs=outputs)
+    def flat(values: NDArray[np.float64]) -> NDArray[np.float32]:
+        return values.reshape(8, -1).astype(np.float32)
 
-    proven(reference + 1e-3 * noise)
-    with pytest.raises(GateError, match="channels 1 of head, as the run found"):
-        proven(reference + 0.1 * noise)  # 0.0006 of both channels together
+    def proven(of_run: NDArray[np.float64], of_bundle: NDArray[np.float64], **changes: Any) -> None:
+        run = fidelity(flat(reference + of_run), flat(reference), outputs)
+        run = replace(run, outputs=tuple(replace(one, **changes) for one in run.outputs))
+        monkeypatch.setattr(prove, "scored", lambda *_, **__: flat(reference + of_bundle))
+        prove.prove_outputs(tmp_path, images, batch=1, reference=flat(reference), noted=run, outputs=outputs)
+
+    proven(noise, noise)
+    first = noise * np.array([[0], [30], [1]])
+    with pytest.raises(GateError, match="channels 2 of head, as the run found"):
+        proven(noise, 100 * noise)  # 0.0002 of all channels together
+    with pytest.raises(GateError, match="channels 2 of head, as the run found"):
+        proven(4 * first, first * np.array([[0], [1], [100]]))  # the worst of the run were channels 1
+    with pytest.raises(GateError, match="noise of 0 of channels 2 of head"):
+        proven(0 * noise, 100 * noise)
+    proven(noise, 100 * noise, channels="", channels_snr_db=None)  # a run of before knew no channels
 
 
 def test_what_counts_by_labels_refuses_images_without_any(detector: Path, photographs: Path, tmp_path: Path) -> None:

@@ -82,12 +82,12 @@ def prove_outputs(
     """
     found = scored(folder, images, batch=batch)
     now = fidelity(found, reference, outputs)
-    before, after = (dict(_noises(record.outputs)) for record in (noted, now))
-    for name, share in after.items():
-        wanted = before.get(name, math.inf if name.startswith("output") else share)  # a run of before knew no channels
-        if not abs(share - wanted) <= MARGIN:
-            expected = f"noise of {wanted:.3g} of {name}, as the run found"
-            raise GateError(f"bundle {folder.name}", expected=expected, got=f"{share:.3g}", cure=_CURE)
+    before = {one.name: one for one in noted.outputs}
+    for one in now.outputs:
+        for what, share, wanted in _noises(one, before.get(one.name)):
+            if not abs(share - wanted) <= MARGIN:
+                expected = f"noise of {wanted:.3g} of {what}, as the run found"
+                raise GateError(f"bundle {folder.name}", expected=expected, got=f"{share:.3g}", cure=_CURE)
     return Proof(fidelity=now, margin=MARGIN), found
 
 
@@ -98,12 +98,19 @@ def proof_words(proof: Proof) -> str:
     return f"{proof.correct} of {proof.total} right"
 
 
-def _noises(outputs: Sequence[OutputFidelity]) -> Iterator[tuple[str, float]]:
-    """Yield the root of the power of the noise, as a share of the signal's, of outputs and of their worst channels."""
-    for one in outputs:
-        yield f"output {one.name}", noise_share(one.snr_db) ** 0.5
-        if one.channels:
-            yield f"channels {one.channels} of {one.name}", noise_share(one.channels_snr_db) ** 0.5
+def _noises(now: OutputFidelity, before: OutputFidelity | None) -> Iterator[tuple[str, float, float]]:
+    """Yield what is compared, and the root of its noise's power as a share of the signal's, now and in the run.
+
+    The worst channels of the one need not be those of the other: where others are worse now, these are ruined.
+    """
+    yield f"output {now.name}", _share(now.snr_db), math.inf if before is None else _share(before.snr_db)
+    if before is not None and now.channels and (before.channels or before.snr_db is None):  # older runs knew none
+        what = f"channels {now.channels} of {now.name}"
+        yield what, _share(now.channels_snr_db), _share(before.channels_snr_db)
+
+
+def _share(snr_db: float | None) -> float:
+    return float(noise_share(snr_db) ** 0.5)
 
 
 def scored(folder: Path, images: NDArray[np.uint8], *, batch: int) -> NDArray[np.float32]:
