@@ -52,9 +52,3 @@ def probability(value: float | None) -> str:
 def signed(value: float | None, *, decimals: int = 1) -> str:
     """Write a difference with its sign."""
     return ABSENT if value is None else f"{value:+.{decimals}f}"
-
-
-def times(value: float, ci95: tuple[float, float] | None) -> str:
-    """Write a ratio as "1.38 times", and how sure it is."""
-    certainty = f"95 % interval {fixed(ci95[0])} to {fixed(ci95[1])}" if ci95 else "medians, not timed side by side"
-    return f"{fixed(value)} times ({certainty})"

@@ -11,7 +11,7 @@ from trtbench.decide.choose import MoreSamples, OtherLimit, OtherObjective, choo
 from trtbench.decide.limits import bound_pp, confidence_each
 from trtbench.decide.ratios import dense_variant, is_cpu, p50_ms
 from trtbench.report.document import Loser, Recommendation
-from trtbench.report.units import decibels, fixed, megabytes, percent, significant, times
+from trtbench.report.units import decibels, fixed, megabytes, percent, significant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -146,7 +146,9 @@ def device_words(row: Row) -> str:
 
 def ratio_words(ratio: Ratio) -> str:
     """Return a ratio as in "takes 1.38 times (95 % interval 1.37 to 1.40) as long"."""
-    return times(ratio.value, ratio.ci95)
+    ends = ratio.ci95
+    certainty = f"95 % interval {fixed(ends[0])} to {fixed(ends[1])}" if ends else "medians, not timed side by side"
+    return f"{fixed(ratio.value)} times ({certainty})"
 
 
 def row_in_brief(row: Row) -> str:

@@ -120,10 +120,7 @@ def spreads(points: Sequence[StudyPoint]) -> tuple[Spread, ...]:
 
 def balance_effects(points: Sequence[StudyPoint]) -> tuple[BalanceEffect, ...]:
     """Compare balanced with every other sampling, seed by seed."""
-    return tuple(_balance_effects(points))
-
-
-def _balance_effects(points: Sequence[StudyPoint]) -> Iterator[BalanceEffect]:
+    found = []
     effects = {(*_key(point), point.seed): point.effect for point in points}
     for method, sampling, size in dict.fromkeys(_key(point) for point in points):
         pairs = [
@@ -139,7 +136,7 @@ def _balance_effects(points: Sequence[StudyPoint]) -> Iterator[BalanceEffect]:
             for balanced, other in pairs
             if balanced.logits_snr_db is not None and other.logits_snr_db is not None
         ]
-        yield BalanceEffect(
+        effect = BalanceEffect(
             method=method,
             sampling=sampling,
             per_class=size,
@@ -147,6 +144,8 @@ def _balance_effects(points: Sequence[StudyPoint]) -> Iterator[BalanceEffect]:
             ci95_images=_interval(images),
             mean_db=float(np.mean(decibels)) if decibels else None,
         )
+        found.append(effect)
+    return tuple(found)
 
 
 def _key(point: StudyPoint) -> tuple[str, str, int]:
