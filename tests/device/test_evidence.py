@@ -52,7 +52,8 @@ def test_of_none(): assert False
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # what plugins import takes three times as long as these
     tests = tmp_path / "checkout" / "tests"
     tests.mkdir(parents=True)
     (tests / "test_marked.py").write_text(_MARKED)

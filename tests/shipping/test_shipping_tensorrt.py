@@ -18,6 +18,7 @@ from trtbench.shipping.templates import predict as predict_of_bundles
 from trtbench.suite import EngineConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import ModuleType
 
@@ -26,8 +27,13 @@ if TYPE_CHECKING:
     from trtbench.suite import Suite
 
 
+@pytest.fixture
+def _made_once(made_once: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trtbench.store.Store.make", made_once)
+
+
 @pytest.mark.parametrize("profile", [None, (1, 2, 4)], ids=["fixed", "dynamic"])
-@pytest.mark.usefixtures("in_short")
+@pytest.mark.usefixtures("in_short", "_made_once")
 def test_a_plan_ships_with_what_runs_it(
     small_suite: Suite,
     tensorrt_double: ModuleType,

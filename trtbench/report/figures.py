@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from typing import TYPE_CHECKING
 
 from trtbench.report.answer import parts
 from trtbench.report.charts import batch_figure, class_figure, latency_figure, samples_figure, size_figure
+from trtbench.report.figures_style import settle_layout
 from trtbench.report.scatter import accuracy_figure
 from trtbench.report.tables import (
     batch_table,
@@ -134,13 +133,8 @@ def _of_device(
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as PNG; equal figures are equal bytes.
-
-    `Figure.savefig` would draw it twice, the first time for the layout alone. What is drawn of it later, as SVG, takes
-    the layout that it has then.
-    """
+    """Return a figure as PNG; equal figures are equal bytes."""
+    settle_layout(figure)
     file = io.BytesIO()
-    canvas: Any = FigureCanvasAgg(figure)  # what it prints with has no types
-    canvas.print_png(file, metadata={"Software": None})  # the version would change the bytes
-    figure.set_layout_engine(None)
+    figure.savefig(file, format="png", dpi="figure", metadata={"Software": None})  # the version would change the bytes
     return file.getvalue()

@@ -52,6 +52,14 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def settle_layout(figure: Figure) -> None:
+    """Place what a figure has for good. `Figure.savefig` would have a layout engine draw all of it once more."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    figure.set_layout_engine(None)  # "none" would be one that does nothing, but has the figure drawn for it each time
+
+
 def colours(names: Sequence[str]) -> dict[str, str]:
     """Give each distinct name a colour, in order; a seventh name begins anew."""
     return {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(dict.fromkeys(names))}

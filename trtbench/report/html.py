@@ -18,7 +18,7 @@ from trtbench.jsonable import to_jsonable
 from trtbench.report.answer import RECOMMENDED, by_answer, card, parts
 from trtbench.report.columns import Column
 from trtbench.report.details import details
-from trtbench.report.figures_style import DARK, tip_of
+from trtbench.report.figures_style import DARK, settle_layout, tip_of
 from trtbench.report.remarks import caveats, footnotes, observations
 from trtbench.report.tables import columns_of, legend, row_lines
 from trtbench.report.units import significant
@@ -194,6 +194,7 @@ def inline_svg(figure: Figure, *, name: str, label: str) -> str:
         name: makes every id in it unique within the page.
         label: what a screen reader says of the whole.
     """
+    settle_layout(figure)
     file = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})

@@ -25,6 +25,7 @@ from trtbench.report.figures_style import (
     marker,
     new_figure,
     quieten,
+    settle_layout,
     tip,
     title,
 )
@@ -238,8 +239,7 @@ def draw_labels(
     figure = axes.get_figure(root=True)
     assert figure is not None
     texts = [axes.annotate(name, xy, fontsize=8) for name, xy in names]
-    figure.draw_without_rendering()  # settles the layout, so that pixels mean something
-    figure.set_layout_engine(None)  # "none" would be one that does nothing, but has the figure drawn for it each time
+    settle_layout(figure)  # so that pixels mean something
     extents = [text.get_window_extent() for text in texts]
     pixels = [_pixels(axes, xy) for _, xy in names]
     places = place_labels(
@@ -340,9 +340,10 @@ def _inside(boxes: Boxes, frame: Box) -> Mask:
 
 def _meets(boxes: Boxes, others: Boxes) -> Mask:
     """Return (n, m): whether box i and other j share an area."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    meeting: Mask = np.all(low < high, axis=2)
+    left, bottom, right, top = boxes.T[:, :, None]
+    others_left, others_bottom, others_right, others_top = others.T
+    meeting: Mask = np.maximum(left, others_left) < np.minimum(right, others_right)
+    meeting &= np.maximum(bottom, others_bottom) < np.minimum(top, others_top)
     return meeting
 
 
@@ -359,5 +360,7 @@ def _struck(point: tuple[float, float], boxes: Boxes, others: Boxes) -> NDArray[
 
 def _covers(boxes: Boxes, points: NDArray[np.float64]) -> Mask:
     """Return (k, n): whether point k lies in box n."""
-    inside: Mask = np.all((boxes[None, :, :2] <= points[:, None]) & (points[:, None] <= boxes[None, :, 2:]), axis=2)
+    left, bottom, right, top = boxes.T
+    x, y = points[:, :1], points[:, 1:]
+    inside: Mask = (left <= x) & (bottom <= y) & (x <= right) & (y <= top)
     return inside
