@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtbench.data.preprocess import normalise
+from trtbench.data.preprocess import level_table, normalise
 from trtbench.engines.tensorrt.calibrator import (
     NORMALISE_BATCH,
     SOURCES,
     launch_normalise_batch,
-    level_table,
     normalise_batch,
 )
 from trtbench.records import Preprocessing

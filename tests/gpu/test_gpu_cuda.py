@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from trtbench.data.preprocess import normalise
+from trtbench.data.preprocess import level_table, normalise
 from trtbench.engines.base import CalibrationImages
 from trtbench.engines.cuda.loops import timed_by_clock, timed_by_events, timed_in_parts
 from trtbench.engines.tensorrt.calibrator import (
@@ -18,7 +18,6 @@ from trtbench.engines.tensorrt.calibrator import (
     SOURCES,
     Feed,
     launch_normalise_batch,
-    level_table,
     normalise_batch,
 )
 from trtbench.errors import DeviceError, OutOfMemoryError

@@ -6,6 +6,7 @@ Likeness of images lives in `duplicates.py`.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -48,6 +49,14 @@ def normalise(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
             cure="load them with the data.size of this preprocessing",
         )
     return normalised(images, preprocessing.mean, preprocessing.std)
+
+
+def level_table(preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Return what each of the 256 levels of each channel becomes: float32 (channels, 256)."""
+    channels = len(preprocessing.mean)
+    levels = np.arange(_LEVELS, dtype=np.uint8).repeat(channels).reshape(_LEVELS, channels, 1, 1)
+    table = normalise(levels, replace(preprocessing, size=1))[:, :, 0, 0].T
+    return np.ascontiguousarray(table)
 
 
 def measure_mean_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the name the whole field reads
 
 from trtbench.data.batches import batches
-from trtbench.data.preprocess import normalise
+from trtbench.data.preprocess import level_table, normalise
 from trtbench.errors import CapabilityError, ConfigError, DataError
 from trtbench.models.counts import evaluating
 
@@ -125,18 +125,9 @@ def place(split: Split, preprocessing: Preprocessing, *, device: torch.device, i
     return DeviceImages(
         pixels=pixels.to(device),
         labels=torch.from_numpy(split.labels).to(device),
-        table=torch.from_numpy(_table(preprocessing)).to(device),
+        table=torch.from_numpy(level_table(preprocessing).reshape(-1)).to(device),
         is_channels_last=is_channels_last,
     )
-
-
-def _table(preprocessing: Preprocessing) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    """Normalise every value of every channel once, on images of the size the preprocessing demands."""
-    channels, height, width = preprocessing.input_shape
-    count = -(-_LEVELS // (height * width))
-    ramp = (np.arange(count * height * width) % _LEVELS).astype(np.uint8).reshape(count, 1, height, width)
-    values = normalise(np.ascontiguousarray(np.broadcast_to(ramp, (count, channels, height, width))), preprocessing)
-    return np.ascontiguousarray(values.transpose(1, 0, 2, 3).reshape(channels, -1)[:, :_LEVELS]).reshape(-1)
 
 
 def as_device(name: str | torch.device) -> torch.device:

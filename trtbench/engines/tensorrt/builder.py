@@ -9,6 +9,7 @@ import contextlib
 import threading
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trtbench.disk import file_sha256, write_atomically
@@ -42,9 +43,9 @@ _POLL_S = 0.1  # joining without a limit would hold back Ctrl-C on Windows
 CURE = "`trtbench inspect` and the row's log tell more; try another precision, or optimization_level 2"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Setting:
-    """What a build happens in."""
+    """What a build happens in, and what there is to note of it."""
 
     request: BuildRequest
     able: Abilities
@@ -52,6 +53,8 @@ class _Setting:
     device: DeviceFacts
     plan: PrecisionPlan
     source: Source
+    timings: TimingCache | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +64,6 @@ class Serialized:
     data: bytes
     profiles: tuple[dict[str, list[list[int]]], ...]
     warnings: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Aside:
-    """What a build uses beside its graph, and what there is to note of it."""
-
-    timings: TimingCache | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 def build_engine(request: BuildRequest) -> BuildResult:
@@ -84,17 +79,17 @@ def build_engine(request: BuildRequest) -> BuildResult:
     """
     able = abilities()
     with contextlib.closing(open_cuda()) as cuda:
-        setting, aside, lines = _setting(request, able, cuda), _Aside(), LogLines()
+        setting, lines = _setting(request, able, cuda), LogLines()
         built = serialize(
             request,
             setting.plan,
             setting.source,
             lines=lines,
             logger=make_logger(lines),
-            beside=lambda *made: _beside(setting, *made, aside=aside),
+            beside=partial(_beside, setting),
             current=cuda.current,
         )
-        result = _result(setting, built, aside)  # a plan that does not load is not kept
+        result = _result(setting, built)  # a plan that does not load is not kept
         write_atomically(request.engine, built.data)
         return result
 
@@ -175,39 +170,26 @@ def configure(config: trt.IBuilderConfig, plan: PrecisionPlan, options: BuildOpt
 
 @contextlib.contextmanager
 def _beside(
-    setting: _Setting, builder: trt.Builder, config: trt.IBuilderConfig, parsed: ParsedNetwork, *, aside: _Aside
+    setting: _Setting, builder: trt.Builder, config: trt.IBuilderConfig, parsed: ParsedNetwork
 ) -> Iterator[None]:
     """Give a build its timings of tactics, and images where TensorRT calibrates; keep what it learned."""
-    timings = aside.timings = _timings(setting, config)
-    with _calibrating(setting, builder, config, parsed, notes=aside.notes):
+    options = setting.request.options
+    if options.timing_cache is not None:
+        gpu, driver = f"{setting.device.name} sm{plans.sm_of(setting.device)}", setting.device.driver
+        path = cache_path(options.timing_cache, version=setting.able.version, gpu=gpu, driver=driver)
+        setting.timings = attach_timing_cache(config, path)
+    with _calibrating(setting, builder, config, parsed):
         yield
-    if timings is not None:
-        timings.save(config)
-        aside.notes += [note for note in (timings.note, _passed_over(setting.request.options)) if note]
-
-
-def _timings(setting: _Setting, config: trt.IBuilderConfig) -> TimingCache | None:
-    folder = setting.request.options.timing_cache
-    if folder is None:
-        return None
-    gpu = f"{setting.device.name} sm{plans.sm_of(setting.device)}"
-    path = cache_path(folder, version=setting.able.version, gpu=gpu, driver=setting.device.driver)
-    return attach_timing_cache(config, path)
-
-
-def _passed_over(options: BuildOptions) -> str:
-    """Say where a timing cache is of no use (NvInfer.h, setBuilderOptimizationLevel)."""
-    return "" if options.optimization_level else "at optimization_level 0 TensorRT passes over the timing cache"
+    if setting.timings is not None:
+        setting.timings.save(config)
+        setting.notes += [setting.timings.note] if setting.timings.note else []
+        if not options.optimization_level:  # NvInfer.h, setBuilderOptimizationLevel
+            setting.notes.append("at optimization_level 0 TensorRT passes over the timing cache")
 
 
 @contextlib.contextmanager
 def _calibrating(
-    setting: _Setting,
-    builder: trt.Builder,
-    config: trt.IBuilderConfig,
-    parsed: ParsedNetwork,
-    *,
-    notes: list[str],
+    setting: _Setting, builder: trt.Builder, config: trt.IBuilderConfig, parsed: ParsedNetwork
 ) -> Iterator[None]:
     """Feed an implicit INT8 build with images, and note what there is to say of them when it has ended.
 
@@ -228,7 +210,7 @@ def _calibrating(
             set_calibration_profile(builder, config, parsed, batch_size=images.batch_size)
         yield
         _raise(calibrator.error)
-        notes += calibrator.notes
+        setting.notes += calibrator.notes
     except EngineError:  # the build failed, and this is why
         _raise(calibrator.error)
         raise
@@ -279,7 +261,7 @@ def _serialized(
     return plans[0]
 
 
-def _result(setting: _Setting, built: Serialized, aside: _Aside) -> BuildResult:
+def _result(setting: _Setting, built: Serialized) -> BuildResult:
     request, plan, source = setting.request, setting.plan, setting.source
     loaded = plans.load_plan(
         built.data,
@@ -290,7 +272,7 @@ def _result(setting: _Setting, built: Serialized, aside: _Aside) -> BuildResult:
     examined = plans.examine(loaded.engine)
     report = report_layers(examined.layers, convolutions=source.convolutions)
     words, notes = achieved(report, precision=plan.precision, target=plan.target)
-    timings = aside.timings
+    timings = setting.timings
     facts: dict[str, Any] = {
         **plans.host_facts(setting.device, version=setting.able.version),
         **plans.build_facts(plan, request.options, profiles=built.profiles),
@@ -309,7 +291,7 @@ def _result(setting: _Setting, built: Serialized, aside: _Aside) -> BuildResult:
         ),
     }
     weight_bytes = source.weight_bytes if report.weight_bytes is None else report.weight_bytes
-    return BuildResult(achieved=words, weight_bytes=weight_bytes, facts=facts, notes=(*notes, *aside.notes))
+    return BuildResult(achieved=words, weight_bytes=weight_bytes, facts=facts, notes=(*notes, *setting.notes))
 
 
 def _calibration_facts(request: BuildRequest, plan: PrecisionPlan) -> dict[str, Any] | None:

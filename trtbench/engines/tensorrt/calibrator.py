@@ -13,13 +13,12 @@ bits come out on every device, of the NumPy twin and of the double.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from trtbench._optional import load
-from trtbench.data.preprocess import normalise
+from trtbench.data.preprocess import level_table
 from trtbench.disk import file_sha256
 from trtbench.engines.tensorrt.caches import KeyedCache
 from trtbench.errors import CalibrationError, UnsupportedError
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
     from trtbench.engines.base import CalibrationImages
     from trtbench.engines.cuda.device import Cuda, DeviceBuffer, Kernel
-    from trtbench.records import Preprocessing
 
 
 NORMALISE_BATCH = "normalise_batch"
@@ -57,17 +55,8 @@ extern "C" __global__ void normalise_batch(
 }
 """,
 }
-_LEVELS = 256
 _THREADS = 256
 _MOST_BLOCKS = 4096  # enough to fill any device; the stride does the rest
-
-
-def level_table(preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Return what each of the 256 levels of each channel becomes: float32 (channels, 256)."""
-    channels = len(preprocessing.mean)
-    levels = np.arange(_LEVELS, dtype=np.uint8).repeat(channels).reshape(_LEVELS, channels, 1, 1)
-    table = normalise(levels, dataclasses.replace(preprocessing, size=1))[:, :, 0, 0].T
-    return np.ascontiguousarray(table)
 
 
 def normalise_batch(
