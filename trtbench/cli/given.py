@@ -280,21 +280,16 @@ class FieldOption:
         """Return it as Typer takes it: None where it is not given."""
         kind = self.kind
         flags = f"--{self.name}/--no-{self.name}" if kind is bool else f"--{self.name}"
+        metavar = None if kind != list[str] else "TEXT" if self._item is str else "A,B,..."
         return inspect.Parameter(
             self.name.replace("-", "_"),
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if self.is_needed else None,
             annotation=Annotated[
                 kind if self.is_needed else kind | None,
-                typer.Option(flags, help=self.help, metavar=self._metavar),
+                typer.Option(flags, help=self.help, metavar=metavar),
             ],
         )
-
-    @property
-    def _metavar(self) -> str | None:
-        if self.kind != list[str]:
-            return None
-        return "TEXT" if self._item is str else "A,B,..."
 
     @property
     def _item(self) -> Any:

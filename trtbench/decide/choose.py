@@ -148,14 +148,13 @@ def _closest(assessments: Sequence[Assessment]) -> Assessment | None:
     """Return what breaks fewest limits, then what may have lost least, then the smallest."""
     return min(
         (one for one in assessments if one.obstacle is None),
-        key=lambda one: (len(one.broken), *_loss(one), size_cost(one.row)),
+        key=lambda one: (
+            len(one.broken),
+            *(one.drop_upper_pp or 0.0, one.score_drop_upper or 0.0, -(one.fidelity_low_db or 0.0)),
+            size_cost(one.row),
+        ),
         default=None,
     )
-
-
-def _loss(one: Assessment) -> tuple[float, float, float]:
-    """Return what a comparable row may have lost, by whichever of its bounds there is."""
-    return one.drop_upper_pp or 0.0, one.score_drop_upper or 0.0, -(one.fidelity_low_db or 0.0)
 
 
 def _pareto(rows: Sequence[Row], *, paired: PairedRatio | None) -> tuple[Row, ...]:

@@ -234,7 +234,8 @@ def kernel_effects(
     path, sidecar = build_engine(makings, plan)
     graph = onnx.load(quantized_graph(makings, plan.variant, runtime=BACKENDS[plan.backend].placement).path(GRAPH))
     few = spread(truth.split.labels, count=config.images)
-    every, chosen = np.arange(len(truth.split)), _chosen(truth.split, few)
+    every = np.arange(len(truth.split))
+    chosen = Split(images=truth.split.images[few], labels=truth.split.labels[few])
     book, all_true = Book(makings.book.store), truth.logits(graph)
     runtime = (sidecar.backend, sidecar.backend_version, sidecar.machine, platform.processor())
     engine = Given((path, sidecar), key=[sidecar.engine_sha256, *runtime])
@@ -256,7 +257,7 @@ def kernel_effects(
         )
         return sidecar.achieved, found
 
-    yield compare(f"{plan.backend}, as built here", run(_chosen(truth.split, every)), every)
+    yield compare(f"{plan.backend}, as built here", run(truth.split), every)
     if plan.backend != "onnxruntime-cpu":
         return
     if config.under:
@@ -317,7 +318,3 @@ def _work(engine: Path, backend: str, images: Path, *, count: int, logits: Path,
         opened = worker.ask("open", settings={"threads": 1, "spin": False})
         limit_s = scoring_limit_s(opened["first_inference_ms"], count)
         worker.ask("score", limit_s=limit_s, batch=_BATCH, logits=str(logits))
-
-
-def _chosen(split: Split, indices: NDArray[np.int64]) -> Split:
-    return Split(images=split.images[indices], labels=split.labels[indices])
