@@ -47,7 +47,9 @@ def test_what_a_budget_does_not_say_is_as_in_a_suite_without_one(kind: str, lr: 
 
 
 @pytest.mark.parametrize("name", shipped_suites())
-def test_every_shipped_suite_is_valid(name: str) -> None:
+def test_every_shipped_suite_is_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHARED", "/shared")  # suites of real images name it, and no file is read here
+
     assert load_suite(name).name == name
 
 
