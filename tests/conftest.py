@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from trtbench.engines.sidecar import Sidecar
 
 # The same examples each time; how long one takes says nothing on a shared machine.
-hypothesis.settings.register_profile("trtbench", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("trtbench")
+hypothesis.settings.register_profile("whole", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("whole"), max_examples=40)
 _CORE = str(Path(__file__).parent / "doubles" / "core")  # `simulation` puts the doubles in place
 sys.path.append(_CORE)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), _CORE)))  # of worker processes
@@ -75,6 +75,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if _is_required(marker):
             pytest.fail(f"{variable}=1 or CI, but {marker} is not available here", pytrace=False)
         pytest.skip(f"needs {marker}; set {variable}=1 to fail instead")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try fewer examples of each property where slow tests are left out."""
+    hypothesis.settings.load_profile("quick" if config.option.markexpr == "not slow" else "whole")
 
 
 def pytest_collection_finish() -> None:
