@@ -246,10 +246,12 @@ def test_numpy_must_be_one_that_cupy_takes(
     assert [conflict.cure for conflict in found] == ([cure] if cure else [])
 
 
-def test_a_gpu_without_cupy_is_a_warning(machine: Callable[..., Environment]) -> None:
+def test_a_gpu_that_neither_cupy_nor_pycuda_opens_is_a_warning(machine: Callable[..., Environment]) -> None:
     (found,) = conflicts(machine(*CU12[:2], gpus=("T4",), cuda=(12, 4)))
 
+    assert not conflicts(machine(*CU12[:2], "pycuda==2026.1", gpus=("T4",), cuda=(12, 4)))
     assert found.level == "warning"
+    assert "neither CuPy nor PyCUDA" in found.what
     assert found.cure == "pip install 'cupy-cuda12x>=13.6,<15'"
 
 

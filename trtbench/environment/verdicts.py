@@ -399,8 +399,8 @@ def _tensorrt_11(environment: Environment) -> Iterator[Conflict]:
 
 def _cupy(environment: Environment) -> Iterator[Conflict]:
     cupy, numpy = environment.package("cupy"), environment.package("numpy")
-    if cupy is None and environment.usable_gpus:
-        what = "a CUDA device is there, but CuPy is not: calibration ranges are collected on the CPU"
+    if environment.usable_gpus and not (cupy or environment.package("pycuda")):
+        what = "a CUDA device is there, but neither CuPy nor PyCUDA is: of the engines on it only PyTorch's can run"
         yield _warning(what, install("cupy", cuda=wanted_cuda(environment)[0]))
     limits = _NUMPY_OF_CUPY.get(cupy.release[0]) if cupy else None
     if numpy and limits and not limits[0] <= numpy.release < limits[1]:
