@@ -197,6 +197,7 @@ class _Tiny(torch.nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Inductor's own, of Python's ast and of its subprocesses
+@pytest.mark.filterwarnings("ignore:dynamo_pgo force disabled:UserWarning")  # told once a process: caches are off
 def test_a_compiled_network_gives_the_logits_of_eager(
     tmp_path: Path, sidecar: Callable[..., Sidecar], images: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
