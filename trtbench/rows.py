@@ -113,8 +113,11 @@ class FidelityRecord:
     def worst(self) -> str:
         """The output that `snr_db` is of, or the channels of it."""
         one = min(self.outputs, key=lambda one: one.least_db)
-        some = "channel" if one.channels.isdigit() else "channels"
-        return f"{some} {one.channels} of {one.name}" if one.channels else one.name
+        if (
+            one.channels_snr_db is None or one.channels_snr_db > one.least_db
+        ):  # all may be worse: few channels tell nothing
+            return one.name
+        return f"{'channel' if one.channels.isdigit() else 'channels'} {one.channels} of {one.name}"
 
     def low_db(self, *, confidence: float) -> float:
         """Return the lower bound of the ratio at this confidence, as far as these images stand for all."""

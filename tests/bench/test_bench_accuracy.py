@@ -131,3 +131,20 @@ def test_a_channel_that_tells_nothing_does_not_decide() -> None:
     assert record.snr_db == pytest.approx(55, abs=1)
     assert record.worst == "map"
     assert fidelity(reference.reshape(4, -1), reference.reshape(4, -1), [Output(name="map", shape=(200, 16, 16))]).worst
+
+
+def test_an_output_whose_noise_is_of_channels_that_are_not_judged_is_named_as_a_whole() -> None:
+    random = np.random.default_rng(0)
+    scales = np.array([10_000] + 10 * [100] + 289 * [1])[:, None, None]
+    reference = (random.uniform(0.5, 1, (4, 300, 4, 4)) * scales).astype(np.float32)
+    noise = random.normal(0, 1e-3, reference.shape).astype(np.float32)
+    noise[:, 0] *= 1e6  # of one channel in three hundred, alone in its scale
+
+    record = fidelity(
+        (reference + noise).reshape(4, -1), reference.reshape(4, -1), [Output(name="head", shape=(300, 4, 4))]
+    )
+
+    (head,) = record.outputs
+    assert head.channels == "11-299"
+    assert record.snr_db == head.snr_db
+    assert record.worst == "head"
