@@ -113,9 +113,7 @@ class FidelityRecord:
     def worst(self) -> str:
         """The output that `snr_db` is of, or the channels of it."""
         one = min(self.outputs, key=lambda one: one.least_db)
-        if (
-            one.channels_snr_db is None or one.channels_snr_db > one.least_db
-        ):  # all may be worse: few channels tell nothing
+        if one.channels_snr_db is None or one.channels_snr_db > one.least_db:  # of all, some of which were not judged
             return one.name
         return f"{'channel' if one.channels.isdigit() else 'channels'} {one.channels} of {one.name}"
 
