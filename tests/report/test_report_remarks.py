@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.records import latency_of
+from trtbench.bench.spread import Interval
 from trtbench.precision import PRECISIONS
 from trtbench.report.document import read_report
 from trtbench.report.remarks import (
@@ -16,6 +17,7 @@ from trtbench.report.remarks import (
     is_launch_bound,
     misaligned_widths,
     observations,
+    observed,
     remarks,
     surprises,
 )
@@ -134,6 +136,27 @@ def test_what_compression_made_slower_or_larger_is_observed() -> None:
     said = observations(swollen)
     assert "channels-50 int8 onnxruntime-cpu b1 is larger than its FP32 twin: 10.0 MB against 0.289 MB." in said
     assert "channels-50 int8 onnxruntime-cpu b1 is larger than dense: 10.0 MB against 0.316 MB." in said
+
+
+def test_two_rows_are_held_side_by_side_as_the_choice_holds_them() -> None:
+    """Against the anchor the one takes 1.11 times as long as the other, block for block 1.04 times."""
+
+    def paired(first: Row, second: Row) -> Interval | None:
+        return Interval(value=1.04, low=1.02, high=1.06, freedom=5) if (first, second) == (INT8, FP32) else None
+
+    said = observations(ROWS, paired=paired)
+
+    assert said[0].startswith(
+        f"{INT8.name} is slower than its FP32 twin: it takes 1.04 times (95 % interval 1.02 to 1.06)"
+    )
+    assert said[1:] == observations(ROWS)[1:]
+
+
+def test_a_report_of_before_is_observed_by_its_rows() -> None:
+    report = read_report(Path(__file__).parent / "twenty-four-rows.json")
+
+    assert observed(report) == observations(ROWS) != ()
+    assert observed(replace(report, observations=("as the run saw it",))) == ("as the run saw it",)
 
 
 def test_a_pruned_network_slower_than_the_dense_one_or_than_eager_is_observed() -> None:

@@ -331,6 +331,19 @@ def test_a_file_that_is_as_fast_as_a_lucky_best_one_alone_does_not_win() -> None
     assert found.winner == lucky.name
 
 
+def test_the_runner_up_is_the_nearest_by_the_ratios_that_are_told() -> None:
+    """By the ratios to the anchor `near` takes longer than `far`, block for block it does not."""
+    near, far = row("near", latency=anchored(0.6)), row("far", latency=anchored(0.59))
+
+    def paired(first: Row, second: Row) -> Interval | None:
+        value = {"near": 1.12, "far": 1.15, "small": 1.0}[first.variant] / (1.0 if second is SMALL else 1.1)
+        return Interval(value=value, low=value * 0.98, high=value * 1.02)
+
+    found = recommend([far, near, SMALL], TWO_PP, paired=paired)
+
+    assert (found.winner, found.runner_up, found.ratio) == (SMALL.name, near.name, 1.12)
+
+
 def test_a_smaller_file_that_is_proven_slower_leaves_nothing_open() -> None:
     found = recommend([row("large", latency=anchored(0.4)), SMALL], TWO_PP)
 

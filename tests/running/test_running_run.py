@@ -15,8 +15,11 @@ import pytest
 from trtbench.errors import ConfigError, StoreError, WorkerError
 from trtbench.make.graphs import float_graph
 from trtbench.make.makings import Makings
+from trtbench.report.disk import read_blocks
 from trtbench.report.document import read_report
+from trtbench.report.remarks import observations
 from trtbench.running import Event, Places, run_suite
+from trtbench.running.again import paired_from
 from trtbench.running.bench import bench_engine
 from trtbench.running.run import _run_folder, point_latest
 from trtbench.steps import accuracy, calibration, step
@@ -64,6 +67,8 @@ def test_a_run_leaves_a_report_with_every_row(suite: Make, tmp_path: Path) -> No
     assert len(raw["predictions"]) == 18
     assert not list(folder.glob(".*"))
     assert report.decision.sentence
+    blocks = {row.name: read_blocks(folder, row) for row in report.rows}
+    assert report.observations == observations(report.rows, paired=paired_from(report.rows, blocks))
     assert folder.name == "20260102-030405-tiny"
     assert {"score", "time"} <= {event.stage for event in told}
 

@@ -64,6 +64,8 @@ def rank(qualified: Sequence[Row], decision: DecisionConfig, *, paired: PairedRa
     ]
     winner = min(within, key=size_cost, default=best)
     others = [row for row in ranked if row is not winner]
+    if decision.objective in _PAIRED:  # by the ratios that are told
+        others.sort(key=lambda row: ratio_of(row, winner).value)
     runner_up = others[0] if others else None
     ratio = None if runner_up is None else ratio_of(runner_up, winner)
     level = [winner, *(row for row in others if _is_level(row, winner, ratio_of(row, winner), decision))]

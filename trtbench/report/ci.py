@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 from trtbench.decide.compare import broken_gates
 from trtbench.disk import storing
-from trtbench.report.remarks import observations, remarks
+from trtbench.report.remarks import observed, remarks
 from trtbench.report.tables import comparison_table, rows_for_terminal, to_markdown
 from trtbench.report.units import fixed
 from trtbench.report.words import gate_clause, row_in_brief
@@ -114,7 +114,7 @@ def _spoken(text: str) -> str:
 def report_summary(report: Report) -> str:
     """Return the summary of a run: the same table as in the terminal."""
     table = rows_for_terminal(report.rows)
-    notes = [*report.decision.reasons, *table.notes, *observations(report.rows), *report.notes]
+    notes = [*report.decision.reasons, *table.notes, *observed(report), *report.notes]
     listed = "\n".join(f"- {' '.join(note.split())}" for note in notes)
     head = f"### trtbench: {report.suite.get('name', report.run_id)}"
     return f"{head}\n\n**{report.decision.sentence}**\n\n{to_markdown(table)}\n\n{listed}\n\n"

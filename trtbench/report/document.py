@@ -76,7 +76,8 @@ class Report:
     """One run: what was asked, where it ran, every row, the answer, and the seconds each stage took.
 
     `created` is ISO 8601 as the caller gives it. `environment`, `suite` and `git` hold JSON values only. `telemetry` is
-    what each device did meanwhile: how often it was read, its figures, and why it held back.
+    what each device did meanwhile: how often it was read, its figures, and why it held back. `observations` are what
+    compression made worse, by the raw samples; None in reports of before.
     """
 
     # Rows and records inherit this: an unknown key or a number that JSON does not know is refused.
@@ -93,6 +94,7 @@ class Report:
     stages: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     telemetry: Mapping[str, Any] = field(default_factory=dict)
+    observations: tuple[str, ...] | None = None
     schema_version: str = SCHEMA_VERSION
 
     @property

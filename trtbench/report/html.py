@@ -19,7 +19,7 @@ from trtbench.report.answer import RECOMMENDED, by_answer, card, parts
 from trtbench.report.columns import Column
 from trtbench.report.details import details
 from trtbench.report.figures_style import DARK, settle_layout, tip_of
-from trtbench.report.remarks import caveats, footnotes, observations
+from trtbench.report.remarks import caveats, footnotes, observed
 from trtbench.report.tables import columns_of, legend, row_lines
 from trtbench.report.units import significant
 from trtbench.report.words import file_line
@@ -101,7 +101,7 @@ def render_html(report: Report, *, drawings: Sequence[Drawing] = ()) -> str:
         legend=legend(shown),
         lines=entries,
         notes=marks.texts,
-        observations=observations(report.rows),
+        observations=observed(report),
         caveats=[*caveats(report.rows)],
         why=report.beaten,
         figures=[

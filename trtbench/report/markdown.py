@@ -9,7 +9,7 @@ import yaml
 
 from trtbench.jsonable import to_jsonable
 from trtbench.report.details import details
-from trtbench.report.remarks import caveats, footnotes, observations
+from trtbench.report.remarks import caveats, footnotes, observed
 from trtbench.report.tables import (
     BUILT_LEGEND,
     ENGINES_LEGEND,
@@ -39,7 +39,7 @@ def render_markdown(report: Report, *, plots: Mapping[str, str] | None = None) -
         f"# {report.run_id}",
         f"**{report.decision.sentence}**",
         *filter(None, [" ".join(report.decision.reasons), file_line(report.decision)]),
-        *_bullets(observations(report.rows)),
+        *_bullets(observed(report)),
         *_tables(report.rows),
         *(f"![{caption}]({path})" for path, caption in (plots or {}).items()),
         *(part for one in details(report.rows, "md") for part in _table(one.title, one.table, one.legend)),

@@ -14,6 +14,8 @@ from trtbench.report.words import ratio_words, short_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from trtbench.decide.ratios import PairedRatio
+    from trtbench.report.document import Report
     from trtbench.rows import AccuracyRecord, Row
 
 _LAUNCH_BOUND = 1.5  # a batch at least 8 times as large that takes at most this many times as long
@@ -57,24 +59,34 @@ def _once(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
 
 
-def observations(rows: Sequence[Row]) -> tuple[str, ...]:
+def observed(report: Report) -> tuple[str, ...]:
+    """Return the observations of a report; those of an earlier version are made of its rows."""
+    return observations(report.rows) if report.observations is None else report.observations
+
+
+def observations(rows: Sequence[Row], *, paired: PairedRatio | None = None) -> tuple[str, ...]:
     """Return what lost more than the limit, and what compression made slower or larger: no negative result is hidden.
 
     "Slower" means beyond the paired interval, where there is one. What explains a surprise follows.
+
+    Args:
+        rows: every row of the report.
+        paired: as the choice is told it, so that both say the same of two rows.
     """
     measured = [row for row in rows if is_measured(row) and row.role == "candidate"]
     found = [*explained_losses(rows)]
-    found += [one for row in measured for one in (*_int8(row, measured), *_pruned(row, measured, rows))]
-    found += [one for row in measured for one in _slower(row, eager_of(row, rows), "PyTorch eager")]
-    return _once((*found, *surprises(rows)))
+    for row in measured:
+        found += [*_int8(row, measured, paired), *_pruned(row, measured, rows, paired)]
+    found += [one for row in measured for one in _slower(row, eager_of(row, rows), "PyTorch eager", paired)]
+    return _once((*found, *surprises(rows, paired=paired)))
 
 
-def surprises(rows: Sequence[Row]) -> tuple[str, ...]:
+def surprises(rows: Sequence[Row], *, paired: PairedRatio | None = None) -> tuple[str, ...]:
     """Return each cause that can be seen why a row is no faster than its arithmetic promises."""
     measured = [row for row in rows if is_measured(row) and row.role == "candidate"]
     dense = dense_variant(rows)
     found = [one for row in measured for one in (*_misaligned(row), *_launch_bound(row, measured))]
-    return _once((*found, *(one for row in measured for one in _broken_promise(row, measured, dense=dense))))
+    return _once((*found, *(one for row in measured for one in _broken_promise(row, measured, dense, paired))))
 
 
 def advice(rows: Sequence[Row], telemetry: Mapping[str, Any], environment: Mapping[str, Any]) -> tuple[str, ...]:
@@ -141,26 +153,26 @@ def _kernels(accuracy: AccuracyRecord, exact: int) -> Iterator[str]:
         yield "the kernels lost nothing, its codes or its network did: exact arithmetic gets as many right"
 
 
-def _int8(row: Row, measured: Sequence[Row]) -> Iterator[str]:
+def _int8(row: Row, measured: Sequence[Row], paired: PairedRatio | None) -> Iterator[str]:
     if not PRECISIONS[row.precision].is_int8:
         return
     fp32, fp16 = (counterpart(row, measured, precision=precision) for precision in ("fp32", "fp16"))
-    yield from _slower(row, fp32, "its FP32 twin")
-    yield from _slower(row, fp16, "its FP16 twin")
+    yield from _slower(row, fp32, "its FP32 twin", paired)
+    yield from _slower(row, fp16, "its FP16 twin", paired)
     yield from _larger(row, fp32, "its FP32 twin")
 
 
-def _pruned(row: Row, measured: Sequence[Row], rows: Sequence[Row]) -> Iterator[str]:
+def _pruned(row: Row, measured: Sequence[Row], rows: Sequence[Row], paired: PairedRatio | None) -> Iterator[str]:
     dense = dense_variant(rows)
     base = counterpart(row, measured, variant=dense)
     if base is None or base.macs is None or row.macs is None or row.macs >= base.macs:
         return
-    yield from _slower(row, base, f"{dense}, though it computes less")
+    yield from _slower(row, base, f"{dense}, though it computes less", paired)
     yield from _larger(row, base, dense or "")
 
 
-def _slower(row: Row, base: Row | None, than: str) -> Iterator[str]:
-    ratio = None if base is None else latency_ratio(row, base)
+def _slower(row: Row, base: Row | None, than: str, paired: PairedRatio | None) -> Iterator[str]:
+    ratio = None if base is None else latency_ratio(row, base, paired=paired)
     if ratio is not None and ratio.is_above_one:
         yield f"{row.name} is slower than {than}: it takes {ratio_words(ratio)} as long."
 
@@ -191,12 +203,12 @@ def _launch_bound(row: Row, measured: Sequence[Row]) -> Iterator[str]:
         yield f"{place} is launch-bound: {cure}."
 
 
-def _broken_promise(row: Row, measured: Sequence[Row], *, dense: str | None) -> Iterator[str]:
+def _broken_promise(row: Row, measured: Sequence[Row], dense: str | None, paired: PairedRatio | None) -> Iterator[str]:
     """Explain a pruned row that is not as much faster as its MACs promise."""
     base = counterpart(row, measured, variant=dense)
     if base is None or base is row or not row.macs or not base.macs or row.macs > _PROMISED * base.macs:
         return
-    ratio = latency_ratio(row, base)
+    ratio = latency_ratio(row, base, paired=paired)
     assert ratio is not None  # both are measured, at one batch size
     promised, took = row.macs / base.macs, ratio.value
     if 1 - took < _KEPT_PROMISE * (1 - promised):

@@ -31,7 +31,7 @@ from trtbench.make.makings import Makings, Places
 from trtbench.progress import Event, Listener, Stages, logged, nobody
 from trtbench.report.disk import write_report
 from trtbench.report.document import Report, read_report
-from trtbench.report.remarks import advice
+from trtbench.report.remarks import advice, observations
 from trtbench.report.words import in_words, look_words
 from trtbench.running.again import paired_from
 from trtbench.running.bench import Session, engine_files
@@ -181,7 +181,8 @@ def _report(makings: Makings, session: Session, environment: Environment) -> Rep
     suite, facts, telemetry = makings.suite, to_jsonable(environment), session.watch.summary()
     found, blocks, repeated = session.final()
     rows = held_against(found, suite.decision)
-    choice = choose(rows, suite.decision, paired=paired_from(rows, blocks, repeated=repeated))
+    paired = paired_from(rows, blocks, repeated=repeated)
+    choice = choose(rows, suite.decision, paired=paired)
     engines = {row.engine_sha256 for row in choice.compared if row.engine_sha256}
     number, all_engines = remember_look(makings.places.runs, makings.dataset.test.sha256, engines)
     looked = look_words(choice, number=number, engines=all_engines)
@@ -198,6 +199,7 @@ def _report(makings: Makings, session: Session, environment: Environment) -> Rep
         decision=in_words(rows, choice),
         notes=(*stopped, *looked, *session.notes, *advice(rows, telemetry, facts)),
         telemetry=telemetry,
+        observations=observations(rows, paired=paired),
     )
 
 
