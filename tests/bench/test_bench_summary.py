@@ -60,6 +60,14 @@ def test_the_median_is_the_middle_of_its_interval_however_many_samples_a_process
     assert low < found.p50_ms == pytest.approx((low * high) ** 0.5)
 
 
+def test_a_sample_that_was_held_up_moves_no_median() -> None:
+    found = latency_record(_measured(*(_row(number, STEADY, [*STEADY, 500_000_000]) for number in range(3))))
+
+    assert found.p50_ms == pytest.approx(1.01)
+    assert found.p50_by_process_ms == pytest.approx((1.01,) * 3)
+    assert (found.verdict, found.max_ms) == ("narrow", 500.0)
+
+
 def test_several_launches_a_sample_are_told_per_inference() -> None:
     way = Way(mode="throughput")
     found = latency_record(_measured(_row(0, STEADY, STEADY), way=way, launches={way: 10}, clock="cuda-events"), way)
