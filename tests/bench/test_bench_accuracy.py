@@ -133,6 +133,18 @@ def test_a_channel_that_tells_nothing_does_not_decide() -> None:
     assert fidelity(reference.reshape(4, -1), reference.reshape(4, -1), [Output(name="map", shape=(200, 16, 16))]).worst
 
 
+def test_a_loud_channel_that_is_too_few_to_decide_hides_no_others() -> None:
+    random = np.random.default_rng(0)
+    scales = np.array([10_000] + 299 * [1])[:, None, None]
+    reference = (random.uniform(0.5, 1, (4, 300, 4, 4)) * scales).astype(np.float32)
+    found = reference + random.normal(0, 0.3, reference.shape).astype(np.float32)
+
+    record = fidelity(found.reshape(4, -1), reference.reshape(4, -1), [Output(name="head", shape=(300, 4, 4))])
+
+    assert record.worst == "channels 1-299 of head"
+    assert record.snr_db == pytest.approx(8, abs=1)
+
+
 def test_an_output_whose_noise_is_of_channels_that_are_not_judged_is_named_as_a_whole() -> None:
     random = np.random.default_rng(0)
     scales = np.array([10_000] + 10 * [100] + 289 * [1])[:, None, None]

@@ -138,7 +138,7 @@ def _compared(
     signal, noise = channel_powers(wanted, found)
     groups = channel_groups(signal.sum(axis=0))
     whole = _ratio(signal, noise)
-    by_scale = {_spans(one): _ratio(signal[:, one], noise[:, one]) for one in groups if len(groups) > 1}
+    by_scale = {_spans(one): _ratio(signal[:, one], noise[:, one]) for one in groups}
     worst = min(((ratio, name) for name, ratio in by_scale.items() if ratio is not None), default=None)
     record = OutputFidelity(
         name=output.name,

@@ -105,7 +105,7 @@ def _channel_axis(shape: Sequence[int]) -> int:
 
 
 def channel_groups(power: NDArray[np.float64]) -> list[NDArray[np.intp]]:
-    """Return the channels of an output that are to be judged together: those of about one scale, the loudest first.
+    """Return the channels to be judged beside their whole output, where it has several scales, the loudest first.
 
     The power of all together is that of the loudest: coordinates in pixels, of 100 dB more than the scores beside them,
     hide that these are ruined. A group that float32 rounds away, or of under 1 % of the channels, tells nothing.
@@ -113,7 +113,8 @@ def channel_groups(power: NDArray[np.float64]) -> list[NDArray[np.intp]]:
     order = np.argsort(-power, kind="stable")
     falling = power[order]
     groups = np.split(order, np.flatnonzero(falling[1:] * _APART < falling[:-1]) + 1)
-    return [one for one in groups if power[one[0]] > _NOTHING * falling[0] and len(one) * _FEW >= len(power)]
+    several = groups if len(groups) > 1 else []
+    return [one for one in several if power[one[0]] > _NOTHING * falling[0] and len(one) * _FEW >= len(power)]
 
 
 def signal_to_noise_db(signal: float, noise: float) -> float | None:
