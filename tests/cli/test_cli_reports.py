@@ -181,6 +181,14 @@ def test_without_a_terminal_what_lasts_is_told_again_every_half_minute(
     assert capsys.readouterr().err == "still  train           dense epoch 5 50%, about 38 s left\n"
 
 
+def test_the_terminal_says_what_the_run_observed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from trtbench.cli.reports import show_report
+
+    show_report(replace(GOLDEN, observations=("as the run saw it",)), tmp_path, as_json=False)
+
+    assert "- as the run saw it\n" in capsys.readouterr().out
+
+
 def test_a_narrow_terminal_does_without_columns_and_breaks_no_word(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -159,6 +159,24 @@ def test_a_report_of_before_is_observed_by_its_rows() -> None:
     assert observed(replace(report, observations=("as the run saw it",))) == ("as the run saw it",)
 
 
+def test_what_is_observed_at_one_batch_size_is_of_its_rows() -> None:
+    slow = [
+        replace(row, latency=replace(row.latency, ratio=9.0, ratio_ci95=(8.0, 10.0))) if row.latency else row
+        for row in ROWS
+    ]
+    rows = tuple(slow[index] if row.precision == "int8" else row for index, row in enumerate(ROWS))
+    report = replace(read_report(Path(__file__).parent / "twenty-four-rows.json"), rows=rows)
+    stored = replace(
+        report, observations=(*observations(rows), "channels-50 int8 on onnxruntime-cpu at batch 32 is launch-bound.")
+    )
+
+    for size in {row.batch_size for row in rows}:
+        here = observed(report, batch_size=size)
+        assert here == observations([row for row in rows if row.batch_size == size]) != ()
+        assert observed(stored, batch_size=size)[: len(here)] == here
+    assert not any("launch-bound" in text for text in observed(stored, batch_size=1))
+
+
 def test_a_pruned_network_slower_than_the_dense_one_or_than_eager_is_observed() -> None:
     assert FP32.latency
     slow = replace(FP32, latency=replace(FP32.latency, p50_ms=90.0, ratio=50.0, ratio_ci95=(49.0, 51.0)))

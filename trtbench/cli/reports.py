@@ -174,7 +174,7 @@ _SPARE = ("Note", "vs eager", "Backend", "File MB")  # what a narrow terminal do
 
 def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     """Show a report's table, what strikes in it, and its answer."""
-    from trtbench.report.remarks import observations
+    from trtbench.report.remarks import observed
     from trtbench.report.tables import rows_for_terminal
     from trtbench.report.words import file_line
 
@@ -185,8 +185,7 @@ def show_report(found: Report, folder: Path, *, as_json: bool) -> None:
     show_table(f"Suite {found.suite['name']}", table.headers, table.cells, left=table.left, spare=_SPARE)
     for line in table.notes:
         show(line)
-    here = [row for row in found.rows if row.batch_size == found.decision.batch_size]
-    for line in observations(here):
+    for line in observed(found, batch_size=found.decision.batch_size):
         show(f"- {line}")
     show(found.decision.sentence)
     for line in found.decision.reasons:

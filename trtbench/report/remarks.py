@@ -59,9 +59,13 @@ def _once(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
 
 
-def observed(report: Report) -> tuple[str, ...]:
-    """Return the observations of a report; those of an earlier version are made of its rows."""
-    return observations(report.rows) if report.observations is None else report.observations
+def observed(report: Report, *, batch_size: int | None = None) -> tuple[str, ...]:
+    """Return the observations of a report, or of one batch size; those of an earlier version are made of its rows."""
+    if report.observations is None:
+        return observations([row for row in report.rows if batch_size in {None, row.batch_size}])
+    elsewhere = [row for row in report.rows if batch_size not in {None, row.batch_size}]
+    named = tuple(start for row in elsewhere for start in (f"{row.name} ", f"{_place(row)} "))
+    return tuple(text for text in report.observations if not text.startswith(named))
 
 
 def observations(rows: Sequence[Row], *, paired: PairedRatio | None = None) -> tuple[str, ...]:
@@ -196,11 +200,14 @@ def _misaligned(row: Row) -> Iterator[str]:
 
 def _launch_bound(row: Row, measured: Sequence[Row]) -> Iterator[str]:
     if is_launch_bound(row, measured):
-        place = f"{short_name(row)} on {row.backend} at batch {row.batch_size}"
         is_open_to_graphs = not is_cpu(row) and row.settings.get("cuda_graph") is not True
         others = " or a CUDA graph" if is_open_to_graphs else ""
         cure = f"fewer MACs cannot make it faster there; a larger batch{others} can"
-        yield f"{place} is launch-bound: {cure}."
+        yield f"{_place(row)} is launch-bound: {cure}."
+
+
+def _place(row: Row) -> str:
+    return f"{short_name(row)} on {row.backend} at batch {row.batch_size}"
 
 
 def _broken_promise(row: Row, measured: Sequence[Row], dense: str | None, paired: PairedRatio | None) -> Iterator[str]:
